@@ -1,0 +1,1 @@
+//! The daemon on every server: probes, runner, workers and the DICOM receiver.

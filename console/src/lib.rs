@@ -1,0 +1,1 @@
+//! gantry: the full-screen console, every subcommand and the entry points of the daemons.

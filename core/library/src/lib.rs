@@ -1,0 +1,1 @@
+//! Studies, series, samples, models and predictions on shared storage.

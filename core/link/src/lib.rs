@@ -1,0 +1,1 @@
+//! QUIC with mutual TLS: identities, connections, streams, datagrams and reconnection.

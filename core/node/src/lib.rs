@@ -1,0 +1,1 @@
+//! A node's decisions as a pure state machine.

@@ -1,0 +1,1 @@
+//! The scheduler daemon around the cluster machine: journal, sessions and fan-out.

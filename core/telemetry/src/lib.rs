@@ -1,0 +1,1 @@
+//! Samples of integers, ring buffers and their resampling.

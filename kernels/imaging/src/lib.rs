@@ -1,0 +1,1 @@
+//! Volumes, masks and the operations on them; DICOM, NIfTI and NRRD; pipelines.

@@ -1,0 +1,1 @@
+//! Networks, training, checkpoints, prediction and embeddings.

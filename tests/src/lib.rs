@@ -1,0 +1,1 @@
+//! End-to-end tests with real processes, real QUIC, real DICOM and a real pseudo-terminal.
