@@ -1,0 +1,29 @@
+//! The limits of what a user may send, in one place.
+//!
+//! A submit travels in one frame of at most 64 KiB, so the sum of the strings of a job stays below
+//! it: 256 arguments and 256 environment entries share [`COMMAND_BYTES_MAX`].
+
+/// Elements of one array.
+pub const ARRAY_ELEMENTS_MAX: u32 = 1_000_000;
+/// Arguments of a command.
+pub const ARGUMENTS_MAX: usize = 256;
+/// Entries of a job's environment.
+pub const ENVIRONMENT_MAX: usize = 256;
+/// Bytes of all arguments, the folder and the environment of one job together.
+pub const COMMAND_BYTES_MAX: usize = 32 * 1024;
+/// Dependencies of one job.
+pub const DEPENDENCIES_MAX: usize = 64;
+/// Characters of a job's, a node's or a user's name.
+pub const NAME_CHARACTERS_MAX: usize = 64;
+/// Bytes of the settings of one built-in operation (a pipeline file, training settings).
+pub const BUILTIN_BYTES_MAX: usize = 32 * 1024;
+/// Retries a job may ask for.
+pub const RETRIES_MAX: u8 = 100;
+/// GPUs of one node.
+pub const GPUS_MAX: usize = 64;
+/// Points kept of one metric of one job, on the scheduler and on a console.
+pub const METRIC_POINTS_MAX: usize = 2000;
+/// Different metrics kept of one job.
+pub const METRICS_MAX: usize = 32;
+/// Jobs in one answer; a longer list is asked for in pages.
+pub const JOBS_PAGE_MAX: usize = 200;
