@@ -1,1 +1,11 @@
-//! Samples of integers, ring buffers and their resampling.
+//! Samples of a node and the rings that keep them.
+//!
+//! A sample holds integers only, each with its unit in the name, so that equal readings are equal
+//! bytes. A reading that could not be taken is absent, never zero: a gap stays a gap.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod sample;
+
+pub use sample::{GpuSample, IngestCounts, LibraryCounts, Sample};

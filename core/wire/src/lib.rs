@@ -1,1 +1,15 @@
-//! Messages to bytes and back, frames and the version handshake.
+//! Messages to bytes and back: the words that agents, consoles and the scheduler exchange.
+//!
+//! [`codec`] is the only place that knows the encoding, [`frame`] the only one that knows how a
+//! message stands on a stream. Both check lengths before they allocate. A released message is
+//! never edited: a new version is added beside it, and [`hello`] agrees on the one both speak.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod message;
+
+pub use message::{
+    AgentMessage, Greeting, JoinReply, JoinRequest, Metric, NodeReply, NodeRequest, NodeStatus,
+    Output, Peer, Point, Reply, Request, SchedulerMessage, Scope, Update, Verdict,
+};

@@ -1,0 +1,123 @@
+//! What the cluster tells a node and what a node tells the cluster.
+//!
+//! Every order and report carries a [`TryId`]: a node that has seen a try end never starts it
+//! again, and the cluster ignores a report of a try it has given up.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{TaskId, TryId};
+use crate::job::{Builtin, JobSpec, Work};
+use crate::resources::Lease;
+use crate::task::Exit;
+use crate::units::Millis;
+
+/// The work of one task, cut out of its job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskWork {
+    /// A command, run in its own process group.
+    Command {
+        /// The program and its arguments; at least one.
+        arguments: Vec<String>,
+        /// The working folder; the agent's work folder where it is absent.
+        folder: Option<String>,
+    },
+    /// A built-in operation for a warm worker. Its list of series holds the one of this task.
+    Builtin(Builtin),
+}
+
+impl TaskWork {
+    /// The work of the task at `index` of a job that was validated.
+    #[must_use]
+    pub fn of(spec: &JobSpec, index: u32) -> Self {
+        let one = |series: &[String]| series.get(index as usize).cloned().into_iter().collect();
+        match &spec.work {
+            Work::Command { arguments, folder } => {
+                Self::Command { arguments: arguments.clone(), folder: folder.clone() }
+            }
+            Work::Builtin(Builtin::Preprocess { library, pipeline, series }) => {
+                Self::Builtin(Builtin::Preprocess {
+                    library: library.clone(),
+                    pipeline: pipeline.clone(),
+                    series: one(series),
+                })
+            }
+            Work::Builtin(Builtin::Predict { library, model, series }) => {
+                Self::Builtin(Builtin::Predict {
+                    library: library.clone(),
+                    model: model.clone(),
+                    series: one(series),
+                })
+            }
+            Work::Builtin(train @ Builtin::Train { .. }) => Self::Builtin(train.clone()),
+        }
+    }
+}
+
+/// The order to start one try.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The execution, fenced by this id.
+    pub try_id: TryId,
+    /// The task it executes.
+    pub task: TaskId,
+    /// The job's name, for people who look at the node.
+    pub name: String,
+    /// Who submitted it.
+    pub user: String,
+    /// What to do.
+    pub work: TaskWork,
+    /// What it may use.
+    pub lease: Lease,
+    /// After how long the node ends it.
+    pub time_limit: Option<Millis>,
+    /// The job's own environment.
+    pub environment: BTreeMap<String, String>,
+    /// Counts the starts of this task; from the second on `GANTRY_RESUME=1` is set.
+    pub start: u32,
+}
+
+/// What the cluster tells a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Start a try. A node that already knows it does nothing.
+    Launch(Box<Launch>),
+    /// End a try: TERM to its process group, KILL after the grace time.
+    Stop {
+        /// The execution to end.
+        try_id: TryId,
+    },
+    /// The report of this try's end is durable; the node may forget it.
+    Acknowledge {
+        /// The ended execution.
+        try_id: TryId,
+    },
+}
+
+/// What a node tells the cluster of a try.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// It runs.
+    Started {
+        /// The execution.
+        try_id: TryId,
+    },
+    /// It has ended, or could not be started. Repeated until acknowledged.
+    Ended {
+        /// The execution.
+        try_id: TryId,
+        /// How.
+        exit: Exit,
+    },
+}
+
+impl Report {
+    /// The execution it speaks of.
+    #[must_use]
+    pub const fn try_id(&self) -> TryId {
+        match self {
+            Self::Started { try_id } | Self::Ended { try_id, .. } => *try_id,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What the cluster shows of itself: the rows of tables on a screen and in JSON.
+//!
+//! The same rows serve the console, the commands and their `--json`, so that all say the same.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{JobId, NodeId, TaskId};
+use crate::node::{NodeFacts, NodeState};
+use crate::resources::Resources;
+use crate::task::{Exit, JobState};
+use crate::units::{At, Millis};
+
+/// How many tasks of a job stand where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskCounts {
+    /// Not placed yet.
+    pub wait: u32,
+    /// With a live execution.
+    pub run: u32,
+    /// Ended well.
+    pub done: u32,
+    /// Ended badly.
+    pub fail: u32,
+    /// Cancelled.
+    pub cancel: u32,
+}
+
+impl TaskCounts {
+    /// All tasks.
+    #[must_use]
+    pub const fn total(&self) -> u32 {
+        self.wait + self.run + self.done + self.fail + self.cancel
+    }
+
+    /// Tasks to which nothing will happen any more.
+    #[must_use]
+    pub const fn ended(&self) -> u32 {
+        self.done + self.fail + self.cancel
+    }
+}
+
+/// One job in a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRow {
+    /// Its id.
+    pub job: JobId,
+    /// Its name.
+    pub name: String,
+    /// Who submitted it.
+    pub user: String,
+    /// `command`, `preprocess`, `train` or `predict`.
+    pub kind: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// Where its tasks stand.
+    pub tasks: TaskCounts,
+    /// What each task needs.
+    pub resources: Resources,
+    /// The nodes its tasks run on, or ran on last; at most eight names.
+    pub nodes: Vec<String>,
+    /// When it was submitted.
+    pub submitted: At,
+    /// When its first task started.
+    pub started: Option<At>,
+    /// When its last task ended.
+    pub ended: Option<At>,
+    /// Its time limit.
+    pub time_limit: Option<Millis>,
+    /// Executions started so far, over all tasks.
+    pub starts: u32,
+    /// Why it waits, or how it failed: one sentence.
+    pub reason: Option<String>,
+    /// The exit of the job: the first failed task's, success once all are done.
+    pub exit: Option<Exit>,
+}
+
+/// One task in a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRow {
+    /// Its id.
+    pub task: TaskId,
+    /// The word for its state.
+    pub state: String,
+    /// The node it runs on, or ran on last.
+    pub node: Option<String>,
+    /// Executions started so far.
+    pub starts: u32,
+    /// How it ended.
+    pub exit: Option<Exit>,
+}
+
+/// One node in a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its number in the cluster.
+    pub node: NodeId,
+    /// What its agent said when it connected last.
+    pub facts: NodeFacts,
+    /// Where it stands.
+    pub state: NodeState,
+    /// Since when it stands there.
+    pub since: At,
+    /// What tasks hold of it.
+    pub used: Resources,
+    /// Tasks with a live execution there.
+    pub tasks: u32,
+    /// Which job holds each GPU, by index.
+    pub gpu_jobs: Vec<Option<JobId>>,
+}
+
+/// The numbers of the first line of every screen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Nodes that are up.
+    pub nodes_up: u32,
+    /// Nodes known.
+    pub nodes: u32,
+    /// Cores held by tasks.
+    pub cores_used: u32,
+    /// Cores of the nodes that are up.
+    pub cores: u32,
+    /// GPUs held by tasks.
+    pub gpus_used: u32,
+    /// GPUs of the nodes that are up.
+    pub gpus: u32,
+    /// Jobs with a running task.
+    pub jobs_run: u32,
+    /// Jobs that wait.
+    pub jobs_wait: u32,
+    /// Jobs that failed.
+    pub jobs_fail: u32,
+    /// Jobs that are done or cancelled.
+    pub jobs_ended: u32,
+}

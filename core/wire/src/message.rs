@@ -1,0 +1,331 @@
+//! Every message, by who says it to whom.
+//!
+//! After the [`Greeting`] on the first stream, an agent keeps that stream for [`AgentMessage`] and
+//! [`SchedulerMessage`]. Each [`Request`] of a console or a command, and each [`NodeRequest`] of
+//! the scheduler to an agent, has a stream of its own with one answer, except
+//! [`Request::Watch`], which is answered by [`Update`]s until the stream is closed.
+
+use gantry_model::{
+    At, IndexSet, JobId, JobRow, JobSpec, NodeFacts, NodeId, NodeRow, Note, Order, Reject, Report,
+    Summary, TaskId, TaskRow, TryId,
+};
+use gantry_telemetry::Sample;
+use serde::{Deserialize, Serialize};
+
+/// Who is calling. The certificate must agree with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Peer {
+    /// An agent, for its own node.
+    Agent,
+    /// A console or a command, for a user.
+    Console,
+    /// A new node with a token and no certificate yet.
+    Joining,
+}
+
+/// The first message on a connection, from the one who called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// Who is calling.
+    pub peer: Peer,
+    /// The oldest protocol version it speaks.
+    pub version_min: u16,
+    /// The newest protocol version it speaks.
+    pub version_max: u16,
+    /// Its program version, for people.
+    pub software: String,
+}
+
+/// The answer to a greeting. Connected means that a welcome has arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Speak on.
+    Welcome {
+        /// The protocol version both speak from here on.
+        version: u16,
+        /// The cluster's name.
+        cluster: String,
+        /// The scheduler's clock.
+        at: At,
+    },
+    /// Go away; the sentence says why and what to do.
+    Refused(Reject),
+}
+
+/// What an agent says on its stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AgentMessage {
+    /// Right after the welcome: what the node is, and every try it holds, live or with an end
+    /// that is not acknowledged yet.
+    Up {
+        /// The node's facts.
+        facts: NodeFacts,
+        /// Tries it holds.
+        holds: Vec<TryId>,
+    },
+    /// Something happened to a try.
+    Report(Report),
+    /// A reading of the node. Also sent as a datagram when it fits.
+    Sample(Box<Sample>),
+    /// New points of metrics that a task printed.
+    Metrics {
+        /// The task that printed them.
+        task: TaskId,
+        /// The points, in the order in which they were printed.
+        points: Vec<(String, Point)>,
+    },
+}
+
+/// What the scheduler says on an agent's stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SchedulerMessage {
+    /// Do this.
+    Order(Order),
+}
+
+/// One point of a metric. The value is kept as the bits of an `f64`, so that messages compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// The step, as the task counts.
+    pub step: u64,
+    /// The bits of the value.
+    pub value_bits: u64,
+}
+
+impl Point {
+    /// A point with this value.
+    #[must_use]
+    pub fn new(step: u64, value: f64) -> Self {
+        Self { step, value_bits: value.to_bits() }
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> f64 {
+        f64::from_bits(self.value_bits)
+    }
+}
+
+/// A curve of one metric of one job, newest last, thinned to what a screen can show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metric {
+    /// Its name, as the task printed it.
+    pub name: String,
+    /// Its points.
+    pub points: Vec<Point>,
+}
+
+/// What a user asks of the scheduler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Submit a job. The same key gives the same job, however often it is sent.
+    Submit {
+        /// The idempotency key, made by the sender.
+        key: String,
+        /// The job.
+        spec: Box<JobSpec>,
+    },
+    /// Cancel a job, or some elements of it.
+    Cancel {
+        /// The job.
+        job: JobId,
+        /// Which elements; all where absent.
+        indices: Option<IndexSet>,
+    },
+    /// One page of jobs, newest first.
+    Jobs {
+        /// Only those older than this one: the last of the page before.
+        before: Option<JobId>,
+        /// Ended jobs too.
+        ended: bool,
+    },
+    /// One job.
+    Job {
+        /// The job.
+        job: JobId,
+    },
+    /// One page of a job's tasks.
+    Tasks {
+        /// The job.
+        job: JobId,
+        /// From this array index on.
+        from: u32,
+    },
+    /// Wait until a job has ended, then answer with it.
+    Wait {
+        /// The job.
+        job: JobId,
+    },
+    /// Every node with its last sample.
+    Nodes,
+    /// A piece of a task's output.
+    Output {
+        /// The task.
+        task: TaskId,
+        /// From this byte on.
+        offset: u64,
+    },
+    /// The metrics of a job.
+    Metrics {
+        /// The job.
+        job: JobId,
+    },
+    /// The newest lines of the event log.
+    Notes,
+    /// Make a token with which one node of this name may join.
+    Token {
+        /// The node's name.
+        node: String,
+    },
+    /// Send what this screen shows, now and whenever it changes.
+    Watch {
+        /// What is on the screen.
+        scope: Scope,
+    },
+}
+
+/// What is on a console's screen, and so what is sent to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// Summary, nodes, running and waiting jobs, notes.
+    Overview,
+    /// Nodes with their samples.
+    Nodes,
+    /// Jobs, newest first.
+    Jobs,
+    /// One job with its metrics and the end of its first task's output.
+    Job(JobId),
+    /// Library counts and the jobs that work on it.
+    Data,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It was refused.
+    Refused(Reject),
+    /// The job is durable under this id.
+    Submitted(JobId),
+    /// So many tasks were cancelled or told to stop.
+    Cancelled(u32),
+    /// A page of jobs.
+    Jobs {
+        /// The rows.
+        rows: Vec<JobRow>,
+        /// Whether older ones exist.
+        more: bool,
+    },
+    /// One job.
+    Job(Box<JobRow>),
+    /// A page of tasks.
+    Tasks {
+        /// The rows.
+        rows: Vec<TaskRow>,
+        /// Whether further ones exist.
+        more: bool,
+    },
+    /// Nodes with their last sample and its age in milliseconds.
+    Nodes(Vec<NodeStatus>),
+    /// A piece of output.
+    Output(Output),
+    /// Metrics.
+    Metrics(Vec<Metric>),
+    /// Lines of the event log, oldest first.
+    Notes(Vec<Note>),
+    /// A token.
+    Token(String),
+}
+
+/// A node with what is known of it now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The node.
+    pub row: NodeRow,
+    /// Its newest sample.
+    pub sample: Option<Sample>,
+    /// When the sample arrived, by the scheduler's clock.
+    pub sampled: Option<At>,
+}
+
+/// A piece of a task's output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// The bytes from the offset asked for.
+    pub bytes: Vec<u8>,
+    /// Where the next piece begins.
+    pub next: u64,
+    /// Whether more may come: the task has not ended.
+    pub live: bool,
+}
+
+/// One picture of what a console watches. It replaces the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// The scheduler's clock when it was made.
+    pub at: At,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The numbers of the first line.
+    pub summary: Summary,
+    /// Nodes, where the scope shows them.
+    pub nodes: Vec<NodeStatus>,
+    /// Processor use of the whole cluster in thousandths, oldest first, one value per second; an
+    /// absent value is a gap.
+    pub busy_permille: Vec<Option<u16>>,
+    /// Jobs, where the scope shows them.
+    pub jobs: Vec<JobRow>,
+    /// Metrics of the job that is shown.
+    pub metrics: Vec<Metric>,
+    /// The end of the output of the job that is shown.
+    pub output: Option<Output>,
+    /// The newest lines of the event log, oldest first.
+    pub notes: Vec<Note>,
+}
+
+/// What the scheduler asks of an agent, on a stream of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeRequest {
+    /// A piece of the output of the newest try of a task that ran here.
+    Output {
+        /// The task.
+        task: TaskId,
+        /// From this byte on; `u64::MAX` asks for the last piece.
+        offset: u64,
+    },
+}
+
+/// The agent's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeReply {
+    /// It was refused.
+    Refused(Reject),
+    /// A piece of output.
+    Output(Output),
+}
+
+/// A new node asks for its certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// The single-use token.
+    pub token: String,
+    /// The node's name; must be the one the token was made for.
+    pub node: String,
+    /// The certificate signing request, DER. The key never leaves the node.
+    pub request_der: Vec<u8>,
+}
+
+/// The answer to a join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinReply {
+    /// Welcome to the cluster.
+    Joined {
+        /// The node's number.
+        node: Option<NodeId>,
+        /// Its certificate, DER.
+        certificate_der: Vec<u8>,
+        /// The authority's certificate, DER.
+        authority_der: Vec<u8>,
+    },
+    /// Refused; the sentence says why.
+    Refused(Reject),
+}
