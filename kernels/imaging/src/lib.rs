@@ -1,1 +1,19 @@
 //! Volumes, masks and the operations on them; DICOM, NIfTI and NRRD; pipelines.
+//!
+//! An image comes in through [`dicom`], [`nifti`] or [`nrrd`] (or is made by [`phantom`]) as a
+//! [`volume::Volume`]. The operations are plain functions from images and masks to images and
+//! masks, each with a parameter struct whose defaults and units are documented, and each gives the
+//! same bytes from one thread or many. A [`pipeline`] is a file of named steps over them that turns
+//! an image into a label.
+//!
+//! This crate knows no network, no scheduler and no library of samples.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod dicom;
+pub mod error;
+pub mod volume;
+
+pub use error::ImagingError;
+pub use volume::{Geometry, Image, Mask, Volume};
