@@ -1,1 +1,31 @@
-//! QUIC with mutual TLS: identities, connections, streams, datagrams and reconnection.
+//! QUIC with mutual TLS: who is calling, streams of messages, datagrams and coming back.
+//!
+//! A cluster has its own authority ([`Authority`]). Every peer holds an [`Identity`] that the
+//! authority signed; a new node gets its own by [`join`] with a single-use [`token`]. A peer is
+//! connected once the scheduler's welcome has arrived, never before: with TLS 1.3 a client's
+//! handshake succeeds even where the server is about to refuse its certificate.
+//!
+//! This crate is the only one that knows quinn and rustls. It decides nothing: what a peer may do
+//! is the scheduler's business, by the [`PeerIdentity`] that stands on the connection.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod authority;
+pub mod backoff;
+pub mod connect;
+pub mod connection;
+pub mod error;
+pub mod identity;
+pub mod server;
+mod tls;
+pub mod token;
+mod transport;
+
+pub use authority::Authority;
+pub use backoff::Backoff;
+pub use connect::{Session, connect, join};
+pub use connection::{Connection, Receiver, Sender};
+pub use error::LinkError;
+pub use identity::{Identity, IdentityKind, PeerIdentity};
+pub use server::{Incoming, Server};

@@ -7,8 +7,14 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod codec;
+pub mod error;
+pub mod frame;
+pub mod hello;
 pub mod message;
 
+pub use error::WireError;
+pub use frame::Message;
 pub use message::{
     AgentMessage, Greeting, JoinReply, JoinRequest, Metric, NodeReply, NodeRequest, NodeStatus,
     Output, Peer, Point, Reply, Request, SchedulerMessage, Scope, Update, Verdict,

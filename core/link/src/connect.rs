@@ -1,0 +1,97 @@
+//! The calling end: agents, consoles and nodes that join.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use gantry_model::At;
+use gantry_wire::{JoinReply, JoinRequest, Peer, Verdict, hello};
+
+use crate::authority;
+use crate::connection::{Connection, Receiver, Sender};
+use crate::error::LinkError;
+use crate::identity::Identity;
+use crate::{tls, token, transport};
+
+/// From the first packet to the welcome.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection on which the welcome has arrived.
+#[derive(Debug)]
+pub struct Session {
+    /// The connection.
+    pub connection: Connection,
+    /// The first stream: what an agent reports on.
+    pub sender: Sender,
+    /// The first stream: what the scheduler orders on.
+    pub receiver: Receiver,
+    /// The version both speak.
+    pub version: u16,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The scheduler's clock when it welcomed us.
+    pub at: At,
+}
+
+/// Calls the scheduler and waits for its welcome.
+///
+/// # Errors
+/// Where nobody answers, or the scheduler refuses.
+pub async fn connect(
+    address: SocketAddr,
+    identity: &Identity,
+    peer: Peer,
+) -> Result<Session, LinkError> {
+    greet(address, tls::client(identity)?, peer).await
+}
+
+/// Gets an identity for a new node with a single-use token. The key is made here and stays here.
+///
+/// # Errors
+/// Where the token is malformed, used, expired or for another node, or the scheduler's authority
+/// is not the one that the token names.
+pub async fn join(address: SocketAddr, token: &str, node: &str) -> Result<Identity, LinkError> {
+    let fingerprint = token::fingerprint(token)?;
+    let (request_der, key) = authority::request()?;
+    let mut session = greet(address, tls::joining(fingerprint.clone())?, Peer::Joining).await?;
+    let request = JoinRequest { token: token.trim().into(), node: node.into(), request_der };
+    session.sender.send(&request).await?;
+    match session.receiver.expect().await? {
+        JoinReply::Refused(reject) => Err(LinkError::Refused(reject)),
+        JoinReply::Joined { certificate_der, authority_der, .. } => {
+            if authority::fingerprint(&authority_der) != fingerprint {
+                return Err(LinkError::Identity(
+                    "the scheduler answered with another authority than the token's; make a new token on the scheduler".into(),
+                ));
+            }
+            Ok(Identity::new(certificate_der, authority_der, &key))
+        }
+    }
+}
+
+async fn greet(
+    address: SocketAddr,
+    tls: rustls::ClientConfig,
+    peer: Peer,
+) -> Result<Session, LinkError> {
+    let fail = |reason: String| LinkError::Connect { address, reason };
+    let attempt = async {
+        let (endpoint, config) = transport::call(address, tls)?;
+        let quic = endpoint
+            .connect_with(config, address, tls::SERVER_NAME)
+            .map_err(|error| fail(error.to_string()))?
+            .await
+            .map_err(|error| fail(error.to_string()))?;
+        let connection = Connection::new(quic)?;
+        let (mut sender, mut receiver) = connection.open().await?;
+        sender.send(&hello::greeting(peer)).await?;
+        match receiver.expect().await.map_err(|error| fail(error.to_string()))? {
+            Verdict::Refused(reject) => Err(LinkError::Refused(reject)),
+            Verdict::Welcome { version, cluster, at } => {
+                Ok(Session { connection, sender, receiver, version, cluster, at })
+            }
+        }
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, attempt)
+        .await
+        .unwrap_or_else(|_| Err(fail(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))))
+}

@@ -1,0 +1,186 @@
+//! A peer's identity: its key, its certificate and the authority that signed it.
+//!
+//! On disk an identity is `NAME.pem`, `NAME.key` and `authority.pem` in one folder. Key files are
+//! made with mode 0600 and refused where others may read them.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rcgen::{KeyPair, PublicKeyData};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::error::LinkError;
+
+/// What a certificate is for. It stands in the certificate as the organizational unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityKind {
+    /// The scheduler.
+    Scheduler,
+    /// An agent of the node whose name is the common name.
+    Agent,
+    /// A user who may do everything.
+    Operator,
+}
+
+impl IdentityKind {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Scheduler => "scheduler",
+            Self::Agent => "agent",
+            Self::Operator => "operator",
+        }
+    }
+
+    fn of(word: &str) -> Option<Self> {
+        [Self::Scheduler, Self::Agent, Self::Operator].into_iter().find(|kind| kind.word() == word)
+    }
+}
+
+/// Who stands at the other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// What its certificate is for; absent for a node that has none yet.
+    pub kind: Option<IdentityKind>,
+    /// The name in its certificate; empty without one.
+    pub name: String,
+}
+
+impl PeerIdentity {
+    pub(crate) fn nobody() -> Self {
+        Self { kind: None, name: String::new() }
+    }
+
+    /// Reads a certificate that TLS has already verified.
+    pub(crate) fn of_certificate(der: &[u8]) -> Result<Self, LinkError> {
+        let wrong = |what: &str| LinkError::Identity(format!("the peer's certificate {what}"));
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|_| wrong("cannot be read"))?;
+        let subject = certificate.subject();
+        let name = subject.iter_common_name().next().and_then(|value| value.as_str().ok());
+        let unit = subject.iter_organizational_unit().next().and_then(|value| value.as_str().ok());
+        let kind = unit.and_then(IdentityKind::of).ok_or_else(|| wrong("says no known kind"))?;
+        Ok(Self { kind: Some(kind), name: name.ok_or_else(|| wrong("has no name"))?.to_owned() })
+    }
+}
+
+/// A peer's key and certificate.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) authority: CertificateDer<'static>,
+    key_pkcs8: Vec<u8>,
+}
+
+impl Identity {
+    pub(crate) fn new(certificate: Vec<u8>, authority: Vec<u8>, key: &KeyPair) -> Self {
+        Self {
+            certificate: certificate.into(),
+            authority: authority.into(),
+            key_pkcs8: key.serialize_der(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key_pkcs8.clone()))
+    }
+
+    /// The name in the certificate.
+    pub fn name(&self) -> Result<String, LinkError> {
+        PeerIdentity::of_certificate(&self.certificate).map(|peer| peer.name)
+    }
+
+    /// Writes `NAME.pem`, `NAME.key` and `authority.pem` into a folder.
+    ///
+    /// # Errors
+    /// Where a file cannot be written.
+    pub fn save(&self, folder: &Path, name: &str) -> Result<(), LinkError> {
+        let text = |label, der: &[u8]| pem::encode(&pem::Pem::new(label, der));
+        write_file(
+            &folder.join(format!("{name}.pem")),
+            &text("CERTIFICATE", &self.certificate),
+            0o644,
+        )?;
+        write_file(&folder.join("authority.pem"), &text("CERTIFICATE", &self.authority), 0o644)?;
+        write_file(
+            &folder.join(format!("{name}.key")),
+            &text("PRIVATE KEY", &self.key_pkcs8),
+            0o600,
+        )
+    }
+
+    /// Reads what [`Identity::save`] wrote.
+    ///
+    /// # Errors
+    /// Where a file is missing or damaged, others may read the key, or key and certificate do not
+    /// belong together.
+    pub fn load(folder: &Path, name: &str) -> Result<Self, LinkError> {
+        let certificate = read_certificate(&folder.join(format!("{name}.pem")))?;
+        let authority = read_certificate(&folder.join("authority.pem"))?;
+        let path = folder.join(format!("{name}.key"));
+        let key = read_key(&path)?;
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| {
+            LinkError::Identity(format!("the certificate of {name} cannot be read"))
+        })?;
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(LinkError::File {
+                what: "using",
+                path,
+                reason: format!(
+                    "the key does not belong to {name}.pem; restore both from one backup"
+                ),
+            });
+        }
+        Ok(Self::new(certificate, authority, &key))
+    }
+}
+
+/// Reads a key, after checking that nobody else may.
+pub(crate) fn read_key(path: &Path) -> Result<KeyPair, LinkError> {
+    let fail = |reason: String| LinkError::File { what: "reading", path: path.into(), reason };
+    let mode = fs::metadata(path).map_err(|error| fail(error.to_string()))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(fail(format!(
+            "others may read this key (mode {:o}); run chmod 600 on it, and make a new one if somebody did",
+            mode & 0o777
+        )));
+    }
+    let text = fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    KeyPair::from_pem(&text).map_err(|error| fail(format!("it holds no key: {error}")))
+}
+
+/// Reads the one certificate of a file.
+pub(crate) fn read_certificate(path: &Path) -> Result<Vec<u8>, LinkError> {
+    let fail = |reason: String| LinkError::File { what: "reading", path: path.into(), reason };
+    let text = fs::read(path).map_err(|error| fail(error.to_string()))?;
+    let der = CertificateDer::from_pem_slice(&text)
+        .map_err(|error| fail(format!("it holds no certificate: {error:?}")))?;
+    Ok(der.to_vec())
+}
+
+/// Writes a secret that nobody else may read.
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), LinkError> {
+    write_bytes(path, bytes, 0o600)
+}
+
+/// Writes a file whole or not at all, with its mode from the first byte on.
+pub(crate) fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), LinkError> {
+    write_bytes(path, text.as_bytes(), mode)
+}
+
+fn write_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<(), LinkError> {
+    let fail = |error: std::io::Error| LinkError::File {
+        what: "writing",
+        path: path.into(),
+        reason: error.to_string(),
+    };
+    let part = path.with_extension("part");
+    let _ = fs::remove_file(&part);
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&part).map_err(fail)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)?;
+    fs::rename(&part, path).map_err(fail)
+}

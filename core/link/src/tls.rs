@@ -1,0 +1,149 @@
+//! The rustls configurations, built by hand: TLS 1.3 only, no early data, no resumption (a resumed
+//! session would skip the check of the client's certificate), and one provider.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+
+use crate::authority::fingerprint;
+use crate::error::LinkError;
+use crate::identity::Identity;
+
+/// The name in every scheduler's certificate. Peers know it by its authority, not by its host.
+pub(crate) const SERVER_NAME: &str = "scheduler.gantry";
+/// The protocol's name in the handshake; the version is agreed in the first message.
+const ALPN: &[u8] = b"gantry";
+
+/// The one place where the cryptography is chosen.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, LinkError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone()).map_err(wrong)?;
+    Ok(Arc::new(roots))
+}
+
+fn wrong(error: impl std::fmt::Display) -> LinkError {
+    LinkError::Identity(format!("setting up TLS failed: {error}"))
+}
+
+/// The scheduler's side: a client's certificate must be the authority's; a client without one is
+/// let in as nobody, and may only join.
+pub(crate) fn server(identity: &Identity) -> Result<ServerConfig, LinkError> {
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots(&identity.authority)?, provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(wrong)?;
+    let chain = vec![identity.certificate.clone(), identity.authority.clone()];
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(wrong)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, identity.key())
+        .map_err(wrong)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.max_early_data_size = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// The side of a peer with an identity.
+pub(crate) fn client(identity: &Identity) -> Result<ClientConfig, LinkError> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(wrong)?
+        .with_root_certificates(roots(&identity.authority)?)
+        .with_client_auth_cert(vec![identity.certificate.clone()], identity.key())
+        .map_err(wrong)?;
+    Ok(finish(config))
+}
+
+/// The side of a node that has nothing but a token: it trusts the authority whose certificate has
+/// the token's fingerprint, and no other.
+pub(crate) fn joining(authority_fingerprint: String) -> Result<ClientConfig, LinkError> {
+    let verifier = Arc::new(Pinned { authority_fingerprint, provider: provider() });
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(wrong)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok(finish(config))
+}
+
+fn finish(mut config: ClientConfig) -> ClientConfig {
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    config
+}
+
+/// Checks a scheduler against the fingerprint of its authority.
+#[derive(Debug)]
+struct Pinned {
+    authority_fingerprint: String,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let authority = intermediates
+            .iter()
+            .find(|certificate| fingerprint(certificate) == self.authority_fingerprint)
+            .ok_or_else(|| {
+                rustls::Error::General("the scheduler has another authority than the token".into())
+            })?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+            .verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.2 is not spoken".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        None
+    }
+}

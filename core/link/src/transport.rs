@@ -1,0 +1,101 @@
+//! QUIC's limits and timers, and the endpoint of either side.
+//!
+//! A receiver may hold one frame of 64 KiB on each of [`STREAMS_MAX`] streams; the windows let
+//! each stream have two in flight. An idle connection dies after [`IDLE`]; keep-alives come each
+//! [`KEEP_ALIVE`], so three in a row must be lost.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig};
+use quinn_proto::HashedConnectionIdGenerator;
+use rand::Rng;
+
+use crate::error::LinkError;
+
+/// Streams that a peer may have open at once.
+const STREAMS_MAX: u32 = 64;
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+const IDLE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// Bytes of the endpoint's kept secret: 64 for resets, 8 for connection ids.
+const RESET_KEY_BYTES: usize = 72;
+
+fn transport() -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    let idle = u32::try_from(IDLE.as_millis()).unwrap_or(u32::MAX);
+    config
+        .max_concurrent_bidi_streams(STREAMS_MAX.into())
+        .max_concurrent_uni_streams(0_u32.into())
+        .stream_receive_window(STREAM_WINDOW_BYTES.into())
+        .receive_window(CONNECTION_WINDOW_BYTES.into())
+        .max_idle_timeout(Some(IdleTimeout::from(quinn::VarInt::from_u32(idle))))
+        .keep_alive_interval(Some(KEEP_ALIVE));
+    Arc::new(config)
+}
+
+/// Opens the scheduler's socket.
+///
+/// The key of stateless resets and of connection ids is kept in `reset.key`: a scheduler that was
+/// killed and started again answers the packets of old connections with resets, so that agents
+/// notice at once instead of at the idle timeout.
+pub(crate) fn listen(
+    address: SocketAddr,
+    tls: rustls::ServerConfig,
+    folder: &Path,
+) -> Result<Endpoint, LinkError> {
+    let wrong =
+        |error: &dyn std::fmt::Display| LinkError::Bind { address, reason: error.to_string() };
+    let key = reset_key(&folder.join("reset.key"))?;
+    let (reset, connection_ids) = key.split_at(64);
+    let seed = connection_ids.try_into().map_or(0, u64::from_le_bytes);
+    let mut endpoint =
+        EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset)));
+    endpoint.min_reset_interval(Duration::ZERO);
+    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(seed)));
+    let crypto = QuicServerConfig::try_from(tls).map_err(|error| wrong(&error))?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    server.transport_config(transport());
+    let socket = UdpSocket::bind(address).map_err(|error| wrong(&error))?;
+    Endpoint::new(endpoint, Some(server), socket, Arc::new(quinn::TokioRuntime))
+        .map_err(|error| wrong(&error))
+}
+
+/// Opens a socket that calls.
+pub(crate) fn call(
+    address: SocketAddr,
+    tls: rustls::ClientConfig,
+) -> Result<(Endpoint, quinn::ClientConfig), LinkError> {
+    let wrong =
+        |error: &dyn std::fmt::Display| LinkError::Connect { address, reason: error.to_string() };
+    let any: SocketAddr = if address.is_ipv6() {
+        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+    } else {
+        (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
+    };
+    let crypto = QuicClientConfig::try_from(tls).map_err(|error| wrong(&error))?;
+    let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+    client.transport_config(transport());
+    Ok((Endpoint::client(any).map_err(|error| wrong(&error))?, client))
+}
+
+fn reset_key(path: &Path) -> Result<Vec<u8>, LinkError> {
+    let fail = |reason: String| LinkError::File { what: "keeping", path: path.into(), reason };
+    match std::fs::read(path) {
+        Ok(key) if key.len() == RESET_KEY_BYTES => return Ok(key),
+        Ok(_) => {
+            return Err(fail("it has a wrong length; remove it, a new one will be made".into()));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(fail(error.to_string())),
+    }
+    let mut key = vec![0_u8; RESET_KEY_BYTES];
+    rand::rng().fill_bytes(&mut key);
+    crate::identity::write_secret(path, &key)?;
+    Ok(key)
+}

@@ -1,0 +1,214 @@
+//! Real QUIC with mutual TLS on loopback: who gets in, who does not, and what a peer notices.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use gantry_link::{Authority, Identity, IdentityKind, LinkError, Server, connect, join, token};
+use gantry_model::{At, JobId};
+use gantry_wire::{Greeting, JoinReply, JoinRequest, Peer, Reply, Request, Verdict};
+use tempfile::TempDir;
+
+struct Cluster {
+    _folder: TempDir,
+    authority: Authority,
+    server: Server,
+}
+
+fn loopback() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+fn cluster() -> Cluster {
+    let folder = TempDir::new().unwrap();
+    let authority = Authority::create(folder.path(), "test").unwrap();
+    let identity = authority.issue(IdentityKind::Scheduler, "scheduler").unwrap();
+    let server = Server::bind(loopback(), &identity, folder.path()).unwrap();
+    Cluster { _folder: folder, authority, server }
+}
+
+async fn welcome_one(server: &Server) -> Result<(gantry_link::Connection, Greeting), LinkError> {
+    let incoming = server.accept().await.unwrap();
+    let (connection, greeting, mut sender, _receiver) = incoming.handshake().await?;
+    sender.send(&Verdict::Welcome { version: 1, cluster: "test".into(), at: At(7) }).await?;
+    Ok((connection, greeting))
+}
+
+#[tokio::test]
+async fn a_peer_is_known_and_messages_arrive() {
+    let cluster = cluster();
+    let identity = cluster.authority.issue(IdentityKind::Operator, "ada").unwrap();
+    let address = cluster.server.local_address();
+    let serve = async {
+        let (connection, greeting) = welcome_one(&cluster.server).await.unwrap();
+        assert_eq!(greeting.peer, Peer::Console);
+        assert_eq!(connection.peer().kind, Some(IdentityKind::Operator));
+        assert_eq!(connection.peer().name, "ada");
+        let (mut sender, mut receiver) = connection.accept().await.unwrap();
+        let Request::Job { job } = receiver.expect().await.unwrap() else { panic!() };
+        sender.send(&Reply::Submitted(job)).await.unwrap();
+        sender.delivered().await;
+    };
+    let call = async {
+        let session = connect(address, &identity, Peer::Console).await.unwrap();
+        assert_eq!((session.cluster.as_str(), session.at), ("test", At(7)));
+        let (mut sender, mut receiver) = session.connection.open().await.unwrap();
+        sender.send(&Request::Job { job: JobId(3) }).await.unwrap();
+        assert_eq!(receiver.expect::<Reply>().await.unwrap(), Reply::Submitted(JobId(3)));
+    };
+    tokio::join!(serve, call);
+}
+
+#[tokio::test]
+async fn a_peer_without_the_right_certificate_is_not_heard() {
+    let cluster = cluster();
+    let address = cluster.server.local_address();
+    let elsewhere = TempDir::new().unwrap();
+    let foreign = Authority::create(elsewhere.path(), "other").unwrap();
+    let of = |authority: &Authority, kind, name: &str| authority.issue(kind, name).unwrap();
+    let cases = [
+        ("agent as console", of(&cluster.authority, IdentityKind::Agent, "a"), Peer::Console),
+        ("operator as agent", of(&cluster.authority, IdentityKind::Operator, "a"), Peer::Agent),
+        ("foreign operator", of(&foreign, IdentityKind::Operator, "a"), Peer::Console),
+        ("scheduler as agent", of(&cluster.authority, IdentityKind::Scheduler, "s"), Peer::Agent),
+    ];
+    let count = cases.len();
+    let serve = async {
+        for _ in 0..count {
+            assert!(welcome_one(&cluster.server).await.is_err());
+        }
+    };
+    let call = async {
+        for (what, identity, peer) in cases {
+            let error = connect(address, &identity, peer).await.unwrap_err();
+            let expected = matches!(error, LinkError::Refused(_) | LinkError::Connect { .. });
+            assert!(expected, "{what}: {error}");
+        }
+    };
+    tokio::join!(serve, async {
+        tokio::select! { () = call => (), () = tokio::time::sleep(Duration::from_secs(30)) => panic!("stuck") }
+    });
+}
+
+async fn sign_one(cluster: &Cluster) -> Result<(), LinkError> {
+    let incoming = cluster.server.accept().await.unwrap();
+    let (connection, greeting, mut sender, mut receiver) = incoming.handshake().await?;
+    assert_eq!((greeting.peer, connection.peer().kind), (Peer::Joining, None));
+    sender.send(&Verdict::Welcome { version: 1, cluster: "test".into(), at: At(7) }).await?;
+    let request: JoinRequest = receiver.expect().await?;
+    let signed =
+        cluster.authority.sign(IdentityKind::Agent, &request.node, &request.request_der)?;
+    let authority_der = cluster.authority.certificate_der();
+    sender.send(&JoinReply::Joined { node: None, certificate_der: signed, authority_der }).await?;
+    sender.delivered().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_joins_with_a_token_and_then_comes_as_itself() {
+    let cluster = cluster();
+    let address = cluster.server.local_address();
+    let token = token::mint(&cluster.authority.fingerprint());
+    let (signed, identity) = tokio::join!(sign_one(&cluster), join(address, &token.text, "cpu-1"));
+    signed.unwrap();
+    let folder = TempDir::new().unwrap();
+    identity.unwrap().save(folder.path(), "agent").unwrap();
+    let identity = Identity::load(folder.path(), "agent").unwrap();
+    let (welcomed, session) =
+        tokio::join!(welcome_one(&cluster.server), connect(address, &identity, Peer::Agent));
+    assert_eq!(welcomed.unwrap().0.peer().name, "cpu-1");
+    session.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_of_another_cluster_never_reaches_this_one() {
+    let cluster = cluster();
+    let token = token::mint(&"00".repeat(32));
+    let (served, joined) = tokio::join!(
+        sign_one(&cluster),
+        join(cluster.server.local_address(), &token.text, "cpu-1")
+    );
+    assert!(served.is_err());
+    let error = joined.unwrap_err().to_string();
+    assert!(error.contains("another authority"), "{error}");
+}
+
+#[tokio::test]
+async fn a_scheduler_that_is_not_there_is_a_sentence() {
+    let cluster = cluster();
+    let identity = cluster.authority.issue(IdentityKind::Operator, "ada").unwrap();
+    let address = cluster.server.local_address();
+    cluster.server.close().await;
+    drop(cluster.server);
+    let error = connect(address, &identity, Peer::Console).await.unwrap_err().to_string();
+    assert!(error.contains("check that it runs"), "{error}");
+}
+
+fn serve_on_a_thread(
+    address: SocketAddr,
+    identity: Identity,
+    folder: &Path,
+) -> (SocketAddr, tokio::runtime::Runtime) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let folder = folder.to_owned();
+    let (bound, receive) = std::sync::mpsc::channel();
+    runtime.spawn(async move {
+        let server = Server::bind(address, &identity, &folder).unwrap();
+        bound.send(server.local_address()).unwrap();
+        let mut held = Vec::new();
+        while let Ok(peer) = welcome_one(&server).await {
+            held.push(peer);
+        }
+    });
+    (receive.recv().unwrap(), runtime)
+}
+
+#[test]
+fn a_peer_notices_at_once_that_the_scheduler_was_killed_and_started_again() {
+    let folder = TempDir::new().unwrap();
+    let authority = Authority::create(folder.path(), "test").unwrap();
+    let identity = authority.issue(IdentityKind::Scheduler, "scheduler").unwrap();
+    let agent = authority.issue(IdentityKind::Agent, "cpu-1").unwrap();
+    let (address, first) = serve_on_a_thread(loopback(), identity.clone(), folder.path());
+    let client = tokio::runtime::Runtime::new().unwrap();
+    client.block_on(async {
+        let session = connect(address, &agent, Peer::Agent).await.unwrap();
+        // Dropping the runtime ends the server without a word, as kill -9 does.
+        first.shutdown_background();
+        let again = loop {
+            if let Ok(socket) = std::net::UdpSocket::bind(address) {
+                drop(socket);
+                break serve_on_a_thread(address, identity, folder.path());
+            }
+            tokio::task::yield_now().await;
+        };
+        let start = Instant::now();
+        // The next packet of the old connection is answered with a reset by the new scheduler.
+        let (mut sender, _receiver) = session.connection.open().await.unwrap();
+        let _ = sender.send(&Request::Nodes).await;
+        session.connection.closed().await;
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        connect(address, &agent, Peer::Agent).await.unwrap();
+        again.1.shutdown_background();
+    });
+}
+
+#[test]
+fn keys_that_others_can_read_are_refused_and_a_second_authority_too() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = TempDir::new().unwrap();
+    let authority = Authority::create(folder.path(), "test").unwrap();
+    assert!(Authority::create(folder.path(), "again").is_err());
+    authority.issue(IdentityKind::Operator, "ada").unwrap().save(folder.path(), "ada").unwrap();
+    assert_eq!(Identity::load(folder.path(), "ada").unwrap().name().unwrap(), "ada");
+    let key = folder.path().join("ada.key");
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    authority.issue(IdentityKind::Operator, "bob").unwrap().save(folder.path(), "bob").unwrap();
+    std::fs::copy(folder.path().join("bob.key"), &key).unwrap();
+    let error = Identity::load(folder.path(), "ada").unwrap_err().to_string();
+    assert!(error.contains("does not belong"), "{error}");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let error = Identity::load(folder.path(), "ada").unwrap_err().to_string();
+    assert!(error.contains("chmod 600"), "{error}");
+}
