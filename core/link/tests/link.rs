@@ -1,8 +1,10 @@
 //! Real QUIC with mutual TLS on loopback: who gets in, who does not, and what a peer notices.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gantry_link::{Authority, Identity, IdentityKind, LinkError, Server, connect, join, token};
@@ -145,53 +147,63 @@ async fn a_scheduler_that_is_not_there_is_a_sentence() {
     assert!(error.contains("check that it runs"), "{error}");
 }
 
-fn serve_on_a_thread(
-    address: SocketAddr,
-    identity: Identity,
-    folder: &Path,
-) -> (SocketAddr, tokio::runtime::Runtime) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let folder = folder.to_owned();
-    let (bound, receive) = std::sync::mpsc::channel();
-    runtime.spawn(async move {
-        let server = Server::bind(address, &identity, &folder).unwrap();
-        bound.send(server.local_address()).unwrap();
-        let mut held = Vec::new();
-        while let Ok(peer) = welcome_one(&server).await {
-            held.push(peer);
-        }
-    });
-    (receive.recv().unwrap(), runtime)
+const SERVE: &str = "GANTRY_TEST_SERVE";
+
+/// Not a test of its own: the body of the process that the next test kills.
+#[tokio::test]
+async fn serve_until_killed() {
+    let Ok(folder) = std::env::var(SERVE) else { return };
+    let folder = Path::new(&folder);
+    let address = std::fs::read_to_string(folder.join("address")).unwrap().parse().unwrap();
+    let identity = Identity::load(folder, "scheduler").unwrap();
+    let server = Server::bind(address, &identity, folder).unwrap();
+    let address = server.local_address().to_string();
+    std::fs::write(folder.join("address.new"), &address).unwrap();
+    std::fs::rename(folder.join("address.new"), folder.join("address")).unwrap();
+    println!("\nserving");
+    let mut held = Vec::new();
+    while let Ok(peer) = welcome_one(&server).await {
+        held.push(peer);
+    }
 }
 
-#[test]
-fn a_peer_notices_at_once_that_the_scheduler_was_killed_and_started_again() {
+fn serve_in_a_process(folder: &Path) -> (SocketAddr, Child) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "serve_until_killed", "--nocapture"])
+        .env(SERVE, folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line == "serving"));
+    let address = std::fs::read_to_string(folder.join("address")).unwrap();
+    (address.parse().unwrap(), child)
+}
+
+#[tokio::test]
+async fn a_peer_notices_at_once_that_the_scheduler_was_killed_and_started_again() {
     let folder = TempDir::new().unwrap();
     let authority = Authority::create(folder.path(), "test").unwrap();
     let identity = authority.issue(IdentityKind::Scheduler, "scheduler").unwrap();
+    identity.save(folder.path(), "scheduler").unwrap();
+    std::fs::write(folder.path().join("address"), loopback().to_string()).unwrap();
     let agent = authority.issue(IdentityKind::Agent, "cpu-1").unwrap();
-    let (address, first) = serve_on_a_thread(loopback(), identity.clone(), folder.path());
-    let client = tokio::runtime::Runtime::new().unwrap();
-    client.block_on(async {
-        let session = connect(address, &agent, Peer::Agent).await.unwrap();
-        // Dropping the runtime ends the server without a word, as kill -9 does.
-        first.shutdown_background();
-        let again = loop {
-            if let Ok(socket) = std::net::UdpSocket::bind(address) {
-                drop(socket);
-                break serve_on_a_thread(address, identity, folder.path());
-            }
-            tokio::task::yield_now().await;
-        };
-        let start = Instant::now();
-        // The next packet of the old connection is answered with a reset by the new scheduler.
-        let (mut sender, _receiver) = session.connection.open().await.unwrap();
-        let _ = sender.send(&Request::Nodes).await;
-        session.connection.closed().await;
-        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-        connect(address, &agent, Peer::Agent).await.unwrap();
-        again.1.shutdown_background();
-    });
+    let (address, mut first) = serve_in_a_process(folder.path());
+    let session = connect(address, &agent, Peer::Agent).await.unwrap();
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let (again, mut second) = serve_in_a_process(folder.path());
+    assert_eq!(again, address);
+    let start = Instant::now();
+    // The next packet of the old connection is answered with a reset by the new scheduler.
+    let (mut sender, _receiver) = session.connection.open().await.unwrap();
+    let _ = sender.send(&Request::Nodes).await;
+    let reason = session.connection.closed().await;
+    println!("noticed after {:?}: {reason}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    connect(address, &agent, Peer::Agent).await.unwrap();
+    second.kill().unwrap();
+    second.wait().unwrap();
 }
 
 #[test]
