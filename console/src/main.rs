@@ -1,2 +1,7 @@
-//! The `gantry` binary.
-fn main() {}
+//! The `gantry` binary; everything is in the library, so that tests can run it too.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gantry::main()
+}

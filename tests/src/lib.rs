@@ -1,1 +1,268 @@
-//! End-to-end tests with real processes, real QUIC, real DICOM and a real pseudo-terminal.
+//! What the end-to-end tests share: gantry as a process, a cluster of processes, waiting for a
+//! condition.
+//!
+//! The binary under test is this package's own `gantry-under-test`, the same entry point as the
+//! product's, so that `cargo test` always builds it fresh. Everything a cluster starts ends with
+//! it, and nothing outside its folder is touched.
+
+#![forbid(unsafe_code)]
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long a test waits for what must happen.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `ready` gives a value, looking again and again.
+///
+/// # Errors
+/// Where it does not within [`PATIENCE`].
+pub fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = ready() {
+            return Ok(value);
+        }
+        ensure!(start.elapsed() < PATIENCE, "{what} did not happen within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The real images, where they were fetched; says aloud that a test is skipped without them.
+#[must_use]
+pub fn real_images(test: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("GANTRY_DATA").map(PathBuf::from);
+    if folder.is_none() {
+        eprintln!("skipped: {test} needs the real images; run tests/fetch_data.sh and set GANTRY_DATA");
+    }
+    folder
+}
+
+/// A command that is installed; says aloud that a test is skipped without it.
+#[must_use]
+pub fn installed(tool: &str, test: &str) -> bool {
+    let found = Command::new("which").arg(tool).output().is_ok_and(|output| output.status.success());
+    if !found {
+        eprintln!("skipped: {test} needs {tool}");
+    }
+    found
+}
+
+/// A free UDP port and a free TCP port on loopback.
+///
+/// # Errors
+/// Where there are none.
+pub fn free_ports() -> Result<(u16, u16)> {
+    let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let udp = UdpSocket::bind(loopback)?.local_addr()?.port();
+    Ok((udp, TcpListener::bind(loopback)?.local_addr()?.port()))
+}
+
+/// The binary under test.
+#[derive(Clone, Debug)]
+pub struct Gantry {
+    program: PathBuf,
+    cluster: Option<PathBuf>,
+}
+
+impl Gantry {
+    /// The binary at this path: `env!("CARGO_BIN_EXE_gantry-under-test")`.
+    #[must_use]
+    pub fn new(program: &str) -> Self {
+        Self { program: program.into(), cluster: None }
+    }
+
+    /// A command line, ready to be run.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).stdin(Stdio::null()).env_remove("GANTRY_LIBRARY");
+        match &self.cluster {
+            Some(folder) => command.env("GANTRY_CLUSTER", folder),
+            None => command.env_remove("GANTRY_CLUSTER"),
+        };
+        command
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn run(&self, arguments: &[&str]) -> Result<Output> {
+        self.command(arguments).output().with_context(|| format!("running gantry {arguments:?}"))
+    }
+
+    /// Runs a command that must succeed and gives the value of its `--json`, without its envelope.
+    ///
+    /// # Errors
+    /// Where it fails or prints no JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let mut all = vec!["--json"];
+        all.extend(arguments);
+        let output = self.run(&all)?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "gantry {arguments:?} failed: {text}");
+        let mut value: Value = serde_json::from_str(&text).context(text.to_string())?;
+        let kind = value["kind"].as_str().context("no kind")?.to_owned();
+        Ok(value[kind].take())
+    }
+
+    /// Runs a command that must fail; gives its exit code and its sentence from `--json`.
+    ///
+    /// # Errors
+    /// Where it succeeds or prints no JSON error.
+    pub fn refusal(&self, arguments: &[&str]) -> Result<(i32, String)> {
+        let mut all = vec!["--json"];
+        all.extend(arguments);
+        let output = self.run(&all)?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let value: Value = serde_json::from_str(&text).with_context(|| format!("{all:?}: {text}"))?;
+        let sentence = value["error"]["sentence"].as_str().context(text.to_string())?;
+        Ok((output.status.code().context("ended by a signal")?, sentence.to_owned()))
+    }
+}
+
+/// A process that ends with its owner.
+#[derive(Debug)]
+pub struct Daemon(Child);
+
+impl Daemon {
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A scheduler and agents as real processes in a temporary folder.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Commands that know this cluster.
+    pub gantry: Gantry,
+    folder: TempDir,
+    scheduler: Option<Daemon>,
+    agents: Vec<(String, Option<Daemon>)>,
+}
+
+impl Cluster {
+    /// Makes a cluster and starts its scheduler.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn start(program: &str) -> Result<Self> {
+        let folder = TempDir::new()?;
+        let gantry = Gantry { cluster: Some(folder.path().join("scheduler")), ..Gantry::new(program) };
+        let mut cluster = Self { gantry, folder, scheduler: None, agents: Vec::new() };
+        let scheduler = cluster.scheduler_folder();
+        let text = scheduler.display().to_string();
+        cluster.gantry.json(&["scheduler", "--dir", &text, "init", "--name", "test"])?;
+        let (port, _) = free_ports()?;
+        std::fs::write(scheduler.join("scheduler.toml"), format!("listen = \"127.0.0.1:{port}\"\n"))?;
+        cluster.start_scheduler()?;
+        Ok(cluster)
+    }
+
+    /// The folder that everything of this cluster is in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn scheduler_folder(&self) -> PathBuf {
+        self.folder.path().join("scheduler")
+    }
+
+    fn daemon(&self, name: &str, arguments: &[&str]) -> Result<Daemon> {
+        let path = self.folder.path().join(format!("{name}.log"));
+        let log = std::fs::File::options().create(true).append(true).open(path)?;
+        let child = self.gantry.command(arguments).stdout(Stdio::null()).stderr(log).spawn()?;
+        Ok(Daemon(child))
+    }
+
+    /// Starts the scheduler and waits until it answers.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn start_scheduler(&mut self) -> Result<()> {
+        let folder = self.scheduler_folder().display().to_string();
+        self.scheduler =
+            Some(self.daemon("scheduler", &["scheduler", "--dir", &folder, "--exit-with-parent"])?);
+        until("the scheduler's first answer", || self.gantry.json(&["nodes"]).ok())
+            .with_context(|| self.log("scheduler"))?;
+        Ok(())
+    }
+
+    /// Kills the scheduler as `kill -9` does.
+    pub fn kill_scheduler(&mut self) {
+        self.scheduler = None;
+    }
+
+    /// Joins a node with more lines for its settings, starts its agent and waits until it is up.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn join(&mut self, node: &str, settings: &str) -> Result<()> {
+        let dir = self.folder.path().join(node);
+        let text = dir.display().to_string();
+        let token = self.gantry.json(&["scheduler", "token", node])?["token"]
+            .as_str()
+            .context("no token")?
+            .to_owned();
+        let address = std::fs::read_to_string(self.scheduler_folder().join("address"))?;
+        let scheduler = address.trim();
+        self.gantry.json(&["join", &token, "--node", node, "--scheduler", scheduler, "--dir", &text])?;
+        let path = dir.join("agent.toml");
+        let base = std::fs::read_to_string(&path)?;
+        std::fs::write(&path, format!("{base}{settings}\n"))?;
+        self.agents.push((node.to_owned(), None));
+        self.start_agent(node)
+    }
+
+    /// Starts the agent of a node that has joined and waits until it is up.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn start_agent(&mut self, node: &str) -> Result<()> {
+        let dir = self.folder.path().join(node).display().to_string();
+        let daemon = self.daemon(node, &["agent", "--dir", &dir, "--exit-with-parent"])?;
+        match self.agents.iter_mut().find(|(name, _)| name == node) {
+            Some((_, slot)) => *slot = Some(daemon),
+            None => bail!("{node} has not joined"),
+        }
+        until("the node's start", || {
+            let nodes = self.gantry.json(&["nodes"]).ok()?;
+            let nodes = nodes.as_array()?;
+            nodes.iter().any(|row| row["node"] == node && row["state"] == "up").then_some(())
+        })
+        .with_context(|| self.log(node))
+    }
+
+    /// Kills the agent of a node as `kill -9` does.
+    pub fn kill_agent(&mut self, node: &str) {
+        for (name, daemon) in &mut self.agents {
+            if name == node {
+                *daemon = None;
+            }
+        }
+    }
+
+    /// What a daemon has logged so far.
+    #[must_use]
+    pub fn log(&self, name: &str) -> String {
+        let path = self.folder.path().join(format!("{name}.log"));
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+}

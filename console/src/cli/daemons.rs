@@ -1,0 +1,213 @@
+//! The daemons' entry points: `gantry scheduler`, `gantry agent`, `gantry join`.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use gantry_config::{AgentSettings, SchedulerSettings};
+use gantry_wire::{Reply, Request};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::client::{Client, resolve, unexpected};
+use crate::error::{Failure, Outcome};
+use crate::output::Format;
+
+/// Where a scheduler keeps its files when nothing names another folder.
+const SCHEDULER_FOLDER: &str = "/var/lib/gantry/scheduler";
+/// Where an agent keeps its files when nothing names another folder.
+const AGENT_FOLDER: &str = "/var/lib/gantry/agent";
+
+/// `gantry scheduler`.
+#[derive(Debug, Args)]
+pub struct Scheduler {
+    /// The scheduler's folder.
+    #[arg(long, value_name = "DIR", default_value = SCHEDULER_FOLDER)]
+    dir: PathBuf,
+    #[command(flatten)]
+    tie: Tie,
+    #[command(subcommand)]
+    verb: Option<SchedulerVerb>,
+}
+
+/// What to do with the scheduler; without a verb it is started.
+#[derive(Debug, Subcommand)]
+enum SchedulerVerb {
+    /// Make a new cluster: its authority, the scheduler's and the first operator's identity.
+    Init {
+        /// The cluster's name.
+        #[arg(long, default_value = "gantry")]
+        name: String,
+    },
+    /// Make a token with which one node may join within 15 minutes.
+    Token {
+        /// The node's name.
+        node: String,
+    },
+}
+
+/// Ties a daemon to the process that started it.
+#[derive(Debug, Args)]
+struct Tie {
+    /// End when the process that started this one ends.
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
+}
+
+impl Tie {
+    fn fasten(&self) -> Result<(), Failure> {
+        if self.exit_with_parent {
+            let signal = Some(rustix::process::Signal::TERM);
+            rustix::process::set_parent_process_death_signal(signal).map_err(Failure::trouble)?;
+        }
+        Ok(())
+    }
+}
+
+impl Scheduler {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// Where the folder, the settings or the socket cannot be used.
+    pub fn run(self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+        match self.verb {
+            Some(SchedulerVerb::Init { name }) => init(&self.dir, &name, format),
+            Some(SchedulerVerb::Token { node }) => {
+                token(cluster.or(Some(self.dir)), node, format)
+            }
+            None => {
+                self.tie.fasten()?;
+                let settings: SchedulerSettings = settings(&self.dir.join("scheduler.toml"))?;
+                daemon(|stop| async move {
+                    gantry_scheduler::serve(&self.dir, settings, stop)
+                        .await
+                        .map_err(Failure::trouble)
+                })
+            }
+        }
+    }
+}
+
+fn init(folder: &Path, name: &str, format: Format) -> Outcome {
+    gantry_scheduler::init(folder, name).map_err(Failure::trouble)?;
+    let shown = folder.display();
+    let people = || {
+        format!(
+            "cluster {name} made in {shown}\nnext: gantry scheduler --dir {shown}\nthen: gantry scheduler --dir {shown} token NODE"
+        )
+    };
+    format.print("cluster", &json!({ "name": name, "folder": folder }), people, || shown.to_string())?;
+    Ok(0)
+}
+
+fn token(cluster: Option<PathBuf>, node: String, format: Format) -> Outcome {
+    let client = Client::connect(cluster)?;
+    let reply = client.ask(&Request::Token { node })?;
+    let Reply::Token(token) = reply else { return Err(unexpected(&reply)) };
+    format.print("token", &json!({ "token": token }), || token.clone(), || token.clone())?;
+    Ok(0)
+}
+
+/// `gantry agent`.
+#[derive(Debug, Args)]
+pub struct Agent {
+    /// The agent's folder.
+    #[arg(long, value_name = "DIR", default_value = AGENT_FOLDER)]
+    dir: PathBuf,
+    #[command(flatten)]
+    tie: Tie,
+}
+
+impl Agent {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// Where the folder, the settings or the identity cannot be used.
+    pub fn run(self) -> Outcome {
+        self.tie.fasten()?;
+        let settings: AgentSettings = settings(&self.dir.join("agent.toml"))?;
+        daemon(|stop| async move {
+            gantry_agent::serve(&self.dir, settings, stop).await.map_err(Failure::trouble)
+        })
+    }
+}
+
+/// `gantry join`.
+#[derive(Debug, Args)]
+pub struct Join {
+    /// The token that gantry scheduler token printed.
+    token: String,
+    /// The node's name, as the token was made for.
+    #[arg(long)]
+    node: String,
+    /// The scheduler, as HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT")]
+    scheduler: String,
+    /// The agent's folder.
+    #[arg(long, value_name = "DIR", default_value = AGENT_FOLDER)]
+    dir: PathBuf,
+}
+
+impl Join {
+    /// Carries it out: gets an identity and writes the agent's first settings.
+    ///
+    /// # Errors
+    /// Where the token is refused or the folder cannot be written.
+    pub fn run(self, format: Format) -> Outcome {
+        let address = resolve(&self.scheduler)?;
+        std::fs::create_dir_all(&self.dir).map_err(|error| {
+            Failure::trouble(format!("making the folder {} failed: {error}", self.dir.display()))
+        })?;
+        let runtime = tokio::runtime::Runtime::new()?;
+        let identity = runtime.block_on(gantry_link::join(address, &self.token, &self.node))?;
+        identity.save(&self.dir, "agent")?;
+        let path = self.dir.join("agent.toml");
+        if !path.exists() {
+            let text = format!("node = {:?}\nscheduler = {:?}\n", self.node, address.to_string());
+            std::fs::write(&path, text).map_err(|error| {
+                Failure::trouble(format!("writing {} failed: {error}", path.display()))
+            })?;
+        }
+        let (node, shown) = (&self.node, self.dir.display());
+        let people = || format!("{node} has joined\nnext: gantry agent --dir {shown}");
+        format.print("joined", &json!({ "node": node }), people, || node.clone())?;
+        Ok(0)
+    }
+}
+
+/// Reads a daemon's settings; a missing file stands for the defaults.
+fn settings<T: gantry_config::Settings>(path: &Path) -> Result<T, Failure> {
+    gantry_config::load_file(path).map_err(Failure::usage_of)
+}
+
+/// Runs a daemon until it ends by itself or SIGTERM or SIGINT arrives.
+fn daemon<F, D>(start: F) -> Outcome
+where
+    F: FnOnce(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) -> D,
+    D: Future<Output = Result<(), Failure>>,
+{
+    log();
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = Box::pin(async move {
+            tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
+        });
+        start(stop).await
+    })?;
+    Ok(0)
+}
+
+/// Sends the log to standard error: to the journal under systemd, to the screen by hand.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GANTRY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // A second daemon in one process, as in a test, keeps the first one's log.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+}

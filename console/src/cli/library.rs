@@ -1,0 +1,263 @@
+//! Commands on a library: import, send, list, similar cases. They work on the shared storage
+//! itself, without the scheduler: what they read never travels there.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use gantry_agent::{import, ingest};
+use gantry_library::{Library, SeriesId};
+use serde_json::{Value, json};
+
+use super::client::resolve;
+use crate::error::{Failure, Outcome};
+use crate::output::{self, Format};
+
+/// Which library a command works on.
+#[derive(Clone, Debug, Args)]
+pub struct Place {
+    /// The library's folder on the shared storage.
+    #[arg(long, env = "GANTRY_LIBRARY", value_name = "DIR")]
+    pub library: PathBuf,
+}
+
+impl Place {
+    /// Opens the library.
+    ///
+    /// # Errors
+    /// Where there is none in that folder.
+    pub fn open(&self) -> Result<Library, Failure> {
+        Library::open(&self.library).map_err(Failure::usage_of)
+    }
+
+    /// The folder as a job names it: absolute, since a task runs elsewhere.
+    ///
+    /// # Errors
+    /// Where it does not exist.
+    pub fn folder(&self) -> Result<String, Failure> {
+        let folder = self.library.canonicalize().map_err(|error| {
+            Failure::usage(format!("finding the library {} failed: {error}", self.library.display()))
+        })?;
+        Ok(folder.display().to_string())
+    }
+}
+
+/// `gantry import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    #[command(flatten)]
+    place: Place,
+    /// A folder, or a file.
+    path: PathBuf,
+}
+
+impl Import {
+    /// Carries it out. Every file gets a verdict; none is dropped.
+    ///
+    /// # Errors
+    /// Where the path cannot be read or the library not written.
+    pub fn run(&self, format: Format) -> Outcome {
+        let library = Library::open_or_create(&self.place.library).map_err(Failure::trouble)?;
+        let mut seen = 0_u64;
+        let report = import::import(&library, &self.path, &mut |_| {
+            seen += 1;
+            if seen.is_multiple_of(500) {
+                output::progress(&format!("{seen} files"));
+            }
+        })
+        .map_err(Failure::trouble)?;
+        let people = || {
+            let mut lines = vec![format!(
+                "{} stored, {} known already, {} conflicts, {} quarantined",
+                report.stored,
+                report.same,
+                report.conflicts,
+                report.quarantined.len()
+            )];
+            lines.extend(report.quarantined.iter().map(|file| format!("{}: {}", file.reason, file.sentence)));
+            lines.join("\n")
+        };
+        format.print("import", &report, people, String::new)?;
+        Ok(0)
+    }
+}
+
+/// `gantry send`.
+#[derive(Debug, Args)]
+pub struct Send {
+    /// The receiver, as HOST:PORT.
+    #[arg(long, value_name = "HOST:PORT")]
+    to: String,
+    /// The receiver's AE title.
+    #[arg(long, default_value = "GANTRY")]
+    called: String,
+    /// Our AE title.
+    #[arg(long, default_value = "SCANNER")]
+    calling: String,
+    /// A folder, or a file.
+    path: PathBuf,
+}
+
+impl Send {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// Where the path cannot be read or the receiver does not answer.
+    pub fn run(&self, format: Format) -> Outcome {
+        let address = resolve(&self.to)?;
+        let files = read_files(&self.path)?;
+        let mut refused = 0_u64;
+        ingest::send::send(address, &self.calling, &self.called, &files, &mut |status| {
+            if status != 0 {
+                refused += 1;
+            }
+        })
+        .map_err(Failure::trouble)?;
+        let sent = files.len() as u64 - refused;
+        let value = json!({ "sent": sent, "refused": refused });
+        format.print("sent", &value, || format!("{sent} sent, {refused} refused"), String::new)?;
+        Ok(u8::from(refused > 0))
+    }
+}
+
+/// Every regular file below a path, in a stable order.
+fn read_files(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+    let fail = |error: std::io::Error| {
+        Failure::trouble(format!("reading {} failed: {error}", path.display()))
+    };
+    if path.is_file() {
+        return Ok(vec![std::fs::read(path).map_err(fail)?]);
+    }
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(fail)? {
+        names.push(entry.map_err(fail)?.path());
+    }
+    names.sort();
+    let mut files = Vec::new();
+    for name in names {
+        files.extend(read_files(&name)?);
+    }
+    Ok(files)
+}
+
+/// What `gantry data` lists.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum What {
+    /// Counts of everything.
+    Counts,
+    /// Series.
+    Series,
+    /// Samples.
+    Samples,
+    /// Models.
+    Models,
+    /// Predictions.
+    Predictions,
+    /// Files set aside, with their reasons.
+    Quarantine,
+    /// Check every hash and reference.
+    Verify,
+}
+
+/// `gantry data`.
+#[derive(Debug, Args)]
+pub struct Data {
+    #[command(flatten)]
+    place: Place,
+    /// What to list.
+    #[arg(value_enum, default_value = "counts")]
+    what: What,
+}
+
+impl Data {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// Where the library cannot be read.
+    pub fn run(&self, format: Format) -> Outcome {
+        let library = self.place.open()?;
+        let rows: Vec<Value> = match self.what {
+            What::Counts => vec![values(library.counts())?],
+            What::Series => each(library.series())?,
+            What::Samples => each(library.samples())?,
+            What::Models => each(library.models())?,
+            What::Predictions => each(library.predictions())?,
+            What::Quarantine => each(library.quarantined())?,
+            What::Verify => vec![values(library.verify())?],
+        };
+        format.print("data", &rows, || records(&rows), || ids(&rows))?;
+        Ok(0)
+    }
+}
+
+fn values<T: serde::Serialize, E: ToString>(value: Result<T, E>) -> Result<Value, Failure> {
+    serde_json::to_value(value.map_err(Failure::trouble)?).map_err(Failure::trouble)
+}
+
+fn each<T: serde::Serialize, E: ToString>(rows: Result<Vec<T>, E>) -> Result<Vec<Value>, Failure> {
+    let rows = rows.map_err(Failure::trouble)?;
+    rows.iter().map(|row| serde_json::to_value(row).map_err(Failure::trouble)).collect()
+}
+
+fn ids(rows: &[Value]) -> String {
+    rows.iter().filter_map(|row| row["id"].as_str()).collect::<Vec<_>>().join("\n")
+}
+
+/// A table of records: a column for each plain field of the first one.
+fn records(rows: &[Value]) -> String {
+    let Some(Value::Object(first)) = rows.first() else { return "nothing there".into() };
+    let plain = |value: &Value| !value.is_object() && !value.is_array();
+    let fields: Vec<&String> =
+        first.iter().filter(|(_, value)| plain(value)).map(|(name, _)| name).collect();
+    let heading: Vec<String> = fields.iter().map(|name| name.to_uppercase()).collect();
+    let heading: Vec<&str> = heading.iter().map(String::as_str).collect();
+    let cell = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| fields.iter().map(|name| cell(&row[name.as_str()])).collect()).collect();
+    output::table(&heading, &rows)
+}
+
+/// `gantry similar`.
+#[derive(Debug, Args)]
+pub struct Similar {
+    #[command(flatten)]
+    place: Place,
+    /// The series, which must have been predicted.
+    series: String,
+    /// How many.
+    #[arg(long, short = 'k', default_value_t = 5)]
+    count: usize,
+}
+
+impl Similar {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// Where the series was never predicted, or the library cannot be read.
+    pub fn run(&self, format: Format) -> Outcome {
+        let library = self.place.open()?;
+        let series: SeriesId = self.series.parse().map_err(Failure::usage_of)?;
+        let predictions = library.predictions().map_err(Failure::trouble)?;
+        let prediction = predictions.iter().rfind(|prediction| prediction.series == series);
+        let Some(prediction) = prediction else {
+            return Err(Failure::usage(format!(
+                "series {series} has no prediction yet, so nothing to compare; run gantry predict {series} first"
+            )));
+        };
+        let nearest = library
+            .nearest(&prediction.embedding, self.count, Some(&series))
+            .map_err(Failure::trouble)?;
+        let people = || {
+            let row = |near: &gantry_library::Neighbour| {
+                vec![near.series.to_string(), format!("{:.4}", near.distance), near.findings.to_string()]
+            };
+            output::table(&["SERIES", "DISTANCE", "FINDINGS"], &nearest.iter().map(row).collect::<Vec<_>>())
+        };
+        let quiet = || nearest.iter().map(|near| near.series.to_string()).collect::<Vec<_>>().join("\n");
+        format.print("similar", &nearest, people, quiet)?;
+        Ok(0)
+    }
+}
