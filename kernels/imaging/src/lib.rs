@@ -9,11 +9,22 @@
 //! This crate knows no network, no scheduler and no library of samples.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp))]
+// Loops over axes and rows index several arrays at once.
+#![allow(clippy::needless_range_loop)]
 
 pub mod dicom;
 pub mod error;
+pub mod nifti;
+pub mod nrrd;
+mod operations;
+mod scalar;
 pub mod volume;
+
+pub use operations::{
+    components, crop, edge_segmentation, edges, gaussian, intensity, measure, morphology,
+    neighbourhood, region, resample, seeded, smooth, threshold,
+};
 
 pub use error::ImagingError;
 pub use volume::{Geometry, Image, Mask, Volume};

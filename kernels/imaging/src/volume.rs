@@ -202,7 +202,32 @@ impl<T: Clone> Volume<T> {
     }
 }
 
+impl Image {
+    /// Returns the values as labels, for an image that was stored as one but holds a mask. Values
+    /// that are not whole numbers from 0 to 255 are an error.
+    pub fn to_mask(&self) -> Result<Mask, ImagingError> {
+        // Adding 0 makes 0 of -0.
+        let label = |&value: &f32| {
+            let label = value as u8;
+            (f32::from(label).to_bits() == (value + 0.0).to_bits()).then_some(label).ok_or_else(
+                || ImagingError::Parameter {
+                    operation: "reading a mask",
+                    problem: format!("the value {value} is no label; labels are 0 to 255"),
+                },
+            )
+        };
+        let labels: Result<Vec<u8>, ImagingError> = self.voxels.iter().map(label).collect();
+        Ok(Mask { geometry: self.geometry, voxels: labels? })
+    }
+}
+
 impl Mask {
+    /// Returns the number of voxels with this label.
+    #[must_use]
+    pub fn count_of(&self, label: u8) -> usize {
+        self.voxels.iter().map(|&found| usize::from(found == label)).sum()
+    }
+
     /// Returns the number of voxels whose label is not 0.
     #[must_use]
     pub fn count(&self) -> usize {

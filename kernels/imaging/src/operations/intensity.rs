@@ -1,0 +1,194 @@
+//! Intensities: windows for people, normalisation for networks.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ImagingError;
+use crate::volume::{Image, Mask};
+
+/// A window on the intensities, as DICOM has it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    /// The window centre, in the image's units.
+    pub centre: f64,
+    /// The window width, at least 1.
+    pub width: f64,
+}
+
+impl Window {
+    /// For lungs in CT.
+    pub const LUNG: Self = Self { centre: -600.0, width: 1500.0 };
+    /// For soft tissue in CT.
+    pub const SOFT_TISSUE: Self = Self { centre: 40.0, width: 400.0 };
+    /// For bone in CT.
+    pub const BONE: Self = Self { centre: 300.0, width: 1500.0 };
+
+    /// Returns the displayed share, 0 to 1, of one value: the LINEAR function of PS3.3
+    /// C.11.2.1.2.1.
+    #[must_use]
+    pub fn apply(&self, value: f32) -> f32 {
+        let (centre, width) = (self.centre - 0.5, self.width - 1.0);
+        let value = f64::from(value);
+        if value <= centre - width / 2.0 {
+            0.0
+        } else if value > centre + width / 2.0 {
+            1.0
+        } else {
+            ((value - centre) / width + 0.5) as f32
+        }
+    }
+}
+
+/// Returns the image seen through a window: 0 below, 1 above, linear between.
+pub fn window(image: &Image, window: &Window) -> Result<Image, ImagingError> {
+    if !(window.width >= 1.0 && window.width.is_finite() && window.centre.is_finite()) {
+        return Err(problem(
+            "window",
+            format!(
+                "width is {} and centre {}; a width of at least 1 is needed",
+                window.width, window.centre
+            ),
+        ));
+    }
+    Ok(image.map(|&value| window.apply(value)))
+}
+
+/// Returns the image with every value moved into `low` ..= `high`; values that are not numbers stay.
+pub fn clip(image: &Image, low: f32, high: f32) -> Result<Image, ImagingError> {
+    if low.is_nan() || high.is_nan() || low > high {
+        return Err(problem(
+            "clip",
+            format!("low is {low} and high {high}; low <= high is needed"),
+        ));
+    }
+    Ok(image.map(|&value| value.clamp(low, high)))
+}
+
+/// Returns the image less its mean, divided by its standard deviation: nnU-Net's rule for MR.
+///
+/// Mean and deviation are those of the finite values, within the mask where one is given. A
+/// deviation below 10⁻⁸ counts as 10⁻⁸, so that a constant image becomes 0.
+pub fn z_score(image: &Image, within: Option<&Mask>) -> Result<Image, ImagingError> {
+    if let Some(mask) = within {
+        image.require_same_grid(mask)?;
+    }
+    let inside = |index: usize| within.is_none_or(|mask| mask.voxels[index] != 0);
+    let values: Vec<f32> = image
+        .voxels
+        .iter()
+        .enumerate()
+        .filter(|&(index, value)| value.is_finite() && inside(index))
+        .map(|(_, &value)| value)
+        .collect();
+    let Some((mean, deviation)) = mean_and_deviation(&values) else { return Ok(image.clone()) };
+    Ok(normalise(image, mean, deviation))
+}
+
+/// The statistics of the foreground of a whole training set, from which nnU-Net's rule for CT
+/// normalises every image alike: Hounsfield units mean the same in each of them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CtNormalisation {
+    /// The half-percent quantile; lower values are raised to it.
+    pub low: f64,
+    /// The 99.5-percent quantile; higher values are lowered to it.
+    pub high: f64,
+    /// The mean, subtracted after.
+    pub mean: f64,
+    /// The standard deviation, divided by at the end.
+    pub deviation: f64,
+}
+
+impl CtNormalisation {
+    /// Returns the statistics of the foreground of images, or nothing where no image has any. At
+    /// most about `samples_max` voxels are looked at, evenly spread.
+    #[must_use]
+    pub fn of(images: &[(&Image, &Mask)], samples_max: usize) -> Option<Self> {
+        let foreground: usize = images.iter().map(|(_, mask)| mask.count()).sum();
+        let step = foreground.div_ceil(samples_max.max(1)).max(1);
+        let mut values: Vec<f32> = images
+            .iter()
+            .flat_map(|(image, mask)| image.voxels.iter().zip(&mask.voxels))
+            .filter(|&(value, &label)| label != 0 && value.is_finite())
+            .map(|(&value, _)| value)
+            .step_by(step)
+            .collect();
+        values.sort_by(f32::total_cmp);
+        let (mean, deviation) = mean_and_deviation(&values)?;
+        let quantile = |share: f64| f64::from(values[(share * (values.len() - 1) as f64) as usize]);
+        Some(Self { low: quantile(0.005), high: quantile(0.995), mean, deviation })
+    }
+}
+
+/// Returns the image normalised by nnU-Net's rule for CT: clipped to the quantiles, less the mean,
+/// divided by the deviation.
+pub fn normalise_ct(image: &Image, by: &CtNormalisation) -> Result<Image, ImagingError> {
+    let clipped = clip(image, by.low as f32, by.high as f32)?;
+    Ok(normalise(&clipped, by.mean, by.deviation))
+}
+
+fn normalise(image: &Image, mean: f64, deviation: f64) -> Image {
+    let deviation = deviation.max(1e-8);
+    image.map(|&value| ((f64::from(value) - mean) / deviation) as f32)
+}
+
+fn mean_and_deviation(values: &[f32]) -> Option<(f64, f64)> {
+    if values.is_empty() {
+        return None;
+    }
+    let count = values.len() as f64;
+    let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / count;
+    let variance =
+        values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / count;
+    Some((mean, variance.sqrt()))
+}
+
+fn problem(operation: &'static str, problem: String) -> ImagingError {
+    ImagingError::Parameter { operation, problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::Geometry;
+
+    fn image(values: &[f32]) -> Image {
+        Image::new(Geometry::unit([values.len(), 1, 1]), values.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn windows_as_the_standard_has_them() {
+        // The examples of PS3.3 C.11.2.1.2.1 with output 0 to 255: centre 2048, width 4096.
+        let wide = Window { centre: 2048.0, width: 4096.0 };
+        for (value, shown) in [(0.0, 0.0), (4095.0, 1.0), (2047.5, 0.5), (-5.0, 0.0), (5000.0, 1.0)]
+        {
+            assert!((wide.apply(value) - shown).abs() < 1e-6, "{value}");
+        }
+        // Centre 0, width 1 is a step: 0 up to -0.5, 1 above.
+        let step = Window { centre: 0.0, width: 1.0 };
+        assert_eq!((step.apply(-0.5), step.apply(0.0)), (0.0, 1.0));
+        assert!(window(&image(&[1.0]), &Window { centre: 0.0, width: 0.5 }).is_err());
+    }
+
+    #[test]
+    fn normalises_to_mean_zero_and_deviation_one() {
+        let scored = z_score(&image(&[1.0, 2.0, 3.0, 4.0, f32::NAN]), None).unwrap();
+        let (mean, deviation) = mean_and_deviation(&scored.voxels[..4]).unwrap();
+        assert!(mean.abs() < 1e-6 && (deviation - 1.0).abs() < 1e-6);
+        assert_eq!(z_score(&image(&[7.0; 3]), None).unwrap().voxels, [0.0; 3]);
+        let masked = image(&[0.0, 2.0, 4.0]);
+        let mask = masked.map(|&value| u8::from(value > 0.0));
+        assert_eq!(z_score(&masked, Some(&mask)).unwrap().voxels, [-3.0, -1.0, 1.0]);
+    }
+
+    #[test]
+    fn the_ct_rule_takes_its_numbers_from_the_foreground() {
+        let values: Vec<f32> = (0..=1000).map(|k| k as f32).collect();
+        let image = image(&values);
+        let mask = image.map(|_| 1);
+        let by = CtNormalisation::of(&[(&image, &mask)], usize::MAX).unwrap();
+        assert_eq!((by.low, by.high, by.mean), (5.0, 995.0, 500.0));
+        let normalised = normalise_ct(&image, &by).unwrap();
+        assert_eq!(normalised.voxels[0], normalised.voxels[5]);
+        assert_eq!(normalised.voxels[500], 0.0);
+        assert_eq!(CtNormalisation::of(&[(&image, &mask.map(|_| 0))], 10), None);
+    }
+}

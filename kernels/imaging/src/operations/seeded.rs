@@ -1,0 +1,264 @@
+//! Seeded region growing after Adams & Bischof, "Seeded region growing", IEEE PAMI 16(6), 1994.
+//!
+//! All regions grow at once. The voxel next in line is always the one, of all that touch a region,
+//! whose value differs least from that region's mean; of equals, the one that has waited longest
+//! (first in, first out). It joins the region and the region's mean moves. Every voxel that a path
+//! of finite values joins to a seed ends in some region, so the result is a partition: there is no
+//! threshold to choose, only seeds.
+//!
+//! Seeds are labels in a mask, placed by hand ([`seeds_at`]) or found ([`seeds_in_ranges`],
+//! [`seeds_by_otsu`]). The process is sequential by nature, and therefore deterministic.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use serde::{Deserialize, Serialize};
+
+use super::morphology::{self, Ball};
+use super::neighbourhood::{self, Connectivity, Space, step_within};
+use super::region::{self, Voxel};
+use super::threshold::{self, Otsu};
+use crate::error::ImagingError;
+use crate::volume::{Geometry, Image, Mask};
+
+/// The largest label of a seed; 255 marks waiting voxels.
+pub const LABEL_MAX: u8 = 254;
+
+const WAITING: u8 = u8::MAX;
+
+/// Returns for each voxel the label of the region it joined, or 0 where no path of finite values
+/// leads from a seed.
+///
+/// A voxel that touches several regions when its turn comes joins the one with the nearest mean
+/// (of equals, the lowest label); the paper's alternative, to leave such voxels as a boundary, would
+/// cut the regions apart by one voxel.
+pub fn seeded_growing(
+    image: &Image,
+    seeds: &Mask,
+    connectivity: Connectivity,
+) -> Result<Mask, ImagingError> {
+    image.require_same_grid(seeds)?;
+    let mut growth = Growth::new(image, seeds, connectivity)?;
+    for index in 0..seeds.voxels.len() {
+        if seeds.voxels[index] != 0 {
+            growth.queue_neighbours(index);
+        }
+    }
+    while let Some(Reverse((_, _, index))) = growth.queue.pop() {
+        growth.join(index as usize);
+    }
+    Ok(Mask { geometry: image.geometry, voxels: growth.labels })
+}
+
+/// The state of all regions while they grow.
+struct Growth<'a> {
+    image: &'a Image,
+    offsets: Vec<[isize; 3]>,
+    labels: Vec<u8>,
+    /// For each label, the sum and the number of its voxels' values.
+    sums: Vec<(f64, f64)>,
+    /// Waiting voxels: the bits of the difference (not negative, so they sort as the number), the
+    /// time of arrival, the voxel.
+    queue: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    arrivals: u32,
+}
+
+impl<'a> Growth<'a> {
+    fn new(
+        image: &'a Image,
+        seeds: &Mask,
+        connectivity: Connectivity,
+    ) -> Result<Self, ImagingError> {
+        let mut sums = vec![(0.0, 0.0); usize::from(LABEL_MAX) + 1];
+        for (&label, &value) in seeds.voxels.iter().zip(&image.voxels) {
+            if label > LABEL_MAX {
+                return Err(ImagingError::Parameter {
+                    operation: "seeded_growing",
+                    problem: format!("a seed has label {label}; at most {LABEL_MAX} is possible"),
+                });
+            }
+            if value.is_finite() {
+                sums[usize::from(label)].0 += f64::from(value);
+                sums[usize::from(label)].1 += 1.0;
+            }
+        }
+        Ok(Self {
+            image,
+            offsets: neighbourhood::offsets(connectivity, Space::Volume),
+            labels: seeds.voxels.clone(),
+            sums,
+            queue: BinaryHeap::new(),
+            arrivals: 0,
+        })
+    }
+
+    /// Visits the neighbours of a voxel.
+    fn neighbours(&self, index: usize) -> impl Iterator<Item = usize> + use<'_> {
+        let geometry: &Geometry = &self.image.geometry;
+        let [x, y, z] = geometry.position(index);
+        self.offsets.iter().filter_map(move |&[dx, dy, dz]| {
+            let x = step_within(x, dx, geometry.size[0])?;
+            let y = step_within(y, dy, geometry.size[1])?;
+            let z = step_within(z, dz, geometry.size[2])?;
+            Some(geometry.index(x, y, z))
+        })
+    }
+
+    /// Returns the region around a voxel whose mean is nearest to its value, and the difference.
+    fn nearest_region(&self, index: usize) -> Option<(f64, u8)> {
+        let value = f64::from(self.image.voxels[index]);
+        self.neighbours(index)
+            .map(|neighbour| self.labels[neighbour])
+            .filter(|&label| label != 0 && label != WAITING)
+            .filter_map(|label| {
+                let (sum, count) = self.sums[usize::from(label)];
+                (count > 0.0).then(|| ((value - sum / count).abs(), label))
+            })
+            .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
+    }
+
+    /// Puts the unlabelled neighbours of a labelled voxel in line.
+    fn queue_neighbours(&mut self, index: usize) {
+        let free: Vec<usize> =
+            self.neighbours(index).filter(|&neighbour| self.labels[neighbour] == 0).collect();
+        for neighbour in free {
+            if !self.image.voxels[neighbour].is_finite() {
+                continue;
+            }
+            if let Some((difference, _)) = self.nearest_region(neighbour) {
+                self.labels[neighbour] = WAITING;
+                let order = self.arrivals;
+                self.arrivals += 1;
+                self.queue.push(Reverse((difference.to_bits(), order, neighbour as u32)));
+            }
+        }
+    }
+
+    /// Lets the voxel whose turn it is join a region.
+    fn join(&mut self, index: usize) {
+        let Some((_, label)) = self.nearest_region(index) else { return };
+        self.labels[index] = label;
+        let (sum, count) = &mut self.sums[usize::from(label)];
+        *sum += f64::from(self.image.voxels[index]);
+        *count += 1.0;
+        self.queue_neighbours(index);
+    }
+}
+
+/// A seed placed by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seed {
+    /// The voxel: x, y, z, counted from 0.
+    pub voxel: Voxel,
+    /// The label of its region, 1 to [`LABEL_MAX`].
+    pub label: u8,
+}
+
+/// Returns a mask of seeds placed by hand.
+pub fn seeds_at(geometry: &Geometry, seeds: &[Seed]) -> Result<Mask, ImagingError> {
+    let voxels: Vec<Voxel> = seeds.iter().map(|seed| seed.voxel).collect();
+    let indices = region::indices(geometry, &voxels, "seeded_growing")?;
+    let mut mask = Mask::filled(*geometry, 0);
+    for (index, seed) in indices.into_iter().zip(seeds) {
+        mask.voxels[index] = seed.label;
+    }
+    Ok(mask)
+}
+
+/// A range of values that are surely of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Range {
+    /// The least value.
+    pub from: f32,
+    /// What the values stay below.
+    pub below: f32,
+}
+
+/// Returns seeds for one region per range: label 1 for the first, and so on. Seeds are the voxels
+/// within the range, less those within the ball's radius of others; that keeps them off borders,
+/// where values of two kinds mix.
+pub fn seeds_in_ranges(image: &Image, ranges: &[Range], core: &Ball) -> Result<Mask, ImagingError> {
+    if ranges.len() > usize::from(LABEL_MAX) {
+        return Err(ImagingError::Parameter {
+            operation: "seeded_growing",
+            problem: format!("{} ranges given; at most {LABEL_MAX} are possible", ranges.len()),
+        });
+    }
+    let mut seeds = Mask::filled(image.geometry, 0);
+    for (label, range) in (1u8..).zip(ranges) {
+        let all = threshold::threshold(image, range.from, range.below);
+        let cores = morphology::erode(&all, core)?;
+        for (seed, &inside) in seeds.voxels.iter_mut().zip(&cores.voxels) {
+            if inside != 0 {
+                *seed = label;
+            }
+        }
+    }
+    Ok(seeds)
+}
+
+/// Returns seeds for two regions: label 1 for the cores of what lies below Otsu's threshold, label
+/// 2 for those of what lies above.
+pub fn seeds_by_otsu(image: &Image, otsu: &Otsu, core: &Ball) -> Result<Mask, ImagingError> {
+    let split = threshold::otsu(image, otsu)? as f32;
+    let dark = Range { from: f32::NEG_INFINITY, below: split };
+    let bright = Range { from: split, below: f32::INFINITY };
+    seeds_in_ranges(image, &[dark, bright], core)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(size: [usize; 3], values: &[f32]) -> Image {
+        Image::new(Geometry::unit(size), values.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn voxels_join_in_the_order_of_their_difference() {
+        // By hand, seeds 0 (label 1) and 10 (label 2) at the ends: 2 joins 1 (mean 1), 9 joins 2
+        // (mean 9.5), 3 joins 1 (mean 5/3), 8 joins 2 (mean 9); 5 waits at |5 - 5/3| on the left
+        // and joins there, for the right sees it only at |5 - 9|.
+        for (values, labels) in [
+            ([0.0, 2.0, 3.0, 5.0, 8.0, 9.0, 10.0], [1, 1, 1, 1, 2, 2, 2]),
+            ([0.0, 1.0, 9.0, 8.0, 7.0, 6.0, 10.0], [1, 1, 2, 2, 2, 2, 2]),
+            // A tie is won by the lower label, a missing value parts the line.
+            ([0.0, 0.0, 0.0, 5.0, 10.0, 10.0, 10.0], [1, 1, 1, 1, 2, 2, 2]),
+            ([0.0, 2.0, f32::NAN, 2.0, 2.0, 9.0, 10.0], [1, 1, 0, 2, 2, 2, 2]),
+        ] {
+            let image = image([7, 1, 1], &values);
+            let ends = [Seed { voxel: [0; 3], label: 1 }, Seed { voxel: [6, 0, 0], label: 2 }];
+            let seeds = seeds_at(&image.geometry, &ends).unwrap();
+            let grown = seeded_growing(&image, &seeds, Connectivity::Face).unwrap();
+            assert_eq!(grown.voxels, labels, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn automatic_seeds_find_two_kinds() {
+        let mut values = vec![0.0; 144];
+        for y in 3..9 {
+            for x in 3..9 {
+                values[y * 12 + x] = 100.0;
+            }
+        }
+        values[6 * 12 + 2] = 80.0;
+        let image = image([12, 12, 1], &values);
+        let seeds = seeds_by_otsu(&image, &Otsu::default(), &Ball::default()).unwrap();
+        assert!(seeds.voxels.contains(&1) && seeds.voxels.contains(&2));
+        let grown = seeded_growing(&image, &seeds, Connectivity::Face).unwrap();
+        assert_eq!(grown.count_of(2), 37);
+        assert_eq!(grown.count_of(1), 107);
+    }
+
+    #[test]
+    fn refuses_seeds_it_cannot_use() {
+        let image = image([2, 2, 1], &[0.0; 4]);
+        let elsewhere = Mask::filled(Geometry::unit([3, 3, 1]), 0);
+        assert!(seeded_growing(&image, &elsewhere, Connectivity::Face).is_err());
+        let marked = Mask::filled(image.geometry, WAITING);
+        assert!(seeded_growing(&image, &marked, Connectivity::Face).is_err());
+        let outside = [Seed { voxel: [2, 0, 0], label: 1 }];
+        assert!(seeds_at(&image.geometry, &outside).is_err());
+    }
+}

@@ -1,0 +1,149 @@
+//! Operations on real images against numbers from `SimpleITK` 2.5, scikit-image 0.26 and SciPy.
+//!
+//! The images are fetched by the project's script into the folder that `GANTRY_DATA` names; where
+//! it is not set, these tests say so and check nothing.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::PathBuf;
+
+use gantry_imaging::components::{self, Border, Filter};
+use gantry_imaging::edges::{self, Canny};
+use gantry_imaging::neighbourhood::Connectivity;
+use gantry_imaging::region::{
+    ConfidenceConnected, ConnectedThreshold, NeighbourhoodConnected, confidence_connected,
+    connected_threshold, neighbourhood_connected,
+};
+use gantry_imaging::smooth::{CurvatureFlow, curvature_flow};
+use gantry_imaging::threshold::{self, Otsu};
+use gantry_imaging::{Geometry, Image, measure, nifti, nrrd};
+
+/// Returns a file of the fetched data, or nothing where there are none.
+fn data(path: &str) -> Option<PathBuf> {
+    let Some(root) = std::env::var_os("GANTRY_DATA") else {
+        println!("skipped: GANTRY_DATA is not set, so there are no real images");
+        return None;
+    };
+    Some(PathBuf::from(root).join(path))
+}
+
+/// Returns the first channel of the proton-density slice.
+fn brain() -> Option<Image> {
+    let path = data(
+        "itk/usr/share/doc/insighttoolkit5-examples/examples/Data/BrainProtonDensitySlice.png",
+    )?;
+    let mut reader =
+        png::Decoder::new(BufReader::new(File::open(path).unwrap())).read_info().unwrap();
+    let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut bytes).unwrap();
+    let channels = info.color_type.samples();
+    let voxels = bytes[..info.buffer_size()].iter().step_by(channels).map(|&v| f32::from(v));
+    let geometry = Geometry::unit([info.width as usize, info.height as usize, 1]);
+    Some(Image::new(geometry, voxels.collect()).unwrap())
+}
+
+#[test]
+fn connected_threshold_as_itk() {
+    let Some(image) = brain() else { return };
+    for (seed, lower, upper, face, full) in [
+        ([60, 116, 0], 150.0, 180.0, 8998, 9078),
+        ([81, 112, 0], 210.0, 250.0, 1272, 1273),
+        ([107, 69, 0], 180.0, 210.0, 2833, 6497),
+    ] {
+        for (connectivity, pixels) in [(Connectivity::Face, face), (Connectivity::Full, full)] {
+            let parameters = ConnectedThreshold { lower, upper, connectivity };
+            let mask = connected_threshold(&image, &[seed], &parameters).unwrap();
+            assert_eq!(mask.count(), pixels, "{seed:?} {connectivity:?}");
+        }
+    }
+}
+
+#[test]
+fn neighbourhood_connected_as_itk() {
+    let Some(image) = brain() else { return };
+    for (seed, lower, upper, pixels) in [
+        ([60, 116, 0], 150.0, 180.0, 2331),
+        ([81, 112, 0], 210.0, 250.0, 466),
+        ([107, 69, 0], 180.0, 210.0, 131),
+    ] {
+        let parameters = NeighbourhoodConnected { lower, upper, radius_voxels: 1 };
+        let mask = neighbourhood_connected(&image, &[seed], &parameters).unwrap();
+        assert_eq!(mask.count(), pixels, "{seed:?}");
+    }
+}
+
+#[test]
+fn confidence_connected_after_curvature_flow_as_itk() {
+    let Some(image) = brain() else { return };
+    let flow = CurvatureFlow { time_step: 0.125, iterations: 5 };
+    let smooth = curvature_flow(&image, &flow).unwrap();
+    for (multiplier, counts) in [(2.5, [15954, 1340, 23638]), (4.5, [26754, 26415, 26872])] {
+        let parameters = ConfidenceConnected { multiplier, iterations: 5, radius_voxels: 2 };
+        for (seed, pixels) in [[60, 116, 0], [81, 112, 0], [107, 69, 0]].into_iter().zip(counts) {
+            let found = confidence_connected(&smooth, &[seed], &parameters).unwrap();
+            assert_eq!(found.mask.count(), pixels, "{seed:?} × {multiplier}");
+        }
+    }
+}
+
+#[test]
+fn otsu_as_itk() {
+    let Some(image) = brain() else { return };
+    // ITK gives bin edges; for 8-bit images it then drops the fraction: 97 and 98.
+    for (bins, range, expected) in [
+        (128, Some((-0.5, 255.5)), 97.5),
+        (256, Some((-0.5, 255.5)), 98.5),
+        (128, None, 98.054_534_912_109_38),
+        (256, None, 98.050_704_956_054_69),
+    ] {
+        let found = threshold::otsu(&image, &Otsu { bins, range }).unwrap();
+        assert!((found - expected).abs() < 1e-4, "{bins} bins in {range:?}: {found}");
+    }
+}
+
+#[test]
+fn canny_as_scikit_image() {
+    let Some(image) = brain() else { return };
+    for (sigma_mm, pixels) in [(1.0, 5316), (1.4, 4621), (2.0, 3185)] {
+        let mask = edges::canny(&image, &Canny { sigma_mm, low: 20.0, high: 50.0 }).unwrap();
+        assert_eq!(mask.count(), pixels, "sigma {sigma_mm}");
+    }
+}
+
+#[test]
+fn air_in_a_chest_as_scipy() {
+    let Some(path) = data("pyradiomics-3.0.1/data/lung1_image.nrrd") else { return };
+    let image = nrrd::read_file(&path).unwrap();
+    assert_eq!(image.geometry.size, [512, 512, 48]);
+    assert_eq!(image.geometry.spacing_mm, [0.570_312_5, 0.570_312_5, 5.0]);
+    let air = threshold::threshold(&image, f32::NEG_INFINITY, -400.0);
+    assert_eq!(air.count(), 7_679_419);
+    let inner = Filter { border: Border::DropSides, largest: 1, ..Filter::default() };
+    let lungs = components::filter(&air, &inner);
+    assert_eq!(lungs.count(), 1_746_259);
+    assert!((measure::volume_ml(&lungs, 1) - 2839.9).abs() < 0.1);
+    // ITK's limits are part of the region, so this counts the air at -400 too.
+    let outside =
+        ConnectedThreshold { lower: f32::MIN, upper: -400.0, connectivity: Connectivity::Face };
+    let outside = connected_threshold(&image, &[[0, 0, 0]], &outside).unwrap();
+    assert_eq!(outside.count(), 5_932_543);
+}
+
+#[test]
+fn reads_real_nifti_files() {
+    let templates = "mricron/usr/share/mricron/templates";
+    let Some(head) = data(&format!("{templates}/ch2.nii.gz")) else { return };
+    let head = nifti::read_file(&head).unwrap();
+    assert_eq!((head.geometry.size, head.geometry.spacing_mm), ([181, 217, 181], [1.0; 3]));
+    let brain = data(&format!("{templates}/ch2bet.nii.gz")).unwrap();
+    let brain = nifti::read_file(&brain).unwrap();
+    assert!(head.geometry.same_grid(&brain.geometry));
+    // Where the brain is cut out, the two images are the same.
+    let differ = head.voxels.iter().zip(&brain.voxels).filter(|&(a, b)| *b > 0.0 && a != b).count();
+    assert_eq!(differ, 0);
+    // The middle of the brain, the anterior commissure, is the origin of the space.
+    let [x, y, z] = head.geometry.origin_mm.map(f64::abs);
+    assert!((80.0..=100.0).contains(&x) && (80.0..=130.0).contains(&y) && z < 80.0);
+}
