@@ -1,0 +1,87 @@
+//! `gantry demo`: the whole chain on one machine, without any set-up.
+//!
+//! A scheduler, two processor agents and one GPU agent run as separate processes and speak QUIC
+//! with mutual TLS on loopback. A scanner sends series, a pipeline turns them into samples, a
+//! network trains, and the model predicts on a patient it has never seen. A cluster's own commands
+//! and requests drive all of it: nothing here takes a shortcut past the scheduler.
+
+mod chain;
+mod cluster;
+mod processes;
+mod report;
+mod scanner;
+
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use clap::Args;
+
+use crate::error::{Failure, Outcome};
+use crate::live;
+use crate::output::{self, Format};
+use chain::Chain;
+use cluster::Site;
+use report::Report;
+
+/// `gantry demo`.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Real images in this folder instead of phantoms; tests/fetch_data.sh brings them.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Do not open the console.
+    #[arg(long)]
+    no_screen: bool,
+    /// Keep everything in this folder, which must be empty; a temporary one is removed.
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// Phantom patients; the last one is held out.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=50))]
+    patients: u32,
+    /// Epochs of the training.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    epochs: u32,
+}
+
+/// Runs the demonstration and prints what came out.
+///
+/// # Errors
+/// Where a stage fails; the sentence names it.
+pub fn run(options: &Options, format: Format) -> Outcome {
+    let screen = !options.no_screen && format == Format::Table;
+    let result = if screen { with_screen(options) } else { quietly(options) };
+    match result {
+        Ok(report) => {
+            format.print("demo", &report, || report.people(), String::new)?;
+            Ok(0)
+        }
+        Err(failure) => Err(Failure { code: 1, kind: "demo", ..failure }),
+    }
+}
+
+fn quietly(options: &Options) -> Result<Report, Failure> {
+    let site = Site::start(options.folder.as_deref())?;
+    Chain::new(options, &site, &|sentence| output::progress(sentence)).run()
+}
+
+/// The chain on a thread of its own, the console on this one, until the user leaves it.
+fn with_screen(options: &Options) -> Result<Report, Failure> {
+    let site = Site::start(options.folder.as_deref())?;
+    let (done, report) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The receiver is gone only when the user has left: then nobody wants the report.
+            let _ = done.send(Chain::new(options, &site, &|_| ()).run());
+        });
+        let access = site.access()?;
+        live::run_console(access.address, access.identity, live::ConsoleOptions::default())
+            .map_err(|error| Failure::trouble(format!("{error:#}")))?;
+        match report.try_recv() {
+            Ok(result) => result,
+            Err(_) => {
+                site.abandon();
+                Err(Failure::trouble("the demonstration was left before it had ended"))
+            }
+        }
+    })
+}
