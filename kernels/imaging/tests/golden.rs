@@ -13,7 +13,7 @@ use gantry_imaging::components::{self, Border, Filter};
 use gantry_imaging::edges::{self, Canny};
 use gantry_imaging::neighbourhood::Connectivity;
 use gantry_imaging::region::{
-    ConfidenceConnected, ConnectedThreshold, NeighbourhoodConnected, confidence_connected,
+    ConfidenceConnected, ConnectedThreshold, Limits, NeighbourhoodConnected, confidence_connected,
     connected_threshold, neighbourhood_connected,
 };
 use gantry_imaging::smooth::{CurvatureFlow, curvature_flow};
@@ -75,15 +75,23 @@ fn neighbourhood_connected_as_itk() {
 }
 
 #[test]
-fn confidence_connected_after_curvature_flow_as_itk() {
+fn confidence_connected_as_itk() {
     let Some(image) = brain() else { return };
     let flow = CurvatureFlow { time_step: 0.125, iterations: 5 };
     let smooth = curvature_flow(&image, &flow).unwrap();
-    for (multiplier, counts) in [(2.5, [15954, 1340, 23638]), (4.5, [26754, 26415, 26872])] {
-        let parameters = ConfidenceConnected { multiplier, iterations: 5, radius_voxels: 2 };
+    for (name, image, limits, multiplier, counts) in [
+        ("8 bits", &image, Limits::Whole, 2.5, [15954, 1340, 23638]),
+        ("8 bits", &image, Limits::Whole, 4.5, [26754, 26415, 26872]),
+        ("floats", &image, Limits::Exact, 2.5, [15736, 1281, 23593]),
+        ("floats", &image, Limits::Exact, 4.5, [26624, 26312, 26754]),
+        ("curvature flow", &smooth, Limits::Exact, 2.5, [9633, 547, 10526]),
+        ("curvature flow", &smooth, Limits::Exact, 4.5, [26438, 24880, 26737]),
+    ] {
+        let parameters =
+            ConfidenceConnected { multiplier, iterations: 5, radius_voxels: 2, limits };
         for (seed, pixels) in [[60, 116, 0], [81, 112, 0], [107, 69, 0]].into_iter().zip(counts) {
-            let found = confidence_connected(&smooth, &[seed], &parameters).unwrap();
-            assert_eq!(found.mask.count(), pixels, "{seed:?} × {multiplier}");
+            let found = confidence_connected(image, &[seed], &parameters).unwrap();
+            assert_eq!(found.mask.count(), pixels, "{name}, {seed:?}, multiplier {multiplier}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The three follow ITK's filters of these names. A region is what a path over neighbours joins to
 //! a seed, all of whose voxels pass a test; the filters differ in the test. A seed that does not
-//! pass it grows nothing.
+//! pass it grows nothing (but for the neighbourhood's test, which seeds need not pass).
 
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +56,8 @@ pub struct NeighbourhoodConnected {
 }
 
 /// Returns the voxels, face-connected to a seed, in whose whole neighbourhood `lower` ≤ value ≤
-/// `upper`. Beyond the border the nearest voxel counts.
+/// `upper`. Beyond the border the nearest voxel counts. The seeds themselves always belong to the
+/// region, whatever lies around them, as in ITK.
 pub fn neighbourhood_connected(
     image: &Image,
     seeds: &[Voxel],
@@ -71,7 +72,22 @@ pub fn neighbourhood_connected(
     for axis in 0..3 {
         accepted = shrink_along(&image.geometry, &accepted, axis, radius_voxels);
     }
+    for &seed in &seeds {
+        accepted[seed] = 1;
+    }
     Ok(grow(&image.geometry, &seeds, Connectivity::Face, |index| accepted[index] != 0))
+}
+
+/// How exact the limits of confidence connected are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limits {
+    /// As computed.
+    #[default]
+    Exact,
+    /// Without their fractions, as ITK does for images of whole numbers: CT as it comes from the
+    /// scanner.
+    Whole,
 }
 
 /// How confidence connected chooses its limits.
@@ -85,11 +101,13 @@ pub struct ConfidenceConnected {
     /// The radius of the box around each seed from which the first limits come, in voxels along
     /// each axis longer than one. Default: 1, as ITK.
     pub radius_voxels: usize,
+    /// How exact the limits are. Default: as computed.
+    pub limits: Limits,
 }
 
 impl Default for ConfidenceConnected {
     fn default() -> Self {
-        Self { multiplier: 2.5, iterations: 4, radius_voxels: 1 }
+        Self { multiplier: 2.5, iterations: 4, radius_voxels: 1, limits: Limits::Exact }
     }
 }
 
@@ -115,7 +133,7 @@ pub fn confidence_connected(
     parameters: &ConfidenceConnected,
 ) -> Result<ConfidenceRegion, ImagingError> {
     const NAME: &str = "confidence_connected";
-    let ConfidenceConnected { multiplier, iterations, radius_voxels } = *parameters;
+    let ConfidenceConnected { multiplier, iterations, radius_voxels, .. } = *parameters;
     check_radius(NAME, radius_voxels)?;
     if !(multiplier.is_finite() && multiplier > 0.0 && iterations <= ITERATIONS_MAX) {
         return Err(ImagingError::Parameter {
@@ -136,8 +154,12 @@ pub fn confidence_connected(
     };
     let limits_of = |moments: &Moments| {
         let reach = multiplier * moments.variance().sqrt();
-        let (lower, upper) = (moments.mean() - reach, moments.mean() + reach);
-        widen((lower as f32, upper as f32), seed_limits)
+        let limits = [moments.mean() - reach, moments.mean() + reach];
+        let [lower, upper] = match parameters.limits {
+            Limits::Exact => limits.map(|limit| limit as f32),
+            Limits::Whole => limits.map(|limit| limit.trunc() as f32),
+        };
+        widen((lower, upper), seed_limits)
     };
     let grow_within = |(lower, upper): (f32, f32)| {
         grow(&image.geometry, &indices, Connectivity::Face, |index| {
@@ -314,7 +336,7 @@ mod tests {
 
     #[test]
     fn neighbourhoods_shrink_a_region_to_its_core() {
-        for (radius_voxels, voxels) in [(0, 45), (1, 3), (2, 0)] {
+        for (radius_voxels, voxels) in [(0, 45), (1, 3), (2, 1)] {
             let parameters = NeighbourhoodConnected { lower: 100.0, upper: 101.0, radius_voxels };
             let mask = neighbourhood_connected(&bar(), &[[4, 3, 3]], &parameters).unwrap();
             assert_eq!(mask.count(), voxels, "radius {radius_voxels}");
