@@ -18,6 +18,7 @@ pub mod error;
 pub mod nifti;
 pub mod nrrd;
 mod operations;
+pub mod phantom;
 mod scalar;
 pub mod volume;
 
