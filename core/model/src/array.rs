@@ -36,6 +36,12 @@ impl IndexSet {
         self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&index))
     }
 
+    /// The set as rising, separate, inclusive ranges.
+    #[must_use]
+    pub fn ranges(&self) -> &[(u32, u32)] {
+        &self.ranges
+    }
+
     /// Every index in rising order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.ranges.iter().flat_map(|(first, last)| *first..=*last)

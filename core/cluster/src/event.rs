@@ -1,0 +1,86 @@
+//! What the cluster hears, and what it wants done.
+
+use gantry_model::{At, IndexSet, JobId, JobSpec, NodeFacts, Note, Order, Reject, Report, TryId};
+use serde::{Deserialize, Serialize};
+
+/// What happened. This is what the journal stores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// A user submits a job.
+    Submit {
+        /// Whom to answer.
+        request: u64,
+        /// The user.
+        user: String,
+        /// The idempotency key; the same one of the same user gives the same job.
+        key: String,
+        /// The job.
+        spec: Box<JobSpec>,
+    },
+    /// A user cancels a job or elements of it.
+    Cancel {
+        /// Whom to answer.
+        request: u64,
+        /// The user.
+        user: String,
+        /// The job.
+        job: JobId,
+        /// Which elements; all where absent.
+        indices: Option<IndexSet>,
+    },
+    /// A node's agent has connected.
+    NodeUp {
+        /// What it says of its node.
+        facts: NodeFacts,
+        /// The tries it holds: live, or ended and not acknowledged.
+        holds: Vec<TryId>,
+    },
+    /// A node's connection is gone.
+    NodeDown {
+        /// Its name.
+        node: String,
+    },
+    /// A node reports on a try.
+    Report {
+        /// Its name.
+        node: String,
+        /// What it reports.
+        report: Report,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// The answer to a request that changed something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The job has this id.
+    Submitted(JobId),
+    /// So many tasks were cancelled or told to stop.
+    Cancelled(u32),
+}
+
+/// What the shell shall do, in this order, once the events are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Answer a request.
+    Reply {
+        /// Whom.
+        request: u64,
+        /// What.
+        answer: Result<Answer, Reject>,
+    },
+    /// Send an order to a node.
+    Order {
+        /// Its name.
+        node: String,
+        /// The order.
+        order: Order,
+    },
+    /// Write a line into the event log.
+    Note(Note),
+    /// Send a [`Event::Tick`] at this time, or earlier.
+    Wake(At),
+    /// Every task of this job has ended.
+    JobEnded(JobId),
+}

@@ -1,0 +1,156 @@
+//! A cluster under test: events in short words, effects remembered, invariants proved after each.
+#![allow(clippy::unwrap_used, missing_docs, dead_code, unreachable_pub)]
+
+use gantry_cluster::{Answer, Cluster, ClusterSettings, Effect, Event};
+use gantry_model::{
+    At, Exit, Gpu, JobId, JobSpec, JobState, Launch, Machine, MemoryMib, NodeFacts, Order, Reject,
+    Report, Resources, Role, TryId, Work,
+};
+
+pub fn spec(cores: u32) -> JobSpec {
+    let work = Work::Command { arguments: vec!["true".into()], folder: None };
+    let resources = Resources { cores, ..Resources::default() };
+    JobSpec { resources, ..JobSpec::new("job", work) }
+}
+
+pub fn array(cores: u32, array: &str) -> JobSpec {
+    JobSpec { array: Some(array.parse().unwrap()), ..spec(cores) }
+}
+
+pub fn facts(name: &str, cores: u32, gpus: u32) -> NodeFacts {
+    let gpu = |n| Gpu { uuid: format!("GPU-{n}"), name: "fake".into(), memory: MemoryMib(1024) };
+    NodeFacts {
+        name: name.into(),
+        roles: vec![if gpus > 0 { Role::Gpu } else { Role::Cpu }],
+        resources: Resources { cores, memory: MemoryMib(4096), gpus },
+        gpus: (0..gpus).map(gpu).collect(),
+        gpu_reason: None,
+        agent_version: "0".into(),
+        boot_id: "0".into(),
+    }
+}
+
+#[derive(Default)]
+pub struct Env {
+    pub cluster: Cluster,
+    pub at: u64,
+    pub events: Vec<(At, Event)>,
+    pub effects: Vec<Effect>,
+    requests: u64,
+}
+
+impl Env {
+    pub fn new() -> Self {
+        Self { cluster: Cluster::new(ClusterSettings::default()), ..Self::default() }
+    }
+
+    pub fn node(mut self, name: &str, cores: u32, gpus: u32) -> Self {
+        self.up(name, cores, gpus, &[]);
+        self
+    }
+
+    /// Applies an event and gives its effects.
+    pub fn apply(&mut self, event: Event) -> Vec<Effect> {
+        let at = At(self.at);
+        let mut effects = Vec::new();
+        self.events.push((at, event.clone()));
+        self.cluster.apply(at, event, &mut effects);
+        self.cluster.check().unwrap();
+        self.effects.extend(effects.iter().cloned());
+        effects
+    }
+
+    pub fn up(&mut self, name: &str, cores: u32, gpus: u32, holds: &[u64]) -> Vec<Effect> {
+        let holds = holds.iter().map(|id| TryId(*id)).collect();
+        self.apply(Event::NodeUp { facts: facts(name, cores, gpus), holds })
+    }
+
+    pub fn down(&mut self, name: &str) -> Vec<Effect> {
+        self.apply(Event::NodeDown { node: name.into() })
+    }
+
+    pub fn submit(&mut self, spec: JobSpec) -> Result<JobId, Reject> {
+        let key = format!("key-{}", self.requests);
+        self.submit_key(spec, &key)
+    }
+
+    pub fn submit_key(&mut self, spec: JobSpec, key: &str) -> Result<JobId, Reject> {
+        self.requests += 1;
+        let request = self.requests;
+        let (user, key, spec) = ("ada".into(), key.into(), Box::new(spec));
+        let effects = self.apply(Event::Submit { request, user, key, spec });
+        let answer = effects.into_iter().find_map(|effect| match effect {
+            Effect::Reply { request: of, answer } if of == request => Some(answer),
+            _ => None,
+        });
+        match answer.unwrap()? {
+            Answer::Submitted(job) => Ok(job),
+            Answer::Cancelled(_) => panic!("a submit was answered as a cancel"),
+        }
+    }
+
+    pub fn cancel(&mut self, job: JobId) -> Vec<Effect> {
+        self.requests += 1;
+        let (request, user) = (self.requests, "ada".into());
+        self.apply(Event::Cancel { request, user, job, indices: None })
+    }
+
+    pub fn started(&mut self, node: &str, try_id: u64) -> Vec<Effect> {
+        let report = Report::Started { try_id: TryId(try_id) };
+        self.apply(Event::Report { node: node.into(), report })
+    }
+
+    pub fn ended(&mut self, node: &str, try_id: u64, exit: Exit) -> Vec<Effect> {
+        let report = Report::Ended { try_id: TryId(try_id), exit };
+        self.apply(Event::Report { node: node.into(), report })
+    }
+
+    pub fn pass(&mut self, millis: u64) -> Vec<Effect> {
+        self.at += millis;
+        self.apply(Event::Tick)
+    }
+
+    pub fn state(&self, job: JobId) -> JobState {
+        self.cluster.job(job).unwrap().state
+    }
+
+    pub fn reason(&self, job: JobId) -> String {
+        self.cluster.job(job).unwrap().reason.unwrap_or_default()
+    }
+}
+
+/// The launches among effects, as (node, try, task).
+pub fn launches(effects: &[Effect]) -> Vec<(String, u64, String)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Order { node, order: Order::Launch(launch) } => {
+                Some((node.clone(), launch.try_id.0, launch.task.to_string()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+pub fn all_launches(effects: &[Effect]) -> Vec<(String, Launch)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Order { node, order: Order::Launch(launch) } => {
+                Some((node.clone(), (**launch).clone()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// The tries that are told to stop on a node.
+pub fn stops(effects: &[Effect]) -> Vec<(String, u64)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Order { node, order: Order::Stop { try_id } } => Some((node.clone(), try_id.0)),
+            _ => None,
+        })
+        .collect()
+}
