@@ -1,0 +1,280 @@
+//! The node's value and its one method.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gantry_model::{At, Exit, Launch, Machine, Millis, Order, Report, TryId};
+use serde::{Deserialize, Serialize};
+
+/// What an administrator may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// Between TERM and KILL.
+    pub grace: Millis,
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self { grace: Millis::from_seconds(10) }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The agent has started and found these ends in its spool.
+    Restored {
+        /// Ends that were not acknowledged.
+        spool: Vec<(TryId, Exit)>,
+    },
+    /// The scheduler has welcomed this node and knows what it holds.
+    Connected,
+    /// The connection is gone.
+    Disconnected,
+    /// The cluster orders.
+    Order(Order),
+    /// The runner has started a try.
+    Started {
+        /// The execution.
+        try_id: TryId,
+    },
+    /// A try has ended, or could not be started, and nothing of it runs any more.
+    Exited {
+        /// The execution.
+        try_id: TryId,
+        /// How.
+        exit: Exit,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// A signal to a try's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Signal {
+    /// Please end.
+    Term,
+    /// End.
+    Kill,
+}
+
+/// What the agent shall do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Start a try, once.
+    Start(Box<Launch>),
+    /// Send a signal to all processes of a try.
+    Signal {
+        /// The execution.
+        try_id: TryId,
+        /// The signal.
+        signal: Signal,
+    },
+    /// Keep an end durably before anything that follows.
+    Spool {
+        /// The execution.
+        try_id: TryId,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// The end is acknowledged and need not be kept.
+    Unspool {
+        /// The execution.
+        try_id: TryId,
+    },
+    /// Tell the cluster; dropped while there is no connection.
+    Send(Report),
+    /// Send a [`Event::Tick`] at this time, or earlier.
+    Wake(At),
+}
+
+/// Where a live try stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Live {
+    started: bool,
+    /// When its time limit is over.
+    limit: Option<At>,
+    /// Why it was told to stop, and when it gets KILL.
+    stopping: Option<(Stop, At)>,
+    killed: bool,
+    time_limit: Option<Millis>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Ordered,
+    TimeLimit,
+}
+
+/// One node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    settings: NodeSettings,
+    connected: bool,
+    live: BTreeMap<TryId, Live>,
+    spool: BTreeMap<TryId, Exit>,
+    /// Tries that were told to stop before their launch arrived, or whose end is acknowledged:
+    /// never to be started. Ids rise, so only those of this connection matter.
+    fenced: BTreeSet<TryId>,
+}
+
+impl Machine for Node {
+    type Event = Event;
+    type Effect = Effect;
+
+    fn apply(&mut self, at: At, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Restored { spool } => self.spool.extend(spool),
+            Event::Connected => self.connected(effects),
+            Event::Disconnected => self.connected = false,
+            Event::Order(Order::Launch(launch)) => self.launch(*launch, effects),
+            Event::Order(Order::Stop { try_id }) => self.stop(at, try_id, effects),
+            Event::Order(Order::Acknowledge { try_id }) => self.acknowledge(try_id, effects),
+            Event::Started { try_id } => self.started(at, try_id, effects),
+            Event::Exited { try_id, exit } => self.exited(try_id, exit, effects),
+            Event::Tick => self.tick(at, effects),
+        }
+        effects.extend(self.next_timer().map(Effect::Wake));
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let both = self.live.keys().find(|try_id| self.spool.contains_key(try_id));
+        if let Some(try_id) = both {
+            return Err(format!("{try_id} is live and ended"));
+        }
+        let early = self.live.iter().find(|(_, live)| live.killed && live.stopping.is_none());
+        early.map_or(Ok(()), |(try_id, _)| Err(format!("{try_id} was killed without being told")))
+    }
+}
+
+impl Node {
+    /// A node that runs nothing.
+    #[must_use]
+    pub fn new(settings: NodeSettings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
+    /// Every try it holds: live, or ended and not acknowledged.
+    #[must_use]
+    pub fn holds(&self) -> Vec<TryId> {
+        self.live.keys().chain(self.spool.keys()).copied().collect()
+    }
+
+    /// How many tries are live.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    fn connected(&mut self, effects: &mut Vec<Effect>) {
+        self.connected = true;
+        // The cluster has compared what we hold; orders of earlier connections cannot arrive any
+        // more, so their fences are not needed.
+        self.fenced.clear();
+        for (try_id, live) in &self.live {
+            if live.started {
+                effects.push(Effect::Send(Report::Started { try_id: *try_id }));
+            }
+        }
+        for (try_id, exit) in &self.spool {
+            let report = Report::Ended { try_id: *try_id, exit: exit.clone() };
+            effects.push(Effect::Send(report));
+        }
+    }
+
+    fn launch(&mut self, launch: Launch, effects: &mut Vec<Effect>) {
+        let try_id = launch.try_id;
+        let known = self.live.contains_key(&try_id) || self.spool.contains_key(&try_id);
+        if known || self.fenced.contains(&try_id) {
+            return;
+        }
+        let live = Live {
+            started: false,
+            limit: None,
+            stopping: None,
+            killed: false,
+            time_limit: launch.time_limit,
+        };
+        self.live.insert(try_id, live);
+        effects.push(Effect::Start(Box::new(launch)));
+    }
+
+    fn started(&mut self, at: At, try_id: TryId, effects: &mut Vec<Effect>) {
+        let Some(live) = self.live.get_mut(&try_id) else { return };
+        live.started = true;
+        live.limit = live.time_limit.map(|limit| at.after(limit));
+        self.send(Report::Started { try_id }, effects);
+    }
+
+    /// A try that is told to stop and not known here has never been started and never will be: its
+    /// end is reported, so that the cluster need not wait for it.
+    fn stop(&mut self, at: At, try_id: TryId, effects: &mut Vec<Effect>) {
+        if let Some(exit) = self.spool.get(&try_id).cloned() {
+            self.send(Report::Ended { try_id, exit }, effects);
+        } else if self.live.contains_key(&try_id) {
+            self.tell_to_stop(at, try_id, Stop::Ordered, effects);
+        } else {
+            self.fenced.insert(try_id);
+            self.send(Report::Ended { try_id, exit: Exit::NodeLost }, effects);
+        }
+    }
+
+    fn tell_to_stop(&mut self, at: At, try_id: TryId, why: Stop, effects: &mut Vec<Effect>) {
+        let kill = at.after(self.settings.grace);
+        let Some(live) = self.live.get_mut(&try_id) else { return };
+        if live.stopping.is_none() {
+            live.stopping = Some((why, kill));
+            effects.push(Effect::Signal { try_id, signal: Signal::Term });
+        }
+    }
+
+    fn exited(&mut self, try_id: TryId, exit: Exit, effects: &mut Vec<Effect>) {
+        let Some(live) = self.live.remove(&try_id) else { return };
+        let by_limit = matches!(live.stopping, Some((Stop::TimeLimit, _)));
+        // A task that ended well just before its limit was enforced has ended well.
+        let exit = if by_limit && !exit.is_success() { Exit::TimeLimit } else { exit };
+        self.spool.insert(try_id, exit.clone());
+        effects.push(Effect::Spool { try_id, exit: exit.clone() });
+        self.send(Report::Ended { try_id, exit }, effects);
+    }
+
+    fn acknowledge(&mut self, try_id: TryId, effects: &mut Vec<Effect>) {
+        if self.spool.remove(&try_id).is_some() {
+            self.fenced.insert(try_id);
+            effects.push(Effect::Unspool { try_id });
+        }
+    }
+
+    fn tick(&mut self, at: At, effects: &mut Vec<Effect>) {
+        let over = |live: &&mut Live| live.limit.is_some_and(|limit| limit <= at);
+        let limited: Vec<TryId> = self
+            .live
+            .iter_mut()
+            .filter(|(_, live)| over(live) && live.stopping.is_none())
+            .map(|(try_id, _)| *try_id)
+            .collect();
+        for try_id in limited {
+            self.tell_to_stop(at, try_id, Stop::TimeLimit, effects);
+        }
+        for (try_id, live) in &mut self.live {
+            let due = live.stopping.is_some_and(|(_, kill)| kill <= at);
+            if due && !live.killed {
+                live.killed = true;
+                effects.push(Effect::Signal { try_id: *try_id, signal: Signal::Kill });
+            }
+        }
+    }
+
+    fn next_timer(&self) -> Option<At> {
+        let timer = |live: &Live| match live.stopping {
+            Some((_, kill)) => (!live.killed).then_some(kill),
+            None => live.limit,
+        };
+        self.live.values().filter_map(timer).min()
+    }
+
+    fn send(&self, report: Report, effects: &mut Vec<Effect>) {
+        if self.connected {
+            effects.push(Effect::Send(report));
+        }
+    }
+}
