@@ -1,1 +1,21 @@
 //! Typed settings and the shipped default files.
+//!
+//! A settings file is TOML. A key that is unknown is refused with its line and the nearest key
+//! that exists; a value of the wrong kind with its line. What a file leaves out has the default
+//! that the shipped file shows. The shipped files are in `config/files`.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod agent;
+mod load;
+mod scheduler;
+
+pub use agent::{AgentSettings, IngestSettings};
+pub use load::{Settings, SettingsError, load, load_file};
+pub use scheduler::SchedulerSettings;
+
+/// The commented default settings of a scheduler.
+pub const SCHEDULER_FILE: &str = include_str!("../files/scheduler.toml");
+/// The commented default settings of an agent.
+pub const AGENT_FILE: &str = include_str!("../files/agent.toml");

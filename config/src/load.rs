@@ -1,0 +1,100 @@
+//! From a file to settings, or to a sentence with line and column.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+/// Settings that a file can hold.
+pub trait Settings: DeserializeOwned {
+    /// Every key, with its table before a point, for the did-you-mean.
+    const KEYS: &'static [&'static str];
+
+    /// What is wrong with values that are well formed one by one.
+    ///
+    /// # Errors
+    /// With a sentence that says what to change.
+    fn validate(&self) -> Result<(), String>;
+}
+
+/// What is wrong with a settings file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("reading the settings {path} failed: {reason}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// The text is wrong at a place.
+    #[error("{path}:{line}:{column}: {reason}")]
+    Text {
+        /// The file.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A value cannot be used.
+    #[error("{path}: {reason}")]
+    Value {
+        /// The file.
+        path: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+}
+
+/// Reads settings from a file; a file that is not there stands for the defaults.
+///
+/// # Errors
+/// Where the file cannot be read or is wrong.
+pub fn load_file<T: Settings>(path: &Path) -> Result<T, SettingsError> {
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => load(&name, &text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => load(&name, ""),
+        Err(error) => Err(SettingsError::Read { path: name, reason: error.to_string() }),
+    }
+}
+
+/// Reads settings from text that came from `path`.
+///
+/// # Errors
+/// Where the text is wrong, with line and column.
+pub fn load<T: Settings>(path: &str, text: &str) -> Result<T, SettingsError> {
+    let settings: T = toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start).min(text.len());
+        let before = &text[..start];
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        let reason = explain(error.message(), T::KEYS);
+        SettingsError::Text { path: path.to_owned(), line, column, reason }
+    })?;
+    settings.validate().map_err(|reason| SettingsError::Value { path: path.to_owned(), reason })?;
+    Ok(settings)
+}
+
+/// Adds the nearest key to a message about an unknown one.
+fn explain(message: &str, keys: &[&str]) -> String {
+    let first = message.lines().next().unwrap_or_default().to_owned();
+    let Some(unknown) =
+        first.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
+    else {
+        return first;
+    };
+    let last = |key: &&str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let near = keys
+        .iter()
+        .map(|key| (strsim::damerau_levenshtein(unknown, &last(key)), *key))
+        .min()
+        .filter(|(distance, _)| *distance <= 3);
+    match near {
+        Some((_, key)) => format!("there is no setting {unknown:?}; did you mean {key:?}"),
+        None => format!("there is no setting {unknown:?}; there are {}", keys.join(", ")),
+    }
+}
