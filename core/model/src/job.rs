@@ -179,7 +179,7 @@ impl JobSpec {
         }
         self.check_environment()?;
         match &self.work {
-            Work::Command { arguments, folder } => self.check_command(arguments, folder.as_deref()),
+            Work::Command { arguments, folder } => check_command(arguments, folder.as_deref()),
             Work::Builtin(builtin) => self.check_builtin(builtin),
         }
     }
@@ -192,34 +192,19 @@ impl JobSpec {
                 limits::ENVIRONMENT_MAX
             )));
         }
+        let bytes: usize =
+            self.environment.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > limits::ENVIRONMENT_BYTES_MAX {
+            return Err(Reject::invalid(format!(
+                "the environment has {bytes} bytes; at most {} are allowed, put it into a file",
+                limits::ENVIRONMENT_BYTES_MAX
+            )));
+        }
         let bad = |name: &&String| name.is_empty() || name.contains('=') || name.contains('\0');
         if let Some(name) = self.environment.keys().find(bad) {
             return Err(Reject::invalid(format!(
                 "{name:?} is not the name of an environment variable"
             )));
-        }
-        Ok(())
-    }
-
-    fn check_command(&self, arguments: &[String], folder: Option<&str>) -> Result<(), Reject> {
-        if arguments.first().is_none_or(String::is_empty) {
-            return Err(Reject::invalid(
-                "no command was given; write it after --, as in: gantry submit -- CMD",
-            ));
-        }
-        let bytes: usize = arguments.iter().map(String::len).sum::<usize>()
-            + folder.map_or(0, str::len)
-            + self.environment.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        if arguments.len() > limits::ARGUMENTS_MAX || bytes > limits::COMMAND_BYTES_MAX {
-            return Err(Reject::invalid(format!(
-                "the command has {} arguments and {bytes} bytes with its environment; at most {} and {} are allowed, put it into a script",
-                arguments.len(),
-                limits::ARGUMENTS_MAX,
-                limits::COMMAND_BYTES_MAX
-            )));
-        }
-        if arguments.iter().any(|argument| argument.contains('\0')) {
-            return Err(Reject::invalid("an argument of the command contains a zero byte"));
         }
         Ok(())
     }
@@ -258,6 +243,28 @@ impl JobSpec {
         }
         Ok(())
     }
+}
+
+fn check_command(arguments: &[String], folder: Option<&str>) -> Result<(), Reject> {
+    if arguments.first().is_none_or(String::is_empty) {
+        return Err(Reject::invalid(
+            "no command was given; write it after --, as in: gantry submit -- CMD",
+        ));
+    }
+    let bytes: usize =
+        arguments.iter().map(String::len).sum::<usize>() + folder.map_or(0, str::len);
+    if arguments.len() > limits::ARGUMENTS_MAX || bytes > limits::COMMAND_BYTES_MAX {
+        return Err(Reject::invalid(format!(
+            "the command has {} arguments and {bytes} bytes; at most {} and {} are allowed, put it into a script",
+            arguments.len(),
+            limits::ARGUMENTS_MAX,
+            limits::COMMAND_BYTES_MAX
+        )));
+    }
+    if arguments.iter().any(|argument| argument.contains('\0')) {
+        return Err(Reject::invalid("an argument of the command contains a zero byte"));
+    }
+    Ok(())
 }
 
 /// Checks a name that people will read on a screen and type in a shell.

@@ -1,7 +1,7 @@
 //! The limits of what a user may send, in one place.
 //!
-//! A submit travels in one frame of at most 64 KiB, so the sum of the strings of a job stays below
-//! it: 256 arguments and 256 environment entries share [`COMMAND_BYTES_MAX`].
+//! A submit travels in one frame of at most 64 KiB and is one record of the journal: 32 KiB of
+//! command or settings and 16 KiB of environment leave room for names, lengths and the rest.
 
 /// Elements of one array.
 pub const ARRAY_ELEMENTS_MAX: u32 = 1_000_000;
@@ -9,7 +9,11 @@ pub const ARRAY_ELEMENTS_MAX: u32 = 1_000_000;
 pub const ARGUMENTS_MAX: usize = 256;
 /// Entries of a job's environment.
 pub const ENVIRONMENT_MAX: usize = 256;
-/// Bytes of all arguments, the folder and the environment of one job together.
+/// Bytes of a job's environment.
+pub const ENVIRONMENT_BYTES_MAX: usize = 16 * 1024;
+/// Characters of the key of a submit.
+pub const KEY_CHARACTERS_MAX: usize = 128;
+/// Bytes of all arguments and the folder of one job together.
 pub const COMMAND_BYTES_MAX: usize = 32 * 1024;
 /// Dependencies of one job.
 pub const DEPENDENCIES_MAX: usize = 64;

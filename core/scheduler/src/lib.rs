@@ -1,1 +1,110 @@
-//! The scheduler daemon around the cluster machine: journal, sessions and fan-out.
+//! The scheduler daemon: the shell around the cluster machine.
+//!
+//! One thread owns the machine and the journal ([`core`]). It drains what is waiting, appends the
+//! events and syncs once, applies each, and carries out the effects in order; nothing that was not
+//! durable is ever answered. Around it, tasks on a runtime hold the connections: agents, consoles
+//! and nodes that join ([`session`]). What only screens need (samples, curves, the event log's
+//! newest lines) is kept beside the machine ([`board`]) and is gone after a restart; what decides
+//! is in the journal ([`store`]).
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod agents;
+mod board;
+mod core;
+mod error;
+mod session;
+mod store;
+mod update;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gantry_config::SchedulerSettings;
+use gantry_link::{Authority, Identity, IdentityKind, Server};
+use tokio::task::JoinSet;
+
+pub use error::SchedulerError;
+
+/// Connections at once, agents and consoles together: each takes about 40 KB.
+const CONNECTIONS_MAX: usize = 20_000;
+
+/// Makes a new cluster in a folder: its authority, the scheduler's identity and the first
+/// operator's.
+///
+/// # Errors
+/// Where the folder already holds a cluster or cannot be written.
+pub fn init(folder: &Path, cluster: &str) -> Result<(), SchedulerError> {
+    gantry_model::job::check_name("cluster", cluster).map_err(SchedulerError::Refused)?;
+    std::fs::create_dir_all(folder)
+        .map_err(|error| SchedulerError::file("making", folder, &error))?;
+    let authority = Authority::create(folder, cluster)?;
+    authority.issue(IdentityKind::Scheduler, "scheduler")?.save(folder, "scheduler")?;
+    authority.issue(IdentityKind::Operator, "operator")?.save(folder, "operator")?;
+    Ok(())
+}
+
+/// Serves a cluster until `stop` is done.
+///
+/// # Errors
+/// Where the folder holds no cluster, another scheduler uses it, the journal is damaged or the
+/// address is taken.
+pub async fn serve(
+    folder: &Path,
+    settings: SchedulerSettings,
+    stop: impl Future<Output = ()>,
+) -> Result<(), SchedulerError> {
+    let authority = Authority::load(folder).map_err(|error| SchedulerError::NoCluster {
+        folder: folder.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let identity = Identity::load(folder, "scheduler")?;
+    let cluster = authority.cluster().to_owned();
+    let (core, mut core_ended) = core::start(folder, &settings)?;
+    let server = Server::bind(settings.listen, &identity, folder)?;
+    let address = server.local_address();
+    write_address(folder, address)?;
+    tracing::info!(%address, cluster, "serving");
+    let shared = Arc::new(session::Shared { cluster, authority, core, settings });
+    let mut sessions = JoinSet::new();
+    tokio::pin!(stop);
+    let result = loop {
+        tokio::select! {
+            () = &mut stop => break Ok(()),
+            ended = &mut core_ended => {
+                break Err(ended.unwrap_or_else(|_| SchedulerError::Journal("its thread ended".into())));
+            }
+            Some(_) = sessions.join_next() => {}
+            incoming = server.accept() => {
+                let Some(incoming) = incoming else { break Ok(()) };
+                if sessions.len() < CONNECTIONS_MAX {
+                    sessions.spawn(session::run(shared.clone(), incoming));
+                } else {
+                    tracing::warn!(CONNECTIONS_MAX, "a connection was refused: too many");
+                }
+            }
+        }
+    };
+    server.close().await;
+    sessions.shutdown().await;
+    shared.core.stop().await;
+    result
+}
+
+/// Leaves the address where commands on this host look for it.
+fn write_address(folder: &Path, mut address: std::net::SocketAddr) -> Result<(), SchedulerError> {
+    if address.ip().is_unspecified() {
+        // Commands on this host call loopback; others are told the address by hand.
+        let loopback = if address.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        };
+        address.set_ip(loopback);
+    }
+    let (part, path) = (folder.join("address.part"), folder.join("address"));
+    std::fs::write(&part, format!("{address}\n"))
+        .and_then(|()| std::fs::rename(&part, &path))
+        .map_err(|error| SchedulerError::file("writing", &path, &error))
+}

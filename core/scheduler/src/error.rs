@@ -1,0 +1,55 @@
+//! What keeps a scheduler from serving.
+
+use std::path::{Path, PathBuf};
+
+use gantry_link::LinkError;
+use gantry_model::Reject;
+
+/// A scheduler that cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    /// The folder holds no cluster.
+    #[error("no cluster in {folder}: {reason}; make one with gantry scheduler --dir {folder} init", folder = folder.display())]
+    NoCluster {
+        /// The folder.
+        folder: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
+    /// Identities or the socket.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A name that cannot be used.
+    #[error("{0}")]
+    Refused(Reject),
+    /// A file.
+    #[error("{what} {path} failed: {reason}", path = path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Another scheduler uses the journal.
+    #[error("another scheduler is using {folder}; stop it first", folder = folder.display())]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The journal cannot be used.
+    #[error(
+        "the journal cannot be used: {0}; restore journal.sqlite from a backup, nothing was changed"
+    )]
+    Journal(String),
+    /// The disk is full. Nothing was acknowledged, and the scheduler goes on.
+    #[error("the journal's disk is full; free some space, nothing acknowledged was lost")]
+    Full,
+}
+
+impl SchedulerError {
+    pub(crate) fn file(what: &'static str, path: &Path, error: &std::io::Error) -> Self {
+        Self::File { what, path: path.to_owned(), reason: error.to_string() }
+    }
+}

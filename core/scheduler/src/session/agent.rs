@@ -1,0 +1,127 @@
+//! An agent's session: what its node is and holds, orders to it, reports and samples from it.
+
+use gantry_cluster::Event;
+use gantry_link::{Connection, LinkError, Receiver, Sender};
+use gantry_model::limits::NAME_CHARACTERS_MAX;
+use gantry_model::{NodeFacts, Order, Reject, RejectKind, TryId};
+use gantry_wire::{AgentMessage, Point, SchedulerMessage};
+use tokio::sync::mpsc;
+
+use super::{Greeted, Shared};
+use crate::core::now;
+
+/// Points of metrics in one message.
+const POINTS_MAX: usize = 1000;
+
+pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkError> {
+    let Greeted { connection, sender, mut receiver } = greeted;
+    let node = connection.peer().name.clone();
+    let AgentMessage::Up { facts, holds } = receiver.expect().await? else {
+        return Err(refused(&connection, "an agent must say first what its node is"));
+    };
+    if facts.name != node {
+        return Err(refused(&connection, "an agent may speak for its own node only"));
+    }
+    if let Err(reject) = facts.validate() {
+        return Err(refused(&connection, &reject.sentence));
+    }
+    let (session, orders) = enter(shared, &connection, facts, holds).await;
+    let result = tokio::select! {
+        result = hear(shared, &node, receiver) => result,
+        result = hear_datagrams(shared, &node, &connection) => result,
+        result = tell(sender, orders) => result,
+    };
+    if shared.core.agents.leave(&node, session) {
+        shared.core.tell(Event::NodeDown { node }).await;
+    }
+    result
+}
+
+/// Puts the session in place. The order matters: the cluster first stops placing on the node, then
+/// orders go to the new session, and only then is what the node holds compared. An order can so
+/// never reach the new session before that comparison.
+async fn enter(
+    shared: &Shared,
+    connection: &Connection,
+    facts: NodeFacts,
+    holds: Vec<TryId>,
+) -> (u64, mpsc::Receiver<Order>) {
+    let node = facts.name.clone();
+    let up = shared.core.read({
+        let node = node.clone();
+        move |cluster| cluster.up_nodes().contains(&node)
+    });
+    if up.await.unwrap_or(true) {
+        // The answer comes once it is applied.
+        shared.core.tell(Event::NodeDown { node: node.clone() }).await;
+        let _ = shared.core.read(|_| ()).await;
+    }
+    let entered = shared.core.agents.enter(&node, connection.clone());
+    shared.core.tell(Event::NodeUp { facts, holds }).await;
+    entered
+}
+
+async fn hear(shared: &Shared, node: &str, mut receiver: Receiver) -> Result<(), LinkError> {
+    while let Some(message) = receiver.receive::<AgentMessage>().await? {
+        take(shared, node, message).await;
+    }
+    Ok(())
+}
+
+async fn hear_datagrams(
+    shared: &Shared,
+    node: &str,
+    connection: &Connection,
+) -> Result<(), LinkError> {
+    loop {
+        match connection.receive_datagram::<AgentMessage>().await {
+            // What may be lost may only be a sample.
+            Ok(Some(message @ AgentMessage::Sample(_))) => take(shared, node, message).await,
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(()),
+            Err(error) => tracing::warn!(node, "a datagram was dropped: {error}"),
+        }
+    }
+}
+
+async fn take(shared: &Shared, node: &str, message: AgentMessage) {
+    match message {
+        AgentMessage::Report(report) => {
+            shared.core.tell(Event::Report { node: node.to_owned(), report }).await;
+        }
+        AgentMessage::Sample(sample) => shared.core.board().sample(node, *sample, now()),
+        AgentMessage::Metrics { task, points } => metrics(shared, node, task, points).await,
+        AgentMessage::Up { .. } => tracing::warn!(node, "an agent said twice what its node is"),
+    }
+}
+
+/// Takes points of a task, but only from the node that runs it.
+async fn metrics(
+    shared: &Shared,
+    node: &str,
+    task: gantry_model::TaskId,
+    points: Vec<(String, Point)>,
+) {
+    let runs_on = shared.core.read(move |cluster| cluster.task_node(task)).await;
+    if runs_on.ok().flatten().as_deref() != Some(node) {
+        return;
+    }
+    let mut board = shared.core.board();
+    for (name, point) in points.into_iter().take(POINTS_MAX) {
+        if name.len() <= NAME_CHARACTERS_MAX {
+            board.point(task.job, &name, point);
+        }
+    }
+}
+
+async fn tell(mut sender: Sender, mut orders: mpsc::Receiver<Order>) -> Result<(), LinkError> {
+    while let Some(order) = orders.recv().await {
+        sender.send(&SchedulerMessage::Order(order)).await?;
+    }
+    Ok(())
+}
+
+fn refused(connection: &Connection, sentence: &str) -> LinkError {
+    connection.close(sentence);
+    LinkError::Refused(Reject::new(RejectKind::Forbidden, sentence))
+}

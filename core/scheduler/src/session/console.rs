@@ -1,0 +1,190 @@
+//! A console's or a command's session: each request on a stream of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_cluster::{Answer, Event};
+use gantry_link::{LinkError, Receiver, Sender, token};
+use gantry_model::limits::{JOBS_PAGE_MAX, KEY_CHARACTERS_MAX, METRIC_POINTS_MAX};
+use gantry_model::{JobId, Reject, RejectKind, TaskId};
+use gantry_wire::{NodeReply, NodeRequest, Output, Reply, Request};
+use tokio::task::JoinSet;
+
+use super::{Greeted, Shared};
+use crate::core::now;
+use crate::update;
+
+/// How long the first message of a stream may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a node may take to answer for its output.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests of one session at once; the connection's own limit of streams is below it.
+const REQUESTS_MAX: usize = 128;
+/// Lines of the event log in one answer.
+const NOTES_SHOWN: usize = 200;
+/// Points of a curve in one answer: eight curves fit a frame.
+const POINTS_SHOWN: usize = METRIC_POINTS_MAX / 4;
+
+pub(super) async fn run(shared: &Arc<Shared>, greeted: Greeted) -> Result<(), LinkError> {
+    let connection = greeted.connection;
+    let user: Arc<str> = connection.peer().name.as_str().into();
+    let mut requests = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = requests.join_next() => {}
+            stream = connection.accept() => {
+                let Some((sender, receiver)) = stream else { return Ok(()) };
+                if requests.len() < REQUESTS_MAX {
+                    requests.spawn(serve(shared.clone(), user.clone(), sender, receiver));
+                }
+            }
+        }
+    }
+}
+
+async fn serve(shared: Arc<Shared>, user: Arc<str>, mut sender: Sender, mut receiver: Receiver) {
+    let Ok(Ok(request)) = tokio::time::timeout(REQUEST_TIMEOUT, receiver.expect()).await else {
+        // The console has left or does not speak; its stream ends with this function.
+        return;
+    };
+    let reply = match request {
+        Request::Watch { scope } => {
+            update::watch(&shared, scope, &mut sender, &mut receiver).await;
+            return;
+        }
+        Request::Wait { job } => wait(&shared, job).await,
+        other => answer(&shared, &user, other).await,
+    };
+    let reply = reply.unwrap_or_else(Reply::Refused);
+    // An error means that the console has left.
+    if sender.send(&reply).await.is_ok() {
+        sender.delivered().await;
+    }
+}
+
+async fn answer(shared: &Shared, user: &str, request: Request) -> Result<Reply, Reject> {
+    let core = &shared.core;
+    match request {
+        Request::Submit { key, spec } => {
+            if key.is_empty() || key.chars().count() > KEY_CHARACTERS_MAX {
+                return Err(Reject::invalid(format!(
+                    "the key of a submit has 1 to {KEY_CHARACTERS_MAX} characters"
+                )));
+            }
+            spec.validate()?;
+            let event = Event::Submit { request: 0, user: user.to_owned(), key, spec };
+            match core.ask(event).await? {
+                Answer::Submitted(job) => Ok(Reply::Submitted(job)),
+                Answer::Cancelled(count) => Ok(Reply::Cancelled(count)),
+            }
+        }
+        Request::Cancel { job, indices } => {
+            let event = Event::Cancel { request: 0, user: user.to_owned(), job, indices };
+            match core.ask(event).await? {
+                Answer::Cancelled(count) => {
+                    tracing::info!(user, %job, count, "cancelled");
+                    Ok(Reply::Cancelled(count))
+                }
+                Answer::Submitted(job) => Ok(Reply::Submitted(job)),
+            }
+        }
+        Request::Token { node } => {
+            gantry_model::job::check_name("node", &node)?;
+            let token = token::mint(&shared.authority.fingerprint());
+            let expires = now().after(shared.settings.token_valid);
+            core.add_token(token.hash, node.clone(), expires).await?;
+            tracing::info!(user, node, "made a join token");
+            Ok(Reply::Token(token.text))
+        }
+        Request::Output { task, offset } => output(shared, task, offset).await.map(Reply::Output),
+        Request::Watch { .. } | Request::Wait { .. } => {
+            Err(Reject::invalid("this request has a stream of its own"))
+        }
+        other => show(shared, other).await,
+    }
+}
+
+/// Requests that only read.
+async fn show(shared: &Shared, request: Request) -> Result<Reply, Reject> {
+    let core = &shared.core;
+    match request {
+        Request::Jobs { before, ended } => {
+            let read =
+                move |cluster: &gantry_cluster::Cluster| cluster.jobs(before, ended, JOBS_PAGE_MAX);
+            let (rows, more) = core.read(read).await?;
+            Ok(update::page_of_jobs(rows, more))
+        }
+        Request::Job { job } => {
+            let row = core.read(move |cluster| cluster.job(job)).await?;
+            row.map(|row| Reply::Job(Box::new(row))).ok_or_else(|| unknown(job))
+        }
+        Request::Tasks { job, from } => {
+            let rows = core.read(move |cluster| cluster.tasks(job, from, JOBS_PAGE_MAX)).await?;
+            let (rows, more) = rows.ok_or_else(|| unknown(job))?;
+            Ok(Reply::Tasks { rows, more })
+        }
+        Request::Nodes => {
+            let rows = core.read(gantry_cluster::Cluster::nodes).await?;
+            Ok(Reply::Nodes(update::with_samples(core, rows)))
+        }
+        Request::Metrics { job } => Ok(Reply::Metrics(core.board().metrics(job, POINTS_SHOWN))),
+        Request::Notes => Ok(Reply::Notes(core.board().notes(NOTES_SHOWN))),
+        _ => Err(Reject::invalid("this request changes something and is not a question")),
+    }
+}
+
+async fn wait(shared: &Shared, job: JobId) -> Result<Reply, Reject> {
+    let mut ended = shared.core.ended();
+    loop {
+        // Marked before the look, so that an end in between is not missed.
+        ended.borrow_and_update();
+        let row = shared.core.read(move |cluster| cluster.job(job)).await?;
+        let row = row.ok_or_else(|| unknown(job))?;
+        if row.state.is_ended() {
+            return Ok(Reply::Job(Box::new(row)));
+        }
+        let gone =
+            || Reject::new(RejectKind::Busy, "the scheduler is ending; wait again once it is back");
+        ended.changed().await.map_err(|_| gone())?;
+    }
+}
+
+/// Asks the node that runs or ran a task for a piece of its output.
+pub(super) async fn output(shared: &Shared, task: TaskId, offset: u64) -> Result<Output, Reject> {
+    let known =
+        shared.core.read(move |cluster| (cluster.has_task(task), cluster.task_node(task))).await?;
+    let node = match known {
+        (false, _) => {
+            return Err(Reject::not_found(format!(
+                "there is no task {task}; gantry job {} lists them",
+                task.job
+            )));
+        }
+        (true, None) => return Ok(Output { bytes: Vec::new(), next: 0, live: true }),
+        (true, Some(node)) => node,
+    };
+    let away = |why: &str| {
+        Reject::new(
+            RejectKind::Busy,
+            format!("the output of {task} is on {node}, {why}; ask again once it is back"),
+        )
+    };
+    let Some(connection) = shared.core.agents.connection(&node) else {
+        return Err(away("which is not connected"));
+    };
+    let exchange = async {
+        let (mut sender, mut receiver) = connection.open().await?;
+        sender.send(&NodeRequest::Output { task, offset }).await?;
+        sender.finish();
+        receiver.expect::<NodeReply>().await
+    };
+    match tokio::time::timeout(OUTPUT_TIMEOUT, exchange).await {
+        Ok(Ok(NodeReply::Output(output))) => Ok(output),
+        Ok(Ok(NodeReply::Refused(reject))) => Err(reject),
+        Ok(Err(_)) | Err(_) => Err(away("which does not answer")),
+    }
+}
+
+fn unknown(job: JobId) -> Reject {
+    Reject::not_found(format!("there is no job {job}; gantry jobs lists them"))
+}
