@@ -19,6 +19,7 @@ pub mod nifti;
 pub mod nrrd;
 mod operations;
 pub mod phantom;
+pub mod pipeline;
 mod scalar;
 pub mod volume;
 

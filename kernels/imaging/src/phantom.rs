@@ -280,10 +280,10 @@ impl Anatomy {
         inside(self.lung_hu + 0.7 * point[1], false)
     }
 
-    /// Returns the table under the patient, and air.
+    /// Returns the table under the patient and its mattress, and air.
     fn outside_hu(&self, [x, y, _]: Point) -> f64 {
         let sag = 8.0 * (1.0 - (x / 140.0).powi(2));
-        let above = y - self.body[1] - 4.0 - sag;
+        let above = y - self.body[1] - 12.0 - sag;
         match above {
             _ if x.abs() > 140.0 => -1000.0,
             0.0..4.0 | 14.0..18.0 => 60.0,

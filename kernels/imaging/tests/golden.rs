@@ -3,7 +3,7 @@
 //! The images are fetched by the project's script into the folder that `GANTRY_DATA` names; where
 //! it is not set, these tests say so and check nothing.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::float_cmp, clippy::print_stdout)]
 
 use std::fs::File;
 use std::io::BufReader;

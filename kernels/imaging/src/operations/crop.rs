@@ -1,4 +1,4 @@
-//! Cropping: cutting a box out of a volume.
+//! Cropping: cutting a box out of a volume, and putting a frame around one.
 
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,29 @@ pub fn crop<T: Copy>(volume: &Volume<T>, bounds: &Bounds) -> Result<Volume<T>, I
     Volume::new(geometry, voxels)
 }
 
+/// Returns the volume with `margin` voxels of `value` added on both sides of each axis; what was
+/// there keeps its place in the patient.
+pub fn pad<T: Copy>(
+    volume: &Volume<T>,
+    margin: [usize; 3],
+    value: T,
+) -> Result<Volume<T>, ImagingError> {
+    let source = volume.geometry;
+    let geometry = Geometry {
+        size: [0, 1, 2].map(|k| source.size[k].saturating_add(margin[k].saturating_mul(2))),
+        origin_mm: source.to_patient_mm(margin.map(|k| -(k as f64))),
+        ..source
+    };
+    geometry.check()?;
+    let mut padded = Volume::filled(geometry, value);
+    for (row, voxels) in volume.voxels.chunks(source.size[0].max(1)).enumerate() {
+        let (y, z) = (row % source.size[1], row / source.size[1]);
+        let start = geometry.index(margin[0], y + margin[1], z + margin[2]);
+        padded.voxels[start..start + source.size[0]].copy_from_slice(voxels);
+    }
+    Ok(padded)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +112,16 @@ mod tests {
         assert_eq!(cropped.geometry.origin_mm, [1.0, 4.0, 10.0]);
         assert_eq!(cropped.count(), 2);
         assert!(crop(&mask, &Bounds { from: [0; 3], to: [9, 1, 1] }).is_err());
+    }
+
+    #[test]
+    fn cropping_undoes_padding() {
+        let geometry = Geometry::new([3, 2, 2], [1.0, 2.0, 5.0]);
+        let volume = Volume::new(geometry, (0u8..12).collect()).unwrap();
+        let padded = pad(&volume, [1, 2, 0], 99).unwrap();
+        assert_eq!((padded.geometry.size, padded.voxels[0]), ([5, 6, 2], 99));
+        let bounds = Bounds { from: [1, 2, 0], to: [4, 4, 2] };
+        assert_eq!(crop(&padded, &bounds).unwrap(), volume);
+        assert!(pad(&volume, [usize::MAX / 2, 0, 0], 0).is_err());
     }
 }

@@ -7,7 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::components::{self, Filter};
+use super::crop::{self, Bounds};
 use super::edges::{self, Canny};
+use super::gaussian::check_sigma;
 use super::morphology::{self, Ball};
 use super::neighbourhood::Space;
 use crate::error::ImagingError;
@@ -18,15 +20,20 @@ use crate::volume::{Image, Mask};
 pub struct EdgeSegmentation {
     /// What makes an edge.
     pub canny: Canny,
-    /// Gaps in edges up to about twice this many voxels are closed. Default: 2.
-    pub gap_voxels: usize,
+    /// Gaps in edges up to about twice this wide are closed, in millimetres. Rounded to voxels of
+    /// the spacing along x, at least one unless it is 0. Default: 2 mm.
+    pub gap_mm: f64,
+    /// The value of what lies beyond the sides of the image: -1000 for CT. Where it is given, an
+    /// object that the border cuts has an edge there. Default: not given; objects that reach the
+    /// border are open there, and flooded.
+    pub outside: Option<f32>,
     /// Which components to keep. Default: all.
     pub keep: Filter,
 }
 
 impl Default for EdgeSegmentation {
     fn default() -> Self {
-        Self { canny: Canny::default(), gap_voxels: 2, keep: Filter::default() }
+        Self { canny: Canny::default(), gap_mm: 2.0, outside: None, keep: Filter::default() }
     }
 }
 
@@ -35,15 +42,35 @@ pub fn edge_segmentation(
     image: &Image,
     parameters: &EdgeSegmentation,
 ) -> Result<Mask, ImagingError> {
-    let EdgeSegmentation { canny, gap_voxels, keep } = parameters;
+    let EdgeSegmentation { canny, gap_mm, outside, keep } = parameters;
+    let gap_voxels = match gap_mm / image.geometry.spacing_mm[0] {
+        0.0 => 0,
+        gap => gap.round().max(1.0) as usize,
+    };
+    let Some(outside) = *outside else {
+        return Ok(components::filter(&objects(image, canny, gap_voxels)?, keep));
+    };
+    // Wide enough for the Gaussian, and for closing, to see nothing of the padding's own border.
+    let sigma_voxels =
+        canny.sigma_mm / image.geometry.spacing_mm[0].min(image.geometry.spacing_mm[1]);
+    check_sigma("edge_segmentation", sigma_voxels)?;
+    let wide = (4.0 * sigma_voxels).ceil() as usize + gap_voxels + 2;
+    let from = [wide, wide, 0];
+    let objects = objects(&crop::pad(image, from, outside)?, canny, gap_voxels)?;
+    let to = [0, 1, 2].map(|axis| from[axis] + image.geometry.size[axis]);
+    let cut = crop::crop(&objects, &Bounds { from, to })?;
+    Ok(components::filter(&Mask { geometry: image.geometry, ..cut }, keep))
+}
+
+/// Returns what edges enclose, slice by slice.
+fn objects(image: &Image, canny: &Canny, gap_voxels: usize) -> Result<Mask, ImagingError> {
     let edges = edges::canny(image, canny)?;
-    let gap = Ball { radius_voxels: *gap_voxels, space: Space::Slice };
+    let gap = Ball { radius_voxels: gap_voxels, space: Space::Slice };
     let closed = morphology::close(&edges, &gap)?;
     let objects = morphology::fill_holes(&closed, Space::Slice);
     // Edges that enclose nothing are thinner than any object.
-    let thin = Ball { radius_voxels: (*gap_voxels).max(1), space: Space::Slice };
-    let solid = morphology::open(&objects, &thin)?;
-    Ok(components::filter(&solid, keep))
+    let thin = Ball { radius_voxels: gap_voxels.max(1), space: Space::Slice };
+    morphology::open(&objects, &thin)
 }
 
 #[cfg(test)]
@@ -71,5 +98,15 @@ mod tests {
         assert!((area / disk - 1.0).abs() < 0.12, "{area} of {disk}");
         assert_eq!(*found.at(32, 30, 0), 1);
         assert_eq!(*found.at(32, 58, 0), 0);
+        // Cut in half by the border, the disk is open, unless what is beyond is known.
+        let bounds = Bounds { from: [32, 0, 0], to: [64, 64, 1] };
+        let half = crop::crop(&image, &bounds).unwrap();
+        let open = edge_segmentation(&half, &parameters).unwrap();
+        assert!(open.count() < 40, "{}", open.count());
+        let parameters = EdgeSegmentation { outside: Some(0.0), ..parameters };
+        let closed = edge_segmentation(&half, &parameters).unwrap();
+        assert_eq!(closed.geometry, half.geometry);
+        let ratio = closed.count() as f64 / (disk / 2.0);
+        assert!((ratio - 1.0).abs() < 0.12, "{ratio}");
     }
 }

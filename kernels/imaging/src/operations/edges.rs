@@ -214,7 +214,7 @@ mod tests {
         // drawn, or both, in every row but the outermost.
         for (row, pixels) in edges.voxels.chunks(32).enumerate() {
             let drawn = pixels[15] + pixels[16];
-            assert_eq!(drawn, pixels.iter().sum(), "row {row}");
+            assert_eq!(drawn, pixels.iter().sum::<u8>(), "row {row}");
             assert_eq!(drawn > 0, !matches!(row % 16, 0 | 15), "row {row}");
         }
         assert!(canny(&image, &Canny { low: 3.0, high: 2.0, ..Canny::default() }).is_err());

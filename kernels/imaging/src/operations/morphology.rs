@@ -8,10 +8,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::components;
+use super::crop::{self, Bounds};
 use super::neighbourhood::{Connectivity, Space};
 use super::runs::Runs;
 use crate::error::ImagingError;
-use crate::volume::{Geometry, Mask};
+use crate::volume::Mask;
 
 /// The largest radius, in voxels: a ball of 33,000 voxels, beyond which a distance map is the tool.
 pub const RADIUS_MAX: usize = 20;
@@ -56,20 +57,9 @@ pub fn close(mask: &Mask, ball: &Ball) -> Result<Mask, ImagingError> {
         let flat = size[axis] < 2 || (axis == 2 && ball.space == Space::Slice);
         if flat { 0 } else { ball.radius_voxels }
     });
-    let wide_size = [0, 1, 2].map(|axis| size[axis] + 2 * margin[axis]);
-    let mut wide = Mask::filled(Geometry { size: wide_size, ..mask.geometry }, 0);
-    let rows = || (0..size[2]).flat_map(|z| (0..size[1]).map(move |y| (y, z)));
-    let in_wide = |(y, z): (usize, usize)| {
-        let start = wide.geometry.index(margin[0], y + margin[1], z + margin[2]);
-        start..start + size[0]
-    };
-    let places: Vec<_> = rows().map(in_wide).collect();
-    for (row, place) in mask.voxels.chunks(size[0].max(1)).zip(&places) {
-        wide.voxels[place.clone()].copy_from_slice(row);
-    }
-    let closed = erode(&dilate(&wide, ball)?, ball)?;
-    let voxels = places.into_iter().flat_map(|place| &closed.voxels[place]).copied().collect();
-    Ok(Mask { geometry: mask.geometry, voxels })
+    let closed = erode(&dilate(&crop::pad(mask, margin, 0)?, ball)?, ball)?;
+    let to = [0, 1, 2].map(|axis| margin[axis] + size[axis]);
+    Ok(Mask { geometry: mask.geometry, ..crop::crop(&closed, &Bounds { from: margin, to })? })
 }
 
 /// Returns the mask with its holes filled: the background that no face-connected path joins to the
@@ -136,6 +126,7 @@ fn check_radius(ball: &Ball) -> Result<(), ImagingError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::Geometry;
 
     fn dot(size: [usize; 3], at: [usize; 3]) -> Mask {
         let mut mask = Mask::filled(Geometry::unit(size), 0);
