@@ -11,14 +11,17 @@ use std::path::PathBuf;
 
 use gantry_imaging::components::{self, Border, Filter};
 use gantry_imaging::edges::{self, Canny};
-use gantry_imaging::neighbourhood::Connectivity;
+use gantry_imaging::gaussian::{Gaussian, gaussian};
+use gantry_imaging::morphology::{self, Ball};
+use gantry_imaging::neighbourhood::{Connectivity, Space};
 use gantry_imaging::region::{
     ConfidenceConnected, ConnectedThreshold, Limits, NeighbourhoodConnected, confidence_connected,
     connected_threshold, neighbourhood_connected,
 };
+use gantry_imaging::resample::{self, Target};
 use gantry_imaging::smooth::{CurvatureFlow, curvature_flow};
 use gantry_imaging::threshold::{self, Otsu};
-use gantry_imaging::{Geometry, Image, measure, nifti, nrrd};
+use gantry_imaging::{Geometry, Image, Mask, measure, nifti, nrrd};
 
 /// Returns a file of the fetched data, or nothing where there are none.
 fn data(path: &str) -> Option<PathBuf> {
@@ -122,14 +125,10 @@ fn canny_as_scikit_image() {
 
 #[test]
 fn air_in_a_chest_as_scipy() {
-    let Some(path) = data("pyradiomics-3.0.1/data/lung1_image.nrrd") else { return };
-    let image = nrrd::read_file(&path).unwrap();
+    let Some((image, air, lungs)) = chest() else { return };
     assert_eq!(image.geometry.size, [512, 512, 48]);
     assert_eq!(image.geometry.spacing_mm, [0.570_312_5, 0.570_312_5, 5.0]);
-    let air = threshold::threshold(&image, f32::NEG_INFINITY, -400.0);
     assert_eq!(air.count(), 7_679_419);
-    let inner = Filter { border: Border::DropSides, largest: 1, ..Filter::default() };
-    let lungs = components::filter(&air, &inner);
     assert_eq!(lungs.count(), 1_746_259);
     assert!((measure::volume_ml(&lungs, 1) - 2839.9).abs() < 0.1);
     // ITK's limits are part of the region, so this counts the air at -400 too.
@@ -137,6 +136,89 @@ fn air_in_a_chest_as_scipy() {
         ConnectedThreshold { lower: f32::MIN, upper: -400.0, connectivity: Connectivity::Face };
     let outside = connected_threshold(&image, &[[0, 0, 0]], &outside).unwrap();
     assert_eq!(outside.count(), 5_932_543);
+}
+
+/// Returns the chest CT, its air, and the largest component of air inside.
+fn chest() -> Option<(Image, Mask, Mask)> {
+    let image = nrrd::read_file(&data("pyradiomics-3.0.1/data/lung1_image.nrrd")?).unwrap();
+    let air = threshold::threshold(&image, f32::NEG_INFINITY, -400.0);
+    let inner = Filter { border: Border::DropSides, largest: 1, ..Filter::default() };
+    let lungs = components::filter(&air, &inner);
+    Some((image, air, lungs))
+}
+
+#[test]
+fn masks_in_three_dimensions_as_scipy() {
+    let Some((_, air, lungs)) = chest() else { return };
+    for (connectivity, count) in
+        [(Connectivity::Face, 15), (Connectivity::Edge, 13), (Connectivity::Full, 12)]
+    {
+        assert_eq!(components::label(&air, connectivity).list.len(), count, "{connectivity:?}");
+    }
+    let ball = Ball { radius_voxels: 2, space: Space::Volume };
+    assert_eq!(morphology::dilate(&lungs, &ball).unwrap().count(), 2_117_239);
+    assert_eq!(morphology::erode(&lungs, &ball).unwrap().count(), 1_307_214);
+    assert_eq!(morphology::fill_holes(&lungs, Space::Volume).count(), 1_752_756);
+    assert_eq!(morphology::fill_holes(&lungs, Space::Slice).count(), 1_766_676);
+}
+
+#[test]
+fn filters_in_three_dimensions_as_scipy_and_itk() {
+    let Some((image, ..)) = chest() else { return };
+    let near = |what: &str, found: f64, expected: f64, within: f64| {
+        assert!((found - expected).abs() <= within, "{what}: {found}, not {expected}");
+    };
+    let mean = |image: &Image| {
+        image.voxels.iter().map(|&v| f64::from(v)).sum::<f64>() / image.voxels.len() as f64
+    };
+    let at = |image: &Image, [x, y, z]: [usize; 3]| f64::from(*image.at(x, y, z));
+
+    let smooth = gaussian(&image, &Gaussian { sigma_mm: 2.0, space: Space::Volume }).unwrap();
+    near("gaussian", mean(&smooth), -578.007_505, 1e-3);
+    for (voxel, value) in [
+        ([256, 256, 24], -715.9164),
+        ([0, 0, 0], -997.5578),
+        ([511, 511, 47], -965.0299),
+        ([150, 300, 20], -876.7162),
+        ([380, 200, 10], -55.4188),
+    ] {
+        near("gaussian", at(&smooth, voxel), value, 2e-3);
+    }
+
+    let gradient = edges::sobel(&image, Space::Volume);
+    near("sobel", mean(&gradient), 34.069_774, 1e-3);
+    near("sobel", at(&gradient, [256, 256, 24]), 44.866_716, 1e-3);
+    near("sobel", at(&gradient, [150, 300, 20]), 19.945_895, 1e-3);
+
+    let flow = CurvatureFlow { time_step: 0.0625 * 0.570_312_5 * 0.570_312_5, iterations: 3 };
+    let flown = curvature_flow(&image, &flow).unwrap();
+    near("curvature flow", mean(&flown), -578.064_291, 1e-3);
+    near("curvature flow", at(&flown, [256, 256, 24]), -837.742_424, 1e-2);
+    near("curvature flow", at(&flown, [150, 300, 20]), -925.153_043, 1e-2);
+
+    let coarse = resample::image(&image, &Target::SpacingMm([2.0, 2.0, 8.0])).unwrap();
+    assert_eq!(coarse.geometry.size, [146, 146, 30]);
+    near("resample", mean(&coarse), -577.869_166, 1e-3);
+    near("resample", at(&coarse, [70, 70, 15]), 171.370_74, 1e-2);
+    near("resample", at(&coarse, [100, 50, 5]), -738.537, 1e-2);
+
+    let split = threshold::otsu(&image, &Otsu::default()).unwrap();
+    near("otsu", split, -480.090_332, 1e-2);
+    let edges = edges::canny(&image, &Canny::default()).unwrap();
+    for (z, pixels) in [(0, 5334), (24, 6628), (47, 4467)] {
+        let found = edges.slice(z).iter().filter(|&&edge| edge != 0).count();
+        assert_eq!(found, pixels, "canny in slice {z}");
+    }
+}
+
+#[test]
+fn regions_in_three_dimensions_as_itk() {
+    let Some((image, ..)) = chest() else { return };
+    for (limits, voxels) in [(Limits::Whole, 589_820), (Limits::Exact, 588_867)] {
+        let parameters = ConfidenceConnected { radius_voxels: 2, limits, ..Default::default() };
+        let found = confidence_connected(&image, &[[358, 283, 18]], &parameters).unwrap();
+        assert_eq!(found.mask.count(), voxels, "{limits:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,127 @@
+//! Every operation on volumes that nobody expects, and from one thread and many.
+
+#![allow(clippy::unwrap_used)]
+
+use gantry_imaging::phantom::{PhantomSettings, patient};
+use gantry_imaging::pipeline::Pipeline;
+use gantry_imaging::{Geometry, Image, ImagingError};
+
+/// Every operation, as a step of a pipeline.
+const STEPS: &[&str] = &[
+    "operation = \"gaussian\"\nsigma_mm = 4",
+    "operation = \"gaussian\"\nspace = \"slice\"",
+    "operation = \"curvature_flow\"\niterations = 2",
+    "operation = \"sobel\"",
+    "operation = \"sobel\"\nspace = \"slice\"",
+    "operation = \"resample\"\nspacing_mm = [5, 4, 3]",
+    "operation = \"resample\"\nsize = [7, 3, 2]",
+    "operation = \"crop\"\nmargin_mm = 3",
+    "operation = \"window\"\ncentre = 40\nwidth = 400",
+    "operation = \"clip\"\nlow = -100\nhigh = 100",
+    "operation = \"z_score\"",
+    "operation = \"z_score\"\nwith = \"first\"",
+    "operation = \"normalise_ct\"\nlow = -900\nhigh = 300\nmean = -100\ndeviation = 200",
+    "operation = \"threshold\"\nat_least = -400\nbelow = 200",
+    "operation = \"otsu\"",
+    "operation = \"otsu\"\nkeep = \"below\"\nbins = 2",
+    "operation = \"canny\"\nsigma_mm = 5",
+    "operation = \"edge_segmentation\"",
+    "operation = \"edge_segmentation\"\noutside = -1000\ngap_mm = 8\nborder = \"drop\"",
+    "operation = \"connected_threshold\"\nlower = -2000\nupper = -400\nseeds = [[0, 0, 0]]",
+    "operation = \"connected_threshold\"\nlower = -2000\nupper = 0\nwith = \"first\"",
+    "operation = \"neighbourhood_connected\"\nlower = -2000\nupper = -400\nseeds = [[0, 0, 0]]",
+    "operation = \"confidence_connected\"\nseeds = [[0, 0, 0]]",
+    "operation = \"confidence_connected\"\nlimits = \"whole\"\nwith = \"first\"",
+    "operation = \"seeded_growing\"\nseeds = [[0, 0, 0, 1], [1, 1, 1, 2]]",
+    "operation = \"seeded_growing\"\nwith = \"first\"",
+    "operation = \"seeded_growing\"\notsu = true",
+    "operation = \"seeded_growing\"\nranges = [[-2000, -700], [0, 200]]\nconnectivity = \"full\"",
+    "operation = \"components\"\nconnectivity = \"edge\"\nmin_ml = 0.1\nmax_ml = 100\nlargest = 3",
+    "operation = \"components\"\nborder = \"drop_sides\"\nspace = \"slice\"",
+    "operation = \"keep_largest\"\nconnectivity = \"full\"",
+    "operation = \"dilate\"\nradius_voxels = 2",
+    "operation = \"erode\"\nradius_mm = 4",
+    "operation = \"open\"\nspace = \"slice\"",
+    "operation = \"close\"\nradius_voxels = 3",
+    "operation = \"fill_holes\"",
+    "operation = \"fill_holes\"\nspace = \"slice\"",
+    "operation = \"select\"\nlabel = 1",
+    "operation = \"combine\"\nwith = \"first\"\nhow = \"union\"",
+];
+
+/// Returns a pipeline of a threshold and one more step.
+fn pipeline(step: &str) -> Pipeline {
+    let text = format!(
+        "name = \"odd\"\nlabel = \"thing\"\n\
+         [[steps]]\nname = \"first\"\noperation = \"threshold\"\nat_least = -500\n\
+         [[steps]]\nname = \"second\"\n{step}\n"
+    );
+    Pipeline::parse(&text, "odd").unwrap()
+}
+
+#[test]
+fn odd_volumes_give_a_result_or_an_error_but_never_a_panic() {
+    let odd = |size: [usize; 3], spacing_mm: [f64; 3], value: &dyn Fn(usize) -> f32| {
+        let geometry = Geometry::new(size, spacing_mm);
+        Image::new(geometry, (0..geometry.voxels()).map(value).collect()).unwrap()
+    };
+    let unit = [1.0; 3];
+    let mixed = |index: usize| [f32::NAN, 1.0, f32::INFINITY, f32::NEG_INFINITY, -1e30][index % 5];
+    let images = [
+        ("one voxel", odd([1, 1, 1], unit, &|_| 3.0)),
+        ("empty", odd([0, 0, 0], unit, &|_| 0.0)),
+        ("no rows", odd([5, 0, 3], unit, &|_| 0.0)),
+        ("no columns", odd([0, 5, 3], unit, &|_| 0.0)),
+        ("no slices", odd([5, 3, 0], unit, &|_| 0.0)),
+        ("a row", odd([9, 1, 1], unit, &|index| index as f32)),
+        ("a column", odd([1, 9, 1], unit, &|index| index as f32)),
+        ("a line through", odd([1, 1, 9], unit, &|index| index as f32)),
+        ("constant", odd([8, 8, 4], unit, &|_| 7.0)),
+        ("not a number", odd([8, 8, 4], unit, &|_| f32::NAN)),
+        ("some not numbers", odd([8, 8, 4], unit, &mixed)),
+        ("flat voxels", odd([8, 8, 4], [0.1, 30.0, 5.0], &|index| (index % 7) as f32 * 99.0)),
+        ("huge voxels", odd([4, 4, 4], [100.0; 3], &|index| (index % 3) as f32 * 500.0)),
+    ];
+    let mut results = 0;
+    for step in STEPS {
+        let pipeline = pipeline(step);
+        for (what, image) in &images {
+            match pipeline.run(image, &mut |_| {}) {
+                Ok(labelled) => {
+                    results += 1;
+                    assert!(labelled.image.geometry.same_grid(&labelled.mask.geometry));
+                    assert_eq!(labelled.mask.voxels.len(), labelled.mask.geometry.voxels());
+                }
+                Err(ImagingError::Step { step, source }) => {
+                    assert_eq!(step, "second", "{what}");
+                    assert!(
+                        matches!(
+                            *source,
+                            ImagingError::Parameter { .. } | ImagingError::Geometry { .. }
+                        ),
+                        "{what}: {source}"
+                    );
+                }
+                Err(error) => panic!("{what}, {pipeline:?}: {error}"),
+            }
+        }
+    }
+    // Most of it works: what fails lacks contrast, a seed in the grid, or voxels.
+    assert!(results > STEPS.len() * images.len() * 3 / 4, "{results}");
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let settings = PhantomSettings { size: [64, 64, 12], ..PhantomSettings::default() };
+    let image = patient(5, &settings).unwrap().image;
+    let pool =
+        |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let (one, seven) = (pool(1), pool(7));
+    for step in STEPS {
+        let pipeline = pipeline(step);
+        let run = || pipeline.run(&image, &mut |_| {}).unwrap();
+        let (alone, together) = (one.install(run), seven.install(run));
+        assert_eq!(alone.image, together.image, "{step}");
+        assert_eq!(alone.mask, together.mask, "{step}");
+    }
+}
