@@ -45,11 +45,14 @@ pub fn curvature_flow(image: &Image, parameters: &CurvatureFlow) -> Result<Image
     let mut current = image.clone();
     let mut next = image.voxels.clone();
     let width = image.geometry.size[0].max(1);
+    let scale = image.geometry.spacing_mm.map(|spacing| 1.0 / spacing);
     for _ in 0..iterations {
         next.par_chunks_mut(width).with_min_len(16).enumerate().for_each(|(row, output)| {
+            let rows = rows_around(&current, row);
             for (x, value) in output.iter_mut().enumerate() {
-                let update = update_at(&current, row * width + x) as f32;
-                *value = current.voxels[row * width + x] + (f64::from(update) * time_step) as f32;
+                let columns = [x.saturating_sub(1), x, (x + 1).min(width - 1)];
+                let update = update_at(&rows, columns, scale) as f32;
+                *value = rows[4][x] + (f64::from(update) * time_step) as f32;
             }
         });
         std::mem::swap(&mut current.voxels, &mut next);
@@ -57,15 +60,23 @@ pub fn curvature_flow(image: &Image, parameters: &CurvatureFlow) -> Result<Image
     Ok(current)
 }
 
-/// Returns the curvature of the level set through a voxel, times the gradient's magnitude.
-fn update_at(image: &Image, index: usize) -> f64 {
-    let geometry = &image.geometry;
-    let at = geometry.position(index);
-    let value = |steps: [isize; 3]| {
-        let [x, y, z] = [0, 1, 2].map(|k| step_clamped(at[k], steps[k], geometry.size[k]));
-        f64::from(image.voxels[geometry.index(x, y, z)])
+/// Returns a row and the eight around it, in raster order, the nearest repeated beyond the border.
+fn rows_around(image: &Image, row: usize) -> [&[f32]; 9] {
+    let [width, height, depth] = image.geometry.size;
+    let (y, z) = (row % height, row / height);
+    std::array::from_fn(|around| {
+        let y = step_clamped(y, around as isize % 3 - 1, height);
+        let z = step_clamped(z, around as isize / 3 - 1, depth);
+        &image.voxels[(z * height + y) * width..(z * height + y + 1) * width]
+    })
+}
+
+/// Returns the curvature of the level set through the voxel in the middle of rows and columns,
+/// times the gradient's magnitude. `scale` is voxels per millimetre.
+fn update_at(rows: &[&[f32]; 9], columns: [usize; 3], scale: [f64; 3]) -> f64 {
+    let value = |[dx, dy, dz]: [isize; 3]| {
+        f64::from(rows[(3 * dz + dy + 4) as usize][columns[(dx + 1) as usize]])
     };
-    let scale = geometry.spacing_mm.map(|spacing| 1.0 / spacing);
     let unit = |axis: usize, step: isize| {
         let mut steps = [0; 3];
         steps[axis] = step;
