@@ -1,1 +1,46 @@
 //! Studies, series, samples, models and predictions on shared storage.
+//!
+//! A library is a folder (Lustre, `BeeGFS`, NFS or a local disk) that many tasks on many hosts write
+//! at once. It is whole after kill -9 at any moment: a file is written under a temporary name,
+//! synced, and then given its own name in one step; records are created once and never changed, so
+//! no lock is needed. What two tasks do twice leaves one result, since ids are hashes of content.
+//!
+//! | in the folder | what |
+//! |---|---|
+//! | `library.json` | the format, and the salt of the ids |
+//! | `objects/ab/SHA256` | bytes, by their hash |
+//! | `series/ID/series.json`, `series/ID/instances/ID.json` | what was received, by series |
+//! | `quarantine/SHA256.json` | what was set aside, with the reason |
+//! | `samples/ID.json` | image, mask and provenance |
+//! | `runs/NAME/` | a training's own folder |
+//! | `models/ID.json`, `models/ID/N.json` | models, and the stages they went through |
+//! | `predictions/ID.json` | what a model said of a series |
+//!
+//! No name in the folder comes from a patient or a DICOM UID: ids are salted hashes, and the
+//! originals stand only inside the records of `series/`. Each record carries a version and the hash
+//! of its content. This crate knows nothing of DICOM or of images: it keeps bytes and records.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+mod files;
+mod ids;
+mod instances;
+mod models;
+mod predictions;
+mod record;
+mod root;
+mod samples;
+mod split;
+mod verify;
+
+pub use error::LibraryError;
+pub use ids::{ModelId, ObjectHash, PatientKey, PredictionId, SampleId, SeriesId};
+pub use instances::{Conflict, InstanceKey, Quarantined, SeriesRecord, Source, Stored};
+pub use models::{ModelDraft, ModelRecord, Stage};
+pub use predictions::{Neighbour, PredictionDraft, PredictionRecord};
+pub use root::{Counts, Library, now_ms};
+pub use samples::{Author, Fingerprint, Provenance, SampleDraft, SampleRecord};
+pub use split::{Fractions, Split, SplitPlan};
+pub use verify::{Damage, VerifyReport};

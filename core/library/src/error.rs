@@ -1,0 +1,79 @@
+//! What can go wrong with a library.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A failure of the library or its storage. Paths are the library's own; none names a patient.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    /// There is no library in the folder.
+    #[error("there is no library in {path}; gantry import makes one, or check the path and the mount", path = path.display())]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The library was made by a newer program.
+    #[error("the library in {path} has format {found}, this program knows {known}; upgrade gantry", path = path.display())]
+    Newer {
+        /// The folder.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest that is known.
+        known: u32,
+    },
+    /// The storage is full, or below the free space that must remain. Nothing was stored.
+    #[error(
+        "the storage of the library is full: {free_mib} MiB are free and {needed_mib} must stay free; nothing was stored, free some space"
+    )]
+    StorageFull {
+        /// What is free.
+        free_mib: u64,
+        /// What must stay free.
+        needed_mib: u64,
+    },
+    /// A file could not be read or written.
+    #[error("{what} {path} failed: {source}", path = path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// Which file of the library.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Bytes are not what their name or record says.
+    #[error("{path} is damaged: {reason}; restore it from a backup", path = path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// How it was noticed.
+        reason: String,
+    },
+    /// Something that was named is not there.
+    #[error("the library has no {kind} {name}; gantry data {kind}s lists what it has")]
+    Unknown {
+        /// `series`, `sample`, `model`, `prediction`.
+        kind: &'static str,
+        /// Its id.
+        name: String,
+    },
+    /// A value that cannot be kept.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl LibraryError {
+    pub(crate) fn file(what: &'static str, path: &Path, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::StorageFull
+            || source.kind() == io::ErrorKind::QuotaExceeded
+        {
+            return Self::StorageFull { free_mib: 0, needed_mib: 1 };
+        }
+        Self::File { what, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Damaged { path: path.to_owned(), reason: reason.into() }
+    }
+}

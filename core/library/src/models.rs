@@ -1,0 +1,149 @@
+//! Models: weights, what is said of them, and the stages they go through.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::LibraryError;
+use crate::files::{self, Made};
+use crate::ids::{ModelId, ObjectHash};
+use crate::record;
+use crate::root::{Library, now_ms};
+
+/// Changes of stage that one model may see.
+const STAGES_MAX: u32 = 1000;
+
+/// Where a model stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Trained, and not looked at yet.
+    Candidate,
+    /// Good enough to be served.
+    Approved,
+    /// Not to be used any more.
+    Retired,
+}
+
+/// A model to be kept.
+#[derive(Clone, Debug)]
+pub struct ModelDraft {
+    /// A name for people.
+    pub name: String,
+    /// The run that left it.
+    pub run: String,
+    /// The weights (safetensors).
+    pub weights: Vec<u8>,
+    /// Everything that is needed to use it.
+    pub metadata: Value,
+    /// How it did.
+    pub metrics: Value,
+}
+
+/// A model that is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Its id.
+    pub id: ModelId,
+    /// A name for people.
+    pub name: String,
+    /// The run that left it.
+    pub run: String,
+    /// The weights.
+    pub weights: ObjectHash,
+    /// Everything that is needed to use it.
+    pub metadata: Value,
+    /// How it did.
+    pub metrics: Value,
+    /// When it was kept.
+    pub created_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StageRecord {
+    stage: Stage,
+    by: String,
+    at_ms: u64,
+}
+
+impl Library {
+    /// Keeps a model as a candidate. The same weights with the same metadata are the same model.
+    ///
+    /// # Errors
+    /// Where the storage is full or fails.
+    pub fn publish_model(&self, draft: ModelDraft) -> Result<ModelId, LibraryError> {
+        let weights = self.put_object(&draft.weights)?;
+        let metadata = draft.metadata.to_string();
+        let id =
+            ModelId::of(&[weights.as_str().as_bytes(), metadata.as_bytes(), draft.run.as_bytes()]);
+        let folder = self.folder("models");
+        files::make_folder(&folder)?;
+        let path = folder.join(format!("{id}.json"));
+        let record = ModelRecord {
+            id: id.clone(),
+            name: draft.name,
+            run: draft.run,
+            weights,
+            metadata: draft.metadata,
+            metrics: draft.metrics,
+            created_ms: now_ms(),
+        };
+        record::create(&path, &record)?;
+        Ok(id)
+    }
+
+    /// Every model, in the order of their ids.
+    ///
+    /// # Errors
+    /// Where a record is damaged.
+    pub fn models(&self) -> Result<Vec<ModelRecord>, LibraryError> {
+        record::read_all(&self.folder("models"))
+    }
+
+    /// A model by its id, its name, or `run:NAME` for what a run left; the newest of several.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn model(&self, name: &str) -> Result<ModelRecord, LibraryError> {
+        let fits = |model: &ModelRecord| match name.strip_prefix("run:") {
+            Some(run) => model.run == run,
+            None => model.id.as_str() == name || model.name == name,
+        };
+        self.models()?
+            .into_iter()
+            .filter(fits)
+            .max_by_key(|model| model.created_ms)
+            .ok_or_else(|| LibraryError::Unknown { kind: "model", name: name.to_owned() })
+    }
+
+    /// The stage of a model.
+    ///
+    /// # Errors
+    /// Where a record is damaged.
+    pub fn stage(&self, model: &ModelId) -> Result<Stage, LibraryError> {
+        let records = files::list(&self.folder("models").join(model.as_str()))?;
+        match records.last() {
+            None => Ok(Stage::Candidate),
+            Some(path) => Ok(record::read::<StageRecord>(path)?.stage),
+        }
+    }
+
+    /// Moves a model to a stage, and keeps who did so.
+    ///
+    /// # Errors
+    /// Where the model is unknown or the storage fails.
+    pub fn set_stage(&self, model: &ModelId, stage: Stage, by: &str) -> Result<(), LibraryError> {
+        self.model(model.as_str())?;
+        let folder = self.folder("models").join(model.as_str());
+        files::make_folder(&folder)?;
+        let next = files::list(&folder)?.len() as u32;
+        for number in next..STAGES_MAX {
+            let record = StageRecord { stage, by: by.to_owned(), at_ms: now_ms() };
+            if record::create(&folder.join(format!("{number:04}.json")), &record)? == Made::New {
+                return Ok(());
+            }
+        }
+        Err(LibraryError::Invalid(format!(
+            "model {model} has changed its stage {STAGES_MAX} times"
+        )))
+    }
+}

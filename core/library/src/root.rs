@@ -1,0 +1,244 @@
+//! The library's folder: opening it, its objects, its counts.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::LibraryError;
+use crate::files;
+use crate::ids::{ObjectHash, PatientKey, SeriesId, sha256_hex};
+use crate::record;
+
+/// The format of the folder.
+const FORMAT: u32 = 1;
+/// The largest object: a whole-body CT volume, uncompressed, with room to spare.
+const OBJECT_BYTES_MAX: usize = 8 << 30;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    salt: String,
+}
+
+/// A library. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Library {
+    root: PathBuf,
+    salt: String,
+    free_min_mib: u64,
+}
+
+/// How much a library holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Series.
+    pub series: u64,
+    /// Instances of all series.
+    pub instances: u64,
+    /// Files set aside.
+    pub quarantined: u64,
+    /// Samples.
+    pub samples: u64,
+    /// Models.
+    pub models: u64,
+    /// Predictions.
+    pub predictions: u64,
+}
+
+/// The time now, in milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as u64
+}
+
+impl Library {
+    /// Opens the library of a folder.
+    ///
+    /// # Errors
+    /// Where there is none, or a newer program made it.
+    pub fn open(root: &Path) -> Result<Self, LibraryError> {
+        let path = root.join("library.json");
+        if !path.is_file() {
+            return Err(LibraryError::Missing { path: root.to_owned() });
+        }
+        let header: Header = record::read(&path)?;
+        if header.format > FORMAT {
+            let path = root.to_owned();
+            return Err(LibraryError::Newer { path, found: header.format, known: FORMAT });
+        }
+        Ok(Self { root: root.to_owned(), salt: header.salt, free_min_mib: 0 })
+    }
+
+    /// Opens the library of a folder, or makes an empty one. Several may do so at once.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub fn open_or_create(root: &Path) -> Result<Self, LibraryError> {
+        let path = root.join("library.json");
+        if !path.is_file() {
+            files::make_folder(root)?;
+            let seed = format!("{}-{}-{}", now_ms(), std::process::id(), root.display());
+            let mut random = [0_u8; 32];
+            // The salt only keeps ids from being guessed by hashing known patient numbers.
+            std::fs::File::open("/dev/urandom")
+                .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut random))
+                .map_err(|error| LibraryError::file("reading", Path::new("/dev/urandom"), error))?;
+            let salt = sha256_hex(&[seed.as_bytes(), &random]);
+            record::create(&path, &Header { format: FORMAT, salt })?;
+        }
+        Self::open(root)
+    }
+
+    /// Refuses to store once less than this would stay free.
+    #[must_use]
+    pub fn with_free_min_mib(self, free_min_mib: u64) -> Self {
+        Self { free_min_mib, ..self }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Space that is free on the library's storage, in MiB.
+    ///
+    /// # Errors
+    /// Where the storage does not answer.
+    pub fn free_mib(&self) -> Result<u64, LibraryError> {
+        let facts = rustix::fs::statvfs(&self.root).map_err(|error| {
+            LibraryError::file("asking for the free space of", &self.root, error.into())
+        })?;
+        Ok((u128::from(facts.f_bavail) * u128::from(facts.f_frsize) / (1 << 20)) as u64)
+    }
+
+    pub(crate) fn check_free(&self) -> Result<(), LibraryError> {
+        if self.free_min_mib == 0 {
+            return Ok(());
+        }
+        let free_mib = self.free_mib()?;
+        if free_mib < self.free_min_mib {
+            return Err(LibraryError::StorageFull { free_mib, needed_mib: self.free_min_mib });
+        }
+        Ok(())
+    }
+
+    /// The library's id of a series with this UID.
+    #[must_use]
+    pub fn series_id(&self, series_uid: &str) -> SeriesId {
+        SeriesId::of(&[self.salt.as_bytes(), b"series", series_uid.trim().as_bytes()])
+    }
+
+    /// The library's key of a patient. Images without a patient id belong to their study alone.
+    #[must_use]
+    pub fn patient_key(&self, patient_id: &str, study_uid: &str) -> PatientKey {
+        let (kind, text): (&[u8], &str) = if patient_id.trim().is_empty() {
+            (b"study", study_uid)
+        } else {
+            (b"patient", patient_id)
+        };
+        PatientKey::of(&[self.salt.as_bytes(), kind, text.trim().as_bytes()])
+    }
+
+    pub(crate) fn salted(&self, parts: &[&[u8]]) -> String {
+        let mut all = vec![self.salt.as_bytes()];
+        all.extend(parts);
+        let mut text = sha256_hex(&all);
+        text.truncate(16);
+        text
+    }
+
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The path of an object.
+    #[must_use]
+    pub fn object_path(&self, hash: &ObjectHash) -> PathBuf {
+        self.root.join("objects").join(&hash.as_str()[..2]).join(hash.as_str())
+    }
+
+    /// Keeps bytes under their hash.
+    ///
+    /// # Errors
+    /// Where the storage is full or fails; nothing is half there.
+    pub fn put_object(&self, bytes: &[u8]) -> Result<ObjectHash, LibraryError> {
+        if bytes.len() > OBJECT_BYTES_MAX {
+            return Err(LibraryError::Invalid(format!(
+                "an object of {} bytes is over the limit of {OBJECT_BYTES_MAX}",
+                bytes.len()
+            )));
+        }
+        self.check_free()?;
+        let hash = ObjectHash::of(&[bytes]);
+        let path = self.object_path(&hash);
+        files::make_folder(path.parent().unwrap_or(&self.root))?;
+        files::create(&path, bytes)?;
+        Ok(hash)
+    }
+
+    /// Reads an object and checks it against its hash.
+    ///
+    /// # Errors
+    /// Where it is missing or damaged.
+    pub fn read_object(&self, hash: &ObjectHash) -> Result<Vec<u8>, LibraryError> {
+        let path = self.object_path(hash);
+        let bytes = files::read(&path)?;
+        if ObjectHash::of(&[&bytes]) != *hash {
+            return Err(LibraryError::damaged(&path, "its bytes do not have the hash of its name"));
+        }
+        Ok(bytes)
+    }
+
+    /// The folder of a training run, made where it is not there.
+    ///
+    /// # Errors
+    /// Where the name is no plain one, or the folder cannot be made.
+    pub fn run_folder(&self, run: &str) -> Result<PathBuf, LibraryError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if run.is_empty() || run.len() > 64 || run.starts_with('.') || !run.chars().all(plain) {
+            return Err(LibraryError::Invalid(format!(
+                "{run:?} is not the name of a run; use 1 to 64 letters, digits, - and _"
+            )));
+        }
+        let path = self.root.join("runs").join(run);
+        files::make_folder(&path)?;
+        Ok(path)
+    }
+
+    /// How much the library holds. Reads folders only, no records.
+    ///
+    /// # Errors
+    /// Where a folder cannot be listed.
+    pub fn counts(&self) -> Result<Counts, LibraryError> {
+        let records =
+            |folder: &Path| -> Result<u64, LibraryError> {
+                let paths = files::list(folder)?;
+                Ok(paths
+                    .iter()
+                    .filter(|path| path.extension().is_some_and(|end| end == "json"))
+                    .count() as u64)
+            };
+        let series = files::list(&self.folder("series"))?;
+        let mut instances = 0;
+        for one in &series {
+            instances += records(&one.join("instances"))?;
+        }
+        Ok(Counts {
+            series: series.len() as u64,
+            instances,
+            quarantined: records(&self.folder("quarantine"))?,
+            samples: records(&self.folder("samples"))?,
+            models: records(&self.folder("models"))?,
+            predictions: records(&self.folder("predictions"))?,
+        })
+    }
+
+    /// Removes temporary files that processes left behind more than an hour ago.
+    #[must_use]
+    pub fn sweep(&self) -> u64 {
+        files::sweep(&self.root, SystemTime::now())
+    }
+}

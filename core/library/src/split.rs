@@ -1,0 +1,98 @@
+//! Which samples train, which validate and which test, decided for patients as a whole: what was
+//! learnt from one image of a patient must not be examined on another of the same.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::LibraryError;
+use crate::ids::{PatientKey, sha256_hex};
+use crate::samples::SampleRecord;
+
+/// A side of the split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Split {
+    /// Learnt from.
+    Train,
+    /// Looked at while learning.
+    Validation,
+    /// Never looked at before the end.
+    Test,
+}
+
+/// How many patients of a hundred go where; the rest trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fractions {
+    /// Percent for validation.
+    pub validation_percent: u32,
+    /// Percent for testing, beside those held out by name.
+    pub test_percent: u32,
+}
+
+/// A decision for each patient.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitPlan {
+    sides: BTreeMap<PatientKey, Split>,
+}
+
+impl SplitPlan {
+    /// Decides for the patients of samples. Held-out patients test; the others are put into an
+    /// order that depends on the seed and on their keys only, and dealt from its end.
+    ///
+    /// # Errors
+    /// Where a held-out patient has no sample, or nobody is left to train on.
+    pub fn new(
+        samples: &[SampleRecord],
+        seed: u64,
+        fractions: Fractions,
+        hold_out: &[PatientKey],
+    ) -> Result<Self, LibraryError> {
+        let mut sides: BTreeMap<PatientKey, Split> =
+            samples.iter().map(|sample| (sample.patient.clone(), Split::Train)).collect();
+        for patient in hold_out {
+            let side = sides.get_mut(patient).ok_or_else(|| {
+                LibraryError::Invalid(format!(
+                    "patient {patient} is held out and has no sample; gantry data samples lists the patients"
+                ))
+            })?;
+            *side = Split::Test;
+        }
+        let mut others: Vec<(String, PatientKey)> = sides
+            .iter()
+            .filter(|(_, side)| **side == Split::Train)
+            .map(|(patient, _)| {
+                let parts: [&[u8]; 2] = [&seed.to_le_bytes(), patient.as_str().as_bytes()];
+                (sha256_hex(&parts), patient.clone())
+            })
+            .collect();
+        others.sort();
+        let share = |percent: u32| (others.len() * percent as usize).div_ceil(100);
+        let (test, validation) =
+            (share(fractions.test_percent), share(fractions.validation_percent));
+        let spare = others.len().saturating_sub(1);
+        let dealt = (test + validation).min(spare);
+        for (place, (_, patient)) in others.iter().rev().take(dealt).enumerate() {
+            let side = if place < validation { Split::Validation } else { Split::Test };
+            sides.insert(patient.clone(), side);
+        }
+        if !sides.values().any(|side| *side == Split::Train) {
+            return Err(LibraryError::Invalid(
+                "no patient is left to train on; hold out fewer, or add samples of others".into(),
+            ));
+        }
+        Ok(Self { sides })
+    }
+
+    /// The side of a patient; those who came later than the plan test.
+    #[must_use]
+    pub fn side(&self, patient: &PatientKey) -> Split {
+        self.sides.get(patient).copied().unwrap_or(Split::Test)
+    }
+
+    /// The samples of a side.
+    #[must_use]
+    pub fn of<'a>(&self, split: Split, samples: &'a [SampleRecord]) -> Vec<&'a SampleRecord> {
+        samples.iter().filter(|sample| self.side(&sample.patient) == split).collect()
+    }
+}
