@@ -28,11 +28,20 @@ const VOXELS_AT: usize = 352;
 
 /// Reads an image from a file.
 pub fn read_file(path: &Path) -> Result<Image, ImagingError> {
-    read(BufReader::with_capacity(1 << 16, File::open(path)?))
+    read_stream(BufReader::with_capacity(1 << 16, File::open(path)?))
 }
 
 /// Reads an image from the bytes of a file.
-pub fn read(mut from: impl BufRead) -> Result<Image, ImagingError> {
+pub fn read(bytes: &[u8]) -> Result<Image, ImagingError> {
+    read_stream(bytes)
+}
+
+/// Reads a mask from the bytes of a file. Values that are no labels are an error.
+pub fn read_mask(bytes: &[u8]) -> Result<Mask, ImagingError> {
+    read(bytes)?.to_mask()
+}
+
+fn read_stream(mut from: impl BufRead) -> Result<Image, ImagingError> {
     if from.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
         read_plain(MultiGzDecoder::new(from))
     } else {
@@ -323,12 +332,12 @@ mod tests {
     fn what_is_written_is_read_again() {
         let mut bytes = Vec::new();
         write_image(&image(), &mut bytes).unwrap();
-        assert_eq!(read(bytes.as_slice()).unwrap(), image());
-        assert_eq!(read(plain().as_slice()).unwrap(), image());
+        assert_eq!(read(&bytes).unwrap(), image());
+        assert_eq!(read(&plain()).unwrap(), image());
         let mask = image().map(|&value| u8::from(value > 0.0));
         bytes.clear();
         write_mask(&mask, &mut bytes).unwrap();
-        assert_eq!(read(bytes.as_slice()).unwrap().to_mask().unwrap(), mask);
+        assert_eq!(read_mask(&bytes).unwrap(), mask);
         let wide = Mask::filled(Geometry::unit([40_000, 1, 1]), 0);
         assert!(write_mask(&wide, Vec::new()).is_err());
     }
@@ -346,7 +355,7 @@ mod tests {
             bytes[268 + 4 * k..272 + 4 * k].copy_from_slice(&value.to_le_bytes());
         }
         // The half turn maps y to -x: axes (0,-1,0), (-1,0,0), (0,0,-1).
-        let geometry = read(bytes.as_slice()).unwrap().geometry;
+        let geometry = read(&bytes).unwrap().geometry;
         let expected = Geometry {
             direction: [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]],
             ..image().geometry
@@ -370,7 +379,7 @@ mod tests {
             swap(&mut bytes, at, width, count);
         }
         bytes.extend((0i16..24).flat_map(i16::to_be_bytes));
-        let found = read(bytes.as_slice()).unwrap();
+        let found = read(&bytes).unwrap();
         assert_eq!(found.geometry, image().geometry);
         assert_eq!((found.voxels[0], found.voxels[23]), (-5.0, 41.0));
     }
@@ -388,12 +397,12 @@ mod tests {
         ] {
             let mut bytes = plain();
             bytes[at] = byte;
-            let error = read(bytes.as_slice()).unwrap_err().to_string();
+            let error = read(&bytes).unwrap_err().to_string();
             assert!(error.contains(sentence), "{at}: {error}");
         }
         let error = read(&plain()[..400]).unwrap_err().to_string();
         assert!(error.contains("ends before voxel"), "{error}");
-        assert!(read(&b""[..]).is_err());
+        assert!(read(b"").is_err());
     }
 
     proptest! {
@@ -410,7 +419,7 @@ mod tests {
             if cut {
                 bytes.truncate(length);
             }
-            if let Ok(image) = read(bytes.as_slice()) {
+            if let Ok(image) = read(&bytes) {
                 prop_assert_eq!(image.voxels.len(), image.geometry.voxels());
             }
         }

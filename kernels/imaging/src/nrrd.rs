@@ -22,11 +22,15 @@ const FORMAT: &str = "NRRD";
 
 /// Reads an image from a file.
 pub fn read_file(path: &Path) -> Result<Image, ImagingError> {
-    read(BufReader::with_capacity(1 << 16, File::open(path)?))
+    read_stream(BufReader::with_capacity(1 << 16, File::open(path)?))
 }
 
 /// Reads an image from the bytes of a file.
-pub fn read(mut from: impl BufRead) -> Result<Image, ImagingError> {
+pub fn read(bytes: &[u8]) -> Result<Image, ImagingError> {
+    read_stream(bytes)
+}
+
+fn read_stream(mut from: impl BufRead) -> Result<Image, ImagingError> {
     let fields = read_fields(&mut from)?;
     let header = Header::parse(&fields)?;
     let count = header.geometry.voxels();
@@ -237,7 +241,7 @@ mod tests {
     #[test]
     fn reads_values_and_places_them_in_lps() {
         for header in [HEADER.to_owned(), HEADER.replace("raw", "gzip")] {
-            let image = read(file(&header).as_slice()).unwrap();
+            let image = read(&file(&header)).unwrap();
             let expected: Vec<f32> = (0..12).map(|v| v as f32 - 6.0).collect();
             assert_eq!(image.voxels, expected);
             let geometry = image.geometry;
@@ -265,11 +269,11 @@ mod tests {
             ("right-anterior-superior", "scanner-xyz", "scanner-xyz"),
             ("\n\n", "\n", "no empty line"),
         ] {
-            let error = read(file(&HEADER.replace(from, to)).as_slice()).unwrap_err().to_string();
+            let error = read(&file(&HEADER.replace(from, to))).unwrap_err().to_string();
             assert!(error.contains(sentence), "{to:?}: {error}");
         }
         let no_gzip = [HEADER.replace("raw", "gzip").as_bytes(), &[0u8; 40]].concat();
-        assert!(read(no_gzip.as_slice()).unwrap_err().to_string().contains("damaged"));
+        assert!(read(&no_gzip).unwrap_err().to_string().contains("damaged"));
     }
 
     proptest! {
@@ -286,7 +290,7 @@ mod tests {
                 bytes[at] = value;
             }
             bytes.truncate(length.max(300));
-            if let Ok(image) = read(bytes.as_slice()) {
+            if let Ok(image) = read(&bytes) {
                 prop_assert_eq!(image.voxels.len(), image.geometry.voxels());
             }
         }

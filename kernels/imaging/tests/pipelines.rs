@@ -35,7 +35,7 @@ fn lungs_of_phantoms_are_found() {
     for name in ["chest-ct", "seeded"] {
         let pipeline = shipped(name);
         for number in 0..8 {
-            let truth = patient(number, &PhantomSettings::default()).unwrap();
+            let truth = patient(number, &PhantomSettings::default());
             let found = run(&pipeline, &truth.image);
             assert_eq!(found.image, truth.image, "these pipelines leave the image as it is");
             let dice = measure::dice(&found.mask, &truth.lungs).unwrap();
@@ -48,7 +48,7 @@ fn lungs_of_phantoms_are_found() {
 fn bodies_of_phantoms_are_found() {
     let pipeline = shipped("edges");
     for number in 0..8 {
-        let truth = patient(number, &PhantomSettings::default()).unwrap();
+        let truth = patient(number, &PhantomSettings::default());
         let found = run(&pipeline, &truth.image);
         // The lungs lie in the body, and the body is three to six times as large as they are.
         let inside = truth.lungs.voxels.iter().zip(&found.mask.voxels).filter(|&(l, b)| l > b);
@@ -186,7 +186,7 @@ fn steps_may_name_results_and_change_the_grid() {
          [[steps]]\nname = \"holes\"\noperation = \"combine\"\nwith = \"whole\"\nhow = \"difference\"",
     );
     let pipeline = Pipeline::parse(&text, "a").unwrap();
-    let truth = patient(3, &PhantomSettings::default()).unwrap();
+    let truth = patient(3, &PhantomSettings::default());
     let found = run(&pipeline, &truth.image);
     assert_eq!(found.image.geometry.size, [64, 64, 24]);
     assert!(found.image.voxels.iter().any(|&value| value < -500.0), "not the windowed image");
