@@ -198,7 +198,7 @@ fn geometry(fields: &Fields) -> Result<Geometry, ImagingError> {
         let column = |axis: usize| Geometry::IDENTITY[axis].map(|v| v * pixdim[axis]);
         ([column(0), column(1), column(2)], [0.0; 3])
     };
-    let to_lps = |ras: [f64; 3]| [-ras[0] * unit_mm, -ras[1] * unit_mm, ras[2] * unit_mm];
+    let to_lps = |ras: [f64; 3]| [0.0 - ras[0] * unit_mm, 0.0 - ras[1] * unit_mm, ras[2] * unit_mm];
     let mut geometry = Geometry { origin_mm: to_lps(origin), ..Geometry::unit(size) };
     for axis in 0..3 {
         let column = to_lps(columns[axis]);

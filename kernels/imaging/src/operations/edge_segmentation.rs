@@ -64,10 +64,17 @@ pub fn edge_segmentation(
 
 /// Returns what edges enclose, slice by slice.
 fn objects(image: &Image, canny: &Canny, gap_voxels: usize) -> Result<Mask, ImagingError> {
-    let edges = edges::canny(image, canny)?;
+    enclosed(&edges::canny(image, canny)?, gap_voxels)
+}
+
+/// Returns what lines enclose that have gaps of up to twice as many voxels, slice by slice, lines
+/// included.
+fn enclosed(edges: &Mask, gap_voxels: usize) -> Result<Mask, ImagingError> {
     let gap = Ball { radius_voxels: gap_voxels, space: Space::Slice };
-    let closed = morphology::close(&edges, &gap)?;
-    let objects = morphology::fill_holes(&closed, Space::Slice);
+    // Closing would not do: a ball fits through any gap in a line as thin as an edge. So edges are
+    // thickened until they meet, and objects are thinned by as much once they are filled.
+    let walls = morphology::dilate(edges, &gap)?;
+    let objects = morphology::erode(&morphology::fill_holes(&walls, Space::Slice), &gap)?;
     // Edges that enclose nothing are thinner than any object.
     let thin = Ball { radius_voxels: gap_voxels.max(1), space: Space::Slice };
     morphology::open(&objects, &thin)
@@ -77,6 +84,25 @@ fn objects(image: &Image, canny: &Canny, gap_voxels: usize) -> Result<Mask, Imag
 mod tests {
     use super::*;
     use crate::volume::Geometry;
+
+    #[test]
+    fn gaps_up_to_twice_the_limit_are_closed() {
+        // A square of lines around 9 × 9 pixels, with a gap in the middle of one side.
+        for (gap, closed_by, filled) in
+            [(0usize, 0, true), (1, 0, false), (1, 1, true), (4, 2, true), (6, 2, false)]
+        {
+            let mut edges = Mask::filled(Geometry::unit([25, 25, 1]), 0);
+            for k in 7..18 {
+                for [x, y] in [[k, 7], [k, 17], [7, k], [17, k]] {
+                    let index = edges.geometry.index(x, y, 0);
+                    let in_gap = y == 7 && (12 - gap / 2..12 + gap.div_ceil(2)).contains(&x);
+                    edges.voxels[index] = u8::from(!in_gap);
+                }
+            }
+            let found = *enclosed(&edges, closed_by).unwrap().at(12, 12, 0) == 1;
+            assert_eq!(found, filled, "a gap of {gap}, closed by {closed_by}");
+        }
+    }
 
     #[test]
     fn finds_a_disk_and_drops_a_line() {
