@@ -1,1 +1,25 @@
-//! DICOM files and series.
+//! DICOM: which files are images, their pixels, series as volumes, and writing both.
+//!
+//! [`inspect`] gives each file its verdict without decoding pixels: what it is, or a [`Refusal`]
+//! with a reason. [`assemble`] makes a volume of a series. [`write`] makes CT series and
+//! segmentations. Parsing and the compressed codecs are dicom-rs; what it gets wrong on real files
+//! is mended here, each case beside its reason in [`read`].
+//!
+//! Nothing here panics on any bytes, holds more than [`FILE_BYTES_MAX`] of one file, or puts a
+//! patient's data into a sentence.
+
+mod inspect;
+mod pixels;
+mod read;
+mod refusal;
+mod segmentation;
+mod series;
+mod walk;
+pub mod write;
+
+pub use inspect::{Instance, Pixels, inspect};
+pub use pixels::{Frames, pixels};
+pub use read::FILE_BYTES_MAX;
+pub use refusal::{Reason, Refusal};
+pub use segmentation::{SegmentationHead, segmentation, segmentation_mask};
+pub use series::{Series, Spacing, assemble};

@@ -1,0 +1,259 @@
+//! Pixels as real values.
+//!
+//! Native pixels are read here, in every format that PS3.5 knows: 1, 8, 16 and 32 bits, signed or
+//! not, colour by pixel or by plane, `YBR_FULL_422`. Encapsulated ones are decoded by dicom-rs.
+//! Values are after the rescale of their frame (PS3.3 C.11.1); padding is set to the least value
+//! that is no padding, so that it lies in the air around a patient.
+
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+use dicom_object::InMemDicomObject;
+use dicom_pixeldata::PixelDecoder;
+
+use super::read::{self, File, count, items, number, text};
+use super::refusal::{Reason, Refusal};
+
+/// Samples of all frames together: as many as a volume may have voxels.
+const SAMPLES_MAX: u64 = crate::volume::VOXELS_MAX as u64;
+
+/// The frames of an instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frames {
+    /// Rows of each.
+    pub rows: usize,
+    /// Columns of each.
+    pub columns: usize,
+    /// 1 for grey, 3 for colour (red, green, blue for each pixel).
+    pub samples: usize,
+    /// Whether small values are shown bright (MONOCHROME1). The values are as they came.
+    pub inverted: bool,
+    /// The values of each frame, row by row.
+    pub frames: Vec<Vec<f32>>,
+}
+
+/// How samples stand in bytes.
+struct Format {
+    rows: usize,
+    columns: usize,
+    samples: usize,
+    frames: usize,
+    bits_allocated: u32,
+    bits_stored: u32,
+    high_bit: u32,
+    signed: bool,
+    planar: bool,
+    subsampled: bool,
+    photometric: String,
+}
+
+/// Decodes the pixels of a file to real values.
+///
+/// # Errors
+/// Where the file cannot be read, has no pixels, or has pixels that cannot be decoded here.
+pub fn pixels(bytes: &[u8]) -> Result<Frames, Refusal> {
+    let file = read::parse(bytes)?;
+    read::guarded(|| of_file(&file))
+}
+
+pub(super) fn of_file(file: &File) -> Result<Frames, Refusal> {
+    let element = file
+        .get(tags::PIXEL_DATA)
+        .ok_or_else(|| Refusal::new(Reason::NoPixels, "the instance has no pixels"))?;
+    let mut format = format(file)?;
+    let raw = if element.fragments().is_some() {
+        let decoded = file.decode_pixel_data().map_err(|_| {
+            Refusal::new(
+                Reason::UnsupportedPixels,
+                "the instance's compressed pixels cannot be decoded here",
+            )
+        })?;
+        format.bits_allocated = u32::from(decoded.bits_allocated());
+        format.bits_stored = u32::from(decoded.bits_stored());
+        format.high_bit = u32::from(decoded.high_bit());
+        format.samples = usize::from(decoded.samples_per_pixel());
+        format.frames = decoded.number_of_frames() as usize;
+        // Decoders give whole pixels side by side.
+        (format.planar, format.subsampled) = (false, false);
+        // JPEG 2000 and lossy JPEG decoders give RGB already.
+        if format.samples == 3 {
+            format.photometric = decoded.photometric_interpretation().to_string();
+        }
+        decoded.into_data()
+    } else {
+        element
+            .to_bytes()
+            .map_err(|_| Refusal::new(Reason::Malformed, "the instance's pixels are no bytes"))?
+            .into_owned()
+    };
+    let area = format.rows * format.columns;
+    let total = (area * format.samples) as u64 * format.frames as u64;
+    if total > SAMPLES_MAX {
+        return Err(Refusal::new(
+            Reason::TooLarge,
+            format!("the instance has {total} samples; at most {SAMPLES_MAX} are read"),
+        ));
+    }
+    let padding = padding(file, &format);
+    let mut frames = Vec::with_capacity(format.frames);
+    for frame in 0..format.frames {
+        let mut values = samples(&raw, frame, &format)?;
+        let (slope, intercept) = rescale(file, frame);
+        pad(&mut values, padding);
+        if format.samples == 1 && (slope, intercept) != (1.0, 0.0) {
+            for value in &mut values {
+                *value = (f64::from(*value) * slope + intercept) as f32;
+            }
+        }
+        frames.push(values);
+    }
+    Ok(Frames {
+        rows: format.rows,
+        columns: format.columns,
+        samples: format.samples,
+        inverted: format.photometric == "MONOCHROME1",
+        frames,
+    })
+}
+
+fn format(file: &File) -> Result<Format, Refusal> {
+    let missing = |what: &str| {
+        Refusal::new(Reason::Malformed, format!("the instance does not say its {what}"))
+    };
+    let rows = count(file, tags::ROWS).filter(|n| *n > 0).ok_or_else(|| missing("rows"))?;
+    let columns =
+        count(file, tags::COLUMNS).filter(|n| *n > 0).ok_or_else(|| missing("columns"))?;
+    let bits_allocated = count(file, tags::BITS_ALLOCATED).ok_or_else(|| missing("bits"))?;
+    let bits_stored = count(file, tags::BITS_STORED).unwrap_or(bits_allocated).min(bits_allocated);
+    let photometric =
+        text(file, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_else(|| "MONOCHROME2".into());
+    let samples = count(file, tags::SAMPLES_PER_PIXEL).unwrap_or(1);
+    if !matches!(samples, 1 | 3) {
+        return Err(Refusal::new(
+            Reason::UnsupportedPixels,
+            format!("the instance has {samples} samples for each pixel; 1 and 3 are read"),
+        ));
+    }
+    Ok(Format {
+        rows: rows as usize,
+        columns: columns as usize,
+        samples: samples as usize,
+        frames: count(file, tags::NUMBER_OF_FRAMES).unwrap_or(1).max(1) as usize,
+        bits_allocated,
+        bits_stored,
+        high_bit: count(file, tags::HIGH_BIT).unwrap_or(bits_stored.saturating_sub(1)),
+        signed: count(file, tags::PIXEL_REPRESENTATION).unwrap_or(0) == 1,
+        planar: count(file, tags::PLANAR_CONFIGURATION).unwrap_or(0) == 1 && samples == 3,
+        subsampled: photometric.starts_with("YBR_FULL_422"),
+        photometric,
+    })
+}
+
+/// One frame's samples, pixel by pixel.
+fn samples(raw: &[u8], frame: usize, format: &Format) -> Result<Vec<f32>, Refusal> {
+    let area = format.rows * format.columns;
+    let cut = || {
+        Refusal::new(
+            Reason::Truncated,
+            "the instance has fewer pixels than its header says; send it again",
+        )
+    };
+    if format.bits_allocated == 1 {
+        let bit =
+            |n: usize| raw.get(n / 8).map(|byte| f32::from(byte >> (n % 8) & 1)).ok_or_else(cut);
+        return (frame * area..(frame + 1) * area).map(bit).collect();
+    }
+    let bytes = match format.bits_allocated {
+        8 => 1,
+        16 => 2,
+        32 => 4,
+        bits => {
+            return Err(Refusal::new(
+                Reason::UnsupportedPixels,
+                format!("the instance has {bits} bits for each sample; 1, 8, 16 and 32 are read"),
+            ));
+        }
+    };
+    let stored = if format.subsampled { area * 2 } else { area * format.samples };
+    let part = raw.get(frame * stored * bytes..(frame + 1) * stored * bytes).ok_or_else(cut)?;
+    let values: Vec<f32> = part.chunks_exact(bytes).map(|sample| value(sample, format)).collect();
+    let mut values = match (format.planar, format.subsampled) {
+        (true, _) => (0..area * 3).map(|n| values[n % 3 * area + n / 3]).collect(),
+        // Two pixels share their colour: Y1 Y2 Cb Cr.
+        (_, true) => values
+            .chunks_exact(4)
+            .flat_map(|pair| [pair[0], pair[2], pair[3], pair[1], pair[2], pair[3]])
+            .collect(),
+        _ => values,
+    };
+    if format.photometric.starts_with("YBR_FULL")
+        && format.samples == 3
+        && format.bits_allocated == 8
+    {
+        values.chunks_exact_mut(3).for_each(to_rgb);
+    }
+    Ok(values)
+}
+
+fn value(sample: &[u8], format: &Format) -> f32 {
+    let raw = sample.iter().rev().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+    let shift = (format.high_bit + 1).saturating_sub(format.bits_stored).min(31);
+    let unused = 32 - format.bits_stored.clamp(1, 32);
+    // Shifted to the top and back, so that overlays in the unused bits go and a sign stays.
+    let top = (raw >> shift) << unused;
+    if format.signed { (top as i32 >> unused) as f32 } else { (top >> unused) as f32 }
+}
+
+/// `YBR_FULL` to red, green and blue (PS3.3 C.7.6.3.1.2).
+fn to_rgb(pixel: &mut [f32]) {
+    let (y, cb, cr) = (pixel[0], pixel[1] - 128.0, pixel[2] - 128.0);
+    pixel[0] = (y + 1.402 * cr).clamp(0.0, 255.0);
+    pixel[1] = (y - 0.344_136 * cb - 0.714_136 * cr).clamp(0.0, 255.0);
+    pixel[2] = (y + 1.772 * cb).clamp(0.0, 255.0);
+}
+
+/// The padding value as it is stored.
+fn padding(file: &File, format: &Format) -> Option<f32> {
+    let value = number(file, tags::PIXEL_PADDING_VALUE)? as i64;
+    // Some write a signed value as unsigned, or the other way round.
+    let wrapped = match (format.signed, format.bits_allocated) {
+        (true, 16) => i64::from(value as u16 as i16),
+        (false, 16) => i64::from(value as u16),
+        _ => value,
+    };
+    Some(wrapped as f32)
+}
+
+fn pad(values: &mut [f32], padding: Option<f32>) {
+    let Some(padding) = padding else { return };
+    // Stored values are whole numbers: equal bits are equal values.
+    let is_padding = |value: f32| value.to_bits() == padding.to_bits();
+    let least = values.iter().copied().filter(|value| !is_padding(*value)).min_by(f32::total_cmp);
+    if let Some(least) = least.filter(|least| padding < *least) {
+        values.iter_mut().filter(|value| is_padding(**value)).for_each(|value| *value = least);
+    }
+}
+
+/// Slope and intercept of a frame: its own, the shared ones, or the instance's.
+fn rescale(file: &File, frame: usize) -> (f64, f64) {
+    let within = |data: &InMemDicomObject| {
+        Some((number(data, tags::RESCALE_SLOPE)?, number(data, tags::RESCALE_INTERCEPT)?))
+    };
+    functional(file, frame, tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE)
+        .and_then(within)
+        .or_else(|| {
+            let slope = number(file, tags::RESCALE_SLOPE);
+            let intercept = number(file, tags::RESCALE_INTERCEPT);
+            (slope.is_some() || intercept.is_some())
+                .then(|| (slope.unwrap_or(1.0), intercept.unwrap_or(0.0)))
+        })
+        .filter(|(slope, _)| *slope != 0.0)
+        .unwrap_or((1.0, 0.0))
+}
+
+/// The first item of a frame's functional group: its own, or the shared one.
+pub(super) fn functional(file: &File, frame: usize, tag: Tag) -> Option<&InMemDicomObject> {
+    let own = items(file, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).get(frame);
+    let shared = items(file, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE).first();
+    own.and_then(|groups| items(groups, tag).first())
+        .or_else(|| shared.and_then(|groups| items(groups, tag).first()))
+}

@@ -1,0 +1,288 @@
+//! A series as a volume.
+//!
+//! Slices are put in order by their position along the normal of their plane, never by their
+//! number; the pitch comes from the positions, never from the slice thickness. Images that lie
+//! across the others (localizers) are left out and counted.
+
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+use dicom_object::InMemDicomObject;
+
+use super::pixels::{self, functional};
+use super::read::{self, File, numbers};
+use super::refusal::{Reason, Refusal};
+use crate::volume::{Geometry, Image, Volume};
+
+/// Positions that differ by less than this part of the pitch are the same.
+const SAME_POSITION: f64 = 0.01;
+/// How much a distance may differ from the pitch: rounding in headers, not another pitch.
+const PITCH_TOLERANCE: f64 = 0.05;
+/// Two directions are parallel above this cosine: within half a degree.
+const PARALLEL: f64 = 0.999_96;
+
+/// What the distances between the slices of a series say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spacing {
+    /// All are alike.
+    Uniform,
+    /// All are alike after so many repeated slices were left out.
+    Duplicates(usize),
+    /// All are alike, and the slices are shifted along their plane (a tilted gantry).
+    Tilt,
+    /// There is one slice, and its thickness is taken for the pitch.
+    Single,
+}
+
+/// A series as a volume.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// The values, in Hounsfield units for CT, on the patient's grid.
+    pub image: Image,
+    /// What the distances say.
+    pub spacing: Spacing,
+    /// Images that were left out since they lie across the others.
+    pub localizers: usize,
+    /// Whether small values are shown bright (MONOCHROME1).
+    pub inverted: bool,
+}
+
+/// One slice and where it lies.
+struct Slice {
+    position_mm: [f64; 3],
+    row: [f64; 3],
+    column: [f64; 3],
+    /// Between columns, between rows.
+    spacing_mm: [f64; 2],
+    thickness_mm: Option<f64>,
+    size: [usize; 2],
+    values: Vec<f32>,
+    inverted: bool,
+}
+
+impl Slice {
+    fn normal(&self) -> [f64; 3] {
+        cross(self.row, self.column)
+    }
+
+    fn like(&self, other: &Self) -> bool {
+        dot(self.row, other.row) > PARALLEL && dot(self.column, other.column) > PARALLEL
+    }
+}
+
+/// Makes a volume of the files of one series, in any order.
+///
+/// # Errors
+/// Where a file cannot be read, or the slices make no volume.
+pub fn assemble<B: AsRef<[u8]>>(files: &[B]) -> Result<Series, Refusal> {
+    let mut slices = Vec::new();
+    for bytes in files {
+        let file = read::parse(bytes.as_ref())?;
+        slices.extend(read::guarded(|| slices_of(&file))?);
+    }
+    let all = slices.len();
+    if all == 0 {
+        return Err(Refusal::new(Reason::NoPixels, "the series has no images"));
+    }
+    let mut slices = largest_stack(slices);
+    let localizers = all - slices.len();
+    let first = &slices[0];
+    if slices
+        .iter()
+        .any(|slice| slice.size != first.size || !alike(slice.spacing_mm, first.spacing_mm))
+    {
+        return Err(Refusal::new(
+            Reason::MixedImages,
+            "the images of the series differ in size or pixel spacing; it makes no volume",
+        ));
+    }
+    let normal = first.normal();
+    let along = |slice: &Slice| dot(slice.position_mm, normal);
+    slices.sort_by(|a, b| along(a).total_cmp(&along(b)));
+    let (pitch_mm, duplicates) = pitch(&mut slices, along)?;
+    let tilt = tilted(&slices, normal);
+    let spacing = match (slices.len(), duplicates, tilt) {
+        (1, ..) => Spacing::Single,
+        (_, 0, true) => Spacing::Tilt,
+        (_, 0, false) => Spacing::Uniform,
+        (_, n, _) => Spacing::Duplicates(n),
+    };
+    Ok(Series {
+        image: volume(&slices, normal, pitch_mm)?,
+        spacing,
+        localizers,
+        inverted: slices[0].inverted,
+    })
+}
+
+/// Every frame of a file with its place.
+fn slices_of(file: &File) -> Result<Vec<Slice>, Refusal> {
+    let frames = pixels::of_file(file)?;
+    if frames.samples != 1 {
+        return Err(Refusal::new(
+            Reason::UnsupportedPixels,
+            "the series is in colour; volumes are made of grey images",
+        ));
+    }
+    let size = [frames.columns, frames.rows];
+    let count = frames.frames.len();
+    let inverted = frames.inverted;
+    frames
+        .frames
+        .into_iter()
+        .enumerate()
+        .map(|(n, values)| {
+            let place = Place { file, frame: n, count };
+            let orientation = place.numbers(tags::PLANE_ORIENTATION_SEQUENCE, tags::IMAGE_ORIENTATION_PATIENT);
+            let position = place.numbers(tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT);
+            let spacing = place.numbers(tags::PIXEL_MEASURES_SEQUENCE, tags::PIXEL_SPACING);
+            let thickness = place.numbers(tags::PIXEL_MEASURES_SEQUENCE, tags::SLICE_THICKNESS);
+            let missing = |what: &str| {
+                Refusal::new(Reason::NoGeometry, format!("an image of the series does not say its {what}; it has no place in the patient"))
+            };
+            let orientation: [f64; 6] = orientation.and_then(exact).ok_or_else(|| missing("orientation"))?;
+            let position_mm: [f64; 3] = position.and_then(exact).ok_or_else(|| missing("position"))?;
+            let spacing: [f64; 2] = spacing
+                .and_then(exact)
+                .filter(|both: &[f64; 2]| both.iter().all(|one| *one > 0.0))
+                .ok_or_else(|| missing("pixel spacing"))?;
+            let [a, b, c, d, e, f] = orientation;
+            let row = unit([a, b, c]).ok_or_else(|| missing("orientation"))?;
+            let column = unit([d, e, f]).ok_or_else(|| missing("orientation"))?;
+            if dot(row, column).abs() > 0.01 {
+                return Err(missing("orientation (its row and column are not at right angles)"));
+            }
+            Ok(Slice {
+                position_mm,
+                row,
+                column,
+                // Pixel Spacing is between rows first, then between columns.
+                spacing_mm: [spacing[1], spacing[0]],
+                thickness_mm: thickness.and_then(|all| all.first().copied()).filter(|one| *one > 0.0),
+                size,
+                values,
+                inverted,
+            })
+        })
+        .collect()
+}
+
+/// Where a frame's geometry stands: in its functional groups, or in the instance itself.
+struct Place<'a> {
+    file: &'a File,
+    frame: usize,
+    count: usize,
+}
+
+impl Place<'_> {
+    fn numbers(&self, group: Tag, tag: Tag) -> Option<Vec<f64>> {
+        let data: Option<&InMemDicomObject> = functional(self.file, self.frame, group);
+        // The frames of an old multi-frame instance share one position, which places none of them.
+        let own = || {
+            (self.count == 1 || tag != tags::IMAGE_POSITION_PATIENT)
+                .then(|| numbers(self.file, tag))
+                .flatten()
+        };
+        data.and_then(|data| numbers(data, tag)).or_else(own)
+    }
+}
+
+/// The slices that lie alike, of the orientation that most have.
+fn largest_stack(slices: Vec<Slice>) -> Vec<Slice> {
+    let mut stacks: Vec<Vec<Slice>> = Vec::new();
+    for slice in slices {
+        match stacks.iter_mut().find(|stack| stack[0].like(&slice)) {
+            Some(stack) => stack.push(slice),
+            None => stacks.push(vec![slice]),
+        }
+    }
+    // The first of equals, so that the answer does not hang on chance.
+    stacks.into_iter().rev().max_by_key(Vec::len).unwrap_or_default()
+}
+
+/// The distance between slices that are in order; repeated ones are taken away and counted.
+fn pitch(slices: &mut Vec<Slice>, along: impl Fn(&Slice) -> f64) -> Result<(f64, usize), Refusal> {
+    let before = slices.len();
+    let typical = median_gap(slices, &along);
+    let near = SAME_POSITION * typical.unwrap_or(1.0);
+    slices.dedup_by(|next, kept| (along(next) - along(kept)).abs() < near);
+    let duplicates = before - slices.len();
+    let Some(pitch) = median_gap(slices, &along) else {
+        let thickness = slices.first().and_then(|slice| slice.thickness_mm);
+        return Ok((thickness.unwrap_or(1.0), duplicates));
+    };
+    let mut missing = 0;
+    for pair in slices.windows(2) {
+        let steps = (along(&pair[1]) - along(&pair[0])) / pitch;
+        if (steps - steps.round()).abs() > PITCH_TOLERANCE * steps.max(1.0) || steps < 0.5 {
+            return Err(Refusal::new(
+                Reason::IrregularSpacing,
+                "the slices of the series have different distances; it makes no volume",
+            ));
+        }
+        missing += steps.round() as usize - 1;
+    }
+    if missing > 0 {
+        return Err(Refusal::new(
+            Reason::IrregularSpacing,
+            format!("{missing} slices of the series are missing between the others; send it again"),
+        ));
+    }
+    Ok((pitch, duplicates))
+}
+
+/// The median of the distances between slices that do not lie on one another.
+fn median_gap(slices: &[Slice], along: &impl Fn(&Slice) -> f64) -> Option<f64> {
+    let gaps = slices.windows(2).map(|pair| along(&pair[1]) - along(&pair[0]));
+    let mut gaps: Vec<f64> = gaps.filter(|gap| *gap > 1e-6).collect();
+    gaps.sort_by(f64::total_cmp);
+    gaps.get(gaps.len() / 2).copied()
+}
+
+/// Whether slices are shifted along their plane from one to the next.
+fn tilted(slices: &[Slice], normal: [f64; 3]) -> bool {
+    let (Some(first), Some(last)) = (slices.first(), slices.last()) else { return false };
+    let way: [f64; 3] = std::array::from_fn(|k| last.position_mm[k] - first.position_mm[k]);
+    let length = dot(way, way).sqrt();
+    length > 1e-6 && dot(way, normal) / length < PARALLEL
+}
+
+fn volume(slices: &[Slice], normal: [f64; 3], pitch_mm: f64) -> Result<Image, Refusal> {
+    let first = &slices[0];
+    let geometry = Geometry {
+        size: [first.size[0], first.size[1], slices.len()],
+        spacing_mm: [first.spacing_mm[0], first.spacing_mm[1], pitch_mm],
+        origin_mm: first.position_mm,
+        direction: [first.row, first.column, normal],
+    };
+    geometry.check().map_err(|_| {
+        Refusal::new(Reason::TooLarge, "the series has more voxels than a volume may have")
+    })?;
+    let mut voxels = Vec::with_capacity(geometry.voxels());
+    for slice in slices {
+        voxels.extend_from_slice(&slice.values);
+    }
+    Volume::new(geometry, voxels).map_err(|_| {
+        Refusal::new(Reason::MixedImages, "the images of the series do not fill a volume")
+    })
+}
+
+fn exact<const N: usize>(numbers: Vec<f64>) -> Option<[f64; N]> {
+    numbers.try_into().ok().filter(|all: &[f64; N]| all.iter().all(|one| one.is_finite()))
+}
+
+fn alike(a: [f64; 2], b: [f64; 2]) -> bool {
+    a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-3 * a.abs())
+}
+
+fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
+    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+}
+
+fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
+    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+}
+
+fn unit(v: [f64; 3]) -> Option<[f64; 3]> {
+    let length = dot(v, v).sqrt();
+    (length > 1e-6).then(|| v.map(|one| one / length))
+}
