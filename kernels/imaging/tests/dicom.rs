@@ -293,7 +293,7 @@ fn real_files_cut_anywhere_are_refused_or_read_but_never_harm() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(120))]
     #[test]
     fn flipped_and_cut_bytes_give_an_answer(
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
