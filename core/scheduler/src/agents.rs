@@ -1,4 +1,7 @@
 //! The connected agents: where orders go, and whom to ask for output.
+//!
+//! The cluster's thread alone puts sessions in and takes them out, at the very event by which the
+//! machine learns of it. An order so reaches the session it was decided for, or none.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,49 +14,43 @@ use tokio::sync::mpsc;
 /// back, what it holds is compared with what it should hold.
 pub(crate) const ORDERS_MAX: usize = 16_384;
 
-struct Agent {
-    session: u64,
-    orders: mpsc::Sender<Order>,
-    connection: Connection,
+/// One agent's session.
+pub(crate) struct Agent {
+    /// Its number, new for each connection.
+    pub(crate) session: u64,
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) connection: Connection,
 }
 
 /// The agents by node name.
 #[derive(Default)]
-pub(crate) struct Agents(Mutex<(u64, BTreeMap<String, Agent>)>);
+pub(crate) struct Agents(Mutex<BTreeMap<String, Agent>>);
 
 impl Agents {
-    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<String, Agent>)> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Agent>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a new session in place of an older one of the same node, which is closed.
-    pub(crate) fn enter(&self, node: &str, connection: Connection) -> (u64, mpsc::Receiver<Order>) {
-        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
-        let mut agents = self.lock();
-        agents.0 += 1;
-        let session = agents.0;
-        let agent = Agent { session, orders, connection };
-        if let Some(old) = agents.1.insert(node.to_owned(), agent) {
+    pub(crate) fn enter(&self, node: &str, agent: Agent) {
+        if let Some(old) = self.lock().insert(node.to_owned(), agent) {
             old.connection.close("another agent of this node has connected");
         }
-        (session, receiver)
     }
 
-    /// Takes a session away; says whether it was still its node's.
-    pub(crate) fn leave(&self, node: &str, session: u64) -> bool {
+    /// Takes a session away, if it is still its node's.
+    pub(crate) fn leave(&self, node: &str, session: u64) {
         let mut agents = self.lock();
-        let current = agents.1.get(node).is_some_and(|agent| agent.session == session);
-        if current {
-            agents.1.remove(node);
+        if agents.get(node).is_some_and(|agent| agent.session == session) {
+            agents.remove(node);
         }
-        current
     }
 
     /// Sends an order. Where there is no session it is dropped: the node is asked what it holds
     /// when it connects.
     pub(crate) fn order(&self, node: &str, order: Order) {
         let agents = self.lock();
-        if let Some(agent) = agents.1.get(node)
+        if let Some(agent) = agents.get(node)
             && agent.orders.try_send(order).is_err()
         {
             agent.connection.close("too many orders wait for this agent");
@@ -62,12 +59,12 @@ impl Agents {
 
     /// The connection of a node's agent.
     pub(crate) fn connection(&self, node: &str) -> Option<Connection> {
-        self.lock().1.get(node).map(|agent| agent.connection.clone())
+        self.lock().get(node).map(|agent| agent.connection.clone())
     }
 
     /// Disconnects every agent.
     pub(crate) fn close_all(&self, reason: &str) {
-        for agent in self.lock().1.values() {
+        for agent in std::mem::take(&mut *self.lock()).into_values() {
             agent.connection.close(reason);
         }
     }

@@ -59,6 +59,8 @@ pub(crate) struct Board {
     notes: VecDeque<Note>,
     samples: BTreeMap<String, (Sample, At)>,
     busy: Ring,
+    /// The second that the cluster's series was last given a value for.
+    counted: Option<u64>,
     curves: BTreeMap<JobId, BTreeMap<String, Curve>>,
 }
 
@@ -68,6 +70,7 @@ impl Default for Board {
             notes: VecDeque::new(),
             samples: BTreeMap::new(),
             busy: Ring::new(BUSY_SECONDS),
+            counted: None,
             curves: BTreeMap::new(),
         }
     }
@@ -86,15 +89,22 @@ impl Board {
         self.notes.iter().skip(self.notes.len().saturating_sub(count)).cloned().collect()
     }
 
+    /// Keeps a node's sample. The cluster's own series gets its value with the first sample of
+    /// each second, so that many nodes cost no more than one look at each a second.
     pub(crate) fn sample(&mut self, node: &str, sample: Sample, at: At) {
         self.samples.insert(node.to_owned(), (sample, at));
+        let second = at.0 / 1000;
+        if self.counted == Some(second) {
+            return;
+        }
+        self.counted = Some(second);
         let fresh = self.samples.values().filter(|(_, taken)| at.since(*taken) < FRESH);
-        let (mut sum, mut count) = (0, 0);
+        let (mut sum, mut count) = (0_u64, 0_u64);
         for (sample, _) in fresh {
-            sum += sample.cpu_permille;
+            sum += u64::from(sample.cpu_permille);
             count += 1;
         }
-        self.busy.push(at, sum / count.max(1));
+        self.busy.push(at, (sum / count.max(1)) as u32);
     }
 
     /// A node's newest sample and when it came.

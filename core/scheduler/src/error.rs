@@ -38,11 +38,16 @@ pub enum SchedulerError {
         /// The folder.
         folder: PathBuf,
     },
-    /// The journal cannot be used.
+    /// What the journal holds cannot be used.
     #[error(
         "the journal cannot be used: {0}; restore journal.sqlite from a backup, nothing was changed"
     )]
     Journal(String),
+    /// The journal cannot be written, and it is not known what is on the disk.
+    #[error(
+        "writing the journal failed: {0}; nothing more is acknowledged, check the disk and start the scheduler again"
+    )]
+    Storage(String),
     /// The disk is full. Nothing was acknowledged, and the scheduler goes on.
     #[error("the journal's disk is full; free some space, nothing acknowledged was lost")]
     Full,

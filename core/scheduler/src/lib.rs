@@ -1,23 +1,26 @@
 //! The scheduler daemon: the shell around the cluster machine.
 //!
-//! One thread owns the machine and the journal ([`core`]). It drains what is waiting, appends the
+//! One thread owns the machine and the journal ([`shell`]). It drains what is waiting, appends the
 //! events and syncs once, applies each, and carries out the effects in order; nothing that was not
 //! durable is ever answered. Around it, tasks on a runtime hold the connections: agents, consoles
-//! and nodes that join ([`session`]). What only screens need (samples, curves, the event log's
-//! newest lines) is kept beside the machine ([`board`]) and is gone after a restart; what decides
-//! is in the journal ([`store`]).
+//! and nodes that join ([`session`]); they reach the thread through [`core`]. What only screens
+//! need (samples, curves, the event log's newest lines) is kept beside the machine ([`board`]) and
+//! is gone after a restart; what decides is in the journal ([`store`]).
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod agents;
 mod board;
+mod clock;
 mod core;
 mod error;
 mod session;
+mod shell;
 mod store;
 mod update;
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,6 +29,7 @@ use gantry_link::{Authority, Identity, IdentityKind, Server};
 use tokio::task::JoinSet;
 
 pub use error::SchedulerError;
+use update::Pictures;
 
 /// Connections at once, agents and consoles together: each takes about 40 KB.
 const CONNECTIONS_MAX: usize = 20_000;
@@ -37,7 +41,10 @@ const CONNECTIONS_MAX: usize = 20_000;
 /// Where the folder already holds a cluster or cannot be written.
 pub fn init(folder: &Path, cluster: &str) -> Result<(), SchedulerError> {
     gantry_model::job::check_name("cluster", cluster).map_err(SchedulerError::Refused)?;
-    std::fs::create_dir_all(folder)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
         .map_err(|error| SchedulerError::file("making", folder, &error))?;
     let authority = Authority::create(folder, cluster)?;
     authority.issue(IdentityKind::Scheduler, "scheduler")?.save(folder, "scheduler")?;
@@ -66,14 +73,20 @@ pub async fn serve(
     let address = server.local_address();
     write_address(folder, address)?;
     tracing::info!(%address, cluster, "serving");
-    let shared = Arc::new(session::Shared { cluster, authority, core, settings });
+    let shared = Arc::new(session::Shared {
+        cluster,
+        authority,
+        core,
+        settings,
+        pictures: Pictures::default(),
+    });
     let mut sessions = JoinSet::new();
     tokio::pin!(stop);
     let result = loop {
         tokio::select! {
             () = &mut stop => break Ok(()),
             ended = &mut core_ended => {
-                break Err(ended.unwrap_or_else(|_| SchedulerError::Journal("its thread ended".into())));
+                break Err(ended.unwrap_or_else(|_| SchedulerError::Storage("its thread ended".into())));
             }
             Some(_) = sessions.join_next() => {}
             incoming = server.accept() => {

@@ -14,7 +14,8 @@ use gantry_link::{Authority, Connection, Incoming, LinkError, Receiver, Sender};
 use gantry_model::TaskId;
 use gantry_wire::{Output, Peer, Verdict, hello};
 
-use crate::core::{Core, now};
+use crate::core::Core;
+use crate::update::Pictures;
 
 /// What every session needs.
 pub(crate) struct Shared {
@@ -22,6 +23,7 @@ pub(crate) struct Shared {
     pub(crate) authority: Authority,
     pub(crate) core: Core,
     pub(crate) settings: SchedulerSettings,
+    pub(crate) pictures: Pictures,
 }
 
 /// The parts of a greeted connection.
@@ -56,12 +58,13 @@ pub(crate) async fn run(shared: Arc<Shared>, incoming: Incoming) {
 async fn greet(shared: &Shared, incoming: Incoming) -> Result<(Peer, Greeted), LinkError> {
     let (connection, greeting, mut sender, receiver) = incoming.handshake().await?;
     let version = hello::agree(&greeting).map_err(LinkError::Refused)?;
-    let welcome = Verdict::Welcome { version, cluster: shared.cluster.clone(), at: now() };
+    let at = shared.core.clock.now();
+    let welcome = Verdict::Welcome { version, cluster: shared.cluster.clone(), at };
     sender.send(&welcome).await?;
     Ok((greeting.peer, Greeted { connection, sender, receiver }))
 }
 
 /// The end of a task's output, for a screen; nothing where its node is away.
-pub(crate) async fn console_output(shared: &Shared, task: TaskId) -> Option<Output> {
+pub(crate) async fn end_of_output(shared: &Shared, task: TaskId) -> Option<Output> {
     console::output(shared, task, u64::MAX).await.ok()
 }

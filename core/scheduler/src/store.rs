@@ -2,13 +2,17 @@
 //!
 //! One row per event: its number, time, format, checksum and bytes. A batch is one transaction and
 //! one sync (WAL, `synchronous=FULL`), so it is there whole or not at all. The state of the cluster
-//! is what the events give when they are applied again, in order.
+//! is what the events give when they are applied again, in order. The checksum covers the number
+//! too, and the numbers have no gap up to the last one given: a row that was changed, moved or
+//! taken away is noticed.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use gantry_cluster::Event;
 use gantry_model::{At, Reject, RejectKind};
-use gantry_wire::codec;
+use gantry_wire::{WireError, codec};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use crate::error::SchedulerError;
@@ -18,15 +22,34 @@ const FORMAT: u32 = 1;
 /// Tokens that wait to be used.
 const TOKENS_MAX: u32 = 10_000;
 
+/// An event as the journal keeps it.
+///
+/// # Errors
+/// Where it is longer than one record may be.
+pub(crate) fn record(event: &Event) -> Result<Vec<u8>, WireError> {
+    codec::encode(event)
+}
+
 /// The store of one scheduler.
 pub(crate) struct Store {
     database: Connection,
+    /// The number of the newest event.
+    last: i64,
 }
 
 impl Store {
     /// Opens the store of a folder, or makes it.
     pub(crate) fn open(folder: &Path) -> Result<Self, SchedulerError> {
-        let database = Connection::open(folder.join("journal.sqlite")).map_err(wrong)?;
+        let path = folder.join("journal.sqlite");
+        // Jobs carry commands and environments: nobody else reads them.
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| SchedulerError::file("opening", &path, &error))?;
+        let database = Connection::open(&path).map_err(wrong)?;
         // Held as long as the process lives: two schedulers would interleave their journals.
         database
             .busy_timeout(std::time::Duration::ZERO)
@@ -40,58 +63,75 @@ impl Store {
                 }
                 _ => wrong(error),
             })?;
-        Ok(Self { database })
+        let last = database
+            .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'events'", [], |row| {
+                row.get(0)
+            })
+            .optional()
+            .map_err(wrong)?;
+        Ok(Self { database, last: last.unwrap_or(0) })
     }
 
-    /// Appends events as one transaction with one sync.
+    /// Appends records, each with its time, as one transaction with one sync.
     ///
     /// # Errors
     /// [`SchedulerError::Full`] where the disk is full and nothing was written; anything else means
     /// that it is not known what is on disk.
-    pub(crate) fn append(&mut self, events: &[(At, Event)]) -> Result<(), SchedulerError> {
+    pub(crate) fn append(&mut self, records: &[(At, Vec<u8>)]) -> Result<(), SchedulerError> {
+        let mut seq = self.last;
         let transaction = self.database.transaction().map_err(wrong)?;
         {
-            let mut insert = transaction
-                .prepare_cached(
-                    "INSERT INTO events (at, format, crc, payload) VALUES (?1, ?2, ?3, ?4)",
-                )
-                .map_err(wrong)?;
-            for (at, event) in events {
-                let payload = codec::encode(event)
-                    .map_err(|error| SchedulerError::Journal(error.to_string()))?;
-                let crc = checksum(*at, &payload);
-                insert.execute(params![at.0 as i64, FORMAT, crc, payload]).map_err(wrong)?;
+            let mut insert = transaction.prepare_cached(INSERT).map_err(wrong)?;
+            for (at, payload) in records {
+                seq += 1;
+                let crc = checksum(seq, *at, payload);
+                insert.execute(params![seq, at.0 as i64, FORMAT, crc, payload]).map_err(wrong)?;
             }
         }
-        transaction.commit().map_err(wrong)
+        transaction.commit().map_err(wrong)?;
+        self.last = seq;
+        Ok(())
     }
 
     /// Gives every event in order; returns how many there were.
-    pub(crate) fn replay(&self, mut apply: impl FnMut(At, Event)) -> Result<u64, SchedulerError> {
+    ///
+    /// # Errors
+    /// Names the first event that is damaged, missing or of a newer format.
+    pub(crate) fn replay(
+        &mut self,
+        mut apply: impl FnMut(At, Event),
+    ) -> Result<i64, SchedulerError> {
         let mut select = self
             .database
             .prepare("SELECT seq, at, format, crc, payload FROM events ORDER BY seq")
-            .map_err(wrong)?;
-        let mut rows = select.query([]).map_err(wrong)?;
-        let mut count = 0;
-        while let Some(row) = rows.next().map_err(wrong)? {
+            .map_err(damaged)?;
+        let mut rows = select.query([]).map_err(damaged)?;
+        let mut expected = 0;
+        while let Some(row) = rows.next().map_err(damaged)? {
+            expected += 1;
             let read = || -> rusqlite::Result<(i64, i64, u32, u32, Vec<u8>)> {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
             };
-            let (seq, at, format, crc, payload) = read().map_err(wrong)?;
+            let broken = |what: &str| SchedulerError::Journal(format!("event {expected} {what}"));
+            let (seq, at, format, crc, payload) =
+                read().map_err(|error| broken(&format!("cannot be read: {error}")))?;
             let at = At(at as u64);
-            let broken = |what: &str| SchedulerError::Journal(format!("event {seq} {what}"));
+            if seq != expected {
+                return Err(broken("is missing"));
+            }
             if format > FORMAT {
                 return Err(broken("was written by a newer scheduler"));
             }
-            if checksum(at, &payload) != crc {
+            if checksum(seq, at, &payload) != crc {
                 return Err(broken("has a wrong checksum"));
             }
-            let event = codec::decode(&payload).map_err(|error| broken(&error.to_string()))?;
-            apply(at, event);
-            count += 1;
+            apply(at, codec::decode(&payload).map_err(|error| broken(&error.to_string()))?);
         }
-        Ok(count)
+        if expected == self.last {
+            Ok(expected)
+        } else {
+            Err(SchedulerError::Journal(format!("event {} is missing", expected + 1)))
+        }
     }
 
     /// Keeps the hash of a new token.
@@ -155,6 +195,8 @@ impl Store {
     }
 }
 
+const INSERT: &str =
+    "INSERT INTO events (seq, at, format, crc, payload) VALUES (?1, ?2, ?3, ?4, ?5)";
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -171,81 +213,29 @@ CREATE TABLE IF NOT EXISTS tokens (
 );
 ";
 
-fn checksum(at: At, payload: &[u8]) -> u32 {
+fn checksum(seq: i64, at: At, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&seq.to_le_bytes());
     hasher.update(&at.0.to_le_bytes());
     hasher.update(payload);
     hasher.finalize()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+/// A failure while writing or opening.
 fn wrong(error: rusqlite::Error) -> SchedulerError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => SchedulerError::Full,
-        _ => SchedulerError::Journal(error.to_string()),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(error),
+        _ => SchedulerError::Storage(error.to_string()),
     }
+}
+
+/// A failure while reading.
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn damaged(error: rusqlite::Error) -> SchedulerError {
+    SchedulerError::Journal(error.to_string())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tempfile::TempDir;
-
-    fn event(n: u64) -> Event {
-        Event::NodeDown { node: format!("node-{n}") }
-    }
-
-    fn all(store: &Store) -> Result<Vec<(At, Event)>, SchedulerError> {
-        let mut events = Vec::new();
-        store.replay(|at, event| events.push((at, event)))?;
-        Ok(events)
-    }
-
-    #[test]
-    fn what_was_appended_is_there_after_a_restart_and_in_order() {
-        let folder = TempDir::new().unwrap();
-        let expected: Vec<(At, Event)> = (0..50).map(|n| (At(n), event(n))).collect();
-        for batch in expected.chunks(7) {
-            Store::open(folder.path()).unwrap().append(batch).unwrap();
-        }
-        assert_eq!(all(&Store::open(folder.path()).unwrap()).unwrap(), expected);
-    }
-
-    #[test]
-    fn a_second_scheduler_is_refused_and_damage_is_named() {
-        let folder = TempDir::new().unwrap();
-        let mut store = Store::open(folder.path()).unwrap();
-        store.append(&[(At(1), event(1)), (At(2), event(2))]).unwrap();
-        assert!(matches!(Store::open(folder.path()), Err(SchedulerError::InUse { .. })));
-        store.database.execute("UPDATE events SET at = 9 WHERE seq = 2", []).unwrap();
-        let error = all(&store).unwrap_err().to_string();
-        assert!(error.contains("event 2 has a wrong checksum"), "{error}");
-        store.database.execute("UPDATE events SET format = 99", []).unwrap();
-        let error = all(&store).unwrap_err().to_string();
-        assert!(error.contains("newer scheduler"), "{error}");
-    }
-
-    #[test]
-    fn a_token_is_good_once_in_time_and_for_its_node() {
-        let folder = TempDir::new().unwrap();
-        let mut store = Store::open(folder.path()).unwrap();
-        for hash in ["a", "b", "c"] {
-            store.add_token(hash, "cpu-1", At(0), At(100)).unwrap();
-        }
-        for (hash, node, now, part) in [
-            ("a", "cpu-1", 1, ""),
-            ("a", "cpu-1", 2, "used already"),
-            ("b", "cpu-2", 1, "another node"),
-            ("b", "cpu-1", 101, "expired"),
-            ("x", "cpu-1", 1, "not known"),
-        ] {
-            let found = store.redeem(hash, node, At(now)).unwrap();
-            match found {
-                Ok(()) => assert_eq!(part, "", "{hash} {node} {now}"),
-                Err(reject) => {
-                    assert!(!part.is_empty() && reject.sentence.contains(part), "{reject}");
-                }
-            }
-        }
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

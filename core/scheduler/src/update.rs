@@ -1,25 +1,34 @@
 //! What a console watches: one picture at a time, the newest, never a backlog.
 //!
-//! A picture is made when the console has taken the one before, so a slow console gets fewer and
-//! harms nobody. Every picture fits one frame: rows give way first.
+//! Each scope that somebody watches has one maker: once a second it makes a picture and, where it
+//! differs from the one before, puts it into a slot of which only the newest is kept. A console
+//! takes from the slot when it has taken the one before, so a slow console gets fewer pictures and
+//! harms nobody, and a hundred consoles cost the cluster's thread no more than one.
+//!
+//! Every picture and every answer fits one frame: rows give way first ([`Fit`]).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gantry_link::{Receiver, Sender};
-use gantry_model::{JobRow, NodeRow, Reject};
-use gantry_wire::codec::{self, VALUE_BYTES_MAX};
+use gantry_model::{JobId, JobRow, Millis, NodeRow, Reject};
+use gantry_wire::codec;
 use gantry_wire::message::NodeStatus;
-use gantry_wire::{Reply, Request, Scope, Update};
+use gantry_wire::{Output, Reply, Request, Scope, Update};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::core::{Core, now};
+use crate::core::Core;
 use crate::session::{self, Shared};
 
 /// Between two pictures.
 const PICTURE_EACH: Duration = Duration::from_secs(1);
-/// A console that does not take a picture within this time is left.
-const TAKE_WITHIN: Duration = Duration::from_secs(30);
+/// A picture that did not change is sent again after this time: silence means trouble.
+const PICTURE_AGAIN: Millis = Millis::from_seconds(5);
+/// How long a picture waits for a node that shall give the end of an output.
+const OUTPUT_WITHIN: Duration = Duration::from_secs(1);
+/// Scopes that are watched at once; what is beyond is not served.
+const SCOPES_MAX: usize = 1024;
 /// Rows of a picture: what the largest screen shows, and a little to scroll.
 const ROWS_MAX: usize = 100;
 const NOTES_SHOWN: usize = 20;
@@ -28,6 +37,43 @@ const POINTS_SHOWN: usize = 240;
 const BUSY_SECONDS: u64 = 3600;
 const BUSY_CELLS: usize = 120;
 
+type Slot = watch::Sender<Option<Arc<Update>>>;
+
+/// The makers of pictures, one for each scope that is watched.
+#[derive(Default)]
+pub(crate) struct Pictures(Mutex<Vec<(Scope, Arc<Slot>)>>);
+
+impl Pictures {
+    /// The slot of a scope; a maker is started where there is none.
+    fn of(shared: &Arc<Shared>, scope: Scope) -> Option<watch::Receiver<Option<Arc<Update>>>> {
+        let mut makers = shared.pictures.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, slot)) = makers.iter().find(|(known, _)| *known == scope) {
+            let mut pictures = slot.subscribe();
+            // What is in the slot already is new to this console.
+            pictures.mark_changed();
+            return Some(pictures);
+        }
+        if makers.len() >= SCOPES_MAX {
+            return None;
+        }
+        let (slot, pictures) = watch::channel(None);
+        let slot = Arc::new(slot);
+        makers.push((scope, slot.clone()));
+        tokio::spawn(make(shared.clone(), scope, slot));
+        Some(pictures)
+    }
+
+    /// Ends a maker whose pictures nobody takes any more.
+    fn end(&self, scope: Scope, slot: &Slot) -> bool {
+        let mut makers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let unwatched = slot.receiver_count() == 0;
+        if unwatched {
+            makers.retain(|(known, _)| *known != scope);
+        }
+        unwatched
+    }
+}
+
 /// Sends pictures of a scope until the console leaves.
 pub(crate) async fn watch(
     shared: &Arc<Shared>,
@@ -35,30 +81,67 @@ pub(crate) async fn watch(
     sender: &mut Sender,
     receiver: &mut Receiver,
 ) {
-    let mut clock = tokio::time::interval(PICTURE_EACH);
-    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let Some(mut pictures) = Pictures::of(shared, scope) else {
+        tracing::warn!(SCOPES_MAX, "a watch was refused: too many scopes are watched");
+        return;
+    };
     loop {
         tokio::select! {
-            _ = clock.tick() => {}
+            changed = pictures.changed() => if changed.is_err() { return },
             // A console ends its watch by ending its half of the stream.
             _ = receiver.receive::<Request>() => return,
         }
-        let Ok(update) = picture(shared, scope).await else { return };
-        let sent = tokio::time::timeout(TAKE_WITHIN, sender.send(&update)).await;
-        if !matches!(sent, Ok(Ok(()))) {
+        let picture = pictures.borrow_and_update().clone();
+        if let Some(picture) = picture
+            && sender.send(&*picture).await.is_err()
+        {
+            // It has left, or takes nothing; it will ask again.
             return;
         }
     }
 }
 
-async fn picture(shared: &Shared, scope: Scope) -> Result<Update, Reject> {
+/// Makes the pictures of one scope until nobody watches.
+async fn make(shared: Arc<Shared>, scope: Scope, slot: Arc<Slot>) {
+    let mut clock = tokio::time::interval(PICTURE_EACH);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        if shared.pictures.end(scope, &slot) {
+            return;
+        }
+        let before = slot.borrow().clone();
+        let Ok(mut picture) = picture(&shared, scope, before.as_deref()).await else {
+            // The scheduler is ending.
+            return;
+        };
+        fit(&mut picture);
+        if before.is_none_or(|before| differs(&before, &mut picture)) {
+            slot.send_replace(Some(Arc::new(picture)));
+        }
+    }
+}
+
+/// Whether a picture shows something else than the one before, or that one is old.
+fn differs(before: &Update, picture: &mut Update) -> bool {
+    let at = std::mem::replace(&mut picture.at, before.at);
+    let same = picture == before;
+    picture.at = at;
+    !same || at.since(before.at) >= PICTURE_AGAIN
+}
+
+async fn picture(shared: &Shared, scope: Scope, before: Option<&Update>) -> Result<Update, Reject> {
     let core = &shared.core;
     let shows_nodes = !matches!(scope, Scope::Jobs | Scope::Job(_));
     let read = move |cluster: &gantry_cluster::Cluster| {
         let jobs = match scope {
             Scope::Job(job) => cluster.job(job).into_iter().collect(),
             Scope::Nodes => cluster.jobs(None, false, ROWS_MAX).0,
-            Scope::Overview | Scope::Jobs | Scope::Data => cluster.jobs(None, true, ROWS_MAX).0,
+            Scope::Jobs => cluster.jobs(None, true, ROWS_MAX).0,
+            Scope::Overview | Scope::Data => live_first(
+                cluster.jobs(None, false, ROWS_MAX).0,
+                cluster.jobs(None, true, ROWS_MAX).0,
+            ),
         };
         let nodes = if shows_nodes { cluster.nodes() } else { Vec::new() };
         (cluster.summary(), nodes, jobs)
@@ -66,14 +149,14 @@ async fn picture(shared: &Shared, scope: Scope) -> Result<Update, Reject> {
     let (summary, mut nodes, jobs) = core.read(read).await?;
     nodes.truncate(ROWS_MAX);
     let nodes = with_samples(core, nodes);
-    let at = now();
+    let at = core.clock.now();
     let (mut metrics, mut output) = (Vec::new(), None);
     if let Scope::Job(job) = scope {
         metrics = core.board().metrics(job, POINTS_SHOWN);
-        output = session::console_output(shared, job.task(0)).await;
+        output = end_of_output(shared, job, jobs.first(), before).await;
     }
     let board = core.board();
-    let mut update = Update {
+    Ok(Update {
         at,
         cluster: shared.cluster.clone(),
         summary,
@@ -83,36 +166,33 @@ async fn picture(shared: &Shared, scope: Scope) -> Result<Update, Reject> {
         metrics,
         output,
         notes: board.notes(NOTES_SHOWN),
-    };
-    drop(board);
-    fit(&mut update);
-    Ok(update)
+    })
 }
 
-/// Lets rows go until the picture fits a frame.
-fn fit(update: &mut Update) {
-    while codec::encode(update).is_err() {
-        let longest = update.jobs.len().max(update.nodes.len()).max(update.metrics.len());
-        if longest <= 1 {
-            update.notes.clear();
-            update.output = None;
-            return;
-        }
-        update.jobs.truncate(update.jobs.len().div_ceil(2));
-        update.nodes.truncate(update.nodes.len().div_ceil(2));
-        update.metrics.truncate(update.metrics.len().div_ceil(2));
-    }
+/// The newest jobs, newest first, but none that lives gives way to one that has ended.
+fn live_first(live: Vec<JobRow>, newest: Vec<JobRow>) -> Vec<JobRow> {
+    let room = ROWS_MAX - live.len().min(ROWS_MAX);
+    let ended = newest.into_iter().filter(|row| row.state.is_ended()).take(room);
+    let mut rows: Vec<JobRow> = live.into_iter().chain(ended).collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.job));
+    rows
 }
 
-/// A page of jobs that fits a frame; what does not is on the next page.
-pub(crate) fn page_of_jobs(mut rows: Vec<JobRow>, mut more: bool) -> Reply {
-    while rows.len() > 1
-        && codec::encode(&rows).map_or(true, |bytes| bytes.len() > VALUE_BYTES_MAX - 64)
-    {
-        rows.truncate(rows.len().div_ceil(2));
-        more = true;
+/// The end of the output of a job's first task. Where its node does not answer, what was known
+/// before stands; an ended job whose whole output is known is not asked about again.
+async fn end_of_output(
+    shared: &Shared,
+    job: JobId,
+    row: Option<&JobRow>,
+    before: Option<&Update>,
+) -> Option<Output> {
+    let row = row?;
+    let known = before.and_then(|before| before.output.clone());
+    if row.state.is_ended() && known.as_ref().is_some_and(|output| !output.live) {
+        return known;
     }
-    Reply::Jobs { rows, more }
+    let asked = session::end_of_output(shared, job.task(0));
+    tokio::time::timeout(OUTPUT_WITHIN, asked).await.ok().flatten().or(known)
 }
 
 /// Nodes with their newest samples.
@@ -124,4 +204,73 @@ pub(crate) fn with_samples(core: &Core, rows: Vec<NodeRow>) -> Vec<NodeStatus> {
             NodeStatus { row, sample, sampled }
         })
         .collect()
+}
+
+/// What can become shorter until it fits a frame.
+pub(crate) trait Fit: serde::Serialize {
+    /// Lets about half of what is least needed go; says whether there was something.
+    fn shrink(&mut self) -> bool;
+}
+
+/// Shortens a message until it fits a frame.
+pub(crate) fn fit(message: &mut impl Fit) {
+    while codec::encode(message).is_err() && message.shrink() {}
+}
+
+impl Fit for Update {
+    fn shrink(&mut self) -> bool {
+        let jobs = halve(&mut self.jobs);
+        let nodes = halve(&mut self.nodes);
+        let metrics = self.metrics.iter_mut().map(|metric| thin(&mut metric.points));
+        let metrics = metrics.fold(false, |any, one| any | one);
+        jobs | nodes | metrics || self.output.take().is_some() || halve(&mut self.notes)
+    }
+}
+
+impl Fit for Reply {
+    fn shrink(&mut self) -> bool {
+        match self {
+            Self::Jobs { rows, more } => {
+                *more = true;
+                halve(rows)
+            }
+            Self::Tasks { rows, more } => {
+                *more = true;
+                halve(rows)
+            }
+            // The list of nodes has no pages: first samples go, then the last rows.
+            Self::Nodes(rows) => {
+                let samples = rows.iter_mut().filter_map(|row| row.sample.take()).count();
+                samples > 0 || halve(rows)
+            }
+            Self::Metrics(metrics) => metrics
+                .iter_mut()
+                .map(|metric| thin(&mut metric.points))
+                .fold(false, |any, one| any | one),
+            Self::Notes(notes) => {
+                let old = notes.len() / 2;
+                notes.drain(..old);
+                old > 0
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Keeps the first half, and at least one.
+fn halve<T>(rows: &mut Vec<T>) -> bool {
+    let before = rows.len();
+    rows.truncate(before.div_ceil(2));
+    rows.len() < before
+}
+
+/// Keeps every second point, and the newest.
+fn thin<T>(points: &mut Vec<T>) -> bool {
+    let before = points.len();
+    let mut left = before;
+    points.retain(|_| {
+        left -= 1;
+        left.is_multiple_of(2)
+    });
+    points.len() < before
 }

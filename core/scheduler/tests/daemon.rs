@@ -7,16 +7,20 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use gantry_config::SchedulerSettings;
-use gantry_link::{Identity, Session, connect, join};
+use gantry_link::{Identity, Receiver, Sender, Session, connect, join};
 use gantry_model::{
-    Exit, JobId, JobSpec, JobState, Launch, MemoryMib, Millis, NodeFacts, Order, Report, Resources,
-    Role, TryId, Work,
+    Exit, JobId, JobSpec, JobState, Launch, MemoryMib, Millis, NodeFacts, NodeState, Order, Report,
+    Resources, Role, TryId, Work,
 };
 use gantry_scheduler::SchedulerError;
-use gantry_wire::{AgentMessage, Peer, Reply, Request, SchedulerMessage, Scope, Update};
+use gantry_telemetry::Sample;
+use gantry_wire::{
+    AgentMessage, NodeReply, NodeRequest, Output, Peer, Point, Reply, Request, SchedulerMessage,
+    Scope, Update,
+};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 struct Daemon {
     address: SocketAddr,
@@ -32,7 +36,7 @@ async fn start(folder: &Path, settings: SchedulerSettings) -> Daemon {
         gantry_scheduler::serve(&path, settings, async { stopped.await.unwrap_or(()) }).await
     });
     let address = loop {
-        assert!(!served.is_finished(), "the scheduler ended");
+        assert!(!served.is_finished(), "the scheduler ended: {:?}", served.await);
         if let Ok(text) = std::fs::read_to_string(folder.join("address")) {
             break text.trim().parse().unwrap();
         }
@@ -170,14 +174,23 @@ async fn tokens_and_certificates_are_good_for_what_they_were_made_for() {
     };
     let error = join(daemon.address, &token, "cpu-2").await.unwrap_err().to_string();
     assert!(error.contains("another node"), "{error}");
-    let attempts = (0..8).map(|_| join(daemon.address, &token, "cpu-1"));
-    let mut redeemed = Vec::new();
-    for attempt in attempts {
-        redeemed.extend(attempt.await.ok());
+    let mut attempts = JoinSet::new();
+    for _ in 0..16 {
+        let (address, token) = (daemon.address, token.clone());
+        attempts.spawn(async move { join(address, &token, "cpu-1").await });
     }
+    let (redeemed, refused): (Vec<_>, Vec<_>) =
+        attempts.join_all().await.into_iter().partition(Result::is_ok);
+    let redeemed: Vec<Identity> = redeemed.into_iter().flatten().collect();
     assert_eq!(redeemed.len(), 1, "a token is used once");
+    for error in refused.into_iter().filter_map(Result::err) {
+        assert!(error.to_string().contains("used already"), "{error}");
+    }
     let refused = connect(daemon.address, &redeemed[0], Peer::Console).await.unwrap_err();
     assert!(refused.to_string().contains("operator"), "{refused}");
+    let operator = Identity::load(folder.path(), "operator").unwrap();
+    let refused = connect(daemon.address, &operator, Peer::Agent).await.unwrap_err();
+    assert!(refused.to_string().contains("agent"), "{refused}");
     // An agent that speaks for another node is turned away.
     let mut session = connect(daemon.address, &redeemed[0], Peer::Agent).await.unwrap();
     let facts = NodeFacts {
@@ -209,35 +222,201 @@ async fn tokens_and_certificates_are_good_for_what_they_were_made_for() {
 }
 
 #[tokio::test]
-async fn a_console_gets_pictures_and_one_that_does_not_read_harms_nobody() {
+async fn an_agent_that_asks_like_a_console_is_not_heard() {
+    let folder = cluster();
+    let daemon = start(folder.path(), settings()).await;
+    let console = console(folder.path(), &daemon).await;
+    let identity = joined(&console, &daemon, "cpu-1").await;
+    let mut session = agent(&daemon, &identity, &[]).await;
+    let (mut sender, _receiver) = session.connection.open().await.unwrap();
+    sender.send(&submit("forged")).await.unwrap();
+    // Whatever the agent sent before this job's launch has been looked at when it is launched.
+    assert_eq!(ask(&console, submit("k")).await, Reply::Submitted(JobId(1)));
+    launch(&mut session).await;
+    let Reply::Jobs { rows, .. } = ask(&console, Request::Jobs { before: None, ended: true }).await
+    else {
+        panic!()
+    };
+    assert_eq!(rows.len(), 1);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_agents_of_one_node_the_newest_wins() {
+    let folder = cluster();
+    let daemon = start(folder.path(), settings()).await;
+    let console = console(folder.path(), &daemon).await;
+    let identity = joined(&console, &daemon, "cpu-1").await;
+    let mut sessions = vec![agent(&daemon, &identity, &[]).await];
+    for n in 0..20 {
+        // The one before has been given work, which the newer one does not hold.
+        if n == 10 {
+            ask(&console, submit("k")).await;
+            launch(sessions.last_mut().unwrap()).await;
+        }
+        let newer = agent(&daemon, &identity, &[]).await;
+        let reason = sessions.last().unwrap().connection.closed().await;
+        assert!(reason.contains("another agent"), "{reason}");
+        sessions.push(newer);
+    }
+    let mut newest = sessions.pop().unwrap();
+    let try_id = launch(&mut newest).await.try_id;
+    let Reply::Nodes(nodes) = ask(&console, Request::Nodes).await else { panic!() };
+    assert_eq!((nodes.len(), nodes[0].row.state, nodes[0].row.tasks), (1, NodeState::Up, 1));
+    report(&mut newest, Report::Ended { try_id, exit: Exit::Code(0) }).await;
+    let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1) }).await else { panic!() };
+    assert_eq!(row.state, JobState::Done);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_in_the_files_of_a_crash_at_that_moment() {
+    let folder = cluster();
+    let daemon = start(folder.path(), settings()).await;
+    let before = console(folder.path(), &daemon).await;
+    let mut crashes = Vec::new();
+    for n in 1..=12 {
+        assert_eq!(ask(&before, submit(&format!("k{n}"))).await, Reply::Submitted(JobId(n)));
+        // What a process that is killed now leaves behind: its files as they are.
+        let crashed = TempDir::new().unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), crashed.path().join(file.file_name())).unwrap();
+        }
+        crashes.push((n, crashed));
+    }
+    daemon.stop().await;
+    for (n, crashed) in crashes {
+        let daemon = start(crashed.path(), settings()).await;
+        let console = console(crashed.path(), &daemon).await;
+        let Reply::Job(row) = ask(&console, Request::Job { job: JobId(n) }).await else {
+            panic!("j{n} is lost")
+        };
+        assert_eq!(row.state, JobState::Wait);
+        assert_eq!(ask(&console, submit(&format!("k{n}"))).await, Reply::Submitted(JobId(n)));
+        daemon.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn output_comes_from_the_node_and_curves_only_from_the_one_that_runs_the_task() {
+    let folder = cluster();
+    let daemon = start(folder.path(), settings()).await;
+    let console = console(folder.path(), &daemon).await;
+    let first = joined(&console, &daemon, "cpu-1").await;
+    let second = joined(&console, &daemon, "cpu-2").await;
+    let mut session = agent(&daemon, &first, &[]).await;
+    ask(&console, submit("k")).await;
+    let task = launch(&mut session).await.task;
+    let mut other = agent(&daemon, &second, &[]).await;
+    let points = |value| vec![("loss".to_owned(), Point::new(1, value))];
+    other.sender.send(&AgentMessage::Metrics { task, points: points(9.0) }).await.unwrap();
+    // Heard in order: the other's points have been looked at once its next report is answered.
+    let unknown = TryId(999);
+    report(&mut other, Report::Ended { try_id: unknown, exit: Exit::NodeLost }).await;
+    let SchedulerMessage::Order(_) = other.receiver.expect().await.unwrap();
+    session.sender.send(&AgentMessage::Metrics { task, points: points(0.5) }).await.unwrap();
+    report(&mut session, Report::Ended { try_id: unknown, exit: Exit::NodeLost }).await;
+    let SchedulerMessage::Order(_) = session.receiver.expect().await.unwrap();
+    let Reply::Metrics(metrics) = ask(&console, Request::Metrics { job: JobId(1) }).await else {
+        panic!()
+    };
+    assert_eq!(metrics.len(), 1);
+    assert_eq!(metrics[0].points, [Point::new(1, 0.5)]);
+
+    let connection = session.connection.clone();
+    let served = tokio::spawn(async move {
+        let (mut sender, mut receiver) = connection.accept().await.unwrap();
+        let NodeRequest::Output { offset, .. } = receiver.expect().await.unwrap();
+        let output = Output { bytes: b"hello".to_vec(), next: offset + 5, live: true };
+        sender.send(&NodeReply::Output(output)).await.unwrap();
+        sender.delivered().await;
+    });
+    let Reply::Output(output) = ask(&console, Request::Output { task, offset: 7 }).await else {
+        panic!()
+    };
+    assert_eq!((output.bytes.as_slice(), output.next), (&b"hello"[..], 12));
+    served.await.unwrap();
+    session.connection.close("test");
+    // The answer is a sentence, whether the scheduler has heard of the end yet or not.
+    let Reply::Refused(reject) = ask(&console, Request::Output { task, offset: 0 }).await else {
+        panic!()
+    };
+    assert!(reject.sentence.contains("cpu-1"), "{reject}");
+    daemon.stop().await;
+}
+
+async fn watch(session: &Session, scope: Scope) -> (Sender, Receiver) {
+    let (mut sender, receiver) = session.connection.open().await.unwrap();
+    sender.send(&Request::Watch { scope }).await.unwrap();
+    (sender, receiver)
+}
+
+#[tokio::test]
+async fn a_console_gets_pictures_when_something_has_changed() {
     let folder = cluster();
     let daemon = start(folder.path(), settings()).await;
     let watcher = console(folder.path(), &daemon).await;
-    let stuck: Vec<_> = {
-        let mut streams = Vec::new();
-        for _ in 0..8 {
-            let (mut sender, receiver) = watcher.connection.open().await.unwrap();
-            sender.send(&Request::Watch { scope: Scope::Jobs }).await.unwrap();
-            streams.push((sender, receiver));
-        }
-        streams
-    };
-    let (mut sender, mut receiver) = watcher.connection.open().await.unwrap();
-    sender.send(&Request::Watch { scope: Scope::Overview }).await.unwrap();
+    let (_kept, mut receiver) = watch(&watcher, Scope::Overview).await;
     let first: Update = receiver.expect().await.unwrap();
     assert_eq!((first.cluster.as_str(), first.summary.nodes), ("test", 0));
+    let next: Update = receiver.expect().await.unwrap();
+    assert!(next.at.since(first.at) >= Millis::from_seconds(4), "nothing changed in between");
     let identity = joined(&watcher, &daemon, "cpu-1").await;
-    let _agent = agent(&daemon, &identity, &[]).await;
+    let agent = agent(&daemon, &identity, &[]).await;
+    let sample = Sample { cpu_permille: 500, ..Sample::default() };
     let start = Instant::now();
     loop {
+        let sent = AgentMessage::Sample(Box::new(sample.clone()));
+        assert!(agent.connection.send_datagram(&sent), "a small sample fits a datagram");
         let update: Update = receiver.expect().await.unwrap();
-        if update.summary.nodes_up == 1 {
-            assert_eq!(update.nodes[0].row.facts.name, "cpu-1");
+        if let [node] = update.nodes.as_slice()
+            && node.sample.as_ref() == Some(&sample)
+        {
+            assert!(update.at.since(node.sampled.unwrap()) < Millis::from_seconds(3));
+            assert!(update.busy_permille.contains(&Some(500)));
             break;
         }
         assert!(start.elapsed() < Duration::from_secs(10));
     }
-    drop(stuck);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_console_that_does_not_read_harms_nobody() {
+    let folder = cluster();
+    let daemon = start(folder.path(), settings()).await;
+    let busy = console(folder.path(), &daemon).await;
+    for n in 0..200 {
+        let mut request = submit(&format!("k{n}"));
+        if let Request::Submit { spec, .. } = &mut request {
+            spec.name = "n".repeat(64);
+        }
+        ask(&busy, request).await;
+    }
+    // Sixty answers of 200 rows each are more than the connection's window of 1 MiB.
+    let stuck = console(folder.path(), &daemon).await;
+    let mut streams = Vec::new();
+    for n in 0..60 {
+        streams.push(if n % 2 == 0 {
+            watch(&stuck, Scope::Jobs).await
+        } else {
+            let (mut sender, receiver) = stuck.connection.open().await.unwrap();
+            sender.send(&Request::Jobs { before: None, ended: true }).await.unwrap();
+            (sender, receiver)
+        });
+    }
+    let (_kept, mut pictures) = watch(&busy, Scope::Overview).await;
+    let mut slowest = Duration::ZERO;
+    for n in 0..4 {
+        let start = Instant::now();
+        assert!(matches!(ask(&busy, submit(&format!("late{n}"))).await, Reply::Submitted(_)));
+        slowest = slowest.max(start.elapsed());
+        let update: Update = pictures.expect().await.unwrap();
+        assert!(!update.jobs.is_empty());
+    }
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    drop(streams);
     daemon.stop().await;
 }
 

@@ -3,15 +3,16 @@
 use gantry_cluster::Event;
 use gantry_link::{Connection, LinkError, Receiver, Sender};
 use gantry_model::limits::NAME_CHARACTERS_MAX;
-use gantry_model::{NodeFacts, Order, Reject, RejectKind, TryId};
+use gantry_model::{Exit, Order, Reject, RejectKind, Report};
 use gantry_wire::{AgentMessage, Point, SchedulerMessage};
 use tokio::sync::mpsc;
 
 use super::{Greeted, Shared};
-use crate::core::now;
 
 /// Points of metrics in one message.
 const POINTS_MAX: usize = 1000;
+/// Characters of why a try ended: what a screen can show, and little of a record.
+const REASON_CHARACTERS_MAX: usize = 1000;
 
 pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkError> {
     let Greeted { connection, sender, mut receiver } = greeted;
@@ -25,40 +26,14 @@ pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkErr
     if let Err(reject) = facts.validate() {
         return Err(refused(&connection, &reject.sentence));
     }
-    let (session, orders) = enter(shared, &connection, facts, holds).await;
+    let (session, orders) = shared.core.enter(facts, holds, connection.clone()).await;
     let result = tokio::select! {
         result = hear(shared, &node, receiver) => result,
         result = hear_datagrams(shared, &node, &connection) => result,
         result = tell(sender, orders) => result,
     };
-    if shared.core.agents.leave(&node, session) {
-        shared.core.tell(Event::NodeDown { node }).await;
-    }
+    shared.core.leave(node, session).await;
     result
-}
-
-/// Puts the session in place. The order matters: the cluster first stops placing on the node, then
-/// orders go to the new session, and only then is what the node holds compared. An order can so
-/// never reach the new session before that comparison.
-async fn enter(
-    shared: &Shared,
-    connection: &Connection,
-    facts: NodeFacts,
-    holds: Vec<TryId>,
-) -> (u64, mpsc::Receiver<Order>) {
-    let node = facts.name.clone();
-    let up = shared.core.read({
-        let node = node.clone();
-        move |cluster| cluster.up_nodes().contains(&node)
-    });
-    if up.await.unwrap_or(true) {
-        // The answer comes once it is applied.
-        shared.core.tell(Event::NodeDown { node: node.clone() }).await;
-        let _ = shared.core.read(|_| ()).await;
-    }
-    let entered = shared.core.agents.enter(&node, connection.clone());
-    shared.core.tell(Event::NodeUp { facts, holds }).await;
-    entered
 }
 
 async fn hear(shared: &Shared, node: &str, mut receiver: Receiver) -> Result<(), LinkError> {
@@ -87,12 +62,28 @@ async fn hear_datagrams(
 async fn take(shared: &Shared, node: &str, message: AgentMessage) {
     match message {
         AgentMessage::Report(report) => {
+            let report = bounded(report);
             shared.core.tell(Event::Report { node: node.to_owned(), report }).await;
         }
-        AgentMessage::Sample(sample) => shared.core.board().sample(node, *sample, now()),
+        AgentMessage::Sample(sample) => {
+            let at = shared.core.clock.now();
+            shared.core.board().sample(node, *sample, at);
+        }
         AgentMessage::Metrics { task, points } => metrics(shared, node, task, points).await,
         AgentMessage::Up { .. } => tracing::warn!(node, "an agent said twice what its node is"),
     }
+}
+
+/// Cuts a sentence that is too long to be kept and shown.
+fn bounded(mut report: Report) -> Report {
+    if let Report::Ended {
+        exit: Exit::NotStarted { sentence, .. } | Exit::Failed(sentence), ..
+    } = &mut report
+        && let Some((end, _)) = sentence.char_indices().nth(REASON_CHARACTERS_MAX)
+    {
+        sentence.truncate(end);
+    }
+    report
 }
 
 /// Takes points of a task, but only from the node that runs it.

@@ -11,7 +11,6 @@ use gantry_wire::{NodeReply, NodeRequest, Output, Reply, Request};
 use tokio::task::JoinSet;
 
 use super::{Greeted, Shared};
-use crate::core::now;
 use crate::update;
 
 /// How long the first message of a stream may take.
@@ -55,7 +54,8 @@ async fn serve(shared: Arc<Shared>, user: Arc<str>, mut sender: Sender, mut rece
         Request::Wait { job } => wait(&shared, job).await,
         other => answer(&shared, &user, other).await,
     };
-    let reply = reply.unwrap_or_else(Reply::Refused);
+    let mut reply = reply.unwrap_or_else(Reply::Refused);
+    update::fit(&mut reply);
     // An error means that the console has left.
     if sender.send(&reply).await.is_ok() {
         sender.delivered().await;
@@ -72,26 +72,20 @@ async fn answer(shared: &Shared, user: &str, request: Request) -> Result<Reply, 
                 )));
             }
             spec.validate()?;
-            let event = Event::Submit { request: 0, user: user.to_owned(), key, spec };
-            match core.ask(event).await? {
-                Answer::Submitted(job) => Ok(Reply::Submitted(job)),
-                Answer::Cancelled(count) => Ok(Reply::Cancelled(count)),
-            }
+            core.ask(Event::Submit { request: 0, user: user.to_owned(), key, spec })
+                .await
+                .map(reply_of)
         }
         Request::Cancel { job, indices } => {
             let event = Event::Cancel { request: 0, user: user.to_owned(), job, indices };
-            match core.ask(event).await? {
-                Answer::Cancelled(count) => {
-                    tracing::info!(user, %job, count, "cancelled");
-                    Ok(Reply::Cancelled(count))
-                }
-                Answer::Submitted(job) => Ok(Reply::Submitted(job)),
-            }
+            let answer = core.ask(event).await?;
+            tracing::info!(user, %job, "cancelled");
+            Ok(reply_of(answer))
         }
         Request::Token { node } => {
             gantry_model::job::check_name("node", &node)?;
             let token = token::mint(&shared.authority.fingerprint());
-            let expires = now().after(shared.settings.token_valid);
+            let expires = core.clock.now().after(shared.settings.token_valid);
             core.add_token(token.hash, node.clone(), expires).await?;
             tracing::info!(user, node, "made a join token");
             Ok(Reply::Token(token.text))
@@ -104,6 +98,13 @@ async fn answer(shared: &Shared, user: &str, request: Request) -> Result<Reply, 
     }
 }
 
+fn reply_of(answer: Answer) -> Reply {
+    match answer {
+        Answer::Submitted(job) => Reply::Submitted(job),
+        Answer::Cancelled(count) => Reply::Cancelled(count),
+    }
+}
+
 /// Requests that only read.
 async fn show(shared: &Shared, request: Request) -> Result<Reply, Reject> {
     let core = &shared.core;
@@ -112,7 +113,7 @@ async fn show(shared: &Shared, request: Request) -> Result<Reply, Reject> {
             let read =
                 move |cluster: &gantry_cluster::Cluster| cluster.jobs(before, ended, JOBS_PAGE_MAX);
             let (rows, more) = core.read(read).await?;
-            Ok(update::page_of_jobs(rows, more))
+            Ok(Reply::Jobs { rows, more })
         }
         Request::Job { job } => {
             let row = core.read(move |cluster| cluster.job(job)).await?;

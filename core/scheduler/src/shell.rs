@@ -1,0 +1,269 @@
+//! The thread that owns the cluster machine and the journal.
+//!
+//! It takes what is waiting, up to [`BATCH_MAX`], appends the events with one sync, then applies
+//! each and carries out its effects, in order; after that it answers what only reads. Nothing
+//! leaves before its event is durable.
+//!
+//! A full disk is survived: nothing of that batch was written, every caller is told so, and every
+//! agent is disconnected, because agents repeat what was not acknowledged when they come back. Any
+//! other failure of the journal ends the daemon: what is on the disk is then not known.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gantry_cluster::{Cluster, Effect, Event};
+use gantry_model::{At, Machine, Millis, Reject, RejectKind};
+use tokio::sync::{mpsc, watch};
+
+use crate::agents::{Agent, Agents};
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::core::{Command, Read, Replied};
+use crate::error::SchedulerError;
+use crate::store::{Store, record};
+
+/// Events that one sync covers: at 5,000 syncs a second the delay stays below a millisecond.
+const BATCH_MAX: usize = 512;
+/// How long after a full disk the next try comes by itself.
+const FULL_AGAIN: Millis = Millis::from_seconds(1);
+/// The longest sleep without a timer.
+const SLEEP_MAX: Duration = Duration::from_hours(1);
+
+/// What goes with an event, once it is durable.
+enum Then {
+    Nothing,
+    Answer(Replied),
+    Enter(Agent),
+    Leave(u64),
+}
+
+impl Then {
+    /// The event was not written.
+    fn refuse(self, reject: &Reject) {
+        match self {
+            Self::Answer(reply) => {
+                // The caller may have left.
+                let _ = reply.send(Err(reject.clone()));
+            }
+            Self::Enter(agent) => agent.connection.close(&reject.sentence),
+            Self::Nothing | Self::Leave(_) => {}
+        }
+    }
+}
+
+/// What is done together.
+#[derive(Default)]
+struct Batch {
+    events: Vec<(Event, Then)>,
+    reads: Vec<Read>,
+    stop: bool,
+}
+
+/// The thread's value.
+pub(crate) struct Shell {
+    // Dropped in this order: whoever sees the channel closed finds the journal closed too.
+    store: Store,
+    commands: mpsc::Receiver<Command>,
+    cluster: Cluster,
+    clock: Clock,
+    wake: Option<At>,
+    /// The newest session of each node, as the events taken so far have it.
+    sessions: BTreeMap<String, u64>,
+    /// Nodes of which it is not written yet that their connection is gone.
+    owed: Vec<String>,
+    full: bool,
+    board: Arc<Mutex<Board>>,
+    agents: Arc<Agents>,
+    ended: watch::Sender<u64>,
+}
+
+impl Shell {
+    pub(crate) fn new(
+        store: Store,
+        cluster: Cluster,
+        clock: Clock,
+        commands: mpsc::Receiver<Command>,
+        board: Arc<Mutex<Board>>,
+        agents: Arc<Agents>,
+        ended: watch::Sender<u64>,
+    ) -> Self {
+        // Nobody has been heard in this life yet.
+        let owed = cluster.up_nodes();
+        let sessions = BTreeMap::new();
+        let (wake, full) = (None, false);
+        Self { store, commands, cluster, clock, wake, sessions, owed, full, board, agents, ended }
+    }
+
+    /// Runs until it is told to stop, or the journal fails.
+    pub(crate) fn run(mut self) -> Result<(), SchedulerError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(|error| SchedulerError::Storage(error.to_string()))?;
+        // The timers of the earlier life are armed again by this.
+        self.commit(vec![(Event::Tick, Then::Nothing)])?;
+        loop {
+            let sleep = self.wake.map_or(SLEEP_MAX, |at| {
+                Duration::from_millis(at.since(self.clock.now()).0).min(SLEEP_MAX)
+            });
+            let first =
+                runtime.block_on(async { tokio::time::timeout(sleep, self.commands.recv()).await });
+            let mut batch = Batch::default();
+            match first {
+                Ok(Some(command)) => self.sort(command, &mut batch)?,
+                Ok(None) => return Ok(()),
+                Err(_) => {}
+            }
+            while batch.events.len() < BATCH_MAX && batch.reads.len() < BATCH_MAX && !batch.stop {
+                let Ok(command) = self.commands.try_recv() else { break };
+                self.sort(command, &mut batch)?;
+            }
+            if self.wake.is_some_and(|at| at <= self.clock.now()) {
+                self.wake = None;
+                batch.events.push((Event::Tick, Then::Nothing));
+            }
+            self.commit(batch.events)?;
+            for read in batch.reads {
+                read(&self.cluster);
+            }
+            if batch.stop {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Puts a command where it belongs.
+    fn sort(&mut self, command: Command, batch: &mut Batch) -> Result<(), SchedulerError> {
+        match command {
+            Command::Event(event, reply) => {
+                batch.events.push((event, reply.map_or(Then::Nothing, Then::Answer)));
+            }
+            Command::Enter(facts, holds, agent) => {
+                self.sessions.insert(facts.name.clone(), agent.session);
+                batch.events.push((Event::NodeUp { facts, holds }, Then::Enter(agent)));
+            }
+            Command::Leave { node, session } => {
+                // A session that was replaced leaves nothing behind: its node is connected.
+                if self.sessions.get(&node) == Some(&session) {
+                    self.sessions.remove(&node);
+                    batch.events.push((Event::NodeDown { node }, Then::Leave(session)));
+                }
+            }
+            Command::Read(read) => batch.reads.push(read),
+            Command::AddToken { hash, node, expires, done } => {
+                let result = self.store.add_token(&hash, &node, self.clock.now(), expires);
+                let _ = done.send(refusable(result.map(Ok))?);
+            }
+            Command::Redeem { hash, node, done } => {
+                let result = self.store.redeem(&hash, &node, self.clock.now());
+                let _ = done.send(refusable(result)?);
+            }
+            Command::Stop => batch.stop = true,
+        }
+        Ok(())
+    }
+
+    /// Makes events durable, applies them, and does what follows from each.
+    fn commit(&mut self, events: Vec<(Event, Then)>) -> Result<(), SchedulerError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let at = self.clock.now();
+        let owed = std::mem::take(&mut self.owed).into_iter();
+        let owed = owed.map(|node| (Event::NodeDown { node }, Then::Nothing));
+        let (mut records, mut batch) = (Vec::new(), Vec::new());
+        for (event, then) in owed.chain(events) {
+            match record(&event) {
+                Ok(payload) => {
+                    records.push((at, payload));
+                    batch.push((event, then));
+                }
+                Err(error) => {
+                    tracing::warn!("an event was dropped, it cannot be kept: {error}");
+                    then.refuse(&Reject::invalid(format!("this cannot be kept: {error}")));
+                }
+            }
+        }
+        match self.store.append(&records) {
+            Ok(()) => self.has_room(),
+            Err(SchedulerError::Full) => {
+                self.has_no_room(batch, at);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        let mut effects = Vec::new();
+        for (event, then) in batch {
+            let mut reply = None;
+            match (&event, then) {
+                (_, Then::Answer(replied)) => reply = Some(replied),
+                (Event::NodeUp { facts, .. }, Then::Enter(agent)) => {
+                    self.agents.enter(&facts.name, agent);
+                }
+                (Event::NodeDown { node }, Then::Leave(session)) => {
+                    self.agents.leave(node, session);
+                }
+                _ => {}
+            }
+            self.cluster.apply(at, event, &mut effects);
+            self.carry_out(effects.drain(..), reply);
+        }
+        Ok(())
+    }
+
+    /// Does what one event asks for; `reply` waits for its answer.
+    fn carry_out(&mut self, effects: impl Iterator<Item = Effect>, mut reply: Option<Replied>) {
+        for effect in effects {
+            match effect {
+                Effect::Reply { answer, .. } => {
+                    if let Some(reply) = reply.take() {
+                        // The caller may have left.
+                        let _ = reply.send(answer);
+                    }
+                }
+                Effect::Order { node, order } => self.agents.order(&node, order),
+                Effect::Note(note) => {
+                    self.board.lock().unwrap_or_else(PoisonError::into_inner).note(note);
+                }
+                Effect::Wake(at) => self.wake = Some(at),
+                Effect::JobEnded(_) => self.ended.send_modify(|count| *count += 1),
+            }
+        }
+    }
+
+    fn has_room(&mut self) {
+        if std::mem::take(&mut self.full) {
+            tracing::info!("the journal's disk has room again");
+        }
+    }
+
+    fn has_no_room(&mut self, batch: Vec<(Event, Then)>, at: At) {
+        if !std::mem::replace(&mut self.full, true) {
+            tracing::error!("{}", SchedulerError::Full);
+        }
+        for (_, then) in batch {
+            then.refuse(&full());
+        }
+        self.agents.close_all("the journal's disk is full");
+        self.sessions.clear();
+        self.owed = self.cluster.up_nodes();
+        self.wake = Some(at.after(FULL_AGAIN));
+    }
+}
+
+fn full() -> Reject {
+    Reject::new(RejectKind::Busy, SchedulerError::Full.to_string())
+}
+
+/// Separates what a caller is told from what ends the scheduler.
+fn refusable(
+    result: Result<Result<(), Reject>, SchedulerError>,
+) -> Result<Result<(), Reject>, SchedulerError> {
+    match result {
+        Ok(answer) => Ok(answer),
+        Err(SchedulerError::Refused(reject)) => Ok(Err(reject)),
+        Err(SchedulerError::Full) => Ok(Err(full())),
+        Err(error) => Err(error),
+    }
+}

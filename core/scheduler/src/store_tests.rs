@@ -1,0 +1,191 @@
+//! The journal under restarts, damage and crashes.
+
+use std::fs;
+
+use gantry_cluster::{Cluster, ClusterSettings};
+use gantry_model::{
+    Exit, JobSpec, Machine, MemoryMib, NodeFacts, Report, Resources, Role, TryId, Work,
+};
+use tempfile::TempDir;
+
+use super::*;
+
+fn event(n: u64) -> Event {
+    Event::NodeDown { node: format!("node-{n}") }
+}
+
+fn records(events: &[(At, Event)]) -> Vec<(At, Vec<u8>)> {
+    events.iter().map(|(at, event)| (*at, record(event).unwrap())).collect()
+}
+
+fn all(store: &mut Store) -> Result<Vec<(At, Event)>, SchedulerError> {
+    let mut events = Vec::new();
+    store.replay(|at, event| events.push((at, event)))?;
+    Ok(events)
+}
+
+#[test]
+fn what_was_appended_is_there_after_a_restart_and_in_order() {
+    let folder = TempDir::new().unwrap();
+    let expected: Vec<(At, Event)> = (0..50).map(|n| (At(n), event(n))).collect();
+    for batch in expected.chunks(7) {
+        Store::open(folder.path()).unwrap().append(&records(batch)).unwrap();
+    }
+    assert_eq!(all(&mut Store::open(folder.path()).unwrap()).unwrap(), expected);
+}
+
+#[test]
+fn a_second_scheduler_is_refused_and_damage_is_named() {
+    let folder = TempDir::new().unwrap();
+    let mut store = Store::open(folder.path()).unwrap();
+    let events: Vec<(At, Event)> = (0..9).map(|n| (At(n), event(n))).collect();
+    store.append(&records(&events)).unwrap();
+    assert!(matches!(Store::open(folder.path()), Err(SchedulerError::InUse { .. })));
+    for (harm, part) in [
+        ("UPDATE events SET at = 9 WHERE seq = 2", "event 2 has a wrong checksum"),
+        ("UPDATE events SET crc = 'x' WHERE seq = 2", "event 2 cannot be read"),
+        ("UPDATE events SET payload = x'00' WHERE seq = 2", "event 2 has a wrong checksum"),
+        ("UPDATE events SET format = 99 WHERE seq = 3", "event 3 was written by a newer"),
+        ("DELETE FROM events WHERE seq = 4", "event 4 is missing"),
+        ("DELETE FROM events WHERE seq = 9", "event 9 is missing"),
+        ("DELETE FROM events WHERE seq = 9; UPDATE events SET seq = 9 WHERE seq = 8", "event 8"),
+    ] {
+        store.database.execute_batch("SAVEPOINT whole").unwrap();
+        store.database.execute_batch(harm).unwrap();
+        let error = all(&mut store).unwrap_err().to_string();
+        assert!(error.contains(part), "{harm}: {error}");
+        store.database.execute_batch("ROLLBACK TO whole; RELEASE whole").unwrap();
+    }
+    assert_eq!(all(&mut store).unwrap(), events);
+}
+
+#[test]
+fn a_crash_at_any_byte_of_the_log_leaves_whole_batches() {
+    let folder = TempDir::new().unwrap();
+    let mut store = Store::open(folder.path()).unwrap();
+    let expected: Vec<(At, Event)> = (0..24).map(|n| (At(n), event(n))).collect();
+    for batch in expected.chunks(3) {
+        store.append(&records(batch)).unwrap();
+    }
+    // As a killed process leaves them: the database and the log beside it.
+    let base = fs::read(folder.path().join("journal.sqlite")).unwrap();
+    let log = fs::read(folder.path().join("journal.sqlite-wal")).unwrap();
+    let mut lengths = std::collections::BTreeSet::new();
+    for cut in (0..=log.len()).step_by(211).chain([log.len()]) {
+        let crashed = TempDir::new().unwrap();
+        fs::write(crashed.path().join("journal.sqlite"), &base).unwrap();
+        fs::write(crashed.path().join("journal.sqlite-wal"), &log[..cut]).unwrap();
+        let found = all(&mut Store::open(crashed.path()).unwrap()).unwrap();
+        assert_eq!(found, expected[..found.len()], "cut at {cut}");
+        assert_eq!(found.len() % 3, 0, "half a batch after a cut at {cut}");
+        lengths.insert(found.len());
+    }
+    assert_eq!(lengths.len(), 9, "every number of batches was seen: {lengths:?}");
+}
+
+#[test]
+fn a_changed_byte_is_never_taken_for_an_event() {
+    let folder = TempDir::new().unwrap();
+    let expected: Vec<(At, Event)> = (0..24).map(|n| (At(n), event(n))).collect();
+    Store::open(folder.path()).unwrap().append(&records(&expected)).unwrap();
+    let base = fs::read(folder.path().join("journal.sqlite")).unwrap();
+    let (mut noticed, mut harmless) = (0, 0);
+    for place in (0..base.len()).step_by(17) {
+        let mut bytes = base.clone();
+        bytes[place] ^= 0x10;
+        let damaged = TempDir::new().unwrap();
+        fs::write(damaged.path().join("journal.sqlite"), &bytes).unwrap();
+        match Store::open(damaged.path()).and_then(|mut store| all(&mut store)) {
+            Ok(found) => {
+                assert_eq!(found, expected, "byte {place}");
+                harmless += 1;
+            }
+            Err(error) => {
+                assert!(!matches!(error, SchedulerError::Full), "byte {place}: {error}");
+                noticed += 1;
+            }
+        }
+    }
+    assert!(noticed > 20 && harmless > 20, "{noticed} noticed, {harmless} in unused space");
+}
+
+fn story() -> Vec<(At, Event)> {
+    let facts = NodeFacts {
+        name: "cpu-1".into(),
+        roles: vec![Role::Cpu],
+        resources: Resources { cores: 2, memory: MemoryMib(1024), gpus: 0 },
+        gpus: Vec::new(),
+        gpu_reason: None,
+        agent_version: "test".into(),
+        boot_id: "1".into(),
+    };
+    let submit = |key: &str| {
+        let work = Work::Command { arguments: vec!["true".into()], folder: None };
+        let mut spec = JobSpec::new("job", work);
+        spec.retries = 1;
+        let (user, spec) = ("operator".into(), Box::new(spec));
+        Event::Submit { request: 0, user, key: key.into(), spec }
+    };
+    let report = |report| Event::Report { node: "cpu-1".into(), report };
+    let started = |n| report(Report::Started { try_id: TryId(n) });
+    let ended = |n, exit| report(Report::Ended { try_id: TryId(n), exit });
+    let events = [
+        submit("a"),
+        Event::NodeUp { facts: facts.clone(), holds: Vec::new() },
+        submit("b"),
+        submit("c"),
+        started(1),
+        started(2),
+        ended(1, Exit::Code(1)),
+        Event::NodeDown { node: "cpu-1".into() },
+        Event::Tick,
+        Event::NodeUp { facts, holds: vec![TryId(2)] },
+        ended(2, Exit::Code(0)),
+        Event::Tick,
+    ];
+    events.into_iter().enumerate().map(|(n, event)| (At(n as u64 * 4_000), event)).collect()
+}
+
+#[test]
+fn every_prefix_of_a_journal_gives_a_cluster_that_holds() {
+    let story = story();
+    let settings = ClusterSettings::default();
+    let mut live = Cluster::new(settings);
+    let mut effects = Vec::new();
+    for count in 0..=story.len() {
+        let folder = TempDir::new().unwrap();
+        let mut store = Store::open(folder.path()).unwrap();
+        store.append(&records(&story[..count])).unwrap();
+        let mut replayed = Cluster::new(settings);
+        store.replay(|at, event| replayed.apply(at, event, &mut Vec::new())).unwrap();
+        assert_eq!(replayed.check(), Ok(()), "after {count} events");
+        assert_eq!(replayed, live, "after {count} events");
+        if let Some((at, event)) = story.get(count) {
+            live.apply(*at, event.clone(), &mut effects);
+        }
+    }
+    assert_eq!(live.summary().jobs_ended, 1, "the story is about something");
+}
+
+#[test]
+fn a_token_is_good_once_in_time_and_for_its_node() {
+    let folder = TempDir::new().unwrap();
+    let mut store = Store::open(folder.path()).unwrap();
+    for hash in ["a", "b", "c"] {
+        store.add_token(hash, "cpu-1", At(0), At(100)).unwrap();
+    }
+    for (hash, node, now, part) in [
+        ("a", "cpu-1", 1, ""),
+        ("a", "cpu-1", 2, "used already"),
+        ("b", "cpu-2", 1, "another node"),
+        ("b", "cpu-1", 101, "expired"),
+        ("x", "cpu-1", 1, "not known"),
+    ] {
+        match store.redeem(hash, node, At(now)).unwrap() {
+            Ok(()) => assert_eq!(part, "", "{hash} {node} {now}"),
+            Err(reject) => {
+                assert!(!part.is_empty() && reject.sentence.contains(part), "{reject}");
+            }
+        }
+    }
+}
