@@ -1,1 +1,39 @@
-//! Networks, training, checkpoints, prediction and embeddings.
+//! Networks that learn from the samples of a library and predict on new images.
+//!
+//! The embedded engine: a small 2-D U-Net, trained and used on the CPU through burn's flex backend,
+//! with no Python and no download. [`train`] reads the samples of a library, writes checkpoints into
+//! the run's folder, and leaves a model in the library; [`Predictor`] takes a model from there and
+//! gives the mask, volume, confidence and embedding of an image; [`similar`] names the nearest
+//! earlier cases.
+//!
+//! What it promises: the same samples, settings and seed give the same weights bit for bit on the
+//! same machine, whatever the number of threads, and a run that was stopped or killed and started
+//! again gives the same bits as one that was not. No name, id or pixel of a patient is in what it
+//! reports. No type of burn is in its interface: the engine can be changed without anyone noticing.
+//!
+//! Predictions are for research; nothing here is a diagnosis.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp))]
+
+mod checkpoint;
+mod data;
+mod error;
+mod loss;
+mod metadata;
+mod optimizer;
+mod predict;
+mod publish;
+mod random;
+mod settings;
+mod train;
+mod unet;
+mod weights;
+
+pub use data::Normalisation;
+pub use error::LearningError;
+pub use metadata::{EpochMetrics, ModelMetadata};
+pub use predict::{PredictionResult, Predictor, similar};
+pub use settings::{Augmentation, TrainSettings};
+pub use train::{RunOutcome, RunSink, train};
+pub use unet::UNet;

@@ -1,0 +1,355 @@
+//! Samples as a network takes them: square slices of one size, with intensities on one scale.
+//!
+//! An image is laid on a grid of square pixels whose side is its longer side, so that shapes keep
+//! their proportions; along z the slices stay as they are. Where pixels grow it is smoothed first.
+//! CT is put on the scale of the training set's foreground (nnU-Net's rule: the same Hounsfield
+//! value is the same number in every image), everything else on the image's own.
+//!
+//! All slices are held in memory, at most [`SLICES_MAX`] of them. What an epoch does to a slice
+//! (its place in the order, mirroring, shift) depends only on seed, epoch and the slice's number.
+
+use std::ops::Range;
+
+use gantry_imaging::gaussian::{Gaussian, gaussian};
+use gantry_imaging::intensity::CtNormalisation;
+use gantry_imaging::neighbourhood::Space;
+use gantry_imaging::{Geometry, Image, Mask, nifti, resample};
+use gantry_library::{Library, SampleRecord};
+use serde::{Deserialize, Serialize};
+
+use crate::error::LearningError;
+use crate::random::Random;
+use crate::settings::Augmentation;
+
+/// Slices of one training: at 64 × 64 pixels they take 1.3 GiB.
+const SLICES_MAX: usize = 1 << 16;
+/// Foreground pixels that the training set's scale is taken from.
+const STATISTICS_MAX: usize = 1 << 20;
+/// How far augmentation shifts intensities and stretches them.
+const SHIFT: f64 = 0.1;
+
+/// How intensities become what the network sees.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalisation {
+    /// By the foreground of the whole training set, for CT.
+    Ct(CtNormalisation),
+    /// By the image's own mean and deviation.
+    PerImage,
+}
+
+/// The scale of one image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Scale {
+    low: f32,
+    high: f32,
+    mean: f32,
+    deviation: f32,
+}
+
+impl Scale {
+    fn apply(self, value: f32) -> f32 {
+        (value.clamp(self.low, self.high) - self.mean) / self.deviation
+    }
+}
+
+/// What an image is like as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Statistics {
+    /// The lowest value: what is taken to lie around the image.
+    pub(crate) lowest: f32,
+    mean: f64,
+    deviation: f64,
+}
+
+impl Statistics {
+    pub(crate) fn of(image: &Image) -> Self {
+        let finite = || image.voxels.iter().copied().filter(|value| value.is_finite());
+        let count = finite().count().max(1) as f64;
+        let mean = finite().map(f64::from).sum::<f64>() / count;
+        let variance = finite().map(|value| (f64::from(value) - mean).powi(2)).sum::<f64>() / count;
+        let lowest = finite().reduce(f32::min).unwrap_or(0.0);
+        Self { lowest, mean, deviation: variance.sqrt() }
+    }
+}
+
+impl Normalisation {
+    /// The rule for these samples: CT's where all are CT and the mask marks anything.
+    pub(crate) fn of(samples: &[&SampleRecord], prepared: &[Prepared]) -> Self {
+        if samples.iter().any(|sample| sample.modality != "CT") {
+            return Self::PerImage;
+        }
+        let pairs: Vec<_> = prepared.iter().map(|one| (&one.image, &one.mask)).collect();
+        CtNormalisation::of(&pairs, STATISTICS_MAX).map_or(Self::PerImage, |found| {
+            // Whole thousandths read back from JSON exactly, so that a resumed run sees the same.
+            let round = |value: f64| (value * 1000.0).round() / 1000.0;
+            Self::Ct(CtNormalisation {
+                low: round(found.low),
+                high: round(found.high),
+                mean: round(found.mean),
+                deviation: round(found.deviation),
+            })
+        })
+    }
+
+    /// The scale for an image.
+    pub(crate) fn scale(&self, image: &Statistics) -> Scale {
+        let (low, high, mean, deviation) = match self {
+            Self::Ct(ct) => (ct.low as f32, ct.high as f32, ct.mean, ct.deviation),
+            Self::PerImage => (f32::MIN, f32::MAX, image.mean, image.deviation),
+        };
+        // Order matters to clamp even where a damaged record gives the bounds.
+        let (low, high) = (low.min(high), high.max(low));
+        Scale { low, high, mean: mean as f32, deviation: deviation.max(1e-3) as f32 }
+    }
+}
+
+/// Returns the grid of `side` × `side` square pixels that covers a slice, slices as they are.
+pub(crate) fn square_grid(source: &Geometry, side: usize) -> Geometry {
+    let extent = |axis: usize| source.size[axis] as f64 * source.spacing_mm[axis];
+    let pitch = extent(0).max(extent(1)) / side as f64;
+    let mut grid = Geometry {
+        size: [side, side, source.size[2]],
+        spacing_mm: [pitch, pitch, source.spacing_mm[2]],
+        ..*source
+    };
+    let middle =
+        |size: [usize; 3]| [(size[0] as f64 - 1.0) / 2.0, (size[1] as f64 - 1.0) / 2.0, 0.0];
+    let (from, to) =
+        (source.to_patient_mm(middle(source.size)), grid.to_patient_mm(middle(grid.size)));
+    for axis in 0..3 {
+        grid.origin_mm[axis] += from[axis] - to[axis];
+    }
+    grid
+}
+
+/// Returns the image on its square grid; what lies outside it has the value `around`.
+pub(crate) fn to_square(image: &Image, side: usize, around: f32) -> Result<Image, LearningError> {
+    let grid = square_grid(&image.geometry, side);
+    let finite = image.map(|&value| if value.is_finite() { value } else { around });
+    let finest = image.geometry.spacing_mm[0].min(image.geometry.spacing_mm[1]);
+    let pitch = grid.spacing_mm[0];
+    if pitch < 1.5 * finest {
+        return Ok(resample::image_onto(&finite, &grid, around)?);
+    }
+    let smooth = gaussian(&finite, &Gaussian { sigma_mm: pitch / 2.0, space: Space::Slice })?;
+    Ok(resample::image_onto(&smooth, &grid, around)?)
+}
+
+/// One sample on its square grid, not yet on a scale.
+pub(crate) struct Prepared {
+    image: Image,
+    mask: Mask,
+    statistics: Statistics,
+}
+
+/// Reads samples from the library and lays them on their square grids.
+pub(crate) fn prepare(
+    library: &Library,
+    samples: &[&SampleRecord],
+    side: usize,
+) -> Result<Vec<Prepared>, LearningError> {
+    let slices = samples.iter().map(|sample| sample.size[2]).sum();
+    if slices > SLICES_MAX {
+        return Err(LearningError::TooMany { slices, limit: SLICES_MAX });
+    }
+    let one = |sample: &&SampleRecord| {
+        let image = nifti::read(&library.read_object(&sample.image)?)?;
+        let mask = nifti::read_mask(&library.read_object(&sample.mask)?)?;
+        image.require_same_grid(&mask)?;
+        let statistics = Statistics::of(&image);
+        let mask = resample::mask_onto(&mask, &square_grid(&image.geometry, side))?;
+        Ok(Prepared { image: to_square(&image, side, statistics.lowest)?, mask, statistics })
+    };
+    samples.iter().map(one).collect()
+}
+
+/// The slices of samples, on one scale.
+pub(crate) struct DataSet {
+    side: usize,
+    images: Vec<f32>,
+    /// 1 in the label, 0 elsewhere.
+    masks: Vec<u8>,
+    /// The slices of each sample.
+    pub(crate) samples: Vec<Range<usize>>,
+}
+
+/// A batch of slices: pixels, and their labels.
+pub(crate) struct Batch {
+    /// Batch, 1, rows, columns.
+    pub(crate) images: Vec<f32>,
+    /// Batch, 2, rows, columns: 1 in the pixel's class.
+    pub(crate) target: Vec<f32>,
+}
+
+impl DataSet {
+    pub(crate) fn new(prepared: Vec<Prepared>, normalisation: &Normalisation, side: usize) -> Self {
+        let mut all = Self { side, images: Vec::new(), masks: Vec::new(), samples: Vec::new() };
+        for one in prepared {
+            let scale = normalisation.scale(&one.statistics);
+            let first = all.len();
+            all.images.extend(one.image.voxels.iter().map(|&value| scale.apply(value)));
+            all.masks.extend(one.mask.voxels.iter().map(|&label| u8::from(label != 0)));
+            all.samples.push(first..all.len());
+        }
+        all
+    }
+
+    /// How many slices there are.
+    pub(crate) fn len(&self) -> usize {
+        self.masks.len() / (self.side * self.side)
+    }
+
+    /// Whether no pixel of any slice is labelled.
+    pub(crate) fn is_unlabelled(&self) -> bool {
+        self.masks.iter().all(|&label| label == 0)
+    }
+
+    /// The pixels of slices.
+    pub(crate) fn images(&self, slices: Range<usize>) -> Vec<f32> {
+        let area = self.side * self.side;
+        self.images[slices.start * area..slices.end * area].to_vec()
+    }
+
+    /// The labels of slices.
+    pub(crate) fn masks(&self, slices: Range<usize>) -> &[u8] {
+        let area = self.side * self.side;
+        &self.masks[slices.start * area..slices.end * area]
+    }
+
+    /// Every slice once, in the order of an epoch.
+    pub(crate) fn order(&self, seed: u64, epoch: u32) -> Vec<usize> {
+        Random::new(seed, "order", u64::from(epoch), 0).order(self.len())
+    }
+
+    /// Slices as an epoch sees them.
+    pub(crate) fn batch(
+        &self,
+        slices: &[usize],
+        augmentation: Augmentation,
+        seed: u64,
+        epoch: u32,
+    ) -> Batch {
+        let area = self.side * self.side;
+        let mut batch = Batch {
+            images: Vec::with_capacity(slices.len() * area),
+            target: Vec::with_capacity(2 * slices.len() * area),
+        };
+        for &slice in slices {
+            let mut random = Random::new(seed, "augmentation", u64::from(epoch), slice as u64);
+            let change = Change::draw(augmentation, &mut random);
+            let pixels = &self.images[slice * area..(slice + 1) * area];
+            let labels = &self.masks[slice * area..(slice + 1) * area];
+            for row in pixels.chunks_exact(self.side) {
+                change.row(row, &mut batch.images, |value| value * change.stretch + change.shift);
+            }
+            for class in 0..2 {
+                for row in labels.chunks_exact(self.side) {
+                    change.row(row, &mut batch.target, |label| f32::from(u8::from(label == class)));
+                }
+            }
+        }
+        batch
+    }
+}
+
+/// How a slice is varied.
+struct Change {
+    direction: Direction,
+    stretch: f32,
+    shift: f32,
+}
+
+enum Direction {
+    Straight,
+    Mirrored,
+}
+
+impl Change {
+    fn draw(augmentation: Augmentation, random: &mut Random) -> Self {
+        match augmentation {
+            Augmentation::None => Self { direction: Direction::Straight, stretch: 1.0, shift: 0.0 },
+            Augmentation::MirrorAndShift => {
+                let direction =
+                    if random.below(2) == 0 { Direction::Straight } else { Direction::Mirrored };
+                let mut around = || (SHIFT * (2.0 * random.unit() - 1.0)) as f32;
+                Self { direction, stretch: 1.0 + around(), shift: around() }
+            }
+        }
+    }
+
+    fn row<T: Copy>(&self, row: &[T], to: &mut Vec<f32>, value: impl Fn(T) -> f32) {
+        match self.direction {
+            Direction::Straight => to.extend(row.iter().map(|&one| value(one))),
+            Direction::Mirrored => to.extend(row.iter().rev().map(|&one| value(one))),
+        }
+    }
+}
+
+/// Puts an image that lies on its square grid on a scale.
+pub(crate) fn on_scale(image: &Image, scale: Scale) -> Vec<f32> {
+    image.voxels.iter().map(|&value| scale.apply(value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set() -> DataSet {
+        let geometry = Geometry::new([4, 4, 3], [1.0, 1.0, 5.0]);
+        let image = Image::new(geometry, (0..48).map(|v| v as f32).collect()).unwrap();
+        let mask = image.map(|&value| u8::from(value > 30.0));
+        let statistics = Statistics::of(&image);
+        let prepared = Prepared { image, mask, statistics };
+        DataSet::new(vec![prepared], &Normalisation::PerImage, 4)
+    }
+
+    #[test]
+    fn square_grids_keep_proportions_and_place() {
+        let source =
+            Geometry { origin_mm: [5.0, -7.0, 3.0], ..Geometry::new([40, 20, 6], [0.5, 0.7, 3.0]) };
+        let grid = square_grid(&source, 16);
+        assert_eq!(grid.size, [16, 16, 6]);
+        assert!((grid.spacing_mm[0] - 20.0 / 16.0).abs() < 1e-12);
+        assert!((grid.spacing_mm[1] - grid.spacing_mm[0]).abs() < 1e-12);
+        let (a, b) = (source.to_patient_mm([19.5, 9.5, 2.0]), grid.to_patient_mm([7.5, 7.5, 2.0]));
+        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9), "{a:?} {b:?}");
+        let image = Image::filled(source, 100.0);
+        let square = to_square(&image, 16, -1000.0).unwrap();
+        assert!((square.at(8, 8, 0) - 100.0).abs() < 1e-3 && *square.at(8, 0, 0) == -1000.0);
+    }
+
+    #[test]
+    fn damaged_values_do_not_spread() {
+        let mut image = Image::filled(Geometry::unit([32, 32, 1]), 1.0);
+        image.voxels[40] = f32::NAN;
+        image.voxels[41] = f32::INFINITY;
+        let statistics = Statistics::of(&image);
+        let square = to_square(&image, 16, statistics.lowest).unwrap();
+        let scaled = on_scale(&square, Normalisation::PerImage.scale(&statistics));
+        assert!(scaled.iter().all(|value| value.is_finite()));
+    }
+
+    #[test]
+    fn an_epoch_sees_each_slice_once_and_mirrors_picture_and_label_alike() {
+        let set = set();
+        assert_eq!(set.len(), 3);
+        assert!((1..9).any(|epoch| set.order(1, epoch) != set.order(1, 0)));
+        assert_eq!(set.order(1, 0), set.order(1, 0));
+        let plain = set.batch(&[1], Augmentation::None, 1, 0);
+        assert_eq!(plain.images, set.images(1..2));
+        let mut mirrored = 0;
+        for epoch in 0..32 {
+            let varied = set.batch(&[1], Augmentation::MirrorAndShift, 1, epoch);
+            let again = set.batch(&[0, 1], Augmentation::MirrorAndShift, 1, epoch);
+            assert_eq!(varied.images, again.images[16..], "neighbours in the batch do not matter");
+            let rising = varied.images[0] < varied.images[3];
+            mirrored += u32::from(!rising);
+            let labels = &varied.target[16..];
+            // Slice 1 has values 16 to 31: only the last, 31, is labelled.
+            assert_eq!(labels[if rising { 15 } else { 12 }], 1.0, "{labels:?}");
+            assert_eq!(labels.iter().sum::<f32>(), 1.0);
+        }
+        assert!((8..=24).contains(&mirrored), "{mirrored}");
+    }
+}

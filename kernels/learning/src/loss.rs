@@ -1,0 +1,111 @@
+//! The loss: cross-entropy plus soft Dice, as nnU-Net (Isensee et al. 2021) trains with.
+//!
+//! Cross-entropy makes every pixel right, Dice (Milletari, Navab and Ahmadi 2016) makes a small
+//! region count as much as a large one. Dice is taken over the whole batch and over the classes other
+//! than the background, so a slice without the organ does not divide by 0.
+
+use burn::tensor::Tensor;
+use burn::tensor::activation::log_softmax;
+
+/// What keeps Dice defined where neither side has a pixel.
+const SMOOTH: f64 = 1.0;
+
+/// The loss of logits against targets: batch, classes, rows, columns each; a target is 1 in the
+/// pixel's class and 0 elsewhere. One number, from about 0 up.
+pub(crate) fn dice_cross_entropy(logits: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
+    let [images, classes, rows, columns] = logits.dims();
+    let log_probability = log_softmax(logits, 1);
+    let pixels = (images * rows * columns) as f64;
+    let cross_entropy = (log_probability.clone() * target.clone()).sum().neg() / pixels;
+    let foreground = |x: Tensor<4>| x.narrow(1, 1, classes - 1);
+    let probability = foreground(log_probability).exp();
+    let target = foreground(target);
+    let per_class = |x: Tensor<4>| x.sum_dim(3).sum_dim(2).sum_dim(0);
+    let both = per_class(probability.clone() * target.clone()) * 2.0;
+    let all = per_class(probability) + per_class(target);
+    let dice = ((both + SMOOTH) / (all + SMOOTH)).mean();
+    cross_entropy + (dice.neg() + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+    use crate::random::Random;
+    use crate::unet::values;
+
+    const SHAPE: [usize; 4] = [2, 3, 3, 3];
+
+    fn tensor(values: &[f32], device: &Device) -> Tensor<4> {
+        Tensor::from_data(TensorData::new(values.to_vec(), SHAPE), device)
+    }
+
+    /// Classes drawn at random, as ones and zeros.
+    fn target() -> Vec<f32> {
+        let mut random = Random::new(1, "target", 0, 0);
+        let mut target = vec![0.0; 54];
+        for image in 0..2 {
+            for pixel in 0..9 {
+                target[image * 27 + random.below(3) * 9 + pixel] = 1.0;
+            }
+        }
+        target
+    }
+
+    /// The same in plain arithmetic.
+    fn plain(logits: &[f32], target: &[f32]) -> f64 {
+        let (mut cross_entropy, mut both, mut all) = (0.0, [0.0; 3], [0.0; 3]);
+        for image in 0..2 {
+            for pixel in 0..9 {
+                let at = |class: usize| image * 27 + class * 9 + pixel;
+                let sum: f64 = (0..3).map(|class| f64::from(logits[at(class)]).exp()).sum();
+                for class in 0..3 {
+                    let probability = f64::from(logits[at(class)]).exp() / sum;
+                    let wanted = f64::from(target[at(class)]);
+                    cross_entropy -= wanted * probability.ln() / 18.0;
+                    both[class] += probability * wanted;
+                    all[class] += probability + wanted;
+                }
+            }
+        }
+        let dice = |class: usize| (2.0 * both[class] + 1.0) / (all[class] + 1.0);
+        cross_entropy + 1.0 - f64::midpoint(dice(1), dice(2))
+    }
+
+    #[test]
+    fn value_and_gradient_agree_with_plain_arithmetic() {
+        let mut random = Random::new(2, "logits", 0, 0);
+        let logits: Vec<f32> = (0..54).map(|_| random.normal() as f32).collect();
+        let target = target();
+        let device = Device::flex().autodiff();
+        let leaf = tensor(&logits, &device).require_grad();
+        let loss = dice_cross_entropy(leaf.clone(), tensor(&target, &device));
+        let gradient = values(leaf.grad(&loss.backward()).unwrap());
+        let value = f64::from(values(loss)[0]);
+        assert!((value - plain(&logits, &target)).abs() < 1e-5, "{value}");
+        for place in 0..54 {
+            let moved = |by: f32| {
+                let mut logits = logits.clone();
+                logits[place] += by;
+                (f64::from(logits[place]), plain(&logits, &target))
+            };
+            let ((left, low), (right, high)) = (moved(-1e-2), moved(1e-2));
+            let difference = (high - low) / (right - left);
+            let error = (difference - f64::from(gradient[place])).abs();
+            assert!(error < 1e-5, "{place}: {difference} {}", gradient[place]);
+        }
+    }
+
+    #[test]
+    fn perfect_is_near_0_and_extreme_logits_stay_finite() {
+        let device = Device::flex();
+        let target = target();
+        for (scale, low, high) in [(50.0, 0.0, 1e-3), (1e30, 0.0, 1e-3), (-50.0, 40.0, 120.0)] {
+            let logits: Vec<f32> = target.iter().map(|value| value * scale).collect();
+            let loss = dice_cross_entropy(tensor(&logits, &device), tensor(&target, &device));
+            let loss = f64::from(values(loss)[0]);
+            assert!((low..high).contains(&loss), "{scale}: {loss}");
+        }
+    }
+}
