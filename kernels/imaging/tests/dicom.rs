@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::dicom::{
-    Instance, Pixels, Reason, SegmentationHead, Spacing, assemble, inspect, pixels, segmentation,
-    segmentation_mask,
+    Frames, Instance, Pixels, Reason, SegmentationHead, Spacing, assemble, inspect, pixels,
+    segmentation, segmentation_mask,
 };
 use gantry_imaging::{Geometry, Image, Mask, Volume, measure, nrrd};
 use proptest::prelude::*;
@@ -220,6 +220,20 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// The size of an instance's pixels, and their least, greatest and mean value.
+fn described(frames: &Frames) -> String {
+    let values = || frames.frames.iter().flatten().copied();
+    let least = values().fold(f32::INFINITY, f32::min);
+    let most = values().fold(f32::NEG_INFINITY, f32::max);
+    let count = values().count();
+    let mean = values().map(f64::from).sum::<f64>() / count as f64;
+    let Frames { rows, columns, samples, .. } = frames;
+    format!(
+        "{columns}x{rows}x{} of {samples}: {least} to {most}, mean {mean:.2}",
+        frames.frames.len()
+    )
+}
+
 /// Files beside the images that nobody takes for one: programs, tables and texts.
 const NOT_CANDIDATES: &[&str] = &[
     "py", "pyc", "txt", "json", "js", "md", "csv", "html", "rst", "sh", "license", "j2k", "jp2",
@@ -250,12 +264,7 @@ fn every_real_file_has_the_verdict_of_the_golden_table() {
                         Pixels::Absent => "none".into(),
                         Pixels::Unreadable(why) => why,
                         Pixels::Readable => match pixels(&bytes) {
-                            Ok(frames) => format!(
-                                "{}x{}x{}",
-                                frames.columns,
-                                frames.rows,
-                                frames.frames.len()
-                            ),
+                            Ok(frames) => described(&frames),
                             Err(refusal) => format!("{}: {}", refusal.reason, refusal.sentence),
                         },
                     };

@@ -1,14 +1,10 @@
 //! The verdict on one file, from its header.
 
 use dicom_dictionary_std::tags;
-use dicom_encoding::transfer_syntax::{Codec, TransferSyntaxIndex};
-use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
-use super::read::{self, File, count, text};
+use super::encapsulated;
+use super::read::{self, DIRECTORY, File, count, text, trimmed};
 use super::refusal::{Reason, Refusal};
-
-/// Media Storage Directory Storage.
-const DIRECTORY: &str = "1.2.840.10008.1.3.10";
 
 /// Whether the pixels of an instance can be read here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,10 +58,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Instance, Refusal> {
 pub(super) fn of_file(file: &File) -> Result<Instance, Refusal> {
     let class = text(file, tags::SOP_CLASS_UID).unwrap_or_default();
     if class == DIRECTORY || file.get(tags::DIRECTORY_RECORD_SEQUENCE).is_some() {
-        return Err(Refusal::new(
-            Reason::DirectoryRecord,
-            "the file is the directory of a medium (DICOMDIR); import the files that it lists",
-        ));
+        return Err(read::directory());
     }
     let instance_uid = text(file, tags::SOP_INSTANCE_UID).ok_or_else(|| {
         let sentence = "the file has no SOP Instance UID, so it could not be told from others";
@@ -89,19 +82,15 @@ pub(super) fn of_file(file: &File) -> Result<Instance, Refusal> {
         rows: count(file, tags::ROWS).unwrap_or(0),
         columns: count(file, tags::COLUMNS).unwrap_or(0),
         frames: count(file, tags::NUMBER_OF_FRAMES).unwrap_or(1).max(1),
-        pixels: pixels_of(file, &syntax)?,
+        pixels: pixels_of(file)?,
         transfer_syntax_uid: syntax,
     };
     Ok(instance)
 }
 
-fn trimmed(uid: &str) -> String {
-    uid.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned()
-}
-
 /// Looks at the pixels without decoding them. Native pixels that are fewer than the header says
 /// mean that the file was cut.
-fn pixels_of(file: &File, syntax: &str) -> Result<Pixels, Refusal> {
+fn pixels_of(file: &File) -> Result<Pixels, Refusal> {
     let has = |tag| file.get(tag).is_some();
     if has(tags::FLOAT_PIXEL_DATA) || has(tags::DOUBLE_FLOAT_PIXEL_DATA) {
         return Ok(Pixels::Unreadable("pixels are floating-point numbers (Parametric Map)".into()));
@@ -115,19 +104,11 @@ fn pixels_of(file: &File, syntax: &str) -> Result<Pixels, Refusal> {
     if rows == 0 || columns == 0 {
         return Ok(Pixels::Unreadable("the header says that there are no rows or columns".into()));
     }
-    if element.fragments().is_some() {
-        let known = TransferSyntaxRegistry.get(syntax);
-        let decodable = known.is_some_and(|known| match known.codec() {
-            Codec::EncapsulatedPixelData(reader, _) => reader.is_some(),
-            Codec::None | Codec::Dataset(_) => true,
+    if let Some(fragments) = element.fragments() {
+        return Ok(match encapsulated::check(file, fragments) {
+            Ok(()) => Pixels::Readable,
+            Err(refusal) => Pixels::Unreadable(refusal.sentence),
         });
-        if !decodable {
-            let name = known.map_or("an unknown codec", |known| known.name());
-            return Ok(Pixels::Unreadable(format!(
-                "pixels are encoded as {name}, which is not decoded here"
-            )));
-        }
-        return Ok(Pixels::Readable);
     }
     let needed = native_bytes(file, rows, columns);
     let held = element.to_bytes().map_or(0, |bytes| bytes.len() as u64);

@@ -3,11 +3,12 @@
 //! [`inspect`] gives each file its verdict without decoding pixels: what it is, or a [`Refusal`]
 //! with a reason. [`assemble`] makes a volume of a series. [`write`] makes CT series and
 //! segmentations. Parsing and the compressed codecs are dicom-rs; what it gets wrong on real files
-//! is mended here, each case beside its reason in [`read`].
+//! is mended here, each case beside its reason.
 //!
 //! Nothing here panics on any bytes, holds more than [`FILE_BYTES_MAX`] of one file, or puts a
 //! patient's data into a sentence.
 
+mod encapsulated;
 mod inspect;
 mod pixels;
 mod read;

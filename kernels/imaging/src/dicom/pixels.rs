@@ -5,16 +5,18 @@
 //! Values are after the rescale of their frame (PS3.3 C.11.1); padding is set to the least value
 //! that is no padding, so that it lies in the air around a patient.
 
-use dicom_core::Tag;
+use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
+use dicom_object::mem::InMemElement;
 use dicom_pixeldata::PixelDecoder;
 
-use super::read::{self, File, count, items, number, text};
+use super::encapsulated;
+use super::read::{self, EXPLICIT_BE, File, count, items, number, text};
 use super::refusal::{Reason, Refusal};
 
-/// Samples of all frames together: as many as a volume may have voxels.
-const SAMPLES_MAX: u64 = crate::volume::VOXELS_MAX as u64;
+/// Samples of all frames together: 1024 frames of 1024 x 512, 2 GiB as `f32`.
+const SAMPLES_MAX: u64 = 1 << 29;
 
 /// The frames of an instance.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,39 +62,11 @@ pub(super) fn of_file(file: &File) -> Result<Frames, Refusal> {
         .get(tags::PIXEL_DATA)
         .ok_or_else(|| Refusal::new(Reason::NoPixels, "the instance has no pixels"))?;
     let mut format = format(file)?;
-    let raw = if element.fragments().is_some() {
-        let decoded = file.decode_pixel_data().map_err(|_| {
-            Refusal::new(
-                Reason::UnsupportedPixels,
-                "the instance's compressed pixels cannot be decoded here",
-            )
-        })?;
-        format.bits_allocated = u32::from(decoded.bits_allocated());
-        format.bits_stored = u32::from(decoded.bits_stored());
-        format.high_bit = u32::from(decoded.high_bit());
-        format.samples = usize::from(decoded.samples_per_pixel());
-        format.frames = decoded.number_of_frames() as usize;
-        // Decoders give whole pixels side by side.
-        (format.planar, format.subsampled) = (false, false);
-        // JPEG 2000 and lossy JPEG decoders give RGB already.
-        if format.samples == 3 {
-            format.photometric = decoded.photometric_interpretation().to_string();
-        }
-        decoded.into_data()
-    } else {
-        element
-            .to_bytes()
-            .map_err(|_| Refusal::new(Reason::Malformed, "the instance's pixels are no bytes"))?
-            .into_owned()
+    format.check_size()?;
+    let raw = match element.fragments() {
+        Some(fragments) => decode(file, fragments, &mut format)?,
+        None => native(file, element, &format)?,
     };
-    let area = format.rows * format.columns;
-    let total = (area * format.samples) as u64 * format.frames as u64;
-    if total > SAMPLES_MAX {
-        return Err(Refusal::new(
-            Reason::TooLarge,
-            format!("the instance has {total} samples; at most {SAMPLES_MAX} are read"),
-        ));
-    }
     let padding = padding(file, &format);
     let mut frames = Vec::with_capacity(format.frames);
     for frame in 0..format.frames {
@@ -113,6 +87,63 @@ pub(super) fn of_file(file: &File) -> Result<Frames, Refusal> {
         inverted: format.photometric == "MONOCHROME1",
         frames,
     })
+}
+
+impl Format {
+    fn check_size(&self) -> Result<(), Refusal> {
+        let total = (self.rows as u64 * self.columns as u64)
+            .saturating_mul(self.samples as u64)
+            .saturating_mul(self.frames as u64);
+        if total <= SAMPLES_MAX {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Reason::TooLarge,
+            format!("the instance has {total} samples; at most {SAMPLES_MAX} are read"),
+        ))
+    }
+}
+
+/// Native pixels, the least byte of each sample first.
+fn native(file: &File, element: &InMemElement, format: &Format) -> Result<Vec<u8>, Refusal> {
+    let bytes = element
+        .to_bytes()
+        .map_err(|_| Refusal::new(Reason::Malformed, "the instance's pixels are no bytes"))?;
+    let mut bytes = bytes.into_owned();
+    let big = read::trimmed(file.meta().transfer_syntax()) == EXPLICIT_BE;
+    if big && format.bits_allocated == 32 && element.vr() == VR::OW {
+        // They were taken for words of 16 bits and each word was turned; the words were not.
+        for sample in bytes.chunks_exact_mut(4) {
+            sample.rotate_left(2);
+        }
+    }
+    Ok(bytes)
+}
+
+/// Compressed pixels as if they were native.
+fn decode(file: &File, fragments: &[Vec<u8>], format: &mut Format) -> Result<Vec<u8>, Refusal> {
+    encapsulated::check(file, fragments)?;
+    // Decoders give whole pixels side by side.
+    (format.planar, format.subsampled) = (false, false);
+    if encapsulated::is_rle(file) {
+        let bytes = format.bits_allocated.div_ceil(8) as usize;
+        let shape = [format.rows * format.columns, format.samples, bytes];
+        return encapsulated::unpack(fragments, format.frames, shape);
+    }
+    let decoded = file.decode_pixel_data().map_err(|_| {
+        Refusal::new(Reason::UnsupportedPixels, "the compressed pixels cannot be decoded here")
+    })?;
+    format.bits_allocated = u32::from(decoded.bits_allocated());
+    format.bits_stored = u32::from(decoded.bits_stored());
+    format.high_bit = u32::from(decoded.high_bit());
+    format.samples = usize::from(decoded.samples_per_pixel());
+    format.frames = decoded.number_of_frames() as usize;
+    if format.samples == 3 {
+        // JPEG 2000 and lossy JPEG decoders give RGB already.
+        format.photometric = decoded.photometric_interpretation().to_string();
+    }
+    format.check_size()?;
+    Ok(decoded.into_data())
 }
 
 fn format(file: &File) -> Result<Format, Refusal> {

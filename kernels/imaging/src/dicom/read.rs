@@ -2,12 +2,14 @@
 //!
 //! - files without preamble or without a meta group, or whose meta group lacks its length or its
 //!   syntax: the group is stepped over, and the syntax told from the data set's first element;
+//! - a data set that is implicit though its syntax is an explicit one;
 //! - bytes left behind the pixels, and lengths beyond the end of the file: see [`walk`];
 //! - values that arrive with VR UN, a rescale slope among them: they are read with the VR that the
 //!   dictionary has for their tag (as bytes, a slope of `"1"` would become 49).
 
 use std::any::Any;
-use std::io::Cursor;
+use std::borrow::Cow;
+use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use dicom_core::{Tag, VR};
@@ -16,6 +18,7 @@ use dicom_encoding::transfer_syntax::{Codec, TransferSyntaxIndex};
 use dicom_object::mem::InMemElement;
 use dicom_object::{FileDicomObject, FileMetaTableBuilder, InMemDicomObject};
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
+use flate2::read::DeflateDecoder;
 
 use super::refusal::{Reason, Refusal};
 use super::walk;
@@ -26,9 +29,12 @@ pub const FILE_BYTES_MAX: usize = 1 << 30;
 const TEXT_CHARACTERS_MAX: usize = 1024;
 
 const PREAMBLE: usize = 128;
+/// Media Storage Directory Storage.
+pub(super) const DIRECTORY: &str = "1.2.840.10008.1.3.10";
 const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
 pub(super) const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
-const EXPLICIT_BE: &str = "1.2.840.10008.1.2.2";
+const DEFLATED_LE: &str = "1.2.840.10008.1.2.1.99";
+pub(super) const EXPLICIT_BE: &str = "1.2.840.10008.1.2.2";
 
 /// A parsed file.
 pub(super) type File = FileDicomObject<InMemDicomObject>;
@@ -79,17 +85,28 @@ fn after_magic(bytes: &[u8]) -> Result<File, Refusal> {
             )
         })
     };
-    let uid = meta.transfer_syntax.clone().map_or_else(guessed, Ok)?;
-    let syntax = TransferSyntaxRegistry.get(&uid).ok_or_else(|| {
+    if meta.sop_class.as_deref() == Some(DIRECTORY) {
+        return Err(directory());
+    }
+    let uid = meta.transfer_syntax.map_or_else(guessed, Ok)?;
+    let unknown = || {
         let sentence = "the file's transfer syntax is not known here; send it uncompressed";
         Refusal::new(Reason::UnknownTransferSyntax, sentence)
-    })?;
-    // A deflated data set has no lengths to look at.
-    let deflated = matches!(syntax.codec(), Codec::Dataset(_));
-    let explicit = uid != IMPLICIT_LE;
-    let encoding = walk::Encoding { explicit, big: uid == EXPLICIT_BE };
-    let end = if deflated { data.len() } else { walk::data_set(data, encoding)? };
-    let data = InMemDicomObject::read_dataset_with_ts(Cursor::new(&data[..end]), syntax)
+    };
+    let syntax = TransferSyntaxRegistry.get(&uid).ok_or_else(unknown)?;
+    let data = match syntax.codec() {
+        Codec::Dataset(_) if uid == DEFLATED_LE => Cow::Owned(inflate(data)?),
+        Codec::Dataset(_) => return Err(unknown()),
+        _ => Cow::Borrowed(data),
+    };
+    let mut encoding = walk::Encoding { explicit: uid != IMPLICIT_LE, big: uid == EXPLICIT_BE };
+    if !encoding.big && !walk::guess(&data).explicit {
+        // Some name an explicit syntax and write an implicit data set.
+        encoding = walk::IMPLICIT;
+    }
+    let data = walk::data_set(&data, encoding)?;
+    let syntax = TransferSyntaxRegistry.get(encoding_uid(encoding)).ok_or_else(unknown)?;
+    let data = InMemDicomObject::read_dataset_with_ts(Cursor::new(data.as_ref()), syntax)
         .map_err(|error| refusal_of(&error))?;
     let class = text(&data, tags::SOP_CLASS_UID).unwrap_or_default();
     let instance = text(&data, tags::SOP_INSTANCE_UID).unwrap_or_default();
@@ -100,6 +117,25 @@ fn after_magic(bytes: &[u8]) -> Result<File, Refusal> {
         .build()
         .map_err(|error| refusal_of(&error))?;
     Ok(data.with_exact_meta(head))
+}
+
+/// A deflated data set, as far as a file may be large.
+fn inflate(data: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let mut bytes = Vec::new();
+    let mut inflated = DeflateDecoder::new(data).take(FILE_BYTES_MAX as u64 + 1);
+    inflated.read_to_end(&mut bytes).map_err(|error| refusal_of(&error))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        let sentence = format!("the file inflates to more than {FILE_BYTES_MAX} bytes");
+        return Err(Refusal::new(Reason::TooLarge, sentence));
+    }
+    Ok(bytes)
+}
+
+pub(super) fn directory() -> Refusal {
+    Refusal::new(
+        Reason::DirectoryRecord,
+        "the file is the directory of a medium (DICOMDIR); import the files that it lists",
+    )
 }
 
 fn encoding_uid(encoding: walk::Encoding) -> &'static str {
@@ -161,6 +197,11 @@ pub(super) fn text(data: &InMemDicomObject, tag: Tag) -> Option<String> {
 /// Text that came as bytes since its VR is UN.
 fn as_bytes(element: &InMemElement) -> bool {
     matches!(element.vr(), VR::UN | VR::OB)
+}
+
+/// A UID without the padding that it was written with.
+pub(super) fn trimmed(uid: &str) -> String {
+    uid.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned()
 }
 
 /// An element's numbers, whatever VR they came with.

@@ -2,8 +2,15 @@
 //!
 //! dicom-rs 0.10.1 makes room for what a length claims before it finds that the file is shorter: a
 //! flipped bit costs gigabytes. It also stops at a meta group without its length or with a wrong
-//! one, and at bytes that were left behind the pixels. This walk steps over the elements without
-//! reading their values, so all of that is known first.
+//! one, at bytes that were left behind the pixels, and has no end to nesting. This walk steps over
+//! the elements without reading their values, so all of that is known first.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use dicom_core::dictionary::DataDictionary;
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::StandardDataDictionary;
 
 use super::refusal::{Reason, Refusal};
 
@@ -21,10 +28,14 @@ pub(super) struct Meta {
     pub(super) end: usize,
     /// The transfer syntax, where it names one.
     pub(super) transfer_syntax: Option<String>,
-    /// Whether the group length is there and right.
-    pub(super) sound: bool,
+    /// The SOP class, where it names one.
+    pub(super) sop_class: Option<String>,
 }
 
+pub(super) const IMPLICIT: Encoding = Encoding { explicit: false, big: false };
+/// Sequences and items within one another: 32 sequences. The parser calls itself for each, and a
+/// thread's stack is finite.
+const NESTING_MAX: usize = 64;
 const UNDEFINED: u32 = u32::MAX;
 const ITEM: (u16, u16) = (0xfffe, 0xe000);
 const DELIMITERS: [(u16, u16); 2] = [(0xfffe, 0xe00d), (0xfffe, 0xe0dd)];
@@ -38,6 +49,30 @@ struct Element {
     vr: [u8; 2],
     length: u32,
     value: usize,
+}
+
+impl Element {
+    /// Where its value ends, which is within the file.
+    fn end(&self, bytes: &[u8]) -> Result<usize, Refusal> {
+        let end = self.value.checked_add(self.length as usize);
+        end.filter(|end| *end <= bytes.len()).ok_or_else(cut)
+    }
+
+    /// Whether its value is elements or items.
+    fn holds_elements(&self, encoding: Encoding) -> bool {
+        let sequence = || {
+            let entry = StandardDataDictionary.by_tag(Tag(self.tag.0, self.tag.1));
+            entry.is_some_and(|entry| entry.vr.exact() == Some(VR::SQ))
+        };
+        self.tag == ITEM || &self.vr == b"SQ" || !encoding.explicit && sequence()
+    }
+}
+
+fn nested() -> Refusal {
+    Refusal::new(
+        Reason::Malformed,
+        format!("the file's sequences are nested more than {} deep", NESTING_MAX / 2),
+    )
 }
 
 fn cut() -> Refusal {
@@ -76,29 +111,20 @@ fn element(bytes: &[u8], at: usize, encoding: Encoding) -> Result<Element, Refus
 pub(super) fn meta(bytes: &[u8], start: usize) -> Result<Meta, Refusal> {
     let encoding = Encoding { explicit: true, big: false };
     let mut at = start;
-    let mut claimed = None;
-    let mut transfer_syntax = None;
+    let mut uids = [None, None];
     while bytes.get(at..at + 2) == Some(&[2, 0]) {
         let element = element(bytes, at, encoding)?;
-        let end =
-            element.value.checked_add(element.length as usize).filter(|end| *end <= bytes.len());
-        let end = end.ok_or_else(cut)?;
+        let end = element.end(bytes)?;
         let value = &bytes[element.value..end];
-        match element.tag.1 {
-            0x0000 if value.len() == 4 => {
-                claimed = Some(end + long(bytes, element.value, encoding)? as usize);
-            }
-            0x0010 => {
-                let text = String::from_utf8_lossy(value);
-                let text = text.trim_matches(|c: char| c == '\0' || c.is_whitespace());
-                transfer_syntax = (!text.is_empty()).then(|| text.to_owned());
-            }
-            _ => {}
+        if let Some(n) = [0x0002, 0x0010].iter().position(|number| *number == element.tag.1) {
+            let text = String::from_utf8_lossy(value);
+            let text = text.trim_matches(|c: char| c == '\0' || c.is_whitespace());
+            uids[n] = (!text.is_empty()).then(|| text.to_owned());
         }
         at = end;
     }
-    let sound = claimed == Some(at) && transfer_syntax.is_some();
-    Ok(Meta { end: at, transfer_syntax, sound })
+    let [sop_class, transfer_syntax] = uids;
+    Ok(Meta { end: at, transfer_syntax, sop_class })
 }
 
 /// How a data set that begins with these bytes is encoded.
@@ -107,51 +133,79 @@ pub(super) fn guess(bytes: &[u8]) -> Encoding {
     Encoding { explicit, big: bytes.first() == Some(&0) && bytes.get(1) == Some(&8) }
 }
 
-/// Steps over a data set and gives the end of what belongs to it: all of it, or the end of the
-/// pixels where no element follows them.
-pub(super) fn data_set(bytes: &[u8], encoding: Encoding) -> Result<usize, Refusal> {
+/// What the walk is inside of.
+struct Open {
+    /// Where it ends; `None` where a delimiter says so.
+    end: Option<usize>,
+    encoding: Encoding,
+    /// Whether it is encapsulated pixels, whose items are bytes.
+    fragments: bool,
+    /// Where it began, if it is left out.
+    left_out: Option<usize>,
+}
+
+/// Steps over a data set and gives the bytes for the parser: without what lies behind the pixels
+/// and is no element, and without elements of VR UN and undefined length, whose items are implicit
+/// whatever the data set is (PS3.5 6.2.2), which dicom-rs does not know.
+pub(super) fn data_set(bytes: &[u8], encoding: Encoding) -> Result<Cow<'_, [u8]>, Refusal> {
     let mut at = 0;
-    let mut depth = 0_usize;
-    // The end of the outermost sequence of a defined length.
-    let mut nested_until = 0;
-    let mut in_fragments = false;
-    while at < bytes.len() {
-        let element = element(bytes, at, encoding)?;
-        let undefined = element.length == UNDEFINED;
-        let sequence = &element.vr == b"SQ";
-        if undefined && &element.vr == b"UN" {
-            // Its items are encoded another way; the parser has to tell.
-            return Ok(bytes.len());
+    let mut open: Vec<Open> = Vec::new();
+    let mut left_out: Vec<Range<usize>> = Vec::new();
+    let mut end = bytes.len();
+    while at < end {
+        while open.last().is_some_and(|top| top.end.is_some_and(|end| end <= at)) {
+            open.pop();
         }
+        let within = open.last().map_or(encoding, |top| top.encoding);
+        let in_fragments = open.last().is_some_and(|top| top.fragments);
+        let element = element(bytes, at, within)?;
         if DELIMITERS.contains(&element.tag) {
-            depth = depth.saturating_sub(1);
+            let closed = open.pop();
             at = element.value;
-            if in_fragments && element.tag == DELIMITERS[1] {
-                return Ok(tail(bytes, at, encoding));
+            if let Some(start) = closed.and_then(|closed| closed.left_out) {
+                left_out.push(start..at);
+            }
+            if in_fragments && open.is_empty() {
+                end = tail(bytes, at, encoding);
             }
             continue;
         }
-        if undefined {
-            depth += 1;
-            in_fragments |= element.tag == PIXEL_DATA && depth == 1 && at >= nested_until;
+        let defined = (element.length != UNDEFINED).then(|| element.end(bytes)).transpose()?;
+        let unknown = defined.is_none() && &element.vr == b"UN";
+        let enters = !in_fragments && (defined.is_none() || element.holds_elements(within));
+        if enters {
+            if open.len() >= NESTING_MAX {
+                return Err(nested());
+            }
+            open.push(Open {
+                end: defined,
+                encoding: if unknown { IMPLICIT } else { within },
+                fragments: element.tag == PIXEL_DATA && defined.is_none(),
+                left_out: unknown.then_some(at),
+            });
             at = element.value;
             continue;
         }
-        let end = element.value.checked_add(element.length as usize).ok_or_else(cut)?;
-        if end > bytes.len() {
-            return Err(cut());
-        }
-        if element.tag == PIXEL_DATA && depth == 0 && at >= nested_until {
-            return Ok(tail(bytes, end, encoding));
-        }
-        if sequence || element.tag == ITEM && !in_fragments {
-            nested_until = nested_until.max(end);
-            at = element.value;
-        } else {
-            at = end;
+        at = defined.ok_or_else(cut)?;
+        if element.tag == PIXEL_DATA && open.is_empty() {
+            end = tail(bytes, at, encoding);
         }
     }
-    Ok(bytes.len())
+    if left_out.is_empty() {
+        return Ok(Cow::Borrowed(&bytes[..end]));
+    }
+    // Those within others ended first and go with them.
+    left_out.sort_by_key(|range| range.start);
+    let mut kept = Vec::with_capacity(end);
+    let mut from = 0;
+    for range in left_out.iter().filter(|range| range.end <= end) {
+        if range.start >= from {
+            kept.extend_from_slice(&bytes[from..range.start]);
+            from = range.end;
+        }
+    }
+    kept.extend_from_slice(&bytes[from..end]);
+    Ok(Cow::Owned(kept))
 }
 
 /// What follows the pixels: the rest where it begins as an element of a higher group, nothing
