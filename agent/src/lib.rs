@@ -1,1 +1,103 @@
-//! The daemon on every server: probes, runner, workers and the DICOM receiver.
+//! The daemon on every server: probes, processes, warm workers, the DICOM receiver.
+//!
+//! It is the shell around the node machine (`gantry-node`): the machine decides what to start, stop
+//! and report, the agent does it. Nothing here chooses what runs.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+pub mod import;
+pub mod ingest;
+mod output;
+mod probe;
+mod runner;
+mod session;
+mod shell;
+mod spool;
+pub mod worker;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use gantry_config::AgentSettings;
+use gantry_library::Library;
+use gantry_link::Identity;
+use gantry_model::Machine;
+use gantry_node::{Event, Node, NodeSettings};
+use tokio::sync::mpsc;
+
+pub use error::AgentError;
+
+/// Events that wait for the shell; whoever brings more waits.
+const INPUTS_MAX: usize = 4096;
+/// Workers where the settings name no number.
+const WORKERS_MAX: u32 = 8;
+
+/// Serves a node until `stop` is done.
+///
+/// # Errors
+/// Where the node has not joined, its folder cannot be written, or the receiver cannot listen.
+pub async fn serve(
+    folder: &Path,
+    settings: AgentSettings,
+    stop: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    let identity = Identity::load(folder, "agent")?;
+    let folder =
+        folder.canonicalize().map_err(|error| AgentError::file("finding", folder, error))?;
+    let places = runner::Places {
+        output: folder.join("output"),
+        work: folder.join("work"),
+        checkpoints: folder.join("checkpoints"),
+    };
+    for place in [&places.output, &places.work, &places.checkpoints] {
+        std::fs::create_dir_all(place).map_err(|error| AgentError::file("making", place, error))?;
+    }
+    let (spool, ends) = spool::Spool::open(&folder.join("spool"))?;
+    let counters = Arc::new(ingest::Counters::default());
+    let receiver = start_receiver(&settings, &counters)?;
+    let probed = probe::facts(&settings);
+    let facts = probed.facts.clone();
+    if let Some(reason) = &facts.gpu_reason {
+        tracing::info!(node = facts.name, "no GPU: {reason}; training computes on the processor");
+    }
+    let tasks = Arc::new(AtomicU32::new(0));
+    let samples = probe::sample(
+        probed,
+        folder.clone(),
+        settings.library.clone(),
+        receiver.as_ref().map(|_| counters.clone()),
+        tasks.clone(),
+    );
+    let (inputs, received) = mpsc::channel(INPUTS_MAX);
+    let program = std::env::current_exe()
+        .map_err(|error| AgentError::file("finding the program of", &folder, error))?;
+    let program = vec![program.display().to_string(), "worker".to_owned()];
+    let workers = settings.workers.unwrap_or(facts.resources.cores.min(WORKERS_MAX));
+    let pool = worker::pool::Pool::new(program, workers as usize, inputs.clone());
+    let mut node = Node::new(NodeSettings { grace: settings.grace });
+    // What the spool holds is told at the first connection.
+    node.apply(gantry_model::At(0), Event::Restored { spool: ends }, &mut Vec::new());
+    let mut shell = shell::Shell::new(node, spool, pool, places, facts, tasks, inputs.clone());
+    tokio::select! {
+        () = stop => Ok(()),
+        result = shell.run(received) => result,
+        () = session::keep(settings.scheduler, identity, inputs, samples) => Ok(()),
+    }
+}
+
+fn start_receiver(
+    settings: &AgentSettings,
+    counters: &Arc<ingest::Counters>,
+) -> Result<Option<ingest::Receiver>, AgentError> {
+    let (Some(ingest), Some(library)) = (&settings.ingest, &settings.library) else {
+        return Ok(None);
+    };
+    let library = Library::open_or_create(library)?.with_free_min_mib(ingest.storage_free_min.0);
+    let swept = library.sweep();
+    if swept > 0 {
+        tracing::info!(swept, "removed what earlier writers left unfinished");
+    }
+    ingest::start(ingest, library, counters.clone()).map(Some)
+}

@@ -19,3 +19,9 @@ pub use scheduler::SchedulerSettings;
 pub const SCHEDULER_FILE: &str = include_str!("../files/scheduler.toml");
 /// The commented default settings of an agent.
 pub const AGENT_FILE: &str = include_str!("../files/agent.toml");
+/// The shipped pipelines, by name.
+pub const PIPELINES: &[(&str, &str)] = &[
+    ("chest-ct", include_str!("../files/pipelines/chest-ct.toml")),
+    ("edges", include_str!("../files/pipelines/edges.toml")),
+    ("seeded", include_str!("../files/pipelines/seeded.toml")),
+];

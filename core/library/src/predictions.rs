@@ -18,8 +18,8 @@ pub struct PredictionDraft {
     pub model: ModelId,
     /// The mask as `NIfTI` on the series' grid.
     pub mask: Vec<u8>,
-    /// The mask as DICOM SEG.
-    pub segmentation: Vec<u8>,
+    /// The mask as DICOM SEG; none where nothing is marked.
+    pub segmentation: Option<Vec<u8>>,
     /// The mask's volume.
     pub volume_ml: f64,
     /// The mean probability within the mask.
@@ -43,8 +43,8 @@ pub struct PredictionRecord {
     pub model: ModelId,
     /// The mask (`NIfTI`).
     pub mask: ObjectHash,
-    /// The mask (DICOM SEG).
-    pub segmentation: ObjectHash,
+    /// The mask (DICOM SEG); none where nothing is marked.
+    pub segmentation: Option<ObjectHash>,
     /// The mask's volume.
     pub volume_ml: f64,
     /// The mean probability within the mask.
@@ -76,7 +76,7 @@ impl Library {
     pub fn add_prediction(&self, draft: PredictionDraft) -> Result<PredictionId, LibraryError> {
         let series = self.series_record(&draft.series)?;
         let mask = self.put_object(&draft.mask)?;
-        let segmentation = self.put_object(&draft.segmentation)?;
+        let segmentation = draft.segmentation.map(|bytes| self.put_object(&bytes)).transpose()?;
         let id = PredictionId::of(&[
             draft.series.as_str().as_bytes(),
             draft.model.as_str().as_bytes(),

@@ -57,7 +57,8 @@ impl Library {
         });
         self.note(&mut report, "models", self.models(), |one| named.extend([one.weights]));
         self.note(&mut report, "predictions", self.predictions(), |one| {
-            named.extend([one.mask, one.segmentation]);
+            named.insert(one.mask);
+            named.extend(one.segmentation);
         });
         for hash in named {
             match self.read_object(&hash) {

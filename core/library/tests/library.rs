@@ -137,7 +137,7 @@ fn the_nearest_cases_are_of_other_patients_and_the_same_model() {
             series: library.series_id(series),
             model: models[model].clone(),
             mask: series.as_bytes().to_vec(),
-            segmentation: b"seg".to_vec(),
+            segmentation: Some(b"seg".to_vec()),
             volume_ml: 1.0,
             confidence: 0.9,
             embedding: embedding.to_vec(),

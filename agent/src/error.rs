@@ -1,0 +1,51 @@
+//! What keeps an agent from doing its work.
+
+use std::path::{Path, PathBuf};
+
+use gantry_library::LibraryError;
+use gantry_link::LinkError;
+
+/// A failure of the agent itself; what a task does wrong is its exit, not an error of the agent.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A file or folder of the agent.
+    #[error("{what} {path} failed: {reason}", path = path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Identity or connection.
+    #[error("{0}; join this node first with gantry join TOKEN")]
+    Identity(#[from] LinkError),
+    /// The library.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// The DICOM receiver cannot listen.
+    #[error(
+        "receiving DICOM on {address} failed: {reason}; another receiver may be running there, or choose another port"
+    )]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        reason: String,
+    },
+    /// A DICOM peer did not do what was asked.
+    #[error("sending to {peer} failed: {reason}")]
+    Send {
+        /// The peer.
+        peer: std::net::SocketAddr,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl AgentError {
+    pub(crate) fn file(what: &'static str, path: &Path, error: impl std::fmt::Display) -> Self {
+        Self::File { what, path: path.to_owned(), reason: error.to_string() }
+    }
+}

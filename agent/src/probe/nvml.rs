@@ -1,0 +1,117 @@
+//! The GPUs, by NVML on a thread of its own.
+//!
+//! A driver that hangs hangs that thread only: the values it gave last are given for a while, and
+//! then none. A machine without NVML has a reason instead of GPUs.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use gantry_model::{Gpu, MemoryMib};
+use gantry_telemetry::GpuSample;
+use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::error::NvmlError;
+
+/// How long NVML may take to say what there is.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two readings.
+const READ_EACH: Duration = Duration::from_secs(1);
+/// Older readings say nothing: the driver hangs.
+const STALE: Duration = Duration::from_secs(5);
+const MIB: u64 = 1 << 20;
+
+type Readings = Arc<Mutex<Option<(Instant, Vec<GpuSample>)>>>;
+
+/// The GPUs of this node.
+pub(super) struct Gpus {
+    found: Result<Vec<Gpu>, String>,
+    readings: Readings,
+}
+
+impl Gpus {
+    /// Asks NVML what there is, and begins to read.
+    pub(super) fn start(library: Option<&Path>) -> Self {
+        let readings = Readings::default();
+        let (say, said) = mpsc::channel();
+        let (kept, library) = (readings.clone(), library.map(Path::to_owned));
+        std::thread::spawn(move || {
+            let nvml = match library {
+                Some(path) => Nvml::builder().lib_path(path.as_os_str()).init(),
+                None => Nvml::init(),
+            };
+            let found = nvml
+                .as_ref()
+                .map_err(reason)
+                .and_then(|nvml| list(nvml).map_err(|error| reason(&error)));
+            let any = found.as_ref().is_ok_and(|list| !list.is_empty());
+            // Nobody listens only when it took too long.
+            let _ = say.send(found);
+            let Ok(nvml) = nvml else { return };
+            if !any {
+                return;
+            }
+            // Ends with the process: a thread within a hung driver cannot be stopped anyway.
+            loop {
+                let read = read(&nvml);
+                *lock(&kept) = Some((Instant::now(), read));
+                std::thread::sleep(READ_EACH);
+            }
+        });
+        let late = || Err(format!("NVML did not answer within {} s", START_TIMEOUT.as_secs()));
+        let found = said.recv_timeout(START_TIMEOUT).unwrap_or_else(|_| late());
+        Self { found, readings }
+    }
+
+    /// What there is, or why there is nothing.
+    pub(super) fn found(&self) -> Result<Vec<Gpu>, String> {
+        self.found.clone()
+    }
+
+    /// The newest readings; of a driver that hangs, one without values for each GPU.
+    pub(super) fn samples(&self) -> Vec<GpuSample> {
+        let count = self.found.as_ref().map_or(0, Vec::len);
+        match &*lock(&self.readings) {
+            Some((at, samples)) if at.elapsed() < STALE => samples.clone(),
+            _ => vec![GpuSample::default(); count],
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn reason(error: &NvmlError) -> String {
+    match error {
+        NvmlError::LibloadingError(_) => "no NVIDIA driver (libnvidia-ml is not found)".into(),
+        other => format!("NVML failed: {other}"),
+    }
+}
+
+fn list(nvml: &Nvml) -> Result<Vec<Gpu>, NvmlError> {
+    (0..nvml.device_count()?)
+        .map(|index| {
+            let device = nvml.device_by_index(index)?;
+            Ok(Gpu {
+                uuid: device.uuid()?,
+                name: device.name()?,
+                memory: MemoryMib(device.memory_info()?.total / MIB),
+            })
+        })
+        .collect()
+}
+
+fn read(nvml: &Nvml) -> Vec<GpuSample> {
+    let count = nvml.device_count().unwrap_or(0);
+    let sample = |index| {
+        let Ok(device) = nvml.device_by_index(index) else { return GpuSample::default() };
+        GpuSample {
+            busy_permille: device.utilization_rates().ok().map(|rates| rates.gpu * 10),
+            memory_used_mib: device.memory_info().ok().map(|memory| memory.used / MIB),
+            temperature_c: device.temperature(TemperatureSensor::Gpu).ok(),
+            power_mw: device.power_usage().ok(),
+        }
+    };
+    (0..count).map(sample).collect()
+}

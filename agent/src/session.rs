@@ -1,0 +1,136 @@
+//! The agent's connection to the scheduler: it comes back for ever, with jitter.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_link::{Backoff, Connection, Identity, LinkError, Receiver, Sender, connect};
+use gantry_telemetry::Sample;
+use gantry_wire::{AgentMessage, NodeReply, NodeRequest, Peer, SchedulerMessage};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::shell::Input;
+
+/// The longest wait between two attempts.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Messages that wait to be sent.
+const OUTBOX_MAX: usize = 4096;
+
+/// Connects again and again until the shell is gone.
+pub(crate) async fn keep(
+    address: SocketAddr,
+    identity: Identity,
+    inputs: mpsc::Sender<Input>,
+    samples: watch::Receiver<Sample>,
+) {
+    let mut backoff = Backoff::new(WAIT_MAX);
+    let mut session = 0;
+    let mut away = false;
+    while !inputs.is_closed() {
+        match connect(address, &identity, Peer::Agent).await {
+            Ok(connected) => {
+                tracing::info!(%address, cluster = connected.cluster, "connected");
+                (away, session) = (false, session + 1);
+                backoff.reset();
+                let connection = connected.connection.clone();
+                let outcome = run(session, connected, &inputs, samples.clone()).await;
+                if inputs.send(Input::Disconnected { session }).await.is_err() {
+                    connection.close("the agent is ending");
+                    return;
+                }
+                let reason =
+                    outcome.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+                tracing::warn!("the connection to the scheduler is gone: {reason}");
+            }
+            // Once per absence, not once per attempt.
+            Err(error) if !away => {
+                tracing::warn!("{error}; trying again for as long as it takes");
+                away = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(backoff.next_wait()).await;
+    }
+}
+
+async fn run(
+    session: u64,
+    connected: gantry_link::Session,
+    inputs: &mpsc::Sender<Input>,
+    samples: watch::Receiver<Sample>,
+) -> Result<(), LinkError> {
+    let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
+    let gone = || LinkError::Closed("the agent is ending".into());
+    let first = Input::Connected { session, outbox };
+    inputs.send(first).await.map_err(|_| gone())?;
+    let connection = connected.connection;
+    tokio::select! {
+        result = tell(connected.sender, messages, &connection, samples) => result,
+        result = hear(session, connected.receiver, inputs) => result,
+        () = answer(&connection, inputs) => Ok(()),
+        reason = connection.closed() => Err(LinkError::Closed(reason)),
+    }
+}
+
+/// Sends what the shell says, and each new sample: as a datagram where it fits.
+async fn tell(
+    mut sender: Sender,
+    mut messages: mpsc::Receiver<AgentMessage>,
+    connection: &Connection,
+    mut samples: watch::Receiver<Sample>,
+) -> Result<(), LinkError> {
+    let mut greeted = false;
+    loop {
+        tokio::select! {
+            message = messages.recv() => {
+                let Some(message) = message else { return Ok(()) };
+                greeted = true;
+                sender.send(&message).await?;
+            }
+            changed = samples.changed(), if greeted => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let message = AgentMessage::Sample(Box::new(samples.borrow_and_update().clone()));
+                if !connection.send_datagram(&message) {
+                    sender.send(&message).await?;
+                }
+            }
+        }
+    }
+}
+
+async fn hear(
+    session: u64,
+    mut receiver: Receiver,
+    inputs: &mpsc::Sender<Input>,
+) -> Result<(), LinkError> {
+    while let Some(SchedulerMessage::Order(order)) = receiver.receive().await? {
+        if inputs.send(Input::Order { session, order }).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Answers what the scheduler asks, each question on a stream of its own.
+async fn answer(connection: &Connection, inputs: &mpsc::Sender<Input>) {
+    let inputs = Arc::new(inputs.clone());
+    while let Some((sender, receiver)) = connection.accept().await {
+        tokio::spawn(answer_one(sender, receiver, inputs.clone()));
+    }
+}
+
+async fn answer_one(mut sender: Sender, mut receiver: Receiver, inputs: Arc<mpsc::Sender<Input>>) {
+    let Ok(NodeRequest::Output { task, offset }) = receiver.expect().await else { return };
+    let (reply, answer) = oneshot::channel();
+    if inputs.send(Input::Output { task, offset, reply }).await.is_err() {
+        return;
+    }
+    let Ok(answer) = answer.await else { return };
+    let reply = answer.map_or_else(NodeReply::Refused, NodeReply::Output);
+    // An error means that the scheduler has left.
+    if sender.send(&reply).await.is_ok() {
+        sender.delivered().await;
+    }
+}

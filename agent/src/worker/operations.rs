@@ -1,0 +1,278 @@
+//! The built-in operations: from the library, through `kernels/`, back to the library.
+//!
+//! What is written here goes to a task's output and to the scheduler, so it names series, samples
+//! and models by the library's opaque ids only.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use gantry_imaging::dicom::{self, Instance, SegmentationHead};
+use gantry_imaging::pipeline::Pipeline;
+use gantry_imaging::{Image, Mask, measure, nifti};
+use gantry_learning::{Predictor, RunOutcome, RunSink, TrainSettings, similar, train};
+use gantry_library::{
+    Author, Library, ObjectHash, PredictionDraft, Provenance, SampleDraft, SeriesId,
+};
+use gantry_model::{Builtin, TaskId};
+use serde_json::json;
+
+/// Cases that a prediction names.
+const NEAREST: usize = 5;
+
+/// Carries out an operation. The error is the sentence of its exit.
+pub(super) fn run(
+    task: TaskId,
+    builtin: &Builtin,
+    log: &mut File,
+    stop: &AtomicBool,
+) -> Result<(), String> {
+    match builtin {
+        Builtin::Preprocess { library, pipeline, series } => {
+            let library = open(library)?;
+            for one in series {
+                preprocess(&library, pipeline, one, log)?;
+            }
+            Ok(())
+        }
+        Builtin::Train { library, settings, run } => {
+            let library = open(library)?;
+            let settings: TrainSettings = serde_json::from_str(settings)
+                .map_err(|error| format!("the training settings cannot be read: {error}"))?;
+            let folder = library.run_folder(run).map_err(words)?;
+            learn(&library, &settings, &folder, log, stop)
+        }
+        Builtin::Predict { library, model, series } => {
+            let library = open(library)?;
+            let predictor = Predictor::load(&library, model).map_err(words)?;
+            for one in series {
+                predict(&library, &predictor, one, log)?;
+            }
+            Ok(())
+        }
+    }
+    .inspect(|()| {
+        // A full output disk does not undo what is done.
+        let _ = writeln!(log, "{task} done");
+    })
+}
+
+fn words(error: impl Display) -> String {
+    error.to_string()
+}
+
+fn open(library: &str) -> Result<Library, String> {
+    Library::open(Path::new(library)).map_err(words)
+}
+
+/// Writes a line; a full output disk does not end the work.
+fn say(log: &mut File, line: &str) {
+    let _ = writeln!(log, "{line}");
+}
+
+/// A series as a volume, with the objects it was made of.
+fn volume(
+    library: &Library,
+    series: &SeriesId,
+) -> Result<(Image, Vec<ObjectHash>, Vec<Instance>), String> {
+    let objects = library.series_objects(series).map_err(words)?;
+    let files: Vec<Vec<u8>> = objects
+        .iter()
+        .map(|object| library.read_object(object).map_err(words))
+        .collect::<Result<_, _>>()?;
+    let assembled = dicom::assemble(&files)
+        .map_err(|refusal| format!("series {series} makes no volume: {refusal}"))?;
+    let instances = files.iter().filter_map(|file| dicom::inspect(file).ok()).collect();
+    Ok((assembled.image, objects, instances))
+}
+
+fn nifti_image(image: &Image) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    nifti::write_image(image, &mut bytes).map_err(words)?;
+    Ok(bytes)
+}
+
+fn nifti_mask(mask: &Mask) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    nifti::write_mask(mask, &mut bytes).map_err(words)?;
+    Ok(bytes)
+}
+
+fn preprocess(library: &Library, text: &str, series: &str, log: &mut File) -> Result<(), String> {
+    let pipeline = Pipeline::parse(text, "pipeline").map_err(words)?;
+    let series: SeriesId = series.parse().map_err(words)?;
+    let (image, sources, _) = volume(library, &series)?;
+    say(log, &format!("series {series}: {:?} voxels", image.geometry.size));
+    let labelled = pipeline
+        .run(&image, &mut |step| {
+            let line =
+                format!("{:>6} ms  {}  {} voxels", step.milliseconds, step.name, step.voxels);
+            say(log, &line);
+        })
+        .map_err(words)?;
+    let marked = labelled.mask.voxels.iter().filter(|voxel| **voxel != 0).count() as u64;
+    if marked == 0 {
+        return Err(format!(
+            "the pipeline {} marks nothing in series {series}; look at the series, or loosen the pipeline",
+            pipeline.name()
+        ));
+    }
+    let volume_ml = measure::volume_ml(&labelled.mask, 1);
+    let draft = SampleDraft {
+        series,
+        label: labelled.label.clone(),
+        image: nifti_image(&labelled.image)?,
+        mask: nifti_mask(&labelled.mask)?,
+        size: labelled.image.geometry.size,
+        spacing_mm: labelled.image.geometry.spacing_mm,
+        mask_voxels: marked,
+        volume_ml,
+        provenance: Provenance {
+            sources,
+            pipeline: pipeline.name().to_owned(),
+            pipeline_hash: pipeline.hash(),
+            program: concat!("gantry ", env!("CARGO_PKG_VERSION")).to_owned(),
+            author: Author::Auto,
+        },
+    };
+    let sample = library.add_sample(draft).map_err(words)?;
+    say(log, &format!("sample {sample}: {}, {volume_ml:.1} ml", labelled.label));
+    say(log, &format!("::metric volume_ml {volume_ml:.1}"));
+    Ok(())
+}
+
+/// Turns what a training reports into lines, of which the agent makes curves.
+struct Lines<'a>(&'a mut File);
+
+impl RunSink for Lines<'_> {
+    fn metric(&mut self, name: &str, value: f64, step: u64) {
+        say(self.0, &format!("::metric {name} {value:.6} {step}"));
+    }
+
+    fn progress(&mut self, done: u64, total: u64) {
+        say(self.0, &format!("::progress {done} {total}"));
+    }
+
+    fn warning(&mut self, sentence: &str) {
+        say(self.0, &format!("! {sentence}"));
+    }
+}
+
+fn learn(
+    library: &Library,
+    settings: &TrainSettings,
+    folder: &Path,
+    log: &mut File,
+    stop: &AtomicBool,
+) -> Result<(), String> {
+    let samples = library.samples().map_err(words)?;
+    let print = Library::fingerprint(&samples);
+    say(log, &format!("library: {} samples of {} patients", print.samples, print.patients));
+    match train(library, settings, folder, &mut Lines(log), stop).map_err(words)? {
+        RunOutcome::Finished { model, epochs, test_dice } => {
+            for epoch in &epochs {
+                let dice = epoch
+                    .validation_dice
+                    .map_or(String::new(), |dice| format!("  validation Dice {dice:.4}"));
+                say(log, &format!("epoch {:>3}  loss {:.4}{dice}", epoch.epoch, epoch.loss));
+            }
+            if let Some(dice) = test_dice {
+                say(log, &format!("Dice on the held-out patients {dice:.4}"));
+            }
+            say(log, &format!("model {model}"));
+            Ok(())
+        }
+        RunOutcome::Stopped { step } => Err(format!(
+            "it was told to stop after step {step}; a checkpoint is kept, the same run goes on from there"
+        )),
+    }
+}
+
+fn predict(
+    library: &Library,
+    predictor: &Predictor,
+    series: &str,
+    log: &mut File,
+) -> Result<(), String> {
+    let series: SeriesId = series.parse().map_err(words)?;
+    let (image, _, instances) = volume(library, &series)?;
+    let result = predictor.predict(&image).map_err(words)?;
+    let head = SegmentationHead {
+        label: predictor.label().to_owned(),
+        algorithm: format!("gantry {}", predictor.model()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        made: date_time(gantry_library::now_ms() / 1000),
+    };
+    let marked = result.mask.voxels.iter().any(|voxel| *voxel != 0);
+    let segmentation = if marked {
+        Some(dicom::segmentation(&result.mask, &instances, &head).map_err(words)?)
+    } else {
+        None
+    };
+    let findings = json!({
+        "label": predictor.label(),
+        "volume_ml": (result.volume_ml * 10.0).round() / 10.0,
+        "model": predictor.model(),
+        "use": "research only, no diagnosis",
+    });
+    let draft = PredictionDraft {
+        series: series.clone(),
+        model: predictor.model().clone(),
+        mask: nifti_mask(&result.mask)?,
+        segmentation,
+        volume_ml: result.volume_ml,
+        confidence: result.confidence,
+        embedding: result.embedding,
+        findings,
+    };
+    let id = library.add_prediction(draft).map_err(words)?;
+    let (volume_ml, confidence) = (result.volume_ml, result.confidence);
+    say(
+        log,
+        &format!(
+            "prediction {id} of series {series}: {volume_ml:.1} ml, confidence {confidence:.2}"
+        ),
+    );
+    say(log, &format!("::metric volume_ml {volume_ml:.1}"));
+    for near in similar(library, &series, NEAREST).map_err(words)? {
+        say(log, &format!("near: series {}, distance {:.4}", near.series, near.distance));
+    }
+    say(log, "for research use; this is no diagnosis");
+    Ok(())
+}
+
+/// Seconds since 1970 as `YYYYMMDDhhmmss`, UTC. The date is by Howard Hinnant's "chrono-compatible
+/// low-level date algorithms" (2013), `civil_from_days`, for days after 1970.
+fn date_time(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{:02}", second % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date_time;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "19700101000000"),
+            (951_782_399, "20000228235959"),
+            (951_782_400, "20000229000000"),
+            (4_107_542_399, "21000228235959"),
+            (1_795_478_400, "20261124000000"),
+        ] {
+            assert_eq!(date_time(seconds), text);
+        }
+    }
+}
