@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use gantry_imaging::gaussian::{Gaussian, gaussian};
+use gantry_imaging::gaussian::{Gaussian, SIGMA_VOXELS_MAX, gaussian};
 use gantry_imaging::intensity::CtNormalisation;
 use gantry_imaging::neighbourhood::Space;
 use gantry_imaging::{Geometry, Image, Mask, nifti, resample};
@@ -132,7 +132,9 @@ pub(crate) fn to_square(image: &Image, side: usize, around: f32) -> Result<Image
     if pitch < 1.5 * finest {
         return Ok(resample::image_onto(&finite, &grid, around)?);
     }
-    let smooth = gaussian(&finite, &Gaussian { sigma_mm: pitch / 2.0, space: Space::Slice })?;
+    // Pixels that are long and thin beyond all reason are smoothed as far as the operation goes.
+    let sigma_mm = (pitch / 2.0).min(SIGMA_VOXELS_MAX * finest);
+    let smooth = gaussian(&finite, &Gaussian { sigma_mm, space: Space::Slice })?;
     Ok(resample::image_onto(&smooth, &grid, around)?)
 }
 
@@ -291,17 +293,23 @@ pub(crate) fn on_scale(image: &Image, scale: Scale) -> Vec<f32> {
     image.voxels.iter().map(|&value| scale.apply(value)).collect()
 }
 
+/// A sample whose values rise from 0; those above 30 are labelled.
+#[cfg(test)]
+pub(crate) fn rising(side: usize, slices: usize) -> DataSet {
+    let geometry = Geometry::new([side, side, slices], [1.0, 1.0, 5.0]);
+    let values = (0..geometry.voxels()).map(|value| value as f32).collect();
+    let image = Image { geometry, voxels: values };
+    let mask = image.map(|&value| u8::from(value > 30.0));
+    let statistics = Statistics::of(&image);
+    DataSet::new(vec![Prepared { image, mask, statistics }], &Normalisation::PerImage, side)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn set() -> DataSet {
-        let geometry = Geometry::new([4, 4, 3], [1.0, 1.0, 5.0]);
-        let image = Image::new(geometry, (0..48).map(|v| v as f32).collect()).unwrap();
-        let mask = image.map(|&value| u8::from(value > 30.0));
-        let statistics = Statistics::of(&image);
-        let prepared = Prepared { image, mask, statistics };
-        DataSet::new(vec![prepared], &Normalisation::PerImage, 4)
+        rising(4, 3)
     }
 
     #[test]

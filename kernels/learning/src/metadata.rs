@@ -48,6 +48,7 @@ pub struct EpochMetrics {
     pub loss: f32,
     /// The mean Dice over the validation samples after it; nothing where there are none.
     pub validation_dice: Option<f32>,
-    /// Slices trained on per second.
+    /// Slices trained on per second, since the run was last started; 0 where it had been stopped at
+    /// the epoch's very end.
     pub images_per_second: f32,
 }

@@ -291,3 +291,34 @@ impl Run<'_> {
         (!data.samples.is_empty()).then(|| sum / data.samples.len() as f32)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::rising;
+
+    struct Deaf;
+
+    impl RunSink for Deaf {
+        fn metric(&mut self, _: &str, _: f64, _: u64) {}
+        fn progress(&mut self, _: u64, _: u64) {}
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = UNet { base_channels: 4, classes: 2 };
+        let settings = TrainSettings { input_size: 16, epochs: 1, ..TrainSettings::default() };
+        let mut at = begin(&settings, Sides::default(), Normalisation::PerImage, shape);
+        at.save(folder.path()).unwrap();
+        let whole = at.clone();
+        at.weights.0.get_mut("level0.classes.shift").unwrap().values.fill(f32::INFINITY);
+        let data = rising(16, 8);
+        let run = Run { shape, data: &data, validation: &data, folder: folder.path() };
+        let sentence = run.go(&mut at, &mut Deaf, &AtomicBool::new(false)).unwrap_err().to_string();
+        for part in ["the loss became NaN at step 1", "learning_rate below 0.003"] {
+            assert!(sentence.contains(part), "{sentence}");
+        }
+        assert_eq!(Checkpoint::newest(folder.path(), &mut |_| ()).unwrap(), Some(whole));
+    }
+}

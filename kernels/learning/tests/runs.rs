@@ -1,0 +1,283 @@
+//! Whole runs on phantom patients: exactness, refusals, and what is learnt.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gantry_imaging::phantom::{PhantomSettings, patient};
+use gantry_imaging::{Geometry, Image, Mask, measure};
+use gantry_learning::{
+    Augmentation, Predictor, RunOutcome, RunSink, TrainSettings, similar, train,
+};
+use gantry_library::{Library, ModelId, PredictionDraft};
+use support::{Memory, add, key, phantoms};
+
+const SMALL: PhantomSettings = PhantomSettings {
+    size: [32, 32, 6],
+    spacing_mm: [10.5, 10.5, 32.0],
+    noise_hu: 18.0,
+    lesions_max: 2,
+};
+
+fn quick() -> TrainSettings {
+    TrainSettings {
+        epochs: 4,
+        batch_size: 4,
+        input_size: 16,
+        base_channels: 4,
+        checkpoint_every_steps: 2,
+        ..TrainSettings::default()
+    }
+}
+
+fn run(
+    library: &Library,
+    settings: &TrainSettings,
+    run: &str,
+    sink: &mut dyn RunSink,
+) -> RunOutcome {
+    let folder = library.run_folder(run).unwrap();
+    train(library, settings, &folder, sink, &AtomicBool::new(false)).unwrap()
+}
+
+fn model(outcome: &RunOutcome) -> ModelId {
+    match outcome {
+        RunOutcome::Finished { model, .. } => model.clone(),
+        RunOutcome::Stopped { step } => panic!("stopped at {step}"),
+    }
+}
+
+/// The bytes of a model's weights.
+fn weights(library: &Library, outcome: &RunOutcome) -> Vec<u8> {
+    let record = library.model(model(outcome).as_str()).unwrap();
+    library.read_object(&record.weights).unwrap()
+}
+
+/// Interrupts a run at a step: by the flag, or as a kill would, with nothing written after.
+struct Interrupt<'a> {
+    memory: Memory,
+    at: u64,
+    how: How<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum How<'a> {
+    Flag(&'a AtomicBool),
+    Kill,
+}
+
+impl RunSink for Interrupt<'_> {
+    fn metric(&mut self, name: &str, value: f64, step: u64) {
+        self.memory.metric(name, value, step);
+        if step == self.at {
+            match self.how {
+                How::Flag(flag) => flag.store(true, Ordering::Relaxed),
+                How::Kill => panic!("killed, as the test wants it"),
+            }
+        }
+    }
+
+    fn progress(&mut self, _: u64, _: u64) {}
+}
+
+#[test]
+fn an_interrupted_run_ends_in_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (library, _) = phantoms(folder.path(), 0..4, &SMALL);
+    let settings = TrainSettings { hold_out: vec![key(&library, 3).to_string()], ..quick() };
+    let mut straight = Memory::default();
+    let whole = run(&library, &settings, "straight", &mut straight);
+    let last = straight.progress.last().copied().unwrap();
+    assert_eq!(last.0, last.1);
+
+    let flag = AtomicBool::new(false);
+    // A step within an epoch without a checkpoint, one with, the end of an epoch.
+    for (name, at, how) in [
+        ("flag-3", 3, How::Flag(&flag)),
+        ("kill-4", 4, How::Kill),
+        ("kill-7", 7, How::Kill),
+        ("kill-6", 6, How::Kill),
+    ] {
+        flag.store(false, Ordering::Relaxed);
+        let run_folder = library.run_folder(name).unwrap();
+        let mut sink = Interrupt { memory: Memory::default(), at, how };
+        let first = catch_unwind(AssertUnwindSafe(|| {
+            train(&library, &settings, &run_folder, &mut sink, &flag).unwrap()
+        }));
+        if let Ok(outcome) = first {
+            assert_eq!(outcome, RunOutcome::Stopped { step: at }, "{name}");
+        }
+        let mut second = Memory::default();
+        let outcome = run(&library, &settings, name, &mut second);
+        assert!(weights(&library, &outcome) == weights(&library, &whole), "{name}: weights");
+        for curve in ["loss", "train_loss", "validation_dice"] {
+            // What was done twice gave the same both times.
+            let mut points = [sink.memory.curve(curve), second.curve(curve)].concat();
+            points.sort_unstable();
+            points.dedup();
+            assert_eq!(points, straight.curve(curve), "{name}: {curve}");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit_and_the_seed_changes_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (library, _) = phantoms(folder.path(), 0..2, &SMALL);
+    let settings = TrainSettings { epochs: 2, base_channels: 8, input_size: 32, ..quick() };
+    let of = |threads: usize, settings: &TrainSettings, name: &str| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| weights(&library, &run(&library, settings, name, &mut Memory::default())))
+    };
+    let one = of(1, &settings, "one");
+    assert!(one == of(2, &settings, "two"), "two threads");
+    assert!(one == of(5, &settings, "five"), "five threads");
+    assert!(one != of(2, &TrainSettings { seed: 2, ..settings.clone() }, "other"), "another seed");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_told_and_the_one_before_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let (library, _) = phantoms(folder.path(), 0..2, &SMALL);
+    let whole = run(&library, &quick(), "run", &mut Memory::default());
+    let run_folder = library.run_folder("run").unwrap();
+    let mut checkpoints: Vec<_> =
+        std::fs::read_dir(&run_folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    checkpoints.sort();
+    assert_eq!(checkpoints.len(), 2);
+    std::fs::write(&checkpoints[1], b"rubbish").unwrap();
+    let mut sink = Memory::default();
+    let again = run(&library, &quick(), "run", &mut sink);
+    assert_eq!(sink.warnings.len(), 1, "{:?}", sink.warnings);
+    assert!(weights(&library, &again) == weights(&library, &whole));
+    assert_eq!(model(&again), model(&whole), "finished twice, one model");
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_in_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = Library::open_or_create(folder.path()).unwrap();
+    let refused = |settings: &TrainSettings, name: &str| {
+        let run_folder = library.run_folder(name).unwrap();
+        let stop = AtomicBool::new(false);
+        let result = train(&library, settings, &run_folder, &mut Memory::default(), &stop);
+        result.unwrap_err().to_string()
+    };
+    let check = |sentence: String, parts: &[&str]| {
+        for part in parts {
+            assert!(sentence.contains(part), "{part:?} is not in {sentence:?}");
+        }
+    };
+    check(refused(&quick(), "a"), &["\"lungs\"", "gantry preprocess"]);
+    let one = patient(1, &SMALL);
+    let empty = Mask::filled(one.image.geometry, 0);
+    add(&library, 1, &one.image, &empty);
+    check(refused(&quick(), "b"), &["marks no pixel in the 6 slices", "pipeline"]);
+    let other = TrainSettings { label: "liver".into(), ..quick() };
+    check(refused(&other, "c"), &["\"liver\"", "samples of lungs"]);
+    let missing = TrainSettings { hold_out: vec![key(&library, 99).to_string()], ..quick() };
+    check(refused(&missing, "d"), &["held out and has no sample"]);
+    let wrong = TrainSettings { hold_out: vec!["Doe".into()], ..quick() };
+    check(refused(&wrong, "e"), &["not the id of a patient"]);
+    let nobody = TrainSettings { hold_out: vec![key(&library, 1).to_string()], ..quick() };
+    check(refused(&nobody, "f"), &["no patient is left to train on"]);
+    check(refused(&TrainSettings { input_size: 17, ..quick() }, "g"), &["input_size is 17"]);
+    add(&library, 2, &patient(2, &SMALL).image, &patient(2, &SMALL).lungs);
+    let settings = TrainSettings { validation_percent: 0, ..quick() };
+    run(&library, &settings, "h", &mut Memory::default());
+    check(refused(&TrainSettings { seed: 5, ..settings }, "h"), &["another seed", "another name"]);
+}
+
+#[test]
+fn four_small_images_are_learnt_by_heart() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = PhantomSettings { size: [32, 32, 4], spacing_mm: [10.5, 10.5, 40.0], ..SMALL };
+    let (library, patients) = phantoms(folder.path(), 5..6, &small);
+    let settings = TrainSettings {
+        epochs: 60,
+        batch_size: 4,
+        input_size: 32,
+        learning_rate: 0.01,
+        augmentation: Augmentation::None,
+        ..TrainSettings::default()
+    };
+    let outcome = run(&library, &settings, "heart", &mut Memory::default());
+    let predictor = Predictor::load(&library, model(&outcome).as_str()).unwrap();
+    let result = predictor.predict(&patients[0].image).unwrap();
+    let dice = measure::dice(&result.mask, &patients[0].lungs).unwrap();
+    assert!(dice > 0.95, "{dice}");
+}
+
+#[test]
+fn lungs_of_a_patient_never_seen_are_found_and_near_cases_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = PhantomSettings { size: [48, 48, 12], spacing_mm: [7.0, 7.0, 16.0], ..SMALL };
+    let (library, patients) = phantoms(folder.path(), 0..6, &shape);
+    let hold_out = vec![key(&library, 5).to_string()];
+    let settings = TrainSettings {
+        epochs: 8,
+        batch_size: 4,
+        input_size: 32,
+        hold_out,
+        ..TrainSettings::default()
+    };
+    let outcome = run(&library, &settings, "lungs", &mut Memory::default());
+    let RunOutcome::Finished { epochs, test_dice, .. } = &outcome else { panic!("{outcome:?}") };
+    assert!(epochs.last().unwrap().validation_dice.unwrap() > 0.9, "{epochs:?}");
+    assert!(test_dice.unwrap() > 0.9, "{test_dice:?}");
+    let predictor = Predictor::load(&library, "run:lungs").unwrap();
+    assert_eq!((predictor.label(), predictor.model()), ("lungs", &model(&outcome)));
+    assert_eq!(predictor.metadata().intended_use, "research use only");
+    for (number, one) in patients.iter().enumerate() {
+        let result = predictor.predict(&one.image).unwrap();
+        let dice = measure::dice(&result.mask, &one.lungs).unwrap();
+        assert!(dice > 0.9, "patient {number}: {dice}");
+        assert!(result.confidence > 0.5 && result.confidence <= 1.0, "{}", result.confidence);
+        assert!((result.volume_ml - measure::volume_ml(&result.mask, 1)).abs() < 1e-6);
+        let length: f32 = result.embedding.iter().map(|one| one * one).sum();
+        assert!(result.embedding.len() == 64 && (length - 1.0).abs() < 1e-4, "{length}");
+        let series = library.series_id(&format!("1.2.{number}.1"));
+        library
+            .add_prediction(PredictionDraft {
+                series,
+                model: predictor.model().clone(),
+                mask: vec![number as u8],
+                segmentation: None,
+                volume_ml: result.volume_ml,
+                confidence: result.confidence,
+                embedding: result.embedding,
+                findings: serde_json::json!({ "volume_ml": result.volume_ml }),
+            })
+            .unwrap();
+    }
+    let near = similar(&library, &library.series_id("1.2.5.1"), 3).unwrap();
+    assert_eq!(near.len(), 3);
+    assert!(near.windows(2).all(|two| two[0].distance < two[1].distance), "{near:?}");
+    odd_images_are_predicted(&predictor);
+}
+
+#[test]
+fn a_predictor_can_be_shared_by_threads() {
+    const fn shared<T: Send + Sync>() {}
+    shared::<Predictor>();
+}
+
+/// Images unlike those that were learnt give a result, never a panic.
+fn odd_images_are_predicted(predictor: &Predictor) {
+    for (size, spacing_mm, value) in [
+        ([0, 0, 0], [1.0, 1.0, 1.0], 0.0),
+        ([1, 1, 1], [1.0, 1.0, 1.0], -800.0),
+        ([5, 300, 2], [0.1, 3.0, 9.0], 40.0),
+        ([33, 17, 1], [2.0, 2.0, 2.0], f32::NAN),
+        ([20, 20, 9], [2.0, 2.0, 2.0], f32::INFINITY),
+    ] {
+        let image = Image::filled(Geometry::new(size, spacing_mm), value);
+        let result = predictor.predict(&image).unwrap();
+        assert!(result.mask.geometry.same_grid(&image.geometry), "{size:?}");
+        assert!(result.confidence.is_finite(), "{size:?}");
+        assert!(result.embedding.iter().all(|one| one.is_finite()), "{size:?}");
+    }
+}
