@@ -59,7 +59,8 @@ fn address(folder: &Path) -> Result<SocketAddr, Failure> {
 /// # Errors
 /// Where it is malformed or the host is not known.
 pub fn resolve(text: &str) -> Result<SocketAddr, Failure> {
-    let fail = |why: String| Failure::usage(format!("{text:?} is no address ({why}); write HOST:PORT"));
+    let fail =
+        |why: String| Failure::usage(format!("{text:?} is no address ({why}); write HOST:PORT"));
     let mut found = text.to_socket_addrs().map_err(|error| fail(error.to_string()))?;
     found.next().ok_or_else(|| fail("the host has none".into()))
 }
@@ -89,8 +90,7 @@ impl Client {
             .enable_all()
             .build()
             .map_err(Failure::trouble)?;
-        let session =
-            runtime.block_on(connect(access.address, &access.identity, Peer::Console))?;
+        let session = runtime.block_on(connect(access.address, &access.identity, Peer::Console))?;
         Ok(Self { runtime, connection: session.connection })
     }
 
@@ -128,7 +128,8 @@ impl Client {
                 sender.send(&Request::Watch { scope }).await?;
                 receiver.expect::<Update>().await
             };
-            let late = || Failure::trouble(format!("no answer within {} s", REPLY_TIMEOUT.as_secs()));
+            let late =
+                || Failure::trouble(format!("no answer within {} s", REPLY_TIMEOUT.as_secs()));
             Ok(tokio::time::timeout(REPLY_TIMEOUT, picture).await.map_err(|_| late())??)
         })
     }
@@ -165,5 +166,7 @@ pub fn submit_key() -> String {
 pub fn unexpected(reply: &Reply) -> Failure {
     let text = format!("{reply:?}");
     let kind = text.split(['(', '{', ' ']).next().unwrap_or_default().to_owned();
-    Failure::trouble(format!("the scheduler gave an answer of another kind ({kind}); upgrade one of the two"))
+    Failure::trouble(format!(
+        "the scheduler gave an answer of another kind ({kind}); upgrade one of the two"
+    ))
 }

@@ -72,9 +72,7 @@ impl Scheduler {
     pub fn run(self, cluster: Option<PathBuf>, format: Format) -> Outcome {
         match self.verb {
             Some(SchedulerVerb::Init { name }) => init(&self.dir, &name, format),
-            Some(SchedulerVerb::Token { node }) => {
-                token(cluster.or(Some(self.dir)), node, format)
-            }
+            Some(SchedulerVerb::Token { node }) => token(cluster.or(Some(self.dir)), node, format),
             None => {
                 self.tie.fasten()?;
                 let settings: SchedulerSettings = settings(&self.dir.join("scheduler.toml"))?;
@@ -96,7 +94,9 @@ fn init(folder: &Path, name: &str, format: Format) -> Outcome {
             "cluster {name} made in {shown}\nnext: gantry scheduler --dir {shown}\nthen: gantry scheduler --dir {shown} token NODE"
         )
     };
-    format.print("cluster", &json!({ "name": name, "folder": folder }), people, || shown.to_string())?;
+    format.print("cluster", &json!({ "name": name, "folder": folder }), people, || {
+        shown.to_string()
+    })?;
     Ok(0)
 }
 

@@ -205,7 +205,9 @@ impl Logs {
             } else if format == Format::Json {
                 let text = String::from_utf8_lossy(&piece.bytes);
                 for line in text.lines() {
-                    output::line(&json!({ "task": self.task.to_string(), "line": line }).to_string())?;
+                    output::line(
+                        &json!({ "task": self.task.to_string(), "line": line }).to_string(),
+                    )?;
                 }
             } else {
                 output::raw(&piece.bytes)?;
@@ -271,9 +273,8 @@ impl Cancel {
             };
             cancelled.iter().map(line).collect::<Vec<_>>().join("\n")
         };
-        let quiet = || {
-            cancelled.iter().map(|(job, _)| job.to_string()).collect::<Vec<_>>().join("\n")
-        };
+        let quiet =
+            || cancelled.iter().map(|(job, _)| job.to_string()).collect::<Vec<_>>().join("\n");
         format.print("cancelled", &value, people, quiet)?;
         Ok(0)
     }

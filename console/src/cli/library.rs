@@ -35,7 +35,10 @@ impl Place {
     /// Where it does not exist.
     pub fn folder(&self) -> Result<String, Failure> {
         let folder = self.library.canonicalize().map_err(|error| {
-            Failure::usage(format!("finding the library {} failed: {error}", self.library.display()))
+            Failure::usage(format!(
+                "finding the library {} failed: {error}",
+                self.library.display()
+            ))
         })?;
         Ok(folder.display().to_string())
     }
@@ -73,7 +76,9 @@ impl Import {
                 report.conflicts,
                 report.quarantined.len()
             )];
-            lines.extend(report.quarantined.iter().map(|file| format!("{}: {}", file.reason, file.sentence)));
+            lines.extend(
+                report.quarantined.iter().map(|file| format!("{}: {}", file.reason, file.sentence)),
+            );
             lines.join("\n")
         };
         format.print("import", &report, people, String::new)?;
@@ -215,8 +220,10 @@ fn records(rows: &[Value]) -> String {
         Value::Null => String::new(),
         other => other.to_string(),
     };
-    let rows: Vec<Vec<String>> =
-        rows.iter().map(|row| fields.iter().map(|name| cell(&row[name.as_str()])).collect()).collect();
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| fields.iter().map(|name| cell(&row[name.as_str()])).collect())
+        .collect();
     output::table(&heading, &rows)
 }
 
@@ -240,23 +247,25 @@ impl Similar {
     pub fn run(&self, format: Format) -> Outcome {
         let library = self.place.open()?;
         let series: SeriesId = self.series.parse().map_err(Failure::usage_of)?;
-        let predictions = library.predictions().map_err(Failure::trouble)?;
-        let prediction = predictions.iter().rfind(|prediction| prediction.series == series);
-        let Some(prediction) = prediction else {
-            return Err(Failure::usage(format!(
-                "series {series} has no prediction yet, so nothing to compare; run gantry predict {series} first"
-            )));
-        };
-        let nearest = library
-            .nearest(&prediction.embedding, self.count, Some(&series))
-            .map_err(Failure::trouble)?;
+        let prediction = library.prediction_of(&series).map_err(|error| {
+            Failure::usage(format!("{error}; gantry predict {series} makes one"))
+        })?;
+        let nearest = library.nearest(&prediction, self.count).map_err(Failure::trouble)?;
         let people = || {
             let row = |near: &gantry_library::Neighbour| {
-                vec![near.series.to_string(), format!("{:.4}", near.distance), near.findings.to_string()]
+                vec![
+                    near.series.to_string(),
+                    format!("{:.4}", near.distance),
+                    near.findings.to_string(),
+                ]
             };
-            output::table(&["SERIES", "DISTANCE", "FINDINGS"], &nearest.iter().map(row).collect::<Vec<_>>())
+            output::table(
+                &["SERIES", "DISTANCE", "FINDINGS"],
+                &nearest.iter().map(row).collect::<Vec<_>>(),
+            )
         };
-        let quiet = || nearest.iter().map(|near| near.series.to_string()).collect::<Vec<_>>().join("\n");
+        let quiet =
+            || nearest.iter().map(|near| near.series.to_string()).collect::<Vec<_>>().join("\n");
         format.print("similar", &nearest, people, quiet)?;
         Ok(0)
     }

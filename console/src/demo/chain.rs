@@ -11,10 +11,10 @@ use gantry_model::{
     Builtin, Dependency, DependencyKind, JobId, JobSpec, MemoryMib, Resources, Work,
 };
 
+use super::Options;
 use super::cluster::Site;
 use super::report::{HeldOut, Predicted, Quarantined, Report, Similar, Trained};
 use super::scanner::{self, Worklist};
-use super::Options;
 use crate::cli::learning::over_series;
 use crate::error::Failure;
 
@@ -51,7 +51,7 @@ impl<'a> Chain<'a> {
             None => scanner::phantoms(chain.options.patients),
         })?;
         let sent = self.stage("send", |chain| chain.send(&worklist))?;
-        let library = Library::open(self.site.library_folder()).map_err(Failure::trouble)?;
+        let library = Library::open(&self.site.library_folder()).map_err(Failure::trouble)?;
         let series = self.stage("receive", |chain| chain.receive(&library, &worklist))?;
         let held_out = series.last().cloned().ok_or_else(|| Failure::trouble("no series came"))?;
         let jobs = self.submit(&library, &series, &held_out)?;
@@ -91,7 +91,7 @@ impl<'a> Chain<'a> {
             .map_err(Failure::trouble)?;
         }
         if !worklist.folders.is_empty() {
-            let library = Library::open(self.site.library_folder()).map_err(Failure::trouble)?;
+            let library = Library::open(&self.site.library_folder()).map_err(Failure::trouble)?;
             for folder in &worklist.folders {
                 import::import(&library, folder, &mut |_| ()).map_err(Failure::trouble)?;
             }
@@ -100,11 +100,7 @@ impl<'a> Chain<'a> {
     }
 
     /// Waits until the series that were scanned are complete; gives their ids in scanning order.
-    fn receive(
-        &self,
-        library: &Library,
-        worklist: &Worklist,
-    ) -> Result<Vec<SeriesId>, Failure> {
+    fn receive(&self, library: &Library, worklist: &Worklist) -> Result<Vec<SeriesId>, Failure> {
         let expected: Vec<SeriesId> =
             worklist.scans.iter().map(|scan| library.series_id(&scan.series_uid)).collect();
         self.site.until("the series' arrival", || {
@@ -188,9 +184,7 @@ impl<'a> Chain<'a> {
         };
         let (predicted, labelled) = (mask(&last.mask)?, mask(&sample.mask)?);
         let dice = measure::dice(&predicted, &labelled).map_err(Failure::trouble)?;
-        let nearest = library
-            .nearest(&last.embedding, NEAREST, Some(held_out))
-            .map_err(Failure::trouble)?;
+        let nearest = library.nearest(last, NEAREST).map_err(Failure::trouble)?;
         Ok(Report {
             data: if self.options.data.is_some() { "real" } else { "phantoms" },
             folder: self.options.folder.as_ref().map(|_| self.site.folder().to_owned()),

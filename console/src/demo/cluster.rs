@@ -81,16 +81,18 @@ impl Site {
         let runtime = tokio::runtime::Runtime::new().map_err(stage)?;
         runtime.block_on(gantry_link::join(address, &token, node))?.save(&dir, "agent")?;
         let library = self.library_folder();
-        let mut text = format!(
-            "node = {node:?}\nscheduler = \"{address}\"\nlibrary = {:?}\n{settings}",
+        let receiver = if settings.contains("ingest") {
+            let ingest = self.ingest;
+            format!(
+                "[ingest]\nlisten = \"{ingest}\"\nae_title = \"GANTRY\"\nseries_stable = \"2s\"\n"
+            )
+        } else {
+            String::new()
+        };
+        let text = format!(
+            "node = {node:?}\nscheduler = \"{address}\"\nlibrary = {:?}\n{settings}{receiver}",
             library.display().to_string()
         );
-        if settings.contains("ingest") {
-            let ingest = self.ingest;
-            text.push_str(&format!(
-                "\n[ingest]\nlisten = \"{ingest}\"\nae_title = \"GANTRY\"\nseries_stable = \"2s\"\n"
-            ));
-        }
         std::fs::write(dir.join("agent.toml"), text).map_err(stage)?;
         self.processes.start(node, &["agent", "--dir", &dir.display().to_string()]);
         Ok(())

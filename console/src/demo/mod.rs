@@ -26,7 +26,7 @@ use report::Report;
 /// `gantry demo`.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// Real images in this folder instead of phantoms; tests/fetch_data.sh brings them.
+    /// Real images in this folder instead of phantoms; `tests/fetch_data.sh` brings them.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Do not open the console.
@@ -76,12 +76,9 @@ fn with_screen(options: &Options) -> Result<Report, Failure> {
         let access = site.access()?;
         live::run_console(access.address, access.identity, live::ConsoleOptions::default())
             .map_err(|error| Failure::trouble(format!("{error:#}")))?;
-        match report.try_recv() {
-            Ok(result) => result,
-            Err(_) => {
-                site.abandon();
-                Err(Failure::trouble("the demonstration was left before it had ended"))
-            }
-        }
+        report.try_recv().unwrap_or_else(|_| {
+            site.abandon();
+            Err(Failure::trouble("the demonstration was left before it had ended"))
+        })
     })
 }

@@ -59,11 +59,11 @@ impl Daemon {
 
     /// Notices an end, and starts the daemon again once it was left alone for a moment.
     fn look(&mut self) -> Result<(), Failure> {
-        if let Some(child) = &mut self.child {
-            if !matches!(child.try_wait(), Ok(None)) {
-                self.child = None;
-                self.due = Some(Instant::now() + RESTART_AFTER);
-            }
+        if let Some(child) = &mut self.child
+            && !matches!(child.try_wait(), Ok(None))
+        {
+            self.child = None;
+            self.due = Some(Instant::now() + RESTART_AFTER);
         }
         match self.due {
             Some(due) if due <= Instant::now() => self.start(),

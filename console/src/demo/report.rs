@@ -123,18 +123,29 @@ impl Report {
             self.quarantined.len(),
             self.samples
         )];
-        lines.extend(self.quarantined.iter().take(10).map(|file| format!("  {}: {}", file.reason, file.sentence)));
+        lines.extend(
+            self.quarantined
+                .iter()
+                .take(10)
+                .map(|file| format!("  {}: {}", file.reason, file.sentence)),
+        );
         let epochs = self.training.epochs.as_array().map(Vec::as_slice).unwrap_or_default();
         if let Some(last) = epochs.last() {
             let dice = last["validation_dice"].as_f64().unwrap_or(f64::NAN);
-            lines.push(format!("{} epochs, loss {}, validation Dice {dice:.3}", epochs.len(), last["loss"]));
+            lines.push(format!(
+                "{} epochs, loss {}, validation Dice {dice:.3}",
+                epochs.len(),
+                last["loss"]
+            ));
         }
         lines.push(format!("Dice on the held-out patient: {:.3}", self.held_out.dice));
         lines.extend(self.predictions.iter().map(|one| {
             format!("  {}  {:.1} ml  confidence {:.2}", one.series, one.volume_ml, one.confidence)
         }));
         lines.push("nearest earlier cases:".into());
-        lines.extend(self.nearest.iter().map(|near| format!("  {}  {:.4}", near.series, near.distance)));
+        lines.extend(
+            self.nearest.iter().map(|near| format!("  {}  {:.4}", near.series, near.distance)),
+        );
         let stages = self.seconds.iter().map(|(name, seconds)| format!("{name} {seconds} s"));
         lines.push(stages.collect::<Vec<_>>().join(", "));
         lines.push("for research use; this is no diagnosis".into());

