@@ -65,10 +65,15 @@ impl Geometry {
         [index % width, index / width % height, index / (width * height)]
     }
 
-    /// Returns the volume of one voxel in millilitres.
+    /// Returns the volume of one voxel in millilitres. Slices of a tilted gantry are shifted along
+    /// their plane, so the axes need not be at right angles.
     #[must_use]
     pub fn voxel_ml(&self) -> f64 {
-        self.spacing_mm.iter().product::<f64>() / 1000.0
+        let [a, b, c] = self.direction;
+        let upright = a[0] * (b[1] * c[2] - b[2] * c[1])
+            + a[1] * (b[2] * c[0] - b[0] * c[2])
+            + a[2] * (b[0] * c[1] - b[1] * c[0]);
+        self.spacing_mm.iter().product::<f64>() * upright.abs() / 1000.0
     }
 
     /// Returns the point in LPS patient space, in millimetres, of a continuous voxel position.

@@ -101,6 +101,29 @@ fn stream(bytes: &[u8]) -> Option<Stream> {
     }
 }
 
+/// Fragments of JPEG whose colours are red, green and blue, with the marker that says so, where
+/// they lack it: without a marker dicom-rs 0.10.1 takes any colours for `YCbCr`.
+pub(super) fn with_colour_marker(fragments: &[Vec<u8>], photometric: &str) -> Option<Vec<Vec<u8>>> {
+    /// Adobe's APP14 segment: version 100, no flags, no colour transform.
+    const ADOBE: &[u8] = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00";
+    // One file of the tests has a segment of APP14 that is too short to say anything.
+    let lacks = |fragment: &&Vec<u8>| {
+        fragment.starts_with(&[0xff, 0xd8])
+            && !matches!(fragment.get(2..6), Some([0xff, 0xe0, ..] | [0xff, 0xee, 0, 14..=255]))
+    };
+    if photometric != "RGB" || fragments.iter().find(lacks).is_none() {
+        return None;
+    }
+    let mark = |fragment: &Vec<u8>| {
+        if lacks(&fragment) {
+            [&fragment[..2], ADOBE, &fragment[2..]].concat()
+        } else {
+            fragment.clone()
+        }
+    };
+    Some(fragments.iter().map(mark).collect())
+}
+
 /// Decodes RLE frames to samples that lie pixel by pixel, the least byte first.
 ///
 /// `area` is in pixels, `samples` for each pixel, `bytes` for each sample.

@@ -3,7 +3,7 @@
 use dicom_dictionary_std::tags;
 
 use super::encapsulated;
-use super::read::{self, DIRECTORY, File, count, text, trimmed};
+use super::read::{self, DIRECTORY, File, count, numbers, text, trimmed};
 use super::refusal::{Reason, Refusal};
 
 /// Whether the pixels of an instance can be read here.
@@ -18,7 +18,7 @@ pub enum Pixels {
 }
 
 /// What a file says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
     /// Patient ID (0010,0020); empty where it has none.
     pub patient_id: String,
@@ -42,6 +42,8 @@ pub struct Instance {
     pub columns: u32,
     /// Number of Frames (0028,0008), 1 where it says none.
     pub frames: u32,
+    /// Image Position (Patient) (0020,0032), where the instance as a whole has one.
+    pub position_mm: Option<[f64; 3]>,
     /// Its pixels.
     pub pixels: Pixels,
 }
@@ -82,6 +84,8 @@ pub(super) fn of_file(file: &File) -> Result<Instance, Refusal> {
         rows: count(file, tags::ROWS).unwrap_or(0),
         columns: count(file, tags::COLUMNS).unwrap_or(0),
         frames: count(file, tags::NUMBER_OF_FRAMES).unwrap_or(1).max(1),
+        position_mm: numbers(file, tags::IMAGE_POSITION_PATIENT)
+            .and_then(|all| all.try_into().ok()),
         pixels: pixels_of(file)?,
         transfer_syntax_uid: syntax,
     };

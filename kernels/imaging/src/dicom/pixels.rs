@@ -5,7 +5,10 @@
 //! Values are after the rescale of their frame (PS3.3 C.11.1); padding is set to the least value
 //! that is no padding, so that it lies in the air around a patient.
 
-use dicom_core::{Tag, VR};
+use std::ops::RangeInclusive;
+
+use dicom_core::value::PixelFragmentSequence;
+use dicom_core::{DataElement, Tag, VR};
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 use dicom_object::mem::InMemElement;
@@ -68,11 +71,11 @@ pub(super) fn of_file(file: &File) -> Result<Frames, Refusal> {
         None => native(file, element, &format)?,
     };
     let padding = padding(file, &format);
-    let mut frames = Vec::with_capacity(format.frames);
+    let mut frames = Vec::new();
     for frame in 0..format.frames {
         let mut values = samples(&raw, frame, &format)?;
         let (slope, intercept) = rescale(file, frame);
-        pad(&mut values, padding);
+        pad(&mut values, padding.as_ref());
         if format.samples == 1 && (slope, intercept) != (1.0, 0.0) {
             for value in &mut values {
                 *value = (f64::from(*value) * slope + intercept) as f32;
@@ -130,7 +133,14 @@ fn decode(file: &File, fragments: &[Vec<u8>], format: &mut Format) -> Result<Vec
         let shape = [format.rows * format.columns, format.samples, bytes];
         return encapsulated::unpack(fragments, format.frames, shape);
     }
-    let decoded = file.decode_pixel_data().map_err(|_| {
+    let marked =
+        encapsulated::with_colour_marker(fragments, &format.photometric).map(|fragments| {
+            let mut marked = file.clone();
+            let sequence = PixelFragmentSequence::new(Vec::new(), fragments);
+            marked.put(DataElement::new(tags::PIXEL_DATA, VR::OB, sequence));
+            marked
+        });
+    let decoded = marked.as_ref().unwrap_or(file).decode_pixel_data().map_err(|_| {
         Refusal::new(Reason::UnsupportedPixels, "the compressed pixels cannot be decoded here")
     })?;
     format.bits_allocated = u32::from(decoded.bits_allocated());
@@ -242,25 +252,27 @@ fn to_rgb(pixel: &mut [f32]) {
     pixel[2] = (y + 1.772 * cb).clamp(0.0, 255.0);
 }
 
-/// The padding value as it is stored.
-fn padding(file: &File, format: &Format) -> Option<f32> {
-    let value = number(file, tags::PIXEL_PADDING_VALUE)? as i64;
-    // Some write a signed value as unsigned, or the other way round.
-    let wrapped = match (format.signed, format.bits_allocated) {
-        (true, 16) => i64::from(value as u16 as i16),
-        (false, 16) => i64::from(value as u16),
-        _ => value,
+/// The stored values that are padding: one, or all from one to another (PS3.3 C.7.5.1.1.2).
+fn padding(file: &File, format: &Format) -> Option<RangeInclusive<f32>> {
+    let value = |tag| {
+        let value = number(file, tag)? as i64;
+        // Some write a signed value as unsigned, or the other way round.
+        Some(match (format.signed, format.bits_allocated) {
+            (true, 16) => f32::from(value as u16 as i16),
+            (false, 16) => f32::from(value as u16),
+            _ => value as f32,
+        })
     };
-    Some(wrapped as f32)
+    let one = value(tags::PIXEL_PADDING_VALUE)?;
+    let other = value(tags::PIXEL_PADDING_RANGE_LIMIT).unwrap_or(one);
+    Some(one.min(other)..=one.max(other))
 }
 
-fn pad(values: &mut [f32], padding: Option<f32>) {
+fn pad(values: &mut [f32], padding: Option<&RangeInclusive<f32>>) {
     let Some(padding) = padding else { return };
-    // Stored values are whole numbers: equal bits are equal values.
-    let is_padding = |value: f32| value.to_bits() == padding.to_bits();
-    let least = values.iter().copied().filter(|value| !is_padding(*value)).min_by(f32::total_cmp);
-    if let Some(least) = least.filter(|least| padding < *least) {
-        values.iter_mut().filter(|value| is_padding(**value)).for_each(|value| *value = least);
+    let images = values.iter().copied().filter(|value| !padding.contains(value));
+    if let Some(least) = images.min_by(f32::total_cmp).filter(|least| padding.end() < least) {
+        values.iter_mut().filter(|value| padding.contains(value)).for_each(|value| *value = least);
     }
 }
 

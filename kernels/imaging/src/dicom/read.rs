@@ -95,7 +95,7 @@ fn after_magic(bytes: &[u8]) -> Result<File, Refusal> {
     };
     let syntax = TransferSyntaxRegistry.get(&uid).ok_or_else(unknown)?;
     let data = match syntax.codec() {
-        Codec::Dataset(_) if uid == DEFLATED_LE => Cow::Owned(inflate(data)?),
+        Codec::Dataset(_) if uid == DEFLATED_LE => Cow::Owned(inflate(data, FILE_BYTES_MAX)?),
         Codec::Dataset(_) => return Err(unknown()),
         _ => Cow::Borrowed(data),
     };
@@ -119,13 +119,13 @@ fn after_magic(bytes: &[u8]) -> Result<File, Refusal> {
     Ok(data.with_exact_meta(head))
 }
 
-/// A deflated data set, as far as a file may be large.
-fn inflate(data: &[u8]) -> Result<Vec<u8>, Refusal> {
+/// A deflated data set, of at most so many bytes: a file of a kilobyte can inflate to a gigabyte.
+fn inflate(data: &[u8], bytes_max: usize) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
-    let mut inflated = DeflateDecoder::new(data).take(FILE_BYTES_MAX as u64 + 1);
+    let mut inflated = DeflateDecoder::new(data).take(bytes_max as u64 + 1);
     inflated.read_to_end(&mut bytes).map_err(|error| refusal_of(&error))?;
-    if bytes.len() > FILE_BYTES_MAX {
-        let sentence = format!("the file inflates to more than {FILE_BYTES_MAX} bytes");
+    if bytes.len() > bytes_max {
+        let sentence = format!("the file inflates to more than {bytes_max} bytes");
         return Err(Refusal::new(Reason::TooLarge, sentence));
     }
     Ok(bytes)
@@ -252,4 +252,22 @@ fn binary(tag: Tag) -> bool {
 /// The items of a sequence.
 pub(super) fn items(data: &InMemDicomObject, tag: Tag) -> &[InMemDicomObject] {
     data.get(tag).and_then(|element| element.items()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn inflating_has_an_end() {
+        let mut deflate =
+            flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        deflate.write_all(&[7; 5000]).unwrap();
+        let small = deflate.finish().unwrap();
+        assert_eq!(inflate(&small, 5000).unwrap(), [7; 5000]);
+        assert_eq!(inflate(&small, 4999).unwrap_err().reason, Reason::TooLarge);
+        assert_eq!(inflate(&small[..small.len() - 3], 5000).unwrap_err().reason, Reason::Truncated);
+    }
 }

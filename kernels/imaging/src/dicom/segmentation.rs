@@ -1,4 +1,5 @@
-//! Writing and reading DICOM Segmentation objects (PS3.3 A.51): one binary segment.
+//! Writing and reading DICOM Segmentation objects (PS3.3 A.51): one binary segment is written, any
+//! number is read.
 
 use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
@@ -6,11 +7,13 @@ use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 
 use super::inspect::Instance;
-use super::refusal::Refusal;
-use super::series;
+use super::pixels::{self, functional};
+use super::read::{self, File};
+use super::refusal::{Reason, Refusal};
+use super::series::{Place, cross, dot};
 use super::write::{decimal, decimals, file, short, string, uid};
 use crate::error::ImagingError;
-use crate::volume::Mask;
+use crate::volume::{Geometry, Mask};
 
 const SEGMENTATION: &str = "1.2.840.10008.5.1.4.1.1.66.4";
 
@@ -23,13 +26,16 @@ pub struct SegmentationHead {
     pub algorithm: String,
     /// Its version.
     pub version: String,
+    /// When it was made, as `YYYYMMDDhhmmss`.
+    pub made: String,
 }
 
 /// Encodes a mask as DICOM SEG on the grid of the series that `sources` are the instances of.
 /// Slices without a marked voxel have no frame.
 ///
 /// # Errors
-/// Where there is no source, or nothing is marked: a segmentation without frames is none.
+/// Where there is no source, nothing is marked (a segmentation without frames is none), the time is
+/// none, or the mask has more rows or columns than DICOM can say.
 pub fn segmentation(
     mask: &Mask,
     sources: &[Instance],
@@ -44,14 +50,27 @@ pub fn segmentation(
     if marked.is_empty() {
         return Err(wrong("nothing is marked; a segmentation needs at least one frame"));
     }
-    let seed = [first.series_uid.as_str(), &head.label, &head.algorithm, &head.version];
-    let instance = uid(&[seed[0], seed[1], seed[2], seed[3], "instance"]);
+    if head.made.len() != 14 || !head.made.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(wrong("the time at which it was made has to be given as YYYYMMDDhhmmss"));
+    }
+    let side = |axis: usize| {
+        u16::try_from(mask.geometry.size[axis])
+            .map_err(|_| wrong("the mask has more rows or columns than DICOM can say"))
+    };
+    let (columns, rows) = (side(0)?, side(1)?);
+    let bits = pack(mask, &marked);
+    // The same mask of the same series by the same program is the same instance.
+    let what = |what: &str| {
+        let head = format!("{}/{}/{}/{}", head.label, head.algorithm, head.version, head.made);
+        uid(&[first.series_uid.as_bytes(), head.as_bytes(), &bits, what.as_bytes()])
+    };
+    let instance = what("instance");
     let mut data = InMemDicomObject::new_empty();
     for (tag, vr, value) in [
         (tags::SOP_CLASS_UID, VR::UI, SEGMENTATION),
         (tags::SOP_INSTANCE_UID, VR::UI, &instance),
         (tags::STUDY_INSTANCE_UID, VR::UI, &first.study_uid),
-        (tags::SERIES_INSTANCE_UID, VR::UI, &uid(&[seed[0], seed[1], seed[2], seed[3], "series"])),
+        (tags::SERIES_INSTANCE_UID, VR::UI, &what("series")),
         (tags::FRAME_OF_REFERENCE_UID, VR::UI, &first.frame_of_reference_uid),
         (tags::PATIENT_ID, VR::LO, &first.patient_id),
         (tags::PATIENT_NAME, VR::PN, ""),
@@ -63,8 +82,8 @@ pub fn segmentation(
         (tags::ACCESSION_NUMBER, VR::SH, ""),
         (tags::REFERRING_PHYSICIAN_NAME, VR::PN, ""),
         (tags::POSITION_REFERENCE_INDICATOR, VR::LO, ""),
-        (tags::CONTENT_DATE, VR::DA, "20260101"),
-        (tags::CONTENT_TIME, VR::TM, "120000"),
+        (tags::CONTENT_DATE, VR::DA, &head.made[..8]),
+        (tags::CONTENT_TIME, VR::TM, &head.made[8..]),
         (tags::MODALITY, VR::CS, "SEG"),
         (tags::MANUFACTURER, VR::LO, "gantry"),
         (tags::MANUFACTURER_MODEL_NAME, VR::LO, "gantry"),
@@ -85,8 +104,8 @@ pub fn segmentation(
     }
     for (tag, value) in [
         (tags::SAMPLES_PER_PIXEL, 1),
-        (tags::ROWS, mask.geometry.size[1] as u16),
-        (tags::COLUMNS, mask.geometry.size[0] as u16),
+        (tags::ROWS, rows),
+        (tags::COLUMNS, columns),
         (tags::BITS_ALLOCATED, 1),
         (tags::BITS_STORED, 1),
         (tags::HIGH_BIT, 0),
@@ -100,24 +119,72 @@ pub fn segmentation(
         tags::REFERENCED_SERIES_SEQUENCE,
         vec![referenced(sources, &first.series_uid)],
     );
-    let dimension = uid(&[&instance, "dimensions"]);
-    dimensions(&mut data, &dimension);
+    dimensions(&mut data, &what("dimensions"));
     sequence(&mut data, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared(mask)]);
-    let frames = marked.iter().enumerate().map(|(n, z)| frame(mask, *z, n)).collect();
+    let frames = marked.iter().enumerate().map(|(n, z)| frame(mask, *z, n, sources)).collect();
     sequence(&mut data, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frames);
-    let bits = pack(mask, &marked);
     data.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bits.into())));
     file(data, SEGMENTATION, &instance)
 }
 
-/// Reads the mask of a segmentation of one binary segment; slices without a frame between others
-/// make it irregular.
+/// Reads the mask of a binary segmentation on the grid of the volume that it belongs to. Its segments
+/// are the mask's labels; a voxel that no frame marks is 0.
 ///
 /// # Errors
-/// Where it is none, or its frames make no volume.
-pub fn segmentation_mask(bytes: &[u8]) -> Result<Mask, Refusal> {
-    let series = series::assemble(&[bytes])?;
-    Ok(series.image.map(|value| u8::from(*value > 0.5)))
+/// Where it is none, or a frame does not lie on a slice of the grid.
+pub fn segmentation_mask(bytes: &[u8], grid: &Geometry) -> Result<Mask, Refusal> {
+    let file = read::parse(bytes)?;
+    read::guarded(|| mask_of_file(&file, grid))
+}
+
+fn mask_of_file(file: &File, grid: &Geometry) -> Result<Mask, Refusal> {
+    if read::text(file, tags::SEGMENTATION_TYPE).as_deref() != Some("BINARY") {
+        let sentence = "the instance is no binary segmentation";
+        return Err(Refusal::new(Reason::UnsupportedPixels, sentence));
+    }
+    grid.check()
+        .map_err(|_| Refusal::new(Reason::TooLarge, "the grid is none that can be read"))?;
+    let frames = pixels::of_file(file)?;
+    if [frames.columns, frames.rows] != grid.size[..2] {
+        let sentence = "the segmentation's frames are not as large as the slices of its volume";
+        return Err(Refusal::new(Reason::MixedImages, sentence));
+    }
+    let mut mask = Mask::filled(*grid, 0);
+    let area = grid.size[0] * grid.size[1];
+    let count = frames.frames.len();
+    for (frame, values) in frames.frames.iter().enumerate() {
+        let position = Place { file, frame, count }.position_mm();
+        let z = position.and_then(|position| slice_at(grid, position)).ok_or_else(|| {
+            Refusal::new(
+                Reason::NoGeometry,
+                "a frame of the segmentation lies on no slice of its volume",
+            )
+        })?;
+        let segment = functional(file, frame, tags::SEGMENT_IDENTIFICATION_SEQUENCE)
+            .and_then(|item| read::count(item, tags::REFERENCED_SEGMENT_NUMBER))
+            .and_then(|number| u8::try_from(number).ok())
+            .unwrap_or(1);
+        let slice = &mut mask.voxels[z * area..(z + 1) * area];
+        for (voxel, _) in slice.iter_mut().zip(values).filter(|(_, value)| **value > 0.5) {
+            *voxel = segment;
+        }
+    }
+    Ok(mask)
+}
+
+/// The slice whose first voxel lies at a position, within a tenth of a voxel.
+fn slice_at(grid: &Geometry, position_mm: [f64; 3]) -> Option<usize> {
+    let normal = cross(grid.direction[0], grid.direction[1]);
+    let step = grid.spacing_mm[2] * dot(grid.direction[2], normal);
+    let way: [f64; 3] = std::array::from_fn(|k| position_mm[k] - grid.origin_mm[k]);
+    let z = (dot(way, normal) / step).round();
+    if !(0.0..grid.size[2] as f64).contains(&z) {
+        return None;
+    }
+    let there = grid.to_patient_mm([0.0, 0.0, z]);
+    let off: [f64; 3] = std::array::from_fn(|k| position_mm[k] - there[k]);
+    let voxel_mm = grid.spacing_mm.iter().copied().fold(f64::INFINITY, f64::min);
+    (dot(off, off).sqrt() < 0.1 * voxel_mm).then_some(z as usize)
 }
 
 fn item(values: &[(Tag, VR, &str)]) -> InMemDicomObject {
@@ -165,14 +232,19 @@ fn segment(head: &SegmentationHead) -> InMemDicomObject {
 
 fn referenced(sources: &[Instance], series_uid: &str) -> InMemDicomObject {
     let mut data = item(&[(tags::SERIES_INSTANCE_UID, VR::UI, series_uid)]);
-    let one = |source: &Instance| {
-        item(&[
-            (tags::REFERENCED_SOP_CLASS_UID, VR::UI, &source.sop_class_uid),
-            (tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, &source.sop_instance_uid),
-        ])
-    };
-    sequence(&mut data, tags::REFERENCED_INSTANCE_SEQUENCE, sources.iter().map(one).collect());
+    sequence(
+        &mut data,
+        tags::REFERENCED_INSTANCE_SEQUENCE,
+        sources.iter().map(reference).collect(),
+    );
     data
+}
+
+fn reference(source: &Instance) -> InMemDicomObject {
+    item(&[
+        (tags::REFERENCED_SOP_CLASS_UID, VR::UI, &source.sop_class_uid),
+        (tags::REFERENCED_SOP_INSTANCE_UID, VR::UI, &source.sop_instance_uid),
+    ])
 }
 
 /// Frames are told apart by segment and by position (PS3.3 C.7.6.17).
@@ -214,15 +286,37 @@ fn shared(mask: &Mask) -> InMemDicomObject {
     data
 }
 
-fn frame(mask: &Mask, z: usize, number: usize) -> InMemDicomObject {
+fn frame(mask: &Mask, z: usize, number: usize, sources: &[Instance]) -> InMemDicomObject {
     let position = mask.geometry.to_patient_mm([0.0, 0.0, z as f64]);
     let mut data = InMemDicomObject::new_empty();
+    let on_slice = |source: &Instance| {
+        source.position_mm.and_then(|at| slice_at(&mask.geometry, at)) == Some(z)
+    };
+    let of_slice: Vec<&Instance> = sources.iter().filter(|source| on_slice(source)).collect();
+    if !of_slice.is_empty() {
+        sequence(&mut data, tags::DERIVATION_IMAGE_SEQUENCE, vec![derivation(&of_slice)]);
+    }
     let plane = item(&[(tags::IMAGE_POSITION_PATIENT, VR::DS, &decimals(&position))]);
     sequence(&mut data, tags::PLANE_POSITION_SEQUENCE, vec![plane]);
     let mut content = InMemDicomObject::new_empty();
     let index = PrimitiveValue::U32(vec![1, number as u32 + 1].into());
     content.put(DataElement::new(tags::DIMENSION_INDEX_VALUES, VR::UL, index));
     sequence(&mut data, tags::FRAME_CONTENT_SEQUENCE, vec![content]);
+    data
+}
+
+/// What a frame was made from.
+fn derivation(sources: &[&Instance]) -> InMemDicomObject {
+    let purpose = || code("121322", "DCM", "Source image for image processing operation");
+    let one = |source: &&Instance| {
+        let mut data = reference(source);
+        sequence(&mut data, tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, vec![purpose()]);
+        data
+    };
+    let mut data = InMemDicomObject::new_empty();
+    let kind = code("113076", "DCM", "Segmentation");
+    sequence(&mut data, tags::DERIVATION_CODE_SEQUENCE, vec![kind]);
+    sequence(&mut data, tags::SOURCE_IMAGE_SEQUENCE, sources.iter().map(one).collect());
     data
 }
 

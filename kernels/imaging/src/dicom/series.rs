@@ -27,7 +27,8 @@ pub enum Spacing {
     Uniform,
     /// All are alike after so many repeated slices were left out.
     Duplicates(usize),
-    /// All are alike, and the slices are shifted along their plane (a tilted gantry).
+    /// All are alike, and the slices are shifted along their plane (a tilted gantry). The volume's
+    /// third direction follows the shift, so it is not at right angles to the others.
     Tilt,
     /// There is one slice, and its thickness is taken for the pitch.
     Single,
@@ -98,8 +99,10 @@ pub fn assemble<B: AsRef<[u8]>>(files: &[B]) -> Result<Series, Refusal> {
     let normal = first.normal();
     let along = |slice: &Slice| dot(slice.position_mm, normal);
     slices.sort_by(|a, b| along(a).total_cmp(&along(b)));
-    let (pitch_mm, duplicates) = pitch(&mut slices, along)?;
-    let tilt = tilted(&slices, normal);
+    let duplicates = without_repeats(&mut slices, along);
+    check_distances(&slices, along)?;
+    let (pitch_mm, direction) = stacking(&slices, normal)?;
+    let tilt = dot(direction, normal) < PARALLEL;
     let spacing = match (slices.len(), duplicates, tilt) {
         (1, ..) => Spacing::Single,
         (_, 0, true) => Spacing::Tilt,
@@ -107,15 +110,18 @@ pub fn assemble<B: AsRef<[u8]>>(files: &[B]) -> Result<Series, Refusal> {
         (_, n, _) => Spacing::Duplicates(n),
     };
     Ok(Series {
-        image: volume(&slices, normal, pitch_mm)?,
+        image: volume(&slices, direction, pitch_mm)?,
         spacing,
         localizers,
         inverted: slices[0].inverted,
     })
 }
 
-/// Every frame of a file with its place.
+/// Every frame of a file with its place; none where it has no pixels, as a presentation state.
 fn slices_of(file: &File) -> Result<Vec<Slice>, Refusal> {
+    if file.get(tags::PIXEL_DATA).is_none() {
+        return Ok(Vec::new());
+    }
     let frames = pixels::of_file(file)?;
     if frames.samples != 1 {
         return Err(Refusal::new(
@@ -126,54 +132,58 @@ fn slices_of(file: &File) -> Result<Vec<Slice>, Refusal> {
     let size = [frames.columns, frames.rows];
     let count = frames.frames.len();
     let inverted = frames.inverted;
-    frames
-        .frames
-        .into_iter()
-        .enumerate()
-        .map(|(n, values)| {
-            let place = Place { file, frame: n, count };
-            let orientation = place.numbers(tags::PLANE_ORIENTATION_SEQUENCE, tags::IMAGE_ORIENTATION_PATIENT);
-            let position = place.numbers(tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT);
-            let spacing = place.numbers(tags::PIXEL_MEASURES_SEQUENCE, tags::PIXEL_SPACING);
-            let thickness = place.numbers(tags::PIXEL_MEASURES_SEQUENCE, tags::SLICE_THICKNESS);
-            let missing = |what: &str| {
-                Refusal::new(Reason::NoGeometry, format!("an image of the series does not say its {what}; it has no place in the patient"))
-            };
-            let orientation: [f64; 6] = orientation.and_then(exact).ok_or_else(|| missing("orientation"))?;
-            let position_mm: [f64; 3] = position.and_then(exact).ok_or_else(|| missing("position"))?;
-            let spacing: [f64; 2] = spacing
-                .and_then(exact)
-                .filter(|both: &[f64; 2]| both.iter().all(|one| *one > 0.0))
-                .ok_or_else(|| missing("pixel spacing"))?;
-            let [a, b, c, d, e, f] = orientation;
-            let row = unit([a, b, c]).ok_or_else(|| missing("orientation"))?;
-            let column = unit([d, e, f]).ok_or_else(|| missing("orientation"))?;
-            if dot(row, column).abs() > 0.01 {
-                return Err(missing("orientation (its row and column are not at right angles)"));
-            }
-            Ok(Slice {
-                position_mm,
-                row,
-                column,
-                // Pixel Spacing is between rows first, then between columns.
-                spacing_mm: [spacing[1], spacing[0]],
-                thickness_mm: thickness.and_then(|all| all.first().copied()).filter(|one| *one > 0.0),
-                size,
-                values,
-                inverted,
-            })
-        })
-        .collect()
+    let placed = |(frame, values)| Place { file, frame, count }.slice(size, values, inverted);
+    frames.frames.into_iter().enumerate().map(placed).collect()
 }
 
 /// Where a frame's geometry stands: in its functional groups, or in the instance itself.
-struct Place<'a> {
-    file: &'a File,
-    frame: usize,
-    count: usize,
+pub(super) struct Place<'a> {
+    pub(super) file: &'a File,
+    pub(super) frame: usize,
+    /// How many frames the file has.
+    pub(super) count: usize,
 }
 
 impl Place<'_> {
+    fn slice(&self, size: [usize; 2], values: Vec<f32>, inverted: bool) -> Result<Slice, Refusal> {
+        let missing = |what: &str| {
+            Refusal::new(
+                Reason::NoGeometry,
+                format!("an image of the series has no {what}; it has no place in the patient"),
+            )
+        };
+        let [a, b, c, d, e, f] = self
+            .numbers(tags::PLANE_ORIENTATION_SEQUENCE, tags::IMAGE_ORIENTATION_PATIENT)
+            .and_then(exact)
+            .ok_or_else(|| missing("orientation"))?;
+        let (Some(row), Some(column)) = (unit([a, b, c]), unit([d, e, f])) else {
+            return Err(missing("orientation"));
+        };
+        if dot(row, column).abs() > 0.01 {
+            return Err(missing("orientation whose row and column are at right angles"));
+        }
+        let [between_rows, between_columns] = self
+            .numbers(tags::PIXEL_MEASURES_SEQUENCE, tags::PIXEL_SPACING)
+            .and_then(exact)
+            .filter(|both| both.iter().all(|one| *one > 0.0))
+            .ok_or_else(|| missing("pixel spacing"))?;
+        let thickness = self.numbers(tags::PIXEL_MEASURES_SEQUENCE, tags::SLICE_THICKNESS);
+        Ok(Slice {
+            position_mm: self.position_mm().ok_or_else(|| missing("position"))?,
+            row,
+            column,
+            spacing_mm: [between_columns, between_rows],
+            thickness_mm: thickness.and_then(|all| all.first().copied()).filter(|one| *one > 0.0),
+            size,
+            values,
+            inverted,
+        })
+    }
+
+    pub(super) fn position_mm(&self) -> Option<[f64; 3]> {
+        self.numbers(tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT).and_then(exact)
+    }
+
     fn numbers(&self, group: Tag, tag: Tag) -> Option<Vec<f64>> {
         let data: Option<&InMemDicomObject> = functional(self.file, self.frame, group);
         // The frames of an old multi-frame instance share one position, which places none of them.
@@ -199,17 +209,17 @@ fn largest_stack(slices: Vec<Slice>) -> Vec<Slice> {
     stacks.into_iter().rev().max_by_key(Vec::len).unwrap_or_default()
 }
 
-/// The distance between slices that are in order; repeated ones are taken away and counted.
-fn pitch(slices: &mut Vec<Slice>, along: impl Fn(&Slice) -> f64) -> Result<(f64, usize), Refusal> {
+/// Takes repeated slices away, and says how many there were.
+fn without_repeats(slices: &mut Vec<Slice>, along: impl Fn(&Slice) -> f64) -> usize {
     let before = slices.len();
-    let typical = median_gap(slices, &along);
-    let near = SAME_POSITION * typical.unwrap_or(1.0);
+    let near = SAME_POSITION * median_gap(slices, &along).unwrap_or(1.0);
     slices.dedup_by(|next, kept| (along(next) - along(kept)).abs() < near);
-    let duplicates = before - slices.len();
-    let Some(pitch) = median_gap(slices, &along) else {
-        let thickness = slices.first().and_then(|slice| slice.thickness_mm);
-        return Ok((thickness.unwrap_or(1.0), duplicates));
-    };
+    before - slices.len()
+}
+
+/// Checks that slices in order are all as far from one another.
+fn check_distances(slices: &[Slice], along: impl Fn(&Slice) -> f64) -> Result<(), Refusal> {
+    let Some(pitch) = median_gap(slices, &along) else { return Ok(()) };
     let mut missing = 0;
     for pair in slices.windows(2) {
         let steps = (along(&pair[1]) - along(&pair[0])) / pitch;
@@ -227,7 +237,31 @@ fn pitch(slices: &mut Vec<Slice>, along: impl Fn(&Slice) -> f64) -> Result<(f64,
             format!("{missing} slices of the series are missing between the others; send it again"),
         ));
     }
-    Ok((pitch, duplicates))
+    Ok(())
+}
+
+/// From one slice to the next: how far, and which way. It is the mean over the series, since
+/// positions in headers are rounded.
+fn stacking(slices: &[Slice], normal: [f64; 3]) -> Result<(f64, [f64; 3]), Refusal> {
+    let (first, last) = (&slices[0], &slices[slices.len() - 1]);
+    let way = minus(last.position_mm, first.position_mm);
+    let Some(direction) = unit(way) else {
+        return Ok((first.thickness_mm.unwrap_or(1.0), normal));
+    };
+    let pitch_mm = dot(way, way).sqrt() / (slices.len() - 1) as f64;
+    let pixel_mm = first.spacing_mm[0].max(first.spacing_mm[1]);
+    for (n, slice) in slices.iter().enumerate() {
+        let expected = direction.map(|one| one * pitch_mm * n as f64);
+        let off = minus(minus(slice.position_mm, first.position_mm), expected);
+        let across = minus(off, normal.map(|one| one * dot(off, normal)));
+        if dot(across, across).sqrt() > pixel_mm {
+            return Err(Refusal::new(
+                Reason::IrregularSpacing,
+                "the slices of the series do not lie over one another; it makes no volume",
+            ));
+        }
+    }
+    Ok((pitch_mm, direction))
 }
 
 /// The median of the distances between slices that do not lie on one another.
@@ -238,21 +272,13 @@ fn median_gap(slices: &[Slice], along: &impl Fn(&Slice) -> f64) -> Option<f64> {
     gaps.get(gaps.len() / 2).copied()
 }
 
-/// Whether slices are shifted along their plane from one to the next.
-fn tilted(slices: &[Slice], normal: [f64; 3]) -> bool {
-    let (Some(first), Some(last)) = (slices.first(), slices.last()) else { return false };
-    let way: [f64; 3] = std::array::from_fn(|k| last.position_mm[k] - first.position_mm[k]);
-    let length = dot(way, way).sqrt();
-    length > 1e-6 && dot(way, normal) / length < PARALLEL
-}
-
-fn volume(slices: &[Slice], normal: [f64; 3], pitch_mm: f64) -> Result<Image, Refusal> {
+fn volume(slices: &[Slice], direction: [f64; 3], pitch_mm: f64) -> Result<Image, Refusal> {
     let first = &slices[0];
     let geometry = Geometry {
         size: [first.size[0], first.size[1], slices.len()],
         spacing_mm: [first.spacing_mm[0], first.spacing_mm[1], pitch_mm],
         origin_mm: first.position_mm,
-        direction: [first.row, first.column, normal],
+        direction: [first.row, first.column, direction],
     };
     geometry.check().map_err(|_| {
         Refusal::new(Reason::TooLarge, "the series has more voxels than a volume may have")
@@ -274,11 +300,15 @@ fn alike(a: [f64; 2], b: [f64; 2]) -> bool {
     a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-3 * a.abs())
 }
 
-fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
+fn minus(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
+    std::array::from_fn(|k| a[k] - b[k])
+}
+
+pub(super) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
-fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
+pub(super) fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 

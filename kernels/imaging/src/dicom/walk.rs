@@ -40,13 +40,18 @@ const UNDEFINED: u32 = u32::MAX;
 const ITEM: (u16, u16) = (0xfffe, 0xe000);
 const DELIMITERS: [(u16, u16); 2] = [(0xfffe, 0xe00d), (0xfffe, 0xe0dd)];
 const PIXEL_DATA: (u16, u16) = (0x7fe0, 0x0010);
-const LONG_VRS: [&[u8; 2]; 13] =
-    [b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"];
+/// VRs whose length has 16 bits; all others, and those that nobody knows, have 32 (PS3.5 7.1.2).
+#[rustfmt::skip]
+const SHORT_VRS: [VR; 21] = [
+    VR::AE, VR::AS, VR::AT, VR::CS, VR::DA, VR::DS, VR::DT, VR::FL, VR::FD, VR::IS, VR::LO,
+    VR::LT, VR::PN, VR::SH, VR::SL, VR::SS, VR::ST, VR::TM, VR::UI, VR::UL, VR::US,
+];
 
 /// One element's header.
 struct Element {
     tag: (u16, u16),
-    vr: [u8; 2],
+    /// `None` where the encoding has none.
+    vr: Option<VR>,
     length: u32,
     value: usize,
 }
@@ -64,7 +69,7 @@ impl Element {
             let entry = StandardDataDictionary.by_tag(Tag(self.tag.0, self.tag.1));
             entry.is_some_and(|entry| entry.vr.exact() == Some(VR::SQ))
         };
-        self.tag == ITEM || &self.vr == b"SQ" || !encoding.explicit && sequence()
+        self.tag == ITEM || self.vr == Some(VR::SQ) || !encoding.explicit && sequence()
     }
 }
 
@@ -97,14 +102,14 @@ fn element(bytes: &[u8], at: usize, encoding: Encoding) -> Result<Element, Refus
     let tag = (short(bytes, at, encoding)?, short(bytes, at + 2, encoding)?);
     if tag.0 == 0xfffe || !encoding.explicit {
         let length = long(bytes, at + 4, encoding)?;
-        return Ok(Element { tag, vr: *b"  ", length, value: at + 8 });
+        return Ok(Element { tag, vr: None, length, value: at + 8 });
     }
-    let vr: [u8; 2] = number(bytes, at + 4)?;
-    if LONG_VRS.contains(&&vr) {
-        return Ok(Element { tag, vr, length: long(bytes, at + 8, encoding)?, value: at + 12 });
+    let vr = VR::from_binary(number(bytes, at + 4)?).unwrap_or(VR::UN);
+    if SHORT_VRS.contains(&vr) {
+        let length = u32::from(short(bytes, at + 6, encoding)?);
+        return Ok(Element { tag, vr: Some(vr), length, value: at + 8 });
     }
-    let length = u32::from(short(bytes, at + 6, encoding)?);
-    Ok(Element { tag, vr, length, value: at + 8 })
+    Ok(Element { tag, vr: Some(vr), length: long(bytes, at + 8, encoding)?, value: at + 12 })
 }
 
 /// Steps over the meta group that begins at `start`.
@@ -171,7 +176,7 @@ pub(super) fn data_set(bytes: &[u8], encoding: Encoding) -> Result<Cow<'_, [u8]>
             continue;
         }
         let defined = (element.length != UNDEFINED).then(|| element.end(bytes)).transpose()?;
-        let unknown = defined.is_none() && &element.vr == b"UN";
+        let unknown = defined.is_none() && element.vr == Some(VR::UN);
         let enters = !in_fragments && (defined.is_none() || element.holds_elements(within));
         if enters {
             if open.len() >= NESTING_MAX {

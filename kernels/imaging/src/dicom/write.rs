@@ -31,26 +31,30 @@ impl Subject {
     /// The UID of its study.
     #[must_use]
     pub fn study_uid(&self) -> String {
-        uid(&[&self.name, "study"])
+        self.uid("study")
     }
 
     /// The UID of its series.
     #[must_use]
     pub fn series_uid(&self) -> String {
-        uid(&[&self.name, "series"])
+        self.uid("series")
+    }
+
+    fn uid(&self, what: &str) -> String {
+        uid(&[self.name.as_bytes(), what.as_bytes()])
     }
 
     fn instance_uid(&self, slice: usize) -> String {
-        uid(&[&self.name, "instance", &slice.to_string()])
+        self.uid(&format!("instance {slice}"))
     }
 }
 
 /// A UID below `2.25`, the arc of UUIDs (ITU-T X.667): 128 bits of a hash, in decimal.
-pub(super) fn uid(parts: &[&str]) -> String {
+pub(super) fn uid(parts: &[&[u8]]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
+        hasher.update(part);
     }
     let digest = hasher.finalize();
     let bits = digest.iter().take(16).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
@@ -62,9 +66,16 @@ pub(super) fn uid(parts: &[&str]) -> String {
 /// to 65,536 steps between the least and the most.
 ///
 /// # Errors
-/// Where a value is not finite, or the volume is empty.
+/// Where a value is not finite, the volume is empty, or a slice is larger than DICOM can say.
 pub fn ct_series(image: &Image, subject: &Subject) -> Result<Vec<Vec<u8>>, ImagingError> {
-    let [_, _, depth] = image.geometry.size;
+    let [columns, rows, depth] = image.geometry.size;
+    if columns.max(rows) > usize::from(u16::MAX) {
+        return Err(ImagingError::TooLarge {
+            what: "slice",
+            found: columns.max(rows) as u64,
+            limit: u64::from(u16::MAX),
+        });
+    }
     if image.voxels.is_empty() || image.voxels.iter().any(|value| !value.is_finite()) {
         return Err(ImagingError::Geometry {
             problem: "an empty volume, or values that are no numbers, cannot be encoded".into(),
@@ -130,7 +141,7 @@ fn identify(data: &mut InMemDicomObject, class: &str, instance: &str, subject: &
         (tags::SOP_INSTANCE_UID, VR::UI, instance),
         (tags::STUDY_INSTANCE_UID, VR::UI, &subject.study_uid()),
         (tags::SERIES_INSTANCE_UID, VR::UI, &subject.series_uid()),
-        (tags::FRAME_OF_REFERENCE_UID, VR::UI, &uid(&[&subject.name, "frame of reference"])),
+        (tags::FRAME_OF_REFERENCE_UID, VR::UI, &subject.uid("frame of reference")),
         (tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\AXIAL"),
         (tags::STUDY_DATE, VR::DA, "20260101"),
         (tags::STUDY_TIME, VR::TM, "120000"),
