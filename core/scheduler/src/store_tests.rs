@@ -167,6 +167,55 @@ fn every_prefix_of_a_journal_gives_a_cluster_that_holds() {
     assert_eq!(live.summary().jobs_ended, 1, "the story is about something");
 }
 
+#[tokio::test]
+async fn a_journal_that_cannot_be_written_ends_the_scheduler_and_acknowledges_nothing() {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    // The third event fails in a way that is not a full disk.
+    let broken = "CREATE TRIGGER broken BEFORE INSERT ON events WHEN NEW.seq > 2
+        BEGIN SELECT RAISE(ABORT, 'input/output error'); END";
+    store.database.execute_batch(broken).unwrap();
+    drop(store);
+    let settings = gantry_config::SchedulerSettings::default();
+    let (core, ended) = crate::core::start(folder.path(), &settings).unwrap();
+    let mut submits =
+        story().into_iter().filter(|(_, event)| matches!(event, Event::Submit { .. }));
+    let mut submit = || submits.next().map(|(_, event)| event).unwrap();
+    assert!(core.ask(submit()).await.is_ok());
+    let refused = core.ask(submit()).await.unwrap_err();
+    assert!(refused.sentence.contains("ending"), "{refused}");
+    let error = ended.await.unwrap().to_string();
+    assert!(error.contains("input/output error") && error.contains("check the disk"), "{error}");
+    let mut store = Store::open(folder.path()).unwrap();
+    assert_eq!(all(&mut store).unwrap().len(), 2, "a tick and the submit that was acknowledged");
+}
+
+#[tokio::test]
+async fn a_clock_in_the_future_of_the_journal_loses_no_node() {
+    let folder = TempDir::new().unwrap();
+    let mut store = Store::open(folder.path()).unwrap();
+    // The earlier life ran with a clock that was a year ahead.
+    let ahead = crate::clock::Clock::new(At(0)).now().after(gantry_model::Millis(31_536_000_000));
+    let (_, up) = story().swap_remove(1);
+    store.append(&records(&[(ahead, up.clone())])).unwrap();
+    drop(store);
+    let settings = gantry_config::SchedulerSettings::default();
+    let (core, _ended) = crate::core::start(folder.path(), &settings).unwrap();
+    let state = |cluster: &Cluster| cluster.nodes()[0].state;
+    assert_eq!(core.read(state).await.unwrap(), gantry_model::NodeState::Late);
+    core.tell(up).await;
+    assert_eq!(core.read(state).await.unwrap(), gantry_model::NodeState::Up);
+    core.stop().await;
+    let mut last = At(0);
+    Store::open(folder.path())
+        .unwrap()
+        .replay(|at, _| {
+            assert!(last <= at, "time went back");
+            last = at;
+        })
+        .unwrap();
+}
+
 #[test]
 fn a_token_is_good_once_in_time_and_for_its_node() {
     let folder = TempDir::new().unwrap();

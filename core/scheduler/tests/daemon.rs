@@ -434,6 +434,21 @@ async fn a_second_scheduler_and_a_folder_without_a_cluster_are_sentences() {
     assert!(error.contains("already holds one"), "{error}");
 }
 
+/// Comes back with a try that has ended; says whether its end was acknowledged.
+async fn repeats(daemon: &Daemon, identity: &Identity, try_id: TryId) -> bool {
+    let mut session = agent(daemon, identity, &[try_id.0]).await;
+    let end = AgentMessage::Report(Report::Ended { try_id, exit: Exit::Code(0) });
+    if session.sender.send(&end).await.is_err() {
+        return false;
+    }
+    while let Ok(SchedulerMessage::Order(order)) = session.receiver.expect().await {
+        if order == (Order::Acknowledge { try_id }) {
+            return true;
+        }
+    }
+    false
+}
+
 #[tokio::test]
 async fn a_full_disk_acknowledges_nothing_and_loses_nothing() {
     let mount = TempDir::new().unwrap();
@@ -450,6 +465,10 @@ async fn a_full_disk_acknowledges_nothing_and_loses_nothing() {
     gantry_scheduler::init(&folder, "test").unwrap();
     let daemon = start(&folder, settings()).await;
     let console = console(&folder, &daemon).await;
+    let identity = joined(&console, &daemon, "cpu-1").await;
+    let mut node = agent(&daemon, &identity, &[]).await;
+    ask(&console, submit("first")).await;
+    let try_id = launch(&mut node).await.try_id;
     let filler = mount.path().join("filler");
     std::fs::write(&filler, vec![0; 1 << 20]).unwrap();
     let mut acknowledged = Vec::new();
@@ -472,7 +491,15 @@ async fn a_full_disk_acknowledges_nothing_and_loses_nothing() {
         }
     }
     assert_eq!(refused, 3, "the disk was never full");
+    // The agent was disconnected. It comes back and repeats its report until that is acknowledged,
+    // which may need room on the disk.
+    let reason = node.connection.closed().await;
+    assert!(reason.contains("disk is full"), "{reason}");
+    let first = repeats(&daemon, &identity, try_id).await;
     std::fs::remove_file(&filler).unwrap();
+    assert!(first || repeats(&daemon, &identity, try_id).await, "there is room again");
+    let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1) }).await else { panic!() };
+    assert_eq!((row.state, row.starts), (JobState::Done, 1));
     assert!(matches!(ask(&console, submit("later")).await, Reply::Submitted(_)), "it goes on");
     daemon.stop().await;
     let daemon = start(&folder, settings()).await;

@@ -2,7 +2,7 @@
 
 use gantry_cluster::Event;
 use gantry_link::{Connection, LinkError, Receiver, Sender};
-use gantry_model::limits::NAME_CHARACTERS_MAX;
+use gantry_model::limits::{GPUS_MAX, NAME_CHARACTERS_MAX};
 use gantry_model::{Exit, Order, Reject, RejectKind, Report};
 use gantry_wire::{AgentMessage, Point, SchedulerMessage};
 use tokio::sync::mpsc;
@@ -65,7 +65,8 @@ async fn take(shared: &Shared, node: &str, message: AgentMessage) {
             let report = bounded(report);
             shared.core.tell(Event::Report { node: node.to_owned(), report }).await;
         }
-        AgentMessage::Sample(sample) => {
+        AgentMessage::Sample(mut sample) => {
+            sample.gpus.truncate(GPUS_MAX);
             let at = shared.core.clock.now();
             shared.core.board().sample(node, *sample, at);
         }
