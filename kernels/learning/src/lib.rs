@@ -32,7 +32,7 @@ mod weights;
 
 pub use data::Normalisation;
 pub use error::LearningError;
-pub use metadata::{EpochMetrics, ModelMetadata};
+pub use metadata::{EpochMetrics, FeatureScale, ModelMetadata};
 pub use predict::{PredictionResult, Predictor, similar};
 pub use settings::{Augmentation, TrainSettings};
 pub use train::{RunOutcome, RunSink, train};

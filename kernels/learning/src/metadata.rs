@@ -21,6 +21,8 @@ pub struct ModelMetadata {
     pub input_size: usize,
     /// How intensities become what it sees.
     pub normalisation: Normalisation,
+    /// What the network's features are like over the training set.
+    pub features: FeatureScale,
     /// The classes, the background first.
     pub labels: Vec<String>,
     /// The modalities it was trained on.
@@ -37,6 +39,43 @@ pub struct ModelMetadata {
     pub intended_use: String,
     /// The version of the program that trained it.
     pub program: String,
+}
+
+/// The mean and deviation of each feature over the slices of the training set. Embeddings are told in
+/// deviations from that mean: what all images have in common says nothing of which are alike.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FeatureScale {
+    /// The mean of each feature.
+    pub mean: Vec<f32>,
+    /// The standard deviation of each feature.
+    pub deviation: Vec<f32>,
+}
+
+impl FeatureScale {
+    /// The scale of slices' features, one slice after the other.
+    pub(crate) fn of(features: &[f32], per_slice: usize) -> Self {
+        let slices = || features.chunks_exact(per_slice);
+        let count = slices().len().max(1) as f64;
+        let sum = |of: &dyn Fn(usize, f64) -> f64| -> Vec<f64> {
+            let one = |at| slices().map(|slice| of(at, f64::from(slice[at]))).sum::<f64>() / count;
+            (0..per_slice).map(one).collect()
+        };
+        let mean = sum(&|_, value| value);
+        let variance = sum(&|at, value| (value - mean[at]).powi(2));
+        Self {
+            mean: mean.iter().map(|&one| one as f32).collect(),
+            deviation: variance.iter().map(|one| one.sqrt() as f32).collect(),
+        }
+    }
+
+    /// Features in deviations from the mean; one that does not vary is 0.
+    pub(crate) fn apply(&self, features: &[f64]) -> Vec<f64> {
+        let scale = self.mean.iter().zip(&self.deviation);
+        let one = |(&value, (&mean, &deviation)): (&f64, (&f32, &f32))| {
+            if deviation > 1e-6 { (value - f64::from(mean)) / f64::from(deviation) } else { 0.0 }
+        };
+        features.iter().zip(scale).map(one).collect()
+    }
 }
 
 /// How an epoch went.

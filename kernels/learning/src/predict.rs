@@ -23,7 +23,7 @@ pub struct PredictionResult {
     /// The mask's volume.
     pub volume_ml: f64,
     /// Where the image lies among others: the network's deepest features, averaged over the image,
-    /// of length 1.
+    /// in deviations from the training set's, of length 1.
     pub embedding: Vec<f32>,
 }
 
@@ -63,6 +63,11 @@ impl Predictor {
         checked.check().map_err(|error| unusable(error.to_string()))?;
         if metadata.network.classes != 2 || metadata.labels.len() != 2 {
             return Err(unusable("it must have one label beside the background".to_owned()));
+        }
+        let wanted = metadata.network.features();
+        let features = &metadata.features;
+        if features.mean.len() != wanted || features.deviation.len() != wanted {
+            return Err(unusable(format!("its features are not described; there are {wanted}")));
         }
         let bytes = library.read_object(&record.weights)?;
         let (weights, _) =
@@ -114,6 +119,8 @@ impl Predictor {
                 certainty += if inside { f64::from(probability) } else { 0.0 };
             }
         }
+        let mean: Vec<f64> = features.iter().map(|sum| sum / depth.max(1) as f64).collect();
+        let features = self.metadata.features.apply(&mean);
         let length = features.iter().map(|one| one * one).sum::<f64>().sqrt().max(1e-12);
         Ok(PredictionResult {
             mask: Mask::new(image.geometry, mask)?,

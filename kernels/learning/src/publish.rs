@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::LearningError;
-use crate::metadata::{ModelMetadata, VERSION};
+use crate::metadata::{FeatureScale, ModelMetadata, VERSION};
 use crate::unet::UNet;
 
 /// Puts the model of a finished run into the library. A run that is finished twice leaves one.
@@ -17,6 +17,7 @@ pub(crate) fn publish(
     shape: UNet,
     checkpoint: &Checkpoint,
     trained_on: &[SampleRecord],
+    features: FeatureScale,
     test_dice: Option<f32>,
 ) -> Result<ModelId, LearningError> {
     let state = &checkpoint.state;
@@ -28,6 +29,7 @@ pub(crate) fn publish(
         network: shape,
         input_size: settings.input_size,
         normalisation: state.normalisation,
+        features,
         labels: vec!["background".to_owned(), settings.label.clone()],
         modalities: modalities.into_iter().cloned().collect(),
         library_hash: Library::fingerprint(trained_on).hash,

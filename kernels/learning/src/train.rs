@@ -19,7 +19,7 @@ use crate::checkpoint::{Checkpoint, Sides, State};
 use crate::data::{DataSet, Normalisation, prepare};
 use crate::error::LearningError;
 use crate::loss::dice_cross_entropy;
-use crate::metadata::EpochMetrics;
+use crate::metadata::{EpochMetrics, FeatureScale};
 use crate::optimizer::{Moments, Step, advance, rate_at};
 use crate::publish::publish;
 use crate::settings::TrainSettings;
@@ -114,7 +114,8 @@ pub fn train(
     let test_dice = run.measure(&checkpoint, &test);
     let name = run_folder.file_name().unwrap_or_default().to_string_lossy();
     let trained_on: Vec<SampleRecord> = trained_on.into_iter().cloned().collect();
-    let model = publish(library, &name, shape, &checkpoint, &trained_on, test_dice)?;
+    let features = run.feature_scale(&checkpoint);
+    let model = publish(library, &name, shape, &checkpoint, &trained_on, features, test_dice)?;
     Ok(RunOutcome::Finished { model, epochs: checkpoint.state.history, test_dice })
 }
 
@@ -263,6 +264,21 @@ impl Run<'_> {
         }
         sink.metric("images_per_second", f64::from(images_per_second), state.step);
         at.save(self.folder)
+    }
+
+    /// What the features are like over the slices that were trained on.
+    fn feature_scale(&self, at: &Checkpoint) -> FeatureScale {
+        let network = Network::new(self.shape, &at.weights, Mode::Use);
+        let side = at.state.settings.input_size;
+        let count = self.data.len();
+        let mut features = Vec::with_capacity(count * self.shape.features());
+        for first in (0..count).step_by(MEASURED_AT_ONCE) {
+            let slices = first..(first + MEASURED_AT_ONCE).min(count);
+            let shape = [slices.len(), 1, side, side];
+            let batch = network.tensor(self.data.images(slices), shape);
+            features.extend(values(network.forward(batch).features));
+        }
+        FeatureScale::of(&features, self.shape.features())
     }
 
     /// The mean Dice over samples, or nothing where there are none.
