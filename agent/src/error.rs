@@ -18,6 +18,15 @@ pub enum AgentError {
         /// Why.
         reason: String,
     },
+    /// Another agent uses the folder.
+    #[error(
+        "another agent runs in {folder}; stop it first, or give this one a folder of its own",
+        folder = folder.display()
+    )]
+    Running {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// Identity or connection.
     #[error("{0}; join this node first with gantry join TOKEN")]
     Identity(#[from] LinkError),

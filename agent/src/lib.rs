@@ -16,6 +16,7 @@ mod shell;
 mod spool;
 pub mod worker;
 
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -54,6 +55,11 @@ pub async fn serve(
     for place in [&places.output, &places.work, &places.checkpoints] {
         std::fs::create_dir_all(place).map_err(|error| AgentError::file("making", place, error))?;
     }
+    let _lock = lock(&folder)?;
+    let left = runner::sweep(&places);
+    if left > 0 {
+        tracing::warn!(left, "ended processes that tasks of an earlier agent had left");
+    }
     let (spool, ends) = spool::Spool::open(&folder.join("spool"))?;
     let counters = Arc::new(ingest::Counters::default());
     let receiver = start_receiver(&settings, &counters)?;
@@ -85,6 +91,17 @@ pub async fn serve(
         result = shell.run(received) => result,
         () = session::keep(settings.scheduler, identity, inputs, samples) => Ok(()),
     }
+}
+
+/// Two agents in one folder would end each other's tasks.
+fn lock(folder: &Path) -> Result<File, AgentError> {
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(|error| AgentError::file("making", &path, error))?;
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => AgentError::Running { folder: folder.to_owned() },
+        TryLockError::Error(error) => AgentError::file("locking", &path, error),
+    })?;
+    Ok(file)
 }
 
 fn start_receiver(

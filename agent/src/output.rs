@@ -16,6 +16,11 @@ use gantry_wire::{Output, Point};
 const PIECE_BYTES: u64 = 32 * 1024;
 /// Bytes of the last piece, which a screen asks for each second.
 const LAST_BYTES: u64 = 8 * 1024;
+/// Bytes of the output of one task, over all its starts. One that writes more is ended: a loop that
+/// prints fills a disk that others need.
+pub(crate) const OUTPUT_BYTES_MAX: u64 = 4 << 30;
+/// Looks at what a task printed last before it ended: 8 MiB.
+const LAST_LOOKS_MAX: usize = 64;
 /// Bytes of a line that may be a metric.
 const LINE_BYTES_MAX: usize = 4096;
 
@@ -96,15 +101,31 @@ impl Tail {
         let Ok(count) = read else { return Vec::new() };
         self.offset += count as u64;
         self.rest.extend(added);
-        let mut points = Vec::new();
-        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
-            points.extend(std::str::from_utf8(&line).ok().and_then(metric));
-        }
+        let end = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let whole: Vec<u8> = self.rest.drain(..end).collect();
         if self.rest.len() > LINE_BYTES_MAX {
             self.rest.clear();
         }
+        let lines = whole.split(|byte| *byte == b'\n');
+        lines.filter_map(|line| metric(std::str::from_utf8(line).ok()?)).collect()
+    }
+
+    /// The metrics of what is left, after the task has ended.
+    pub(crate) fn look_to_the_end(&mut self) -> Vec<(String, Point)> {
+        let mut points = Vec::new();
+        for _ in 0..LAST_LOOKS_MAX {
+            let before = self.offset;
+            points.extend(self.look());
+            if self.offset == before {
+                break;
+            }
+        }
         points
+    }
+
+    /// Whether the file has more than [`OUTPUT_BYTES_MAX`].
+    pub(crate) fn is_over(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() > OUTPUT_BYTES_MAX)
     }
 }
 

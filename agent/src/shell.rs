@@ -25,6 +25,9 @@ use crate::worker::pool::{Pool, Said};
 /// Between two looks at the output files for metrics.
 const LOOK_EACH: Duration = Duration::from_millis(500);
 
+/// Points of one message: with names of the greatest length it stays below 64 KiB.
+const POINTS_MAX: usize = 500;
+
 /// What comes to the shell.
 pub(crate) enum Input {
     /// The scheduler has welcomed a session; what the node is and holds goes into its outbox first.
@@ -50,6 +53,8 @@ struct Running {
     task: TaskId,
     group: Option<Pid>,
     tail: Tail,
+    /// It was ended because it wrote too much.
+    over: bool,
 }
 
 /// The shell.
@@ -111,7 +116,7 @@ impl Shell {
                     let Some(input) = input else { return Ok(()) };
                     self.take(input)?;
                 }
-                _ = look.tick() => self.look_for_metrics(),
+                _ = look.tick() => self.look_at_output(),
                 () = tokio::time::sleep(wait) => {
                     self.wake = None;
                     self.apply(Event::Tick)?;
@@ -183,7 +188,7 @@ impl Shell {
     fn start(&mut self, launch: &Launch) -> Result<(), AgentError> {
         let (try_id, task) = (launch.try_id, launch.task);
         let tail = Tail::new(&self.places.output, task);
-        self.running.insert(try_id, Running { task, group: None, tail });
+        self.running.insert(try_id, Running { task, group: None, tail, over: false });
         match &launch.work {
             TaskWork::Builtin(builtin) => {
                 if let Err(error) = output::open(&self.places.output, task) {
@@ -251,35 +256,71 @@ impl Shell {
         Ok(())
     }
 
-    fn ended(&mut self, try_id: TryId, exit: Exit) -> Result<(), AgentError> {
+    fn ended(&mut self, try_id: TryId, mut exit: Exit) -> Result<(), AgentError> {
         if let Some(mut running) = self.running.remove(&try_id) {
-            let points = running.tail.look();
+            let points = running.tail.look_to_the_end();
             self.send_metrics(running.task, &points);
+            if running.over {
+                exit = Exit::Failed(format!(
+                    "it wrote more than the {} GiB that the output of a task may have; let it print less",
+                    output::OUTPUT_BYTES_MAX >> 30
+                ));
+            }
         }
         self.apply(Event::Exited { try_id, exit })
     }
 
-    fn look_for_metrics(&mut self) {
-        let looks: Vec<_> =
-            self.running.values_mut().map(|running| (running.task, running.tail.look())).collect();
+    /// Looks at every live output file: for metrics, and whether it is too long.
+    fn look_at_output(&mut self) {
+        let mut looks = Vec::new();
+        let mut over = Vec::new();
+        for (try_id, running) in &mut self.running {
+            looks.push((running.task, running.tail.look()));
+            if !running.over && running.tail.is_over() {
+                running.over = true;
+                over.push((*try_id, running.group));
+            }
+        }
         for (task, points) in looks {
             self.send_metrics(task, &points);
         }
+        for (try_id, group) in over {
+            match group {
+                // An error means that it has ended and its end is on the way.
+                Some(group) => {
+                    let _ = kill_process_group(group, rustix::process::Signal::KILL);
+                }
+                None => self.pool.kill(try_id),
+            }
+        }
     }
 
-    fn send_metrics(&self, task: TaskId, points: &[(String, gantry_wire::Point)]) {
-        for chunk in points.chunks(500) {
+    fn send_metrics(&mut self, task: TaskId, points: &[(String, gantry_wire::Point)]) {
+        for chunk in points.chunks(POINTS_MAX) {
             self.send(AgentMessage::Metrics { task, points: chunk.to_vec() });
         }
     }
 
     /// Puts a message into the outbox. Where that is full the session is stuck: it is left, and
     /// what must not be lost is told again on the next.
-    fn send(&self, message: AgentMessage) {
-        if let Some((_, outbox)) = &self.session
-            && outbox.try_send(message).is_err()
-        {
-            tracing::warn!("the scheduler does not read; a message waits for the next connection");
+    fn send(&mut self, message: AgentMessage) {
+        let Some((_, outbox)) = &self.session else { return };
+        let Err(error) = outbox.try_send(message) else { return };
+        if matches!(error, mpsc::error::TrySendError::Full(_)) {
+            tracing::warn!("the scheduler does not read; connecting again");
+        }
+        self.session = None;
+        // Being disconnected has no effect but to say less.
+        self.node.apply(now(), Event::Disconnected, &mut Vec::new());
+    }
+}
+
+impl Drop for Shell {
+    /// Nothing runs that nobody fences: what is live ends with the shell.
+    fn drop(&mut self) {
+        for group in self.running.values().filter_map(|running| running.group) {
+            // An error means that it has ended.
+            let _ = kill_process_group(group, rustix::process::Signal::KILL);
         }
     }
 }

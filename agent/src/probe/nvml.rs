@@ -115,3 +115,71 @@ fn read(nvml: &Nvml) -> Vec<GpuSample> {
     };
     (0..count).map(sample).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use std::process::Command;
+    use tempfile::TempDir;
+
+    /// Builds the library of `tests/nvml.c`; nothing where there is no C compiler.
+    fn library(folder: &Path, flag: &str) -> Option<PathBuf> {
+        let path = folder.join("libnvidia-ml.so.1");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nvml.c");
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-Wall", "-Werror", flag, "-o"])
+            .arg(&path)
+            .arg(source)
+            .status();
+        match built {
+            Ok(status) => {
+                assert!(status.success());
+                Some(path)
+            }
+            Err(error) => {
+                eprintln!("SKIPPED, NVML is not tested: no C compiler ({error})");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn two_gpus_are_found_and_read() {
+        let folder = TempDir::new().unwrap();
+        let Some(path) = library(folder.path(), "-DPLAIN") else { return };
+        let gpus = Gpus::start(Some(&path));
+        let gpu = |uuid: &str| Gpu {
+            uuid: uuid.into(),
+            name: "Test 9000".into(),
+            memory: MemoryMib(80 * 1024),
+        };
+        assert_eq!(gpus.found(), Ok(vec![gpu("GPU-a"), gpu("GPU-b")]));
+        while lock(&gpus.readings).is_none() {
+            std::thread::yield_now();
+        }
+        let expected = [(93, 1, 50, Some(312_000)), (7, 2, 51, None)];
+        let expected = expected.map(|(busy, gib, celsius, power_mw)| GpuSample {
+            busy_permille: Some(busy * 10),
+            memory_used_mib: Some(gib * 1024),
+            temperature_c: Some(celsius),
+            power_mw,
+        });
+        assert_eq!(gpus.samples(), expected);
+    }
+
+    #[test]
+    fn a_driver_that_hangs_is_gpus_without_values() {
+        let folder = TempDir::new().unwrap();
+        let Some(path) = library(folder.path(), "-DHANG") else { return };
+        let gpus = Gpus::start(Some(&path));
+        assert_eq!(gpus.found().map(|list| list.len()), Ok(2));
+        assert_eq!(gpus.samples(), [GpuSample::default(), GpuSample::default()]);
+    }
+
+    #[test]
+    fn no_driver_is_a_sentence() {
+        let found = Gpus::start(Some(Path::new("/nowhere/libnvidia-ml.so.1"))).found();
+        assert_eq!(found, Err("no NVIDIA driver (libnvidia-ml is not found)".into()));
+    }
+}

@@ -42,8 +42,8 @@ fn serve() -> io::Result<()> {
     let mut out = io::stdout().lock();
     protocol::write(&mut out, &FromWorker::Ready)?;
     while let Ok((task, builtin, output)) = operations.recv() {
-        stop.store(false, Ordering::Relaxed);
-        let exit = carry_out(task, &builtin, &output, &stop);
+        let exit =
+            carry_out(builtin.name(), &output, |log| operations::run(task, &builtin, log, &stop));
         protocol::write(&mut out, &FromWorker::Done(exit))?;
     }
     Ok(())
@@ -57,6 +57,8 @@ fn listen(stop: Arc<AtomicBool>) -> mpsc::Receiver<(TaskId, Builtin, String)> {
         loop {
             match protocol::read::<ToWorker>(&mut input) {
                 Ok(Some(ToWorker::Run { task, builtin, output })) => {
+                    // Here and not where it begins: a stop that follows at once is not undone.
+                    stop.store(false, Ordering::Relaxed);
                     if sender.send((task, builtin, output)).is_err() {
                         return;
                     }
@@ -72,23 +74,50 @@ fn listen(stop: Arc<AtomicBool>) -> mpsc::Receiver<(TaskId, Builtin, String)> {
 
 /// Carries out one operation. A panic ends it and not the process; what it says has gone to
 /// standard error, which is the agent's log.
-fn carry_out(task: TaskId, builtin: &Builtin, output: &str, stop: &AtomicBool) -> Exit {
+fn carry_out(
+    name: &str,
+    output: &str,
+    operation: impl FnOnce(&mut File) -> Result<(), String>,
+) -> Exit {
     let mut log = match File::options().create(true).append(true).open(output) {
         Ok(log) => log,
         Err(error) => return Exit::Failed(format!("the output file cannot be written: {error}")),
     };
-    let result = catch_unwind(AssertUnwindSafe(|| operations::run(task, builtin, &mut log, stop)));
+    let result = catch_unwind(AssertUnwindSafe(|| operation(&mut log)));
     let exit = match result {
         Ok(Ok(())) => Exit::Code(0),
         Ok(Err(sentence)) => Exit::Failed(sentence),
-        Err(_) => Exit::Failed(format!(
-            "{} panicked; this is a fault of gantry, please report it",
-            builtin.name()
-        )),
+        Err(_) => {
+            Exit::Failed(format!("{name} panicked; this is a fault of gantry, please report it"))
+        }
     };
     if let Exit::Failed(sentence) = &exit {
         // The sentence stands in the exit as well.
         let _ = writeln!(log, "failed: {sentence}");
     }
     exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    #[test]
+    fn an_operation_ends_with_a_sentence_and_never_with_the_process() {
+        type Operation = fn(&mut File) -> Result<(), String>;
+        let panicked = "broken panicked; this is a fault of gantry, please report it";
+        let cases: [(&str, Operation, Exit); 3] = [
+            ("fine", |log| writeln!(log, "hello").map_err(|e| e.to_string()), Exit::Code(0)),
+            ("wrong", |_| Err("it is wrong".into()), Exit::Failed("it is wrong".into())),
+            ("broken", |_| panic!("as the test wants it"), Exit::Failed(panicked.into())),
+        ];
+        let folder = TempDir::new().unwrap();
+        let output = folder.path().join("0.out").display().to_string();
+        for (name, operation, expected) in cases {
+            assert_eq!(carry_out(name, &output, operation), expected);
+        }
+        let written = std::fs::read_to_string(&output).unwrap();
+        assert_eq!(written, format!("hello\nfailed: it is wrong\nfailed: {panicked}\n"));
+    }
 }

@@ -58,3 +58,32 @@ pub(crate) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Opti
     from.read_exact(&mut bytes)?;
     codec::decode(&bytes).map(Some).map_err(io::Error::other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gantry_model::JobId;
+
+    #[test]
+    fn messages_come_back_and_damage_is_an_error() {
+        let series = (0..300).map(|number| format!("s{number:015}")).collect();
+        let builtin = Builtin::Predict { library: "l".into(), model: "run:a".into(), series };
+        let task = JobId(7).task(0);
+        let mut bytes = Vec::new();
+        let run = ToWorker::Run { task, builtin: builtin.clone(), output: "o".into() };
+        write(&mut bytes, &run).unwrap();
+        write(&mut bytes, &ToWorker::Stop).unwrap();
+        let mut from = bytes.as_slice();
+        let Ok(Some(ToWorker::Run { task: read_task, builtin: read_builtin, .. })) =
+            read(&mut from)
+        else {
+            panic!()
+        };
+        assert_eq!((read_task, read_builtin), (task, builtin));
+        assert!(matches!(read(&mut from), Ok(Some(ToWorker::Stop))));
+        assert!(matches!(read::<ToWorker>(&mut from), Ok(None)));
+        for damaged in [&bytes[..bytes.len() / 2], &[0xff; 8], &[1, 0, 0, 0, 99]] {
+            assert!(read::<ToWorker>(&mut &*damaged).is_err(), "{}", damaged.len());
+        }
+    }
+}
