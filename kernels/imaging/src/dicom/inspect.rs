@@ -58,14 +58,18 @@ pub fn inspect(bytes: &[u8]) -> Result<Instance, Refusal> {
 }
 
 pub(super) fn of_file(file: &File) -> Result<Instance, Refusal> {
-    let class = text(file, tags::SOP_CLASS_UID).unwrap_or_default();
+    // The reader put the data set's own UIDs there, where it has them.
+    let class = trimmed(file.meta().media_storage_sop_class_uid());
     if class == DIRECTORY || file.get(tags::DIRECTORY_RECORD_SEQUENCE).is_some() {
         return Err(read::directory());
     }
-    let instance_uid = text(file, tags::SOP_INSTANCE_UID).ok_or_else(|| {
-        let sentence = "the file has no SOP Instance UID, so it could not be told from others";
-        Refusal::new(Reason::NoSopInstanceUid, sentence)
-    })?;
+    let instance_uid = trimmed(file.meta().media_storage_sop_instance_uid());
+    if instance_uid.is_empty() {
+        return Err(Refusal::new(
+            Reason::NoSopInstanceUid,
+            "the file has no SOP Instance UID, so it could not be told from others",
+        ));
+    }
     let series_uid = text(file, tags::SERIES_INSTANCE_UID).ok_or_else(|| {
         Refusal::new(
             Reason::NoSeriesUid,

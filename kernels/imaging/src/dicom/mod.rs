@@ -1,7 +1,7 @@
 //! DICOM: which files are images, their pixels, series as volumes, and writing both.
 //!
 //! [`inspect`] gives each file its verdict without decoding pixels: what it is, or a [`Refusal`]
-//! with a reason. [`assemble`] makes a volume of a series. [`write`] makes CT series and
+//! with a reason. [`assemble`] makes a volume of a series. [`mod@write`] makes CT series and
 //! segmentations. Parsing and the compressed codecs are dicom-rs; what it gets wrong on real files
 //! is mended here, each case beside its reason.
 //!

@@ -2,7 +2,7 @@
 //!
 //! - files without preamble or without a meta group, or whose meta group lacks its length or its
 //!   syntax: the group is stepped over, and the syntax told from the data set's first element;
-//! - a data set that is implicit though its syntax is an explicit one;
+//! - a data set that is implicit though its syntax is an explicit one, or the other way round;
 //! - bytes left behind the pixels, and lengths beyond the end of the file: see [`walk`];
 //! - values that arrive with VR UN, a rescale slope among them: they are read with the VR that the
 //!   dictionary has for their tag (as bytes, a slope of `"1"` would become 49).
@@ -75,20 +75,20 @@ fn parse_unguarded(bytes: &[u8]) -> Result<File, Refusal> {
 fn after_magic(bytes: &[u8]) -> Result<File, Refusal> {
     let meta = walk::meta(bytes, 0)?;
     let data = &bytes[meta.end..];
-    let guessed = || -> Result<String, Refusal> {
-        let encoding = walk::guess(data);
-        let plausible = matches!(data, [8, 0, ..] | [0, 8, ..]) || meta.end > 0 && !data.is_empty();
-        plausible.then(|| encoding_uid(encoding).to_owned()).ok_or_else(|| {
-            Refusal::new(
-                Reason::NotDicom,
-                "the file is no DICOM: it has neither a meta group nor a data set at its begin",
-            )
-        })
-    };
     if meta.sop_class.as_deref() == Some(DIRECTORY) {
         return Err(directory());
     }
-    let uid = meta.transfer_syntax.map_or_else(guessed, Ok)?;
+    let uid = match meta.transfer_syntax {
+        Some(uid) => uid,
+        None if meta.end > 0 && !data.is_empty() || matches!(data, [8, 0, ..] | [0, 8, ..]) => {
+            encoding_uid(walk::guess(data)).to_owned()
+        }
+        None => {
+            let sentence =
+                "the file is no DICOM: it begins with neither a meta group nor a data set";
+            return Err(Refusal::new(Reason::NotDicom, sentence));
+        }
+    };
     let unknown = || {
         let sentence = "the file's transfer syntax is not known here; send it uncompressed";
         Refusal::new(Reason::UnknownTransferSyntax, sentence)
@@ -99,17 +99,17 @@ fn after_magic(bytes: &[u8]) -> Result<File, Refusal> {
         Codec::Dataset(_) => return Err(unknown()),
         _ => Cow::Borrowed(data),
     };
-    let mut encoding = walk::Encoding { explicit: uid != IMPLICIT_LE, big: uid == EXPLICIT_BE };
-    if !encoding.big && !walk::guess(&data).explicit {
-        // Some name an explicit syntax and write an implicit data set.
-        encoding = walk::IMPLICIT;
-    }
+    // Some name an explicit syntax and write an implicit data set, or the other way round.
+    let encoding = match uid.as_str() {
+        EXPLICIT_BE => walk::Encoding { explicit: true, big: true },
+        _ => walk::Encoding { explicit: walk::guess(&data).explicit, big: false },
+    };
     let data = walk::data_set(&data, encoding)?;
     let syntax = TransferSyntaxRegistry.get(encoding_uid(encoding)).ok_or_else(unknown)?;
     let data = InMemDicomObject::read_dataset_with_ts(Cursor::new(data.as_ref()), syntax)
         .map_err(|error| refusal_of(&error))?;
-    let class = text(&data, tags::SOP_CLASS_UID).unwrap_or_default();
-    let instance = text(&data, tags::SOP_INSTANCE_UID).unwrap_or_default();
+    let class = text(&data, tags::SOP_CLASS_UID).or(meta.sop_class).unwrap_or_default();
+    let instance = text(&data, tags::SOP_INSTANCE_UID).or(meta.sop_instance).unwrap_or_default();
     let head = FileMetaTableBuilder::new()
         .transfer_syntax(&uid)
         .media_storage_sop_class_uid(class)

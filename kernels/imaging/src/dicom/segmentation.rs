@@ -65,14 +65,42 @@ pub fn segmentation(
         uid(&[first.series_uid.as_bytes(), head.as_bytes(), &bits, what.as_bytes()])
     };
     let instance = what("instance");
+    let mut data = general(first, head, marked.len());
+    string(&mut data, tags::SOP_INSTANCE_UID, VR::UI, &instance);
+    string(&mut data, tags::SERIES_INSTANCE_UID, VR::UI, &what("series"));
+    for (tag, value) in [
+        (tags::SAMPLES_PER_PIXEL, 1),
+        (tags::ROWS, rows),
+        (tags::COLUMNS, columns),
+        (tags::BITS_ALLOCATED, 1),
+        (tags::BITS_STORED, 1),
+        (tags::HIGH_BIT, 0),
+        (tags::PIXEL_REPRESENTATION, 0),
+    ] {
+        short(&mut data, tag, value);
+    }
+    sequence(&mut data, tags::SEGMENT_SEQUENCE, vec![segment(head)]);
+    sequence(
+        &mut data,
+        tags::REFERENCED_SERIES_SEQUENCE,
+        vec![referenced(sources, &first.series_uid)],
+    );
+    dimensions(&mut data, &what("dimensions"));
+    sequence(&mut data, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared(mask)]);
+    let frames = marked.iter().enumerate().map(|(n, z)| frame(mask, *z, n, sources)).collect();
+    sequence(&mut data, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frames);
+    data.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bits.into())));
+    file(data, SEGMENTATION, &instance)
+}
+
+/// What is the same for every mask: whose it is, and what made it.
+fn general(source: &Instance, head: &SegmentationHead, frames: usize) -> InMemDicomObject {
     let mut data = InMemDicomObject::new_empty();
     for (tag, vr, value) in [
         (tags::SOP_CLASS_UID, VR::UI, SEGMENTATION),
-        (tags::SOP_INSTANCE_UID, VR::UI, &instance),
-        (tags::STUDY_INSTANCE_UID, VR::UI, &first.study_uid),
-        (tags::SERIES_INSTANCE_UID, VR::UI, &what("series")),
-        (tags::FRAME_OF_REFERENCE_UID, VR::UI, &first.frame_of_reference_uid),
-        (tags::PATIENT_ID, VR::LO, &first.patient_id),
+        (tags::STUDY_INSTANCE_UID, VR::UI, &source.study_uid),
+        (tags::FRAME_OF_REFERENCE_UID, VR::UI, &source.frame_of_reference_uid),
+        (tags::PATIENT_ID, VR::LO, &source.patient_id),
         (tags::PATIENT_NAME, VR::PN, ""),
         (tags::PATIENT_BIRTH_DATE, VR::DA, ""),
         (tags::PATIENT_SEX, VR::CS, ""),
@@ -98,33 +126,11 @@ pub fn segmentation(
         (tags::LOSSY_IMAGE_COMPRESSION, VR::CS, "00"),
         (tags::SERIES_NUMBER, VR::IS, "900"),
         (tags::INSTANCE_NUMBER, VR::IS, "1"),
-        (tags::NUMBER_OF_FRAMES, VR::IS, &marked.len().to_string()),
+        (tags::NUMBER_OF_FRAMES, VR::IS, &frames.to_string()),
     ] {
         string(&mut data, tag, vr, value);
     }
-    for (tag, value) in [
-        (tags::SAMPLES_PER_PIXEL, 1),
-        (tags::ROWS, rows),
-        (tags::COLUMNS, columns),
-        (tags::BITS_ALLOCATED, 1),
-        (tags::BITS_STORED, 1),
-        (tags::HIGH_BIT, 0),
-        (tags::PIXEL_REPRESENTATION, 0),
-    ] {
-        short(&mut data, tag, value);
-    }
-    sequence(&mut data, tags::SEGMENT_SEQUENCE, vec![segment(head)]);
-    sequence(
-        &mut data,
-        tags::REFERENCED_SERIES_SEQUENCE,
-        vec![referenced(sources, &first.series_uid)],
-    );
-    dimensions(&mut data, &what("dimensions"));
-    sequence(&mut data, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared(mask)]);
-    let frames = marked.iter().enumerate().map(|(n, z)| frame(mask, *z, n, sources)).collect();
-    sequence(&mut data, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frames);
-    data.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bits.into())));
-    file(data, SEGMENTATION, &instance)
+    data
 }
 
 /// Reads the mask of a binary segmentation on the grid of the volume that it belongs to. Its segments
@@ -310,6 +316,7 @@ fn derivation(sources: &[&Instance]) -> InMemDicomObject {
     let purpose = || code("121322", "DCM", "Source image for image processing operation");
     let one = |source: &&Instance| {
         let mut data = reference(source);
+        string(&mut data, tags::SPATIAL_LOCATIONS_PRESERVED, VR::CS, "YES");
         sequence(&mut data, tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, vec![purpose()]);
         data
     };

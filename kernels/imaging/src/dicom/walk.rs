@@ -30,6 +30,8 @@ pub(super) struct Meta {
     pub(super) transfer_syntax: Option<String>,
     /// The SOP class, where it names one.
     pub(super) sop_class: Option<String>,
+    /// The SOP instance, where it names one.
+    pub(super) sop_instance: Option<String>,
 }
 
 pub(super) const IMPLICIT: Encoding = Encoding { explicit: false, big: false };
@@ -116,20 +118,21 @@ fn element(bytes: &[u8], at: usize, encoding: Encoding) -> Result<Element, Refus
 pub(super) fn meta(bytes: &[u8], start: usize) -> Result<Meta, Refusal> {
     let encoding = Encoding { explicit: true, big: false };
     let mut at = start;
-    let mut uids = [None, None];
+    let mut uids = [None, None, None];
     while bytes.get(at..at + 2) == Some(&[2, 0]) {
         let element = element(bytes, at, encoding)?;
         let end = element.end(bytes)?;
         let value = &bytes[element.value..end];
-        if let Some(n) = [0x0002, 0x0010].iter().position(|number| *number == element.tag.1) {
+        if let Some(n) = [0x0002, 0x0003, 0x0010].iter().position(|number| *number == element.tag.1)
+        {
             let text = String::from_utf8_lossy(value);
             let text = text.trim_matches(|c: char| c == '\0' || c.is_whitespace());
             uids[n] = (!text.is_empty()).then(|| text.to_owned());
         }
         at = end;
     }
-    let [sop_class, transfer_syntax] = uids;
-    Ok(Meta { end: at, transfer_syntax, sop_class })
+    let [sop_class, sop_instance, transfer_syntax] = uids;
+    Ok(Meta { end: at, transfer_syntax, sop_class, sop_instance })
 }
 
 /// How a data set that begins with these bytes is encoded.
