@@ -25,3 +25,5 @@ pub const PIPELINES: &[(&str, &str)] = &[
     ("edges", include_str!("../files/pipelines/edges.toml")),
     ("seeded", include_str!("../files/pipelines/seeded.toml")),
 ];
+/// The console's keys.
+pub const KEYS_FILE: &str = include_str!("../files/keys.toml");

@@ -9,9 +9,13 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod app;
 pub mod cli;
 pub mod demo;
 pub mod error;
+pub mod live;
 pub mod output;
+pub mod term;
+pub mod ui;
 
 pub use cli::main;

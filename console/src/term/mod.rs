@@ -1,0 +1,251 @@
+//! The terminal: the only place that knows crossterm.
+//!
+//! It is asked nothing, at the start or later: an answer that comes late would arrive as keys. A
+//! frame is built in memory, compared with the one before, and written at once; a frame that
+//! changed nothing writes nothing. Whatever happens (panic, SIGTERM, SIGHUP, Ctrl-Z), the terminal
+//! is given back as it was.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossterm::event::{
+    DisableBracketedPaste, EnableBracketedPaste, Event, KeyCode, KeyEvent, KeyEventKind,
+    KeyModifiers,
+};
+use crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
+use crossterm::{cursor, queue, style};
+use ratatui::backend::{Backend, CrosstermBackend};
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Position, Rect};
+
+use crate::app::{Key, Message};
+use crate::ui::theme::{Colours, Glyphs, Theme};
+
+/// What a terminal that says nothing is taken for.
+const SIZE_UNKNOWN: (u16, u16) = (80, 24);
+
+/// Whether the terminal is ours now, for the panic hook.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// The terminal while it is ours.
+pub struct Screen {
+    last: Buffer,
+    whole: bool,
+}
+
+impl Screen {
+    /// Takes the terminal.
+    ///
+    /// # Errors
+    /// Where standard output is no terminal.
+    pub fn take() -> io::Result<Self> {
+        give_back_on_panic();
+        enter()?;
+        let (columns, rows) = size();
+        Ok(Self { last: Buffer::empty(Rect::new(0, 0, columns, rows)), whole: true })
+    }
+
+    /// Writes what differs from the frame before, and puts the cursor at its place. One write, or
+    /// none.
+    ///
+    /// # Errors
+    /// Where the terminal is gone.
+    pub fn draw(&mut self, frame: &Buffer, at: (u16, u16)) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(64 * 1024);
+        if self.whole || self.last.area() != frame.area() {
+            queue!(bytes, style::ResetColor, terminal::Clear(terminal::ClearType::All))?;
+            self.last = Buffer::empty(*frame.area());
+            self.whole = false;
+        }
+        let changes = self.last.diff(frame);
+        if changes.is_empty() && bytes.is_empty() {
+            return Ok(());
+        }
+        {
+            let mut backend = CrosstermBackend::new(&mut bytes);
+            backend.draw(changes.into_iter())?;
+            backend.set_cursor_position(Position::new(at.0, at.1))?;
+        }
+        self.last = frame.clone();
+        let mut out = io::stdout().lock();
+        out.write_all(&bytes)?;
+        out.flush()
+    }
+
+    /// Draws everything again with the next frame.
+    pub fn redraw(&mut self) {
+        self.whole = true;
+    }
+
+    /// Puts text into the terminal's clipboard (OSC 52).
+    ///
+    /// # Errors
+    /// Where the terminal is gone.
+    pub fn copy(&mut self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        write!(out, "\x1b]52;c;{}\x07", base64(text.as_bytes()))?;
+        out.flush()
+    }
+
+    /// Gives the terminal back, stops this process, and takes the terminal again once the shell
+    /// continues it.
+    ///
+    /// # Errors
+    /// Where the terminal is gone.
+    pub fn suspend(&mut self) -> io::Result<()> {
+        leave()?;
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
+        enter()?;
+        self.whole = true;
+        Ok(())
+    }
+
+    /// Gives the terminal back; leaves the last frame where that is wanted.
+    ///
+    /// # Errors
+    /// Where the terminal is gone.
+    pub fn end(self, keep_frame: bool) -> io::Result<()> {
+        leave()?;
+        if keep_frame {
+            let text = crate::ui::lines(&self.last).join("\n");
+            writeln!(io::stdout().lock(), "{}", text.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // An error means that there is no terminal to give back any more.
+        let _ = leave();
+    }
+}
+
+fn enter() -> io::Result<()> {
+    terminal::enable_raw_mode()?;
+    TAKEN.store(true, Ordering::SeqCst);
+    let mut out = io::stdout().lock();
+    queue!(out, EnterAlternateScreen, EnableBracketedPaste, cursor::Show)?;
+    out.flush()
+}
+
+fn leave() -> io::Result<()> {
+    if !TAKEN.swap(false, Ordering::SeqCst) {
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    queue!(out, style::ResetColor, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show)?;
+    out.flush()?;
+    terminal::disable_raw_mode()
+}
+
+/// A panic must not leave a terminal on which nothing can be typed.
+fn give_back_on_panic() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let _ = leave();
+            before(info);
+        }));
+    });
+}
+
+/// The terminal's size. 0x0 means that it does not know: then the environment is asked.
+#[must_use]
+pub fn size() -> (u16, u16) {
+    match terminal::window_size().map(|size| (size.columns, size.rows)) {
+        Ok((columns, rows)) if columns > 0 && rows > 0 => (columns, rows),
+        _ => {
+            let number = |name: &str| std::env::var(name).ok()?.parse().ok().filter(|n| *n > 0);
+            (number("COLUMNS").unwrap_or(SIZE_UNKNOWN.0), number("LINES").unwrap_or(SIZE_UNKNOWN.1))
+        }
+    }
+}
+
+/// How things look here: by what the environment says, since the terminal is not asked.
+#[must_use]
+pub fn theme(ascii: Glyphs) -> Theme {
+    let set = |name: &str| std::env::var(name).unwrap_or_default();
+    let term = set("TERM");
+    let colours = if !set("NO_COLOR").is_empty() || term == "dumb" {
+        Colours::Mono
+    } else if matches!(set("COLORTERM").as_str(), "truecolor" | "24bit") {
+        Colours::True
+    } else if term.contains("256") || term.starts_with("tmux") || term.starts_with("screen") {
+        Colours::Indexed
+    } else {
+        Colours::Sixteen
+    };
+    let locale =
+        [set("LC_ALL"), set("LC_CTYPE"), set("LANG")].into_iter().find(|value| !value.is_empty());
+    let utf8 = locale.is_none_or(|value| value.to_lowercase().contains("utf"));
+    // crossterm takes NO_COLOR for its own business and would drop reverse video with it.
+    style::force_color_output(true);
+    Theme { colours, glyphs: if utf8 { ascii } else { Glyphs::Ascii } }
+}
+
+/// Waits for something from the terminal.
+///
+/// # Errors
+/// Where the terminal is gone.
+pub fn read() -> io::Result<Option<Message>> {
+    Ok(match crossterm::event::read()? {
+        Event::Key(key) if key.kind != KeyEventKind::Release => key_of(key).map(Message::Key),
+        Event::Paste(text) => Some(Message::Paste(text)),
+        Event::Resize(..) => {
+            let (columns, rows) = size();
+            Some(Message::Resize(columns, rows))
+        }
+        _ => None,
+    })
+}
+
+fn key_of(key: KeyEvent) -> Option<Key> {
+    Some(match key.code {
+        KeyCode::Char(c) if key.modifiers.contains(KeyModifiers::CONTROL) => Key::Ctrl(c),
+        KeyCode::Char(c) => Key::Char(c),
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Esc => Key::Esc,
+        KeyCode::Tab => Key::Tab,
+        KeyCode::Backspace => Key::Backspace,
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
+        KeyCode::Left => Key::Left,
+        KeyCode::Right => Key::Right,
+        KeyCode::PageUp => Key::PageUp,
+        KeyCode::PageDown => Key::PageDown,
+        KeyCode::Home => Key::Home,
+        KeyCode::End => Key::End,
+        _ => return None,
+    })
+}
+
+/// Base64 (RFC 4648), which OSC 52 wants.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits =
+            (0..3).fold(0_u32, |bits, n| bits << 8 | u32::from(chunk.get(n).copied().unwrap_or(0)));
+        for n in 0..4 {
+            let digit = ALPHABET[(bits >> (18 - 6 * n) & 63) as usize];
+            text.push(if n <= chunk.len() { digit as char } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64;
+
+    #[test]
+    fn base64_of_the_rfc() {
+        for (text, expected) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
+            assert_eq!(base64(text.as_bytes()), expected);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Strips of use over time, and curves of metrics: braille where there is Unicode, stars where not.
+
+use gantry_wire::Metric;
+use ratatui::style::Style;
+
+use super::sheet::Sheet;
+use super::theme::Glyphs;
+
+/// Draws use over time in thousandths, the newest at the right; a gap stays empty.
+pub(super) fn strip(sheet: &mut Sheet<'_>, values: &[Option<u16>]) {
+    let (columns, rows) = (usize::from(sheet.columns()), usize::from(sheet.rows()));
+    if columns == 0 || rows == 0 {
+        return;
+    }
+    for column in 0..columns {
+        // The newest values stand at the right; a wider panel than there are values stretches them.
+        let place = column * values.len() / columns;
+        let Some(Some(value)) = values.get(place) else { continue };
+        let eighths = (usize::from(*value).min(1000) * rows * 8).div_ceil(1000);
+        let style = sheet.theme.ramp(u32::from(*value));
+        for row in 0..rows {
+            let here = eighths.saturating_sub((rows - 1 - row) * 8).min(8);
+            if here > 0 {
+                let glyph = sheet.theme.block(here).to_string();
+                sheet.cell(column as u16, row as u16, 1, &glyph, style);
+            }
+        }
+    }
+}
+
+/// A curve's points, and how it is drawn.
+pub(super) struct Curve<'a> {
+    pub(super) metric: &'a Metric,
+    pub(super) style: Style,
+}
+
+/// Draws curves over one another with their scale at the left. Nothing where there is no point.
+pub(super) fn curves(sheet: &mut Sheet<'_>, curves: &[Curve<'_>]) {
+    const SCALE: u16 = 7;
+    let points = || curves.iter().flat_map(|curve| &curve.metric.points);
+    let values = || points().map(gantry_wire::Point::value).filter(|value| value.is_finite());
+    let (low, high) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
+    let first = points().map(|point| point.step).min().unwrap_or(0);
+    let last = points().map(|point| point.step).max().unwrap_or(0);
+    if !low.is_finite() || sheet.columns() <= SCALE + 2 || sheet.rows() < 2 {
+        return;
+    }
+    let low = if low >= 0.0 { 0.0 } else { low };
+    let high = if high > low { high } else { low + 1.0 };
+    let (dim, rows) = (sheet.theme.dim(), sheet.rows());
+    sheet.right(SCALE - 1, 0, &format!("{high:.2}"), dim);
+    sheet.right(SCALE - 1, rows - 1, &format!("{low:.2}"), dim);
+    let columns = sheet.columns() - SCALE;
+    let mut panel = sheet.part(SCALE, 0, columns, rows);
+    for curve in curves {
+        let place = |point: &gantry_wire::Point| {
+            let along = (point.step - first) as f64 / (last - first).max(1) as f64;
+            let up = (point.value() - low) / (high - low);
+            (along, up)
+        };
+        let placed: Vec<(f64, f64)> = curve.metric.points.iter().map(place).collect();
+        draw(&mut panel, &placed, curve.style);
+    }
+}
+
+/// Draws a line through points whose coordinates are 0 to 1.
+fn draw(sheet: &mut Sheet<'_>, points: &[(f64, f64)], style: Style) {
+    let ascii = sheet.theme.glyphs == Glyphs::Ascii;
+    let (across, down) = if ascii { (1, 1) } else { (2, 4) };
+    let (columns, rows) = (usize::from(sheet.columns()), usize::from(sheet.rows()));
+    let (width, height) = (columns * across, rows * down);
+    let mut dots = vec![false; width * height];
+    let pixel = |(x, y): (f64, f64)| {
+        let x = (x.clamp(0.0, 1.0) * (width - 1) as f64).round() as i64;
+        let y = ((1.0 - y.clamp(0.0, 1.0)) * (height - 1) as f64).round() as i64;
+        (x, y)
+    };
+    let pixels: Vec<(i64, i64)> = points.iter().copied().map(pixel).collect();
+    for pair in pixels.windows(2) {
+        let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
+        let steps = (x1 - x0).abs().max((y1 - y0).abs()).max(1);
+        for step in 0..=steps {
+            let (x, y) = (x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps);
+            dots[y as usize * width + x as usize] = true;
+        }
+    }
+    if let [(x, y)] = pixels[..] {
+        dots[y as usize * width + x as usize] = true;
+    }
+    for row in 0..rows {
+        for column in 0..columns {
+            let at = |dx: usize, dy: usize| dots[(row * down + dy) * width + column * across + dx];
+            let glyph = if ascii { at(0, 0).then_some('*') } else { braille(at) };
+            if let Some(glyph) = glyph {
+                sheet.cell(column as u16, row as u16, 1, &glyph.to_string(), style);
+            }
+        }
+    }
+}
+
+/// The braille pattern of two by four dots.
+fn braille(at: impl Fn(usize, usize) -> bool) -> Option<char> {
+    const BITS: [[u32; 4]; 2] = [[0x01, 0x02, 0x04, 0x40], [0x08, 0x10, 0x20, 0x80]];
+    let mut bits = 0;
+    for (dx, column) in BITS.iter().enumerate() {
+        for (dy, bit) in column.iter().enumerate() {
+            bits |= if at(dx, dy) { *bit } else { 0 };
+        }
+    }
+    if bits == 0 { None } else { char::from_u32(0x2800 + bits) }
+}

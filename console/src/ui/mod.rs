@@ -1,0 +1,93 @@
+//! The console's screens: pure functions from the app to the cells of a buffer.
+//!
+//! Two lines on top say who, where and how live; two below say what can be done. The rest is
+//! content: rows, not boxes. A state is a word and colour only repeats it. Everything that came
+//! from a user is cleaned before it is drawn.
+
+mod chart;
+mod data;
+mod frame;
+mod jobs;
+mod nodes;
+mod overlay;
+mod overview;
+mod sheet;
+pub mod theme;
+mod words;
+
+use gantry_model::At;
+use gantry_wire::Update;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use crate::app::{App, Keymap, Link, Message, View};
+use sheet::Sheet;
+use theme::{Colours, Glyphs, Theme};
+pub use words::clock;
+
+/// Below this a screen is only a notice.
+const COLUMNS_MIN: u16 = 40;
+const ROWS_MIN: u16 = 10;
+
+/// Draws the whole screen. Gives the place of the cursor: the chosen row, or where one types.
+pub fn render(app: &App, theme: Theme, buffer: &mut Buffer) -> (u16, u16) {
+    let area = *buffer.area();
+    let mut sheet = Sheet { buffer, area, theme };
+    if area.width < COLUMNS_MIN || area.height < ROWS_MIN {
+        frame::too_small(app, &mut sheet);
+        return (0, 0);
+    }
+    frame::top(app, &mut sheet);
+    let cursor = {
+        let rows = area.height - 4;
+        let mut content = sheet.part(0, 2, area.width, rows);
+        let row = match (&app.update, app.view) {
+            (None, _) => frame::nothing_yet(app, &mut content),
+            (Some(update), View::Overview) => overview::draw(app, update, &mut content),
+            (Some(update), View::Nodes) => nodes::draw(app, update, &mut content),
+            (Some(update), View::Jobs) => jobs::list(app, update, &mut content),
+            (Some(update), View::Data) => data::draw(app, update, &mut content),
+            (Some(update), View::Job(job)) => jobs::detail(app, update, job, &mut content),
+        };
+        (0, row + 2)
+    };
+    frame::bottom(app, &mut sheet);
+    overlay::draw(app, &mut sheet).unwrap_or(cursor)
+}
+
+/// One plain frame of the overview, for `gantry top --once`.
+#[must_use]
+pub fn plain(update: &Update, columns: u16) -> String {
+    let rows = 12 + update.nodes.len().min(30) as u16 + update.jobs.len().min(20) as u16;
+    let mut app = App::new(Keymap::shipped(), (columns, rows));
+    let mut effects = Vec::new();
+    for message in [Message::Link(Link::Live), Message::Update(Box::new(update.clone()))] {
+        gantry_model::Machine::apply(&mut app, update.at, message, &mut effects);
+    }
+    let mut buffer = Buffer::empty(Rect::new(0, 0, columns, rows));
+    render(&app, Theme { colours: Colours::Mono, glyphs: Glyphs::Unicode }, &mut buffer);
+    lines(&buffer).into_iter().take(usize::from(rows) - 2).collect::<Vec<_>>().join("\n")
+}
+
+/// The rows of a buffer as text, without the blanks at their ends.
+#[must_use]
+pub fn lines(buffer: &Buffer) -> Vec<String> {
+    let area = buffer.area();
+    (area.top()..area.bottom())
+        .map(|y| {
+            let mut line = String::new();
+            let mut x = area.left();
+            while x < area.right() {
+                let symbol = buffer[(x, y)].symbol();
+                line.push_str(symbol);
+                x += crate::output::width(symbol).max(1) as u16;
+            }
+            line.trim_end().to_owned()
+        })
+        .collect()
+}
+
+/// The time that rows are counted from: the picture's own, and what has passed since.
+fn now_of(app: &App, update: &Update) -> At {
+    At(update.at.0 + if app.frozen { 0 } else { app.age_ms() })
+}

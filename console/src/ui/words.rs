@@ -1,0 +1,73 @@
+//! Numbers and times as people read them, of fixed width.
+
+use gantry_model::{At, JobRow, JobState};
+use gantry_wire::NodeStatus;
+
+/// A time of the day, UTC.
+#[must_use]
+pub fn clock(at: At) -> String {
+    let second = at.0 / 1000 % 86_400;
+    format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// A duration as `m:ss`, `h:mm:ss` or `d h`.
+pub(super) fn duration(millis: u64) -> String {
+    let second = millis / 1000;
+    match second {
+        0..3600 => format!("{}:{:02}", second / 60, second % 60),
+        3600..86_400 => format!("{}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60),
+        _ => format!("{} d {} h", second / 86_400, second / 3600 % 24),
+    }
+}
+
+/// How long a job has been running, or ran; how long it has been waiting where it never started.
+pub(super) fn time_of(row: &JobRow, now: At) -> String {
+    let end = row.ended.unwrap_or(now);
+    let time = duration(end.since(row.started.unwrap_or(row.submitted)).0);
+    match row.time_limit {
+        Some(limit) if row.state == JobState::Run => format!("{time}/{}", duration(limit.0)),
+        _ => time,
+    }
+}
+
+/// A count that keeps its width.
+pub(super) fn count(number: u64) -> String {
+    match number {
+        0..100_000 => number.to_string(),
+        100_000..10_000_000 => format!("{} k", number / 1000),
+        _ => format!("{} M", number / 1_000_000),
+    }
+}
+
+/// An amount of memory in GB with one decimal.
+pub(super) fn gigabytes(mib: u64) -> String {
+    format!("{}.{}", mib / 1024, mib % 1024 * 10 / 1024)
+}
+
+/// The word for where a node stands, with its age where it is late.
+pub(super) fn node_state(node: &NodeStatus, now: At) -> String {
+    match node.row.state {
+        gantry_model::NodeState::Late => format!("late {} s", now.since(node.row.since).0 / 1000),
+        state => state.word().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_counts() {
+        assert_eq!(clock(At(86_400_000 * 20_000 + 3_723_000)), "01:02:03");
+        for (millis, text) in
+            [(0, "0:00"), (61_000, "1:01"), (3_600_000, "1:00:00"), (90_000_000, "1 d 1 h")]
+        {
+            assert_eq!(duration(millis), text);
+        }
+        assert_eq!(
+            (count(99_999), count(123_456), count(12_345_678)),
+            ("99999".into(), "123 k".into(), "12 M".into())
+        );
+        assert_eq!(gigabytes(1536), "1.5");
+    }
+}
