@@ -102,3 +102,43 @@ fn files(path: &Path, depth: usize) -> Result<Vec<PathBuf>, AgentError> {
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gantry_imaging::dicom::write::{Subject, ct_series};
+    use gantry_imaging::phantom::{PhantomSettings, patient};
+    use tempfile::TempDir;
+
+    #[test]
+    fn every_file_of_a_folder_is_in_the_report() {
+        let settings = PhantomSettings {
+            size: [24, 24, 3],
+            spacing_mm: [14.0, 14.0, 64.0],
+            ..PhantomSettings::default()
+        };
+        let scan = ct_series(&patient(1, &settings).image, &Subject::new("one")).unwrap();
+        let (from, to) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        fs::create_dir(from.path().join("deeper")).unwrap();
+        let mut other = scan[0].clone();
+        *other.last_mut().unwrap() ^= 1;
+        for (name, bytes) in [
+            ("0.dcm", &scan[0]),
+            ("1.dcm", &scan[1]),
+            ("deeper/2.dcm", &scan[2]),
+            ("deeper/again.dcm", &scan[1]),
+            ("deeper/other.dcm", &other),
+            ("read.me", &b"no image".to_vec()),
+        ] {
+            fs::write(from.path().join(name), bytes).unwrap();
+        }
+        std::os::unix::fs::symlink("/", from.path().join("loop")).unwrap();
+        let library = Library::open_or_create(to.path()).unwrap();
+        let mut told = 0;
+        let report = import(&library, from.path(), &mut |_| told += 1).unwrap();
+        assert_eq!((report.stored, report.same, report.conflicts, told), (3, 1, 1, 6));
+        let [aside] = &report.quarantined[..] else { panic!("{report:?}") };
+        assert_eq!(aside.file, Path::new("read.me"));
+        assert!(import(&library, &from.path().join("nowhere"), &mut |_| {}).is_err());
+    }
+}

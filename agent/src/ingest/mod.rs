@@ -6,6 +6,8 @@
 mod command;
 mod receive;
 pub mod send;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -36,7 +36,7 @@ const PREAMBLE: [u8; 128] = [0; 128];
 /// A running receiver. It ends with this value.
 pub(crate) struct Receiver {
     stop: Arc<AtomicBool>,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
 }
 
 impl Drop for Receiver {
@@ -107,25 +107,34 @@ pub(crate) fn start(
     Ok(Receiver { stop, address })
 }
 
+/// An association that is counted as open, for as long as this lives: also when its thread panics.
+struct Open(Arc<Shared>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.counters.associations.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Gives a caller a thread, unless there are too many: then it is closed, and will try again.
 fn take(shared: &Arc<Shared>, stream: TcpStream) {
-    let open = shared.counters.associations.fetch_add(1, Ordering::Relaxed) + 1;
-    if open as usize > shared.settings.associations_max {
-        shared.counters.associations.fetch_sub(1, Ordering::Relaxed);
+    let before = shared.counters.associations.fetch_add(1, Ordering::Relaxed);
+    let open = Open(shared.clone());
+    if before as usize >= shared.settings.associations_max {
         tracing::warn!(
             max = shared.settings.associations_max,
             "a DICOM caller was refused: too many associations"
         );
         return;
     }
-    let shared = shared.clone();
-    std::thread::spawn(move || {
-        let outcome = serve(&shared, stream);
-        shared.counters.associations.fetch_sub(1, Ordering::Relaxed);
-        if let Err(reason) = outcome {
+    let started = std::thread::Builder::new().name("association".into()).spawn(move || {
+        if let Err(reason) = serve(&open.0, stream) {
             tracing::warn!("a DICOM association ended: {reason}");
         }
     });
+    if let Err(error) = started {
+        tracing::error!("a DICOM caller was refused: no thread could be started: {error}");
+    }
 }
 
 fn serve(shared: &Shared, stream: TcpStream) -> Result<(), String> {

@@ -1,0 +1,287 @@
+//! The daemon with real processes and real workers; the test plays the scheduler over real QUIC.
+//!
+//! An agent starts its own program as `worker`: here that is this test, so it has a main of its
+//! own that is a worker when it is called so.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+mod daemon_support;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use daemon_support::{Bench, PIPELINE, Scheduler, builtin, command, series_of, worker};
+use gantry_imaging::dicom::write::{Subject, ct_series};
+use gantry_imaging::phantom::{PhantomSettings, patient};
+use gantry_learning::TrainSettings;
+use gantry_library::Library;
+use gantry_model::{Builtin, Exit, Millis, Order, TryId};
+use rustix::process::{Signal, kill_process};
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|argument| argument == "worker") {
+        return gantry_agent::worker::run();
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        println!("commands_end_and_their_output_is_read");
+        commands_end_and_their_output_is_read().await;
+        println!("an_end_is_told_until_it_is_acknowledged");
+        an_end_is_told_until_it_is_acknowledged().await;
+        println!("no_scheduler_is_waited_for");
+        no_scheduler_is_waited_for().await;
+        println!("one_agent_to_a_folder");
+        one_agent_to_a_folder().await;
+        println!("stop_limit_and_flood_end_a_task");
+        stop_limit_and_flood_end_a_task().await;
+        println!("images_become_samples_a_model_and_predictions");
+        images_become_samples_a_model_and_predictions().await;
+        println!("a_stuck_worker_is_replaced");
+        a_stuck_worker_is_replaced().await;
+    });
+    println!("all passed");
+    ExitCode::SUCCESS
+}
+
+async fn commands_end_and_their_output_is_read() {
+    let bench = Bench::new();
+    let scheduler = Scheduler::new(&bench, None);
+    let agent = bench.agent(scheduler.address(), |_| {});
+    let mut session = scheduler.session().await;
+    assert_eq!((session.facts.name.as_str(), session.holds.len()), ("n1", 0));
+    assert!(session.facts.resources.cores > 0 && session.facts.gpu_reason.is_some());
+    let script = "echo out; echo ::metric loss 0.5 3; echo err >&2; exit 4";
+    session.launch(1, command(&["sh", "-c", script]), None).await;
+    session.launch(2, command(&["gantry-no-such-program"]), None).await;
+    assert_eq!(session.end(1).await, Exit::Code(4));
+    assert!(matches!(session.end(2).await, Exit::NotStarted { code: 127, .. }));
+    assert!(session.started.contains(&TryId(1)));
+    let [(task, name, point)] = &session.metrics[..] else { panic!("{:?}", session.metrics) };
+    assert_eq!((task.job.0, name.as_str(), point.step, point.value()), (1, "loss", 3, 0.5));
+    assert_eq!(session.output(1, 0).await, "out\n::metric loss 0.5 3\nerr\n");
+    assert_eq!(session.output(1, 4).await, "::metric loss 0.5 3\nerr\n");
+    assert_eq!(session.output(99, 0).await, "", "a task that never ran has no output");
+    let sample = session.sample().await;
+    assert!(sample.memory_total_mib > 0 && sample.disk_total_mib > 0 && sample.at.0 > 0);
+    agent.stop().await;
+}
+
+async fn an_end_is_told_until_it_is_acknowledged() {
+    let bench = Bench::new();
+    let scheduler = Scheduler::new(&bench, None);
+    let agent = bench.agent(scheduler.address(), |_| {});
+    let mut session = scheduler.session().await;
+    session.launch(1, command(&["sh", "-c", "exit 3"]), None).await;
+    session.launch(2, command(&["sleep", "1000"]), None).await;
+    assert_eq!(session.end(1).await, Exit::Code(3));
+    session.connection.close("the test wants it");
+    // The connection is lost, then the agent: the end is told again each time.
+    let mut session = scheduler.session().await;
+    assert_eq!(session.holds, [TryId(2), TryId(1)]);
+    assert_eq!(session.end(1).await, Exit::Code(3));
+    agent.stop().await;
+    let agent = bench.agent(scheduler.address(), |_| {});
+    let mut session = scheduler.session().await;
+    assert_eq!(session.holds, [TryId(1)], "the task that ran has ended with its agent");
+    assert_eq!(session.end(1).await, Exit::Code(3));
+    session.order(Order::Acknowledge { try_id: TryId(1) }).await;
+    // Orders are taken in turn: once this has ended, the one before is done.
+    session.launch(3, command(&["true"]), None).await;
+    assert_eq!(session.end(3).await, Exit::Code(0));
+    session.connection.close("the test wants it");
+    assert_eq!(scheduler.session().await.holds, [TryId(3)]);
+    agent.stop().await;
+}
+
+async fn no_scheduler_is_waited_for() {
+    let bench = Bench::new();
+    // A port that was free a moment ago.
+    let address = Scheduler::new(&bench, None).address();
+    let agent = bench.agent(address, |_| {});
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!agent.has_ended());
+    let scheduler = Scheduler::new(&bench, Some(address));
+    assert_eq!(scheduler.session().await.facts.name, "n1");
+    agent.stop().await;
+}
+
+async fn one_agent_to_a_folder() {
+    let bench = Bench::new();
+    let scheduler = Scheduler::new(&bench, None);
+    let agent = bench.agent(scheduler.address(), |_| {});
+    scheduler.session().await;
+    let second = bench.agent(scheduler.address(), |_| {}).end().await.unwrap_err().to_string();
+    assert!(second.contains("another agent runs in"), "{second}");
+    agent.stop().await;
+}
+
+async fn stop_limit_and_flood_end_a_task() {
+    let bench = Bench::new();
+    let scheduler = Scheduler::new(&bench, None);
+    let agent = bench.agent(scheduler.address(), |settings| settings.grace = Millis(200));
+    let mut session = scheduler.session().await;
+    let deaf = "trap '' TERM; while :; do sleep 0.1; done";
+    session.launch(1, command(&["sleep", "1000"]), None).await;
+    session.launch(2, command(&["sh", "-c", deaf]), None).await;
+    session.launch(3, command(&["sleep", "1000"]), Some(Millis(100))).await;
+    // A hole in the file: long, and no bytes on the disk.
+    let flood = "truncate -s 5G /proc/self/fd/1; sleep 1000";
+    session.launch(4, command(&["sh", "-c", flood]), None).await;
+    for try_id in [1, 2] {
+        session.started(try_id).await;
+        session.order(Order::Stop { try_id: TryId(try_id) }).await;
+    }
+    assert_eq!(session.end(1).await, Exit::Signal(15));
+    assert_eq!(session.end(2).await, Exit::Signal(9));
+    assert_eq!(session.end(3).await, Exit::TimeLimit);
+    let Exit::Failed(sentence) = session.end(4).await else { panic!() };
+    assert!(sentence.starts_with("it wrote more than the 4 GiB"), "{sentence}");
+    agent.stop().await;
+}
+
+async fn images_become_samples_a_model_and_predictions() {
+    let bench = Bench::new();
+    let scheduler = Scheduler::new(&bench, None);
+    let root = bench.folder().join("library");
+    let library = Library::open_or_create(&root).unwrap();
+    let settings = PhantomSettings {
+        size: [32, 32, 6],
+        spacing_mm: [10.5, 10.5, 32.0],
+        ..PhantomSettings::default()
+    };
+    for number in 1..=4 {
+        let name = format!("patient {number}");
+        let files = ct_series(&patient(number, &settings).image, &Subject::new(&name)).unwrap();
+        for file in files {
+            gantry_agent::ingest::keep(&library, &file, &gantry_library::Source::Import).unwrap();
+        }
+    }
+    let series = series_of(&library);
+    let agent = bench.agent(scheduler.address(), |settings| settings.workers = Some(1));
+    let mut session = scheduler.session().await;
+    let library_text = root.display().to_string();
+    for (number, one) in series.iter().enumerate() {
+        let preprocess = Builtin::Preprocess {
+            library: library_text.clone(),
+            pipeline: PIPELINE.into(),
+            series: vec![one.clone()],
+        };
+        session.launch(number as u64 + 1, builtin(preprocess), None).await;
+    }
+    for try_id in 1..=4 {
+        let end = session.end(try_id).await;
+        assert_eq!(end, Exit::Code(0), "{}", session.output(try_id, 0).await);
+    }
+    assert_eq!(library.samples().unwrap().len(), 4);
+    let quick = TrainSettings {
+        label: "body".into(),
+        epochs: 2,
+        input_size: 16,
+        base_channels: 4,
+        ..TrainSettings::default()
+    };
+    let quick = serde_json::to_string(&quick).unwrap();
+    let train =
+        Builtin::Train { library: library_text.clone(), settings: quick, run: "quick".into() };
+    session.launch(10, builtin(train), None).await;
+    let end = session.end(10).await;
+    assert_eq!(end, Exit::Code(0), "{}", session.output(10, 0).await);
+    assert!(session.metrics.iter().any(|(task, name, _)| task.job.0 == 10 && name == "loss"));
+    for (try_id, one) in [(11, &series[0]), (12, &series[1])] {
+        let predict = Builtin::Predict {
+            library: library_text.clone(),
+            model: "run:quick".into(),
+            series: vec![one.clone()],
+        };
+        session.launch(try_id, builtin(predict), None).await;
+        let end = session.end(try_id).await;
+        assert_eq!(end, Exit::Code(0), "{}", session.output(try_id, 0).await);
+    }
+    assert_eq!(library.predictions().unwrap().len(), 2);
+    let output = session.output(12, 0).await;
+    assert!(output.contains("near: series"), "{output}");
+    assert!(output.contains("no diagnosis"), "{output}");
+    let said = (1..=12).filter(|number| !(5..10).contains(number));
+    for number in said {
+        let output = session.output(number, 0).await;
+        assert!(!output.contains("patient ") && !output.contains("2.25."), "{output}");
+    }
+    refusals(&mut session, &library_text).await;
+    agent.stop().await;
+}
+
+/// What cannot be done ends with a sentence, on the same warm worker.
+async fn refusals(session: &mut daemon_support::Session, library: &str) {
+    let preprocess = |library: &str, pipeline: &str, series: &str| Builtin::Preprocess {
+        library: library.into(),
+        pipeline: pipeline.into(),
+        series: vec![series.into()],
+    };
+    let nobody = "0".repeat(16);
+    let train = |settings: &str| Builtin::Train {
+        library: library.into(),
+        settings: settings.into(),
+        run: "wrong".into(),
+    };
+    let predict = |model: &str| Builtin::Predict {
+        library: library.into(),
+        model: model.into(),
+        series: vec![nobody.clone()],
+    };
+    let before = worker();
+    for (number, (work, expected)) in [
+        (preprocess("/nowhere", PIPELINE, &nobody), "there is no library"),
+        (preprocess(library, PIPELINE, "no id"), "no id"),
+        (preprocess(library, PIPELINE, &nobody), "has no series"),
+        (preprocess(library, "name = 1", &nobody), "pipeline"),
+        (train("{"), "settings"),
+        (train(r#"{"label":"nothing"}"#), "nothing"),
+        (predict("run:never"), "never"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let try_id = number as u64 + 20;
+        session.launch(try_id, builtin(work), None).await;
+        let Exit::Failed(sentence) = session.end(try_id).await else { panic!("{expected}") };
+        assert!(sentence.contains(expected), "{expected}: {sentence}");
+        assert!(session.output(try_id, 0).await.contains(&sentence));
+    }
+    assert_eq!(worker(), before, "one process did it all");
+}
+
+async fn a_stuck_worker_is_replaced() {
+    let bench = Bench::new();
+    let scheduler = Scheduler::new(&bench, None);
+    let agent = bench.agent(scheduler.address(), |settings| {
+        settings.workers = Some(1);
+        settings.grace = Millis(100);
+    });
+    let mut session = scheduler.session().await;
+    let work = || {
+        builtin(Builtin::Predict {
+            library: "/nowhere".into(),
+            model: "m".into(),
+            series: vec!["s".into()],
+        })
+    };
+    session.launch(1, work(), None).await;
+    assert!(matches!(session.end(1).await, Exit::Failed(_)));
+    let stuck = worker().unwrap();
+    kill_process(stuck, Signal::STOP).unwrap();
+    session.launch(2, work(), None).await;
+    session.launch(3, work(), None).await;
+    session.started(2).await;
+    session.order(Order::Stop { try_id: TryId(2) }).await;
+    assert_eq!(session.end(2).await, Exit::Signal(9));
+    assert!(matches!(session.end(3).await, Exit::Failed(_)), "the next has a new worker");
+    let next = worker().unwrap();
+    assert_ne!(next, stuck);
+    kill_process(next, Signal::KILL).unwrap();
+    session.launch(4, work(), None).await;
+    // Either it was given to the dead worker, or to the next: never is it lost.
+    assert!(matches!(session.end(4).await, Exit::Failed(_) | Exit::Signal(9)));
+    session.launch(5, work(), None).await;
+    assert!(matches!(session.end(5).await, Exit::Failed(_)));
+    agent.stop().await;
+    assert_eq!(worker(), None, "workers end with their agent");
+}

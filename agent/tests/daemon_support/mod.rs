@@ -1,0 +1,249 @@
+//! A scheduler played by the test, and agents of a folder.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use gantry_agent::AgentError;
+use gantry_config::AgentSettings;
+use gantry_library::Library;
+use gantry_link::{Authority, Connection, IdentityKind, Receiver, Sender, Server};
+use gantry_model::{
+    At, Builtin, Exit, JobId, Launch, Lease, Millis, NodeFacts, Order, Report, TaskId, TaskWork,
+    TryId,
+};
+use gantry_telemetry::Sample;
+use gantry_wire::{
+    AgentMessage, NodeReply, NodeRequest, Point, SchedulerMessage, Verdict, hello::VERSION_MAX,
+};
+use rustix::process::Pid;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The body by its edges.
+pub(crate) const PIPELINE: &str = r#"
+name = "body"
+label = "body"
+[[steps]]
+name = "body"
+operation = "threshold"
+above = -300
+"#;
+
+pub(crate) struct Bench {
+    folder: TempDir,
+    authority: Authority,
+}
+
+pub(crate) struct Agent {
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<Result<(), AgentError>>,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let own = folder.path().join("scheduler");
+        std::fs::create_dir(&own).unwrap();
+        let authority = Authority::create(&own, "test").unwrap();
+        authority
+            .issue(IdentityKind::Scheduler, "scheduler")
+            .unwrap()
+            .save(&own, "scheduler")
+            .unwrap();
+        let agent = folder.path().join("agent");
+        std::fs::create_dir(&agent).unwrap();
+        authority.issue(IdentityKind::Agent, "n1").unwrap().save(&agent, "agent").unwrap();
+        Self { folder, authority }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn agent(
+        &self,
+        scheduler: SocketAddr,
+        change: impl FnOnce(&mut AgentSettings),
+    ) -> Agent {
+        let mut settings =
+            AgentSettings { node: "n1".into(), scheduler, ..AgentSettings::default() };
+        settings.nvml = Some("/nowhere/libnvidia-ml.so.1".into());
+        change(&mut settings);
+        let folder = self.folder().join("agent");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(async move {
+            gantry_agent::serve(&folder, settings, async { stopped.await.unwrap_or(()) }).await
+        });
+        Agent { stop, served }
+    }
+}
+
+impl Agent {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.served.is_finished()
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.served.await.unwrap().unwrap();
+    }
+
+    pub(crate) async fn end(self) -> Result<(), AgentError> {
+        self.served.await.unwrap()
+    }
+}
+
+pub(crate) struct Scheduler(Server);
+
+impl Scheduler {
+    pub(crate) fn new(bench: &Bench, address: Option<SocketAddr>) -> Self {
+        let address = address.unwrap_or(([127, 0, 0, 1], 0).into());
+        let identity = bench.authority.issue(IdentityKind::Scheduler, "scheduler").unwrap();
+        Self(Server::bind(address, &identity, &bench.folder().join("scheduler")).unwrap())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_address()
+    }
+
+    /// Welcomes the next agent.
+    pub(crate) async fn session(&self) -> Session {
+        let incoming = within(self.0.accept()).await.unwrap();
+        let (connection, _, mut sender, mut receiver) = incoming.handshake().await.unwrap();
+        let welcome = Verdict::Welcome { version: VERSION_MAX, cluster: "test".into(), at: At(1) };
+        sender.send(&welcome).await.unwrap();
+        let AgentMessage::Up { facts, holds } = within(receiver.expect()).await.unwrap() else {
+            panic!("an agent first says what it is")
+        };
+        Session {
+            connection,
+            sender,
+            receiver,
+            facts,
+            holds,
+            started: Vec::new(),
+            ends: BTreeMap::new(),
+            metrics: Vec::new(),
+        }
+    }
+}
+
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    sender: Sender,
+    receiver: Receiver,
+    pub(crate) facts: NodeFacts,
+    pub(crate) holds: Vec<TryId>,
+    pub(crate) started: Vec<TryId>,
+    ends: BTreeMap<TryId, Exit>,
+    pub(crate) metrics: Vec<(TaskId, String, Point)>,
+}
+
+impl Session {
+    pub(crate) async fn order(&mut self, order: Order) {
+        self.sender.send(&SchedulerMessage::Order(order)).await.unwrap();
+    }
+
+    /// Launches a try of this number, of the only task of the job of this number.
+    pub(crate) async fn launch(&mut self, number: u64, work: TaskWork, limit: Option<Millis>) {
+        let launch = Launch {
+            try_id: TryId(number),
+            task: JobId(number).task(0),
+            name: "test".into(),
+            user: "tester".into(),
+            work,
+            lease: Lease::default(),
+            time_limit: limit,
+            environment: BTreeMap::new(),
+            start: 1,
+        };
+        self.order(Order::Launch(Box::new(launch))).await;
+    }
+
+    async fn hear(&mut self) {
+        match within(self.receiver.expect()).await.unwrap() {
+            AgentMessage::Report(Report::Started { try_id }) => self.started.push(try_id),
+            AgentMessage::Report(Report::Ended { try_id, exit }) => {
+                self.ends.insert(try_id, exit);
+            }
+            AgentMessage::Metrics { task, points } => {
+                let points = points.into_iter().map(|(name, point)| (task, name, point));
+                self.metrics.extend(points);
+            }
+            AgentMessage::Sample(_) => {}
+            AgentMessage::Up { .. } => panic!("an agent says once what it is"),
+        }
+    }
+
+    pub(crate) async fn started(&mut self, number: u64) {
+        while !self.started.contains(&TryId(number)) {
+            self.hear().await;
+        }
+    }
+
+    pub(crate) async fn end(&mut self, number: u64) -> Exit {
+        while !self.ends.contains_key(&TryId(number)) {
+            self.hear().await;
+        }
+        self.ends[&TryId(number)].clone()
+    }
+
+    /// The output of a job's only task, asked for as the scheduler does.
+    pub(crate) async fn output(&self, number: u64, offset: u64) -> String {
+        let (mut sender, mut receiver) = self.connection.open().await.unwrap();
+        let request = NodeRequest::Output { task: JobId(number).task(0), offset };
+        sender.send(&request).await.unwrap();
+        match within(receiver.expect()).await.unwrap() {
+            NodeReply::Output(output) => String::from_utf8(output.bytes).unwrap(),
+            NodeReply::Refused(reject) => panic!("{reject}"),
+        }
+    }
+
+    /// The next sample that comes as a datagram.
+    pub(crate) async fn sample(&self) -> Sample {
+        match within(self.connection.receive_datagram()).await.unwrap() {
+            Some(AgentMessage::Sample(sample)) => *sample,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.unwrap()
+}
+
+pub(crate) fn command(arguments: &[&str]) -> TaskWork {
+    let arguments = arguments.iter().map(ToString::to_string).collect();
+    TaskWork::Command { arguments, folder: None }
+}
+
+pub(crate) fn builtin(builtin: Builtin) -> TaskWork {
+    TaskWork::Builtin(builtin)
+}
+
+pub(crate) fn series_of(library: &Library) -> Vec<String> {
+    library.series().unwrap().iter().map(|series| series.id.to_string()).collect()
+}
+
+/// The one worker of the one agent of this process.
+pub(crate) fn worker() -> Option<Pid> {
+    let own = std::process::id().to_string();
+    let mut found = None;
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let read = |name| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let stat = read("stat");
+        let rest: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+        let child = rest.get(1) == Some(&own.as_str()) && rest.first() != Some(&"Z");
+        if child && read("cmdline").ends_with("\0worker\0") {
+            assert!(found.is_none(), "there are two workers");
+            found = entry.file_name().to_str().and_then(|id| Pid::from_raw(id.parse().ok()?));
+        }
+    }
+    found
+}
