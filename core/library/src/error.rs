@@ -6,16 +6,22 @@ use std::path::{Path, PathBuf};
 /// A failure of the library or its storage. Paths are the library's own; none names a patient.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
+    /// There is a library in the folder, and another was to be made.
+    #[error("there is a library in {path} already; open it, or choose an empty folder", path = path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
     /// There is no library in the folder.
     #[error("there is no library in {path}; gantry import makes one, or check the path and the mount", path = path.display())]
     Missing {
         /// The folder.
         path: PathBuf,
     },
-    /// The library was made by a newer program.
-    #[error("the library in {path} has format {found}, this program knows {known}; upgrade gantry", path = path.display())]
+    /// The library, or one of its records, was made by a newer program.
+    #[error("{path} has format {found}, this program knows {known}; upgrade gantry", path = path.display())]
     Newer {
-        /// The folder.
+        /// The folder, or the record.
         path: PathBuf,
         /// Its format.
         found: u32,
@@ -23,14 +29,10 @@ pub enum LibraryError {
         known: u32,
     },
     /// The storage is full, or below the free space that must remain. Nothing was stored.
-    #[error(
-        "the storage of the library is full: {free_mib} MiB are free and {needed_mib} must stay free; nothing was stored, free some space"
-    )]
+    #[error("the storage of the library is full: {reason}; nothing was stored, free some space")]
     StorageFull {
-        /// What is free.
-        free_mib: u64,
-        /// What must stay free.
-        needed_mib: u64,
+        /// How it was noticed.
+        reason: String,
     },
     /// A file could not be read or written.
     #[error("{what} {path} failed: {source}", path = path.display())]
@@ -65,12 +67,15 @@ pub enum LibraryError {
 
 impl LibraryError {
     pub(crate) fn file(what: &'static str, path: &Path, source: io::Error) -> Self {
-        if source.kind() == io::ErrorKind::StorageFull
-            || source.kind() == io::ErrorKind::QuotaExceeded
-        {
-            return Self::StorageFull { free_mib: 0, needed_mib: 1 };
+        match source.kind() {
+            io::ErrorKind::StorageFull => {
+                Self::StorageFull { reason: "no space is left".to_owned() }
+            }
+            io::ErrorKind::QuotaExceeded => {
+                Self::StorageFull { reason: "the quota is used up".to_owned() }
+            }
+            _ => Self::File { what, path: path.to_owned(), source },
         }
-        Self::File { what, path: path.to_owned(), source }
     }
 
     pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> Self {

@@ -1,17 +1,32 @@
 //! Writing files so that they are whole or not there.
+//!
+//! A file is written under a temporary name in its own folder, synced, linked to its own name and
+//! its folder synced. A link never replaces: of two writers of one name, one makes the file and the
+//! other finds it, and both return only when it is durable. Several files share their syncs, which
+//! is what writing costs.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use sha2::{Digest, Sha256};
 
 use crate::error::LibraryError;
+use crate::ids::{ObjectHash, hex};
+use crate::limits::{SYNCS_MAX, TEMPORARY_AGE_MAX};
 
 /// What every temporary name begins with.
 const PART: &str = ".part-";
-/// A temporary file that is older was left by a process that is gone.
-const STALE: Duration = Duration::from_hours(1);
+
+/// A file that is to be there.
+pub(crate) struct NewFile<'a> {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: &'a [u8],
+}
 
 /// Whether a file was made, or was there before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,20 +38,94 @@ pub(crate) enum Made {
 /// Creates a file with this content unless one of its name is there. Two writers at once agree:
 /// one makes it, the other finds it.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<Made, LibraryError> {
-    if path.exists() {
-        return Ok(Made::Known);
+    let made = create_in_order(&[&[NewFile { path: path.to_owned(), bytes }]])?;
+    Ok(made[0][0])
+}
+
+/// Creates groups of files, each unless one of its name is there. A later group is seen, even
+/// after a power cut, only where the earlier ones are. Nothing is seen of a file by halves.
+pub(crate) fn create_in_order(groups: &[&[NewFile<'_>]]) -> Result<Vec<Vec<Made>>, LibraryError> {
+    let files: Vec<&NewFile> = groups.iter().copied().flatten().collect();
+    let mut parts = at_once(&files, |file| Part::write(file))?.into_iter();
+    let mut made = Vec::with_capacity(groups.len());
+    for group in groups {
+        let publish = |file: &NewFile| match parts.next().flatten() {
+            Some(part) => part.publish(&file.path),
+            None => Ok(Made::Known),
+        };
+        made.push(group.iter().map(publish).collect::<Result<Vec<Made>, LibraryError>>()?);
+        // Also for files that were there: who made them may not have come to this yet.
+        let folders: BTreeSet<&Path> = group.iter().filter_map(|file| file.path.parent()).collect();
+        at_once(&folders.into_iter().collect::<Vec<_>>(), |folder| sync_folder(folder))?;
     }
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let part = temporary(folder);
-    let written = write_synced(&part, bytes).and_then(|()| match fs::hard_link(&part, path) {
-        Ok(()) => Ok(Made::New),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Made::Known),
-        Err(error) => Err(error),
-    });
-    let _ = fs::remove_file(&part);
-    let made = written.map_err(|error| LibraryError::file("writing", path, error))?;
-    sync_folder(folder)?;
     Ok(made)
+}
+
+/// A temporary file, whole and synced; it is removed with this value.
+struct Part(PathBuf);
+
+impl Part {
+    /// None where the file is there already.
+    fn write(file: &NewFile) -> Result<Option<Self>, LibraryError> {
+        if file.path.exists() {
+            return Ok(None);
+        }
+        let part = Self(temporary(file.path.parent().unwrap_or(Path::new("."))));
+        let written =
+            OpenOptions::new().write(true).create_new(true).open(&part.0).and_then(|mut target| {
+                target.write_all(file.bytes).and_then(|()| target.sync_all())
+            });
+        written.map_err(|error| LibraryError::file("writing", &file.path, error))?;
+        Ok(Some(part))
+    }
+
+    fn publish(self, path: &Path) -> Result<Made, LibraryError> {
+        let linked = match fs::hard_link(&self.0, path) {
+            Err(error) if no_links(error.kind()) => {
+                renameat_with(CWD, &self.0, CWD, path, RenameFlags::NOREPLACE)
+                    .map_err(io::Error::from)
+            }
+            linked => linked,
+        };
+        match linked {
+            Ok(()) => Ok(Made::New),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Made::Known),
+            Err(error) => Err(LibraryError::file("writing", path, error)),
+        }
+    }
+}
+
+/// Some storages have no hard links; most of them rename without replacing.
+fn no_links(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied)
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Does work that waits for storage on several items at once; results are in the items' order.
+fn at_once<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, LibraryError> + Sync,
+) -> Result<Vec<R>, LibraryError> {
+    if items.len() < 2 {
+        return items.iter().map(work).collect();
+    }
+    let work = &work;
+    let parts: Vec<Result<Vec<R>, LibraryError>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = items
+            .chunks(items.len().div_ceil(SYNCS_MAX))
+            .map(|chunk| scope.spawn(move || chunk.iter().map(work).collect()))
+            .collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect()
+    });
+    Ok(parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// Makes a folder and the folders above it, durably.
@@ -60,41 +149,77 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LibraryError> {
     fs::read(path).map_err(|error| LibraryError::file("reading", path, error))
 }
 
+/// The hash of a file, however large.
+pub(crate) fn hash(path: &Path) -> Result<ObjectHash, LibraryError> {
+    let fail = |error| LibraryError::file("reading", path, error);
+    let mut file = File::open(path).map_err(fail)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(fail)? {
+            0 => return hex(&hasher.finalize()).parse(),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
+
 /// The files of a folder that are not temporary, in the order of their names; none where the
 /// folder is not there.
 pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, LibraryError> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(LibraryError::file("listing", folder, error)),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|error| LibraryError::file("listing", folder, error))?;
-        if !entry.file_name().to_string_lossy().starts_with(PART) {
-            paths.push(entry.path());
-        }
-    }
+    let mut paths: Vec<PathBuf> =
+        names(folder)?.into_iter().map(|name| folder.join(name)).collect();
     paths.sort();
     Ok(paths)
+}
+
+/// The names of a folder's records, in no order.
+pub(crate) fn record_names(folder: &Path) -> Result<Vec<String>, LibraryError> {
+    let mut names = names(folder)?;
+    names.retain(|name| Path::new(name).extension().is_some_and(|end| end == "json"));
+    Ok(names)
+}
+
+/// The paths of a folder's records, in the order of their names.
+pub(crate) fn records(folder: &Path) -> Result<Vec<PathBuf>, LibraryError> {
+    let mut names = record_names(folder)?;
+    names.sort();
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, LibraryError> {
+    let fail = |error| LibraryError::file("listing", folder, error);
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(fail)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with(PART) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Removes temporary files below a folder that a process left behind. Returns how many.
 pub(crate) fn sweep(folder: &Path, now: SystemTime) -> u64 {
     let mut swept = 0;
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            swept += sweep(&path, now);
-        } else if entry.file_name().to_string_lossy().starts_with(PART) {
-            let age = entry.metadata().and_then(|metadata| metadata.modified());
-            let stale = age.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > STALE));
-            swept += u64::from(stale && fs::remove_file(&path).is_ok());
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() {
+            swept += sweep(&entry.path(), now);
+        } else if kind.is_file() && entry.file_name().to_string_lossy().starts_with(PART) {
+            let changed = entry.metadata().and_then(|metadata| metadata.modified());
+            let stale = changed
+                .is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > TEMPORARY_AGE_MAX));
+            swept += u64::from(stale && fs::remove_file(entry.path()).is_ok());
         }
     }
     swept
 }
 
+/// A name that no other process or host chooses.
 fn temporary(folder: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -102,14 +227,42 @@ fn temporary(folder: &Path) -> PathBuf {
     folder.join(format!("{PART}{}-{count}-{}", std::process::id(), since.as_nanos()))
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
 fn sync_folder(folder: &Path) -> Result<(), LibraryError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|error| LibraryError::file("syncing", folder, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_temporary_files_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("a");
+        make_folder(&below).unwrap();
+        fs::write(below.join(".part-1"), b"half").unwrap();
+        fs::write(below.join("whole"), b"whole").unwrap();
+        let now = SystemTime::now();
+        assert_eq!(sweep(folder.path(), now), 0, "its writer may be at work");
+        assert_eq!(list(&below).unwrap().len(), 1, "what is half written is not seen");
+        assert_eq!(sweep(folder.path(), now + 2 * TEMPORARY_AGE_MAX), 1);
+        assert!(below.join("whole").is_file());
+    }
+
+    #[test]
+    fn groups_are_made_once_and_leave_nothing_beside_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| NewFile { path: folder.path().join(name), bytes: b"bytes" };
+        let first: Vec<NewFile> = (0..20).map(|n| file(&n.to_string())).collect();
+        let made = create_in_order(&[&first, &[file("last"), file("last")]]).unwrap();
+        assert_eq!(made, [vec![Made::New; 20], vec![Made::New, Made::Known]]);
+        let again = create_in_order(&[&first]).unwrap();
+        assert_eq!(again, [vec![Made::Known; 20]]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 21, "no temporary file is left");
+        let missing = NewFile { path: folder.path().join("none/a"), bytes: b"bytes" };
+        assert!(create_in_order(&[&[file("b")], &[missing]]).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 21, "nor of what failed");
+    }
 }

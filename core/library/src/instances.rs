@@ -1,4 +1,7 @@
-//! What was received: instances by series, kept as they came, and what was set aside.
+//! What was received: instances by series, kept as they came.
+//!
+//! Nothing is ever replaced. The same bytes that come twice are kept once; what disagrees with what
+//! came earlier is kept beside it, flagged, and stays out of the series.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -6,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::error::LibraryError;
-use crate::files::{self, Made};
+use crate::files::{self, Made, NewFile};
 use crate::ids::{ObjectHash, PatientKey, SeriesId};
 use crate::record;
 use crate::root::{Library, now_ms};
@@ -56,31 +59,52 @@ pub enum Stored {
     New,
     /// The same bytes were there.
     Same,
-    /// Other bytes were there under its UID; both are kept.
+    /// Other bytes were there under its UID, or its series is another patient's; all are kept.
     Conflict,
 }
 
-/// Two instances of one UID with other bytes.
+/// Why an instance is kept beside its series and not in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conflict {
-    /// The bytes that came first.
-    pub first: ObjectHash,
-    /// The bytes that came later.
-    pub later: ObjectHash,
+#[serde(rename_all = "kebab-case")]
+pub enum Conflict {
+    /// Other bytes came earlier under its UID.
+    OtherBytes {
+        /// The bytes that came first.
+        first: ObjectHash,
+        /// The bytes that came later.
+        later: ObjectHash,
+    },
+    /// It names another patient than the series' first instance. Trained on under the wrong
+    /// patient, it could be on both sides of a split.
+    OtherPatient {
+        /// Its bytes.
+        later: ObjectHash,
+    },
+}
+
+/// An instance on its way into the library.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// What it says of itself.
+    pub key: &'a InstanceKey,
+    /// Where it comes from.
+    pub source: &'a Source,
+    /// Its bytes.
+    pub bytes: &'a [u8],
 }
 
 #[derive(Serialize, Deserialize)]
-struct InstanceRecord {
+pub(crate) struct InstanceRecord {
     key: InstanceKey,
-    object: ObjectHash,
+    pub(crate) object: ObjectHash,
     source: Source,
     received_ms: u64,
-    conflicts_with: Option<ObjectHash>,
+    pub(crate) conflict: Option<Conflict>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct SeriesHead {
-    patient: PatientKey,
+pub(crate) struct SeriesHead {
+    pub(crate) patient: PatientKey,
     modality: String,
     series_uid: String,
 }
@@ -96,25 +120,10 @@ pub struct SeriesRecord {
     pub modality: String,
     /// Its instances, conflicting ones among them.
     pub instances: u64,
-    /// When the last instance came.
+    /// Those that conflict with an earlier one.
+    pub conflicts: u64,
+    /// When the last instance came, by the clock of the storage.
     pub last_received_ms: u64,
-}
-
-/// A file that was set aside.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quarantined {
-    /// Its bytes.
-    pub object: ObjectHash,
-    /// A stable word.
-    pub reason: String,
-    /// The sentence.
-    pub sentence: String,
-    /// How many bytes.
-    pub bytes: u64,
-    /// Where it came from.
-    pub source: Source,
-    /// When.
-    pub at_ms: u64,
 }
 
 impl Library {
@@ -128,75 +137,89 @@ impl Library {
         source: &Source,
         bytes: &[u8],
     ) -> Result<Stored, LibraryError> {
-        let object = self.put_object(bytes)?;
-        let series = self.series_id(&key.series_uid);
-        let folder = self.series_folder(&series);
-        files::make_folder(&folder.join("instances"))?;
+        let stored = self.store_batch(&[Arrival { key, source, bytes }])?;
+        Ok(stored[0])
+    }
+
+    /// Keeps several instances as they came, in their order. Once this returns, all are on disk;
+    /// they share their syncs, so that a batch costs little more than one.
+    ///
+    /// # Errors
+    /// Where the storage is full or fails; some may be kept then, none by halves.
+    pub fn store_batch(&self, arrivals: &[Arrival<'_>]) -> Result<Vec<Stored>, LibraryError> {
+        self.check_free()?;
+        let mut objects = Vec::with_capacity(arrivals.len());
+        let mut records = Vec::with_capacity(arrivals.len());
+        for arrival in arrivals {
+            let (object, file) = self.object_file(arrival.bytes)?;
+            objects.push(file);
+            records.push(self.record_of(arrival, object)?);
+        }
+        let encoded: Vec<Vec<u8>> = records.iter().map(record::encode).collect::<Result<_, _>>()?;
+        let files: Vec<NewFile> = records
+            .iter()
+            .zip(&encoded)
+            .map(|(record, bytes)| NewFile { path: self.instance_path(record), bytes })
+            .collect();
+        let made = files::create_in_order(&[&objects, &files])?.pop().unwrap_or_default();
+        made.into_iter().zip(records).map(|(made, record)| self.settle(made, record)).collect()
+    }
+
+    /// The record of an instance. It belongs to its series where both are of one patient.
+    fn record_of(
+        &self,
+        arrival: &Arrival<'_>,
+        object: ObjectHash,
+    ) -> Result<InstanceRecord, LibraryError> {
+        let key = arrival.key;
+        let folder = self.series_folder(&self.series_id(&key.series_uid));
         let head = SeriesHead {
             patient: self.patient_key(&key.patient_id, &key.study_uid),
             modality: key.modality.clone(),
             series_uid: key.series_uid.clone(),
         };
-        record::create(&folder.join("series.json"), &head)?;
-        let id = self.salted(&[b"instance", key.sop_instance_uid.trim().as_bytes()]);
-        let path = folder.join("instances").join(format!("{id}.json"));
-        let mut instance = InstanceRecord {
-            key: key.clone(),
-            object,
-            source: source.clone(),
-            received_ms: now_ms(),
-            conflicts_with: None,
-        };
-        if record::create(&path, &instance)? == Made::New {
-            return Ok(Stored::New);
+        files::make_folder(&folder.join("instances"))?;
+        let path = folder.join("series.json");
+        if !path.is_file() {
+            record::create(&path, &head)?;
         }
-        let first: InstanceRecord = record::read(&path)?;
-        if first.object == instance.object {
+        let first: SeriesHead = record::read(&path)?;
+        let conflict = (first.patient != head.patient)
+            .then(|| Conflict::OtherPatient { later: object.clone() });
+        let (key, source) = (key.clone(), arrival.source.clone());
+        Ok(InstanceRecord { key, object, source, received_ms: now_ms(), conflict })
+    }
+
+    /// Says what became of an instance, and keeps it beside the one that was there before.
+    fn settle(&self, made: Made, mut record: InstanceRecord) -> Result<Stored, LibraryError> {
+        match (made, &record.conflict) {
+            (Made::New, None) => return Ok(Stored::New),
+            (Made::New, Some(_)) => return Ok(Stored::Conflict),
+            (Made::Known, Some(_)) => return Ok(Stored::Same),
+            (Made::Known, None) => {}
+        }
+        let first: InstanceRecord = record::read(&self.instance_path(&record))?;
+        if first.object == record.object {
             return Ok(Stored::Same);
         }
-        let name = format!("{id}-{}.json", &instance.object.as_str()[..16]);
-        instance.conflicts_with = Some(first.object);
-        match record::create(&folder.join("instances").join(name), &instance)? {
+        let later = record.object.clone();
+        record.conflict = Some(Conflict::OtherBytes { first: first.object, later });
+        match record::create(&self.instance_path(&record), &record)? {
             Made::New => Ok(Stored::Conflict),
             Made::Known => Ok(Stored::Same),
         }
     }
 
-    /// Sets bytes aside with a reason. They are kept like everything else.
-    ///
-    /// # Errors
-    /// Where the storage is full or fails.
-    pub fn quarantine(
-        &self,
-        bytes: &[u8],
-        reason: &str,
-        sentence: &str,
-        source: &Source,
-    ) -> Result<(), LibraryError> {
-        let object = self.put_object(bytes)?;
-        let folder = self.folder("quarantine");
-        files::make_folder(&folder)?;
-        let path = folder.join(format!("{object}.json"));
-        let record = Quarantined {
-            object,
-            reason: reason.to_owned(),
-            sentence: sentence.to_owned(),
-            bytes: bytes.len() as u64,
-            source: source.clone(),
-            at_ms: now_ms(),
+    fn instance_path(&self, record: &InstanceRecord) -> PathBuf {
+        let id = self.salted(&[b"instance", record.key.sop_instance_uid.trim().as_bytes()]);
+        let name = match record.conflict {
+            None => format!("{id}.json"),
+            Some(_) => format!("{id}-{}.json", &record.object.as_str()[..16]),
         };
-        record::create(&path, &record).map(|_| ())
+        self.series_folder(&self.series_id(&record.key.series_uid)).join("instances").join(name)
     }
 
-    /// Everything that was set aside.
-    ///
-    /// # Errors
-    /// Where a record is damaged.
-    pub fn quarantined(&self) -> Result<Vec<Quarantined>, LibraryError> {
-        record::read_all(&self.folder("quarantine"))
-    }
-
-    /// Every series, in the order of their ids.
+    /// Every series, in the order of their ids. Reads one record a series and lists its folder.
     ///
     /// # Errors
     /// Where a record is damaged.
@@ -204,9 +227,11 @@ impl Library {
         let mut all = Vec::new();
         for path in files::list(&self.folder("series"))? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            // A series whose first instance is being written has no head yet.
-            if path.join("series.json").is_file() {
-                all.push(self.series_record(&name.parse()?)?);
+            match self.series_record(&name.parse()?) {
+                Ok(record) => all.push(record),
+                // Its first instance is being written, or its writer was killed before.
+                Err(LibraryError::Unknown { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(all)
@@ -218,11 +243,13 @@ impl Library {
     /// Where there is none of this id.
     pub fn series_record(&self, id: &SeriesId) -> Result<SeriesRecord, LibraryError> {
         let folder = self.series_folder(id);
-        if !folder.join("series.json").is_file() {
+        let instances = folder.join("instances");
+        let names = files::record_names(&instances)?;
+        if names.is_empty() {
             return Err(LibraryError::Unknown { kind: "series", name: id.to_string() });
         }
         let head: SeriesHead = record::read(&folder.join("series.json"))?;
-        let instances = folder.join("instances");
+        // Each new name in a folder changes its time: no need to read ten thousand records.
         let changed = std::fs::metadata(&instances)
             .and_then(|metadata| metadata.modified())
             .map_err(|error| LibraryError::file("reading", &instances, error))?;
@@ -231,7 +258,8 @@ impl Library {
             id: id.clone(),
             patient: head.patient,
             modality: head.modality,
-            instances: files::list(&instances)?.len() as u64,
+            instances: names.len() as u64,
+            conflicts: names.iter().filter(|name| name.contains('-')).count() as u64,
             last_received_ms: since.as_millis() as u64,
         })
     }
@@ -257,37 +285,30 @@ impl Library {
     /// # Errors
     /// Where there is no such series or a record is damaged.
     pub fn series_objects(&self, id: &SeriesId) -> Result<Vec<ObjectHash>, LibraryError> {
-        self.series_record(id)?;
-        let instances: Vec<InstanceRecord> =
-            record::read_all(&self.series_folder(id).join("instances"))?;
-        let kept = instances.into_iter().filter(|instance| instance.conflicts_with.is_none());
-        let mut objects: Vec<ObjectHash> = kept.map(|instance| instance.object).collect();
+        let mut objects: Vec<ObjectHash> = self
+            .instances(id)?
+            .into_iter()
+            .filter(|instance| instance.conflict.is_none())
+            .map(|instance| instance.object)
+            .collect();
         objects.sort();
         Ok(objects)
     }
 
-    /// Pairs of instances of a series that have one UID and other bytes.
+    /// What was kept beside a series, and why.
     ///
     /// # Errors
     /// Where there is no such series or a record is damaged.
     pub fn conflicts(&self, id: &SeriesId) -> Result<Vec<Conflict>, LibraryError> {
+        Ok(self.instances(id)?.into_iter().filter_map(|instance| instance.conflict).collect())
+    }
+
+    fn instances(&self, id: &SeriesId) -> Result<Vec<InstanceRecord>, LibraryError> {
         self.series_record(id)?;
-        let instances: Vec<InstanceRecord> =
-            record::read_all(&self.series_folder(id).join("instances"))?;
-        let pair = |instance: InstanceRecord| {
-            Some(Conflict { first: instance.conflicts_with?, later: instance.object })
-        };
-        Ok(instances.into_iter().filter_map(pair).collect())
+        record::read_all(&self.series_folder(id).join("instances"))
     }
 
     pub(crate) fn series_folder(&self, id: &SeriesId) -> PathBuf {
         self.folder("series").join(id.as_str())
-    }
-
-    /// Every object that the records of a series name.
-    pub(crate) fn instance_objects(&self, id: &SeriesId) -> Result<Vec<ObjectHash>, LibraryError> {
-        let instances: Vec<InstanceRecord> =
-            record::read_all(&self.series_folder(id).join("instances"))?;
-        Ok(instances.into_iter().map(|instance| instance.object).collect())
     }
 }

@@ -9,7 +9,9 @@
 //! |---|---|
 //! | `library.json` | the format, and the salt of the ids |
 //! | `objects/ab/SHA256` | bytes, by their hash |
-//! | `series/ID/series.json`, `series/ID/instances/ID.json` | what was received, by series |
+//! | `series/ID/series.json` | a series, by its UID |
+//! | `series/ID/instances/ID.json` | what was received of it, by instance UID |
+//! | `series/ID/instances/ID-SHA256.json` | what conflicts with an earlier one |
 //! | `quarantine/SHA256.json` | what was set aside, with the reason |
 //! | `samples/ID.json` | image, mask and provenance |
 //! | `runs/NAME/` | a training's own folder |
@@ -27,8 +29,10 @@ mod error;
 mod files;
 mod ids;
 mod instances;
+mod limits;
 mod models;
 mod predictions;
+mod quarantine;
 mod record;
 mod root;
 mod samples;
@@ -37,9 +41,10 @@ mod verify;
 
 pub use error::LibraryError;
 pub use ids::{ModelId, ObjectHash, PatientKey, PredictionId, SampleId, SeriesId};
-pub use instances::{Conflict, InstanceKey, Quarantined, SeriesRecord, Source, Stored};
+pub use instances::{Arrival, Conflict, InstanceKey, SeriesRecord, Source, Stored};
 pub use models::{ModelDraft, ModelRecord, Stage};
 pub use predictions::{Neighbour, PredictionDraft, PredictionRecord};
+pub use quarantine::Quarantined;
 pub use root::{Counts, Library, now_ms};
 pub use samples::{Author, Fingerprint, Provenance, SampleDraft, SampleRecord};
 pub use split::{Fractions, Split, SplitPlan};

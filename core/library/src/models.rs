@@ -6,11 +6,9 @@ use serde_json::Value;
 use crate::error::LibraryError;
 use crate::files::{self, Made};
 use crate::ids::{ModelId, ObjectHash};
+use crate::limits::STAGES_MAX;
 use crate::record;
 use crate::root::{Library, now_ms};
-
-/// Changes of stage that one model may see.
-const STAGES_MAX: u32 = 1000;
 
 /// Where a model stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +57,7 @@ pub struct ModelRecord {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StageRecord {
+pub(crate) struct StageRecord {
     stage: Stage,
     by: String,
     at_ms: u64,
@@ -99,6 +97,10 @@ impl Library {
         record::read_all(&self.folder("models"))
     }
 
+    pub(crate) fn has_model(&self, id: &ModelId) -> bool {
+        self.folder("models").join(format!("{id}.json")).is_file()
+    }
+
     /// A model by its id, its name, or `run:NAME` for what a run left; the newest of several.
     ///
     /// # Errors
@@ -132,7 +134,9 @@ impl Library {
     /// # Errors
     /// Where the model is unknown or the storage fails.
     pub fn set_stage(&self, model: &ModelId, stage: Stage, by: &str) -> Result<(), LibraryError> {
-        self.model(model.as_str())?;
+        if !self.has_model(model) {
+            return Err(LibraryError::Unknown { kind: "model", name: model.to_string() });
+        }
         let folder = self.folder("models").join(model.as_str());
         files::make_folder(&folder)?;
         let next = files::list(&folder)?.len() as u32;

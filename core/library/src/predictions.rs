@@ -1,5 +1,7 @@
 //! Predictions, and the cases that they make comparable.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -72,9 +74,14 @@ impl Library {
     /// Keeps a prediction; it is a case from then on. The same content is the same prediction.
     ///
     /// # Errors
-    /// Where the series is unknown, or the storage is full or fails.
+    /// Where the series or the model is unknown, a number is infinite, or the storage is full or
+    /// fails.
     pub fn add_prediction(&self, draft: PredictionDraft) -> Result<PredictionId, LibraryError> {
         let series = self.series_record(&draft.series)?;
+        if !self.has_model(&draft.model) {
+            let name = draft.model.to_string();
+            return Err(LibraryError::Unknown { kind: "model", name });
+        }
         let mask = self.put_object(&draft.mask)?;
         let segmentation = draft.segmentation.map(|bytes| self.put_object(&bytes)).transpose()?;
         let id = PredictionId::of(&[
@@ -147,7 +154,9 @@ impl Library {
         near.sort_by(|a, b| {
             a.distance.total_cmp(&b.distance).then_with(|| a.series.cmp(&b.series))
         });
-        near.dedup_by(|a, b| a.series == b.series);
+        // One that was predicted twice is one case, at its smaller distance.
+        let mut seen = BTreeSet::new();
+        near.retain(|case| seen.insert(case.series.clone()));
         near.truncate(count);
         Ok(near)
     }

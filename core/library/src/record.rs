@@ -1,7 +1,8 @@
 //! Records: JSON with a version and the hash of its content.
 //!
 //! The hash is over the bytes of the file as they are, with zeros in the hash's own place: numbers
-//! need not print as they were read for a record to be whole.
+//! need not print as they were read for a record to be whole. Nothing is written that does not read
+//! back, since one record that cannot be read would stand in the way of all.
 
 use std::path::Path;
 
@@ -12,6 +13,7 @@ use serde_json::Value;
 use crate::error::LibraryError;
 use crate::files::{self, Made};
 use crate::ids::sha256_hex;
+use crate::limits::RECORD_BYTES_MAX;
 
 /// The version of every record.
 const VERSION: u32 = 1;
@@ -25,16 +27,31 @@ struct Envelope {
     record: Value,
 }
 
-/// Creates a record unless one of its name is there.
-pub(crate) fn create<T: Serialize>(path: &Path, record: &T) -> Result<Made, LibraryError> {
+/// The bytes of a record.
+pub(crate) fn encode<T: Serialize + DeserializeOwned>(record: &T) -> Result<Vec<u8>, LibraryError> {
     let invalid = |error: serde_json::Error| {
-        LibraryError::Invalid(format!("a record cannot be written: {error}"))
+        LibraryError::Invalid(format!("a record cannot be kept, is a number infinite? {error}"))
     };
     let record = serde_json::to_value(record).map_err(invalid)?;
     let envelope = Envelope { version: VERSION, sha256: NO_HASH.to_owned(), record };
     let text = serde_json::to_string_pretty(&envelope).map_err(invalid)? + "\n";
+    if text.len() > RECORD_BYTES_MAX {
+        return Err(LibraryError::Invalid(format!(
+            "a record of {} bytes is over the limit of {RECORD_BYTES_MAX}",
+            text.len()
+        )));
+    }
+    serde_json::from_value::<T>(envelope.record).map_err(invalid)?;
     let text = text.replacen(NO_HASH, &sha256_hex(&[text.as_bytes()]), 1);
-    files::create(path, text.as_bytes())
+    Ok(text.into_bytes())
+}
+
+/// Creates a record unless one of its name is there.
+pub(crate) fn create<T>(path: &Path, record: &T) -> Result<Made, LibraryError>
+where
+    T: Serialize + DeserializeOwned,
+{
+    files::create(path, &encode(record)?)
 }
 
 /// Reads a record and checks it.
@@ -56,12 +73,7 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, LibraryError> 
 
 /// Reads every record of a folder, in the order of their names.
 pub(crate) fn read_all<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, LibraryError> {
-    let paths = files::list(folder)?;
-    paths
-        .iter()
-        .filter(|path| path.extension().is_some_and(|end| end == "json"))
-        .map(|path| read(path))
-        .collect()
+    files::records(folder)?.iter().map(|path| read(path)).collect()
 }
 
 #[cfg(test)]
@@ -83,5 +95,25 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replacen("0.5", "0.6", 1)).unwrap();
         assert!(read::<Vec<f64>>(&path).is_err());
+    }
+
+    #[test]
+    fn what_would_not_read_back_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        let error = create(&path, &vec![f64::NAN]).unwrap_err().to_string();
+        assert!(error.contains("infinite") && !path.exists(), "{error}");
+        let large = "x".repeat(RECORD_BYTES_MAX);
+        assert!(create(&path, &large).unwrap_err().to_string().contains("over the limit"));
+    }
+
+    #[test]
+    fn a_record_of_a_newer_program_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        create(&path, &1).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replacen("\"version\": 1", "\"version\": 2", 1)).unwrap();
+        assert!(matches!(read::<u32>(&path), Err(LibraryError::Newer { found: 2, .. })));
     }
 }

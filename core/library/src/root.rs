@@ -1,24 +1,25 @@
 //! The library's folder: opening it, its objects, its counts.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::LibraryError;
-use crate::files;
-use crate::ids::{ObjectHash, PatientKey, SeriesId, sha256_hex};
+use crate::files::{self, Made, NewFile};
+use crate::ids::{ObjectHash, PatientKey, SeriesId, hex, sha256_hex};
+use crate::limits::{OBJECT_BYTES_MAX, RUN_NAME_MAX};
 use crate::record;
 
 /// The format of the folder.
 const FORMAT: u32 = 1;
-/// The largest object: a whole-body CT volume, uncompressed, with room to spare.
-const OBJECT_BYTES_MAX: usize = 8 << 30;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
     format: u32,
     salt: String,
+    created_ms: u64,
 }
 
 /// A library. Clones are the same one.
@@ -71,24 +72,40 @@ impl Library {
         Ok(Self { root: root.to_owned(), salt: header.salt, free_min_mib: 0 })
     }
 
-    /// Opens the library of a folder, or makes an empty one. Several may do so at once.
+    /// Makes an empty library in a folder, and the folder where it is not there.
+    ///
+    /// # Errors
+    /// Where there is a library already, or the folder cannot be written.
+    pub fn create(root: &Path) -> Result<Self, LibraryError> {
+        match Self::make(root)? {
+            Made::New => Self::open(root),
+            Made::Known => Err(LibraryError::Exists { path: root.to_owned() }),
+        }
+    }
+
+    /// Opens the library of a folder, or makes an empty one. Several may do so at once. On storage
+    /// that is mounted, prefer [`Library::open`]: where the mount is missing, this makes a library
+    /// on the disk below it.
     ///
     /// # Errors
     /// Where the folder cannot be written.
     pub fn open_or_create(root: &Path) -> Result<Self, LibraryError> {
-        let path = root.join("library.json");
-        if !path.is_file() {
-            files::make_folder(root)?;
-            let seed = format!("{}-{}-{}", now_ms(), std::process::id(), root.display());
-            let mut random = [0_u8; 32];
-            // The salt only keeps ids from being guessed by hashing known patient numbers.
-            std::fs::File::open("/dev/urandom")
-                .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut random))
-                .map_err(|error| LibraryError::file("reading", Path::new("/dev/urandom"), error))?;
-            let salt = sha256_hex(&[seed.as_bytes(), &random]);
-            record::create(&path, &Header { format: FORMAT, salt })?;
+        if !root.join("library.json").is_file() {
+            Self::make(root)?;
         }
         Self::open(root)
+    }
+
+    fn make(root: &Path) -> Result<Made, LibraryError> {
+        files::make_folder(root)?;
+        // The salt keeps ids from being found out by hashing known patient numbers.
+        let mut salt = [0_u8; 32];
+        let source = Path::new("/dev/urandom");
+        std::fs::File::open(source)
+            .and_then(|mut file| file.read_exact(&mut salt))
+            .map_err(|error| LibraryError::file("reading", source, error))?;
+        let header = Header { format: FORMAT, salt: hex(&salt), created_ms: now_ms() };
+        record::create(&root.join("library.json"), &header)
     }
 
     /// Refuses to store once less than this would stay free.
@@ -120,7 +137,9 @@ impl Library {
         }
         let free_mib = self.free_mib()?;
         if free_mib < self.free_min_mib {
-            return Err(LibraryError::StorageFull { free_mib, needed_mib: self.free_min_mib });
+            return Err(LibraryError::StorageFull {
+                reason: format!("{free_mib} MiB are free and {} must stay free", self.free_min_mib),
+            });
         }
         Ok(())
     }
@@ -165,18 +184,27 @@ impl Library {
     /// # Errors
     /// Where the storage is full or fails; nothing is half there.
     pub fn put_object(&self, bytes: &[u8]) -> Result<ObjectHash, LibraryError> {
+        self.check_free()?;
+        let (hash, file) = self.object_file(bytes)?;
+        files::create_in_order(&[&[file]])?;
+        Ok(hash)
+    }
+
+    /// The file that will hold bytes; its folder is made.
+    pub(crate) fn object_file<'a>(
+        &self,
+        bytes: &'a [u8],
+    ) -> Result<(ObjectHash, NewFile<'a>), LibraryError> {
         if bytes.len() > OBJECT_BYTES_MAX {
             return Err(LibraryError::Invalid(format!(
                 "an object of {} bytes is over the limit of {OBJECT_BYTES_MAX}",
                 bytes.len()
             )));
         }
-        self.check_free()?;
         let hash = ObjectHash::of(&[bytes]);
         let path = self.object_path(&hash);
         files::make_folder(path.parent().unwrap_or(&self.root))?;
-        files::create(&path, bytes)?;
-        Ok(hash)
+        Ok((hash, NewFile { path, bytes }))
     }
 
     /// Reads an object and checks it against its hash.
@@ -198,9 +226,13 @@ impl Library {
     /// Where the name is no plain one, or the folder cannot be made.
     pub fn run_folder(&self, run: &str) -> Result<PathBuf, LibraryError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if run.is_empty() || run.len() > 64 || run.starts_with('.') || !run.chars().all(plain) {
+        if run.is_empty()
+            || run.len() > RUN_NAME_MAX
+            || run.starts_with('.')
+            || !run.chars().all(plain)
+        {
             return Err(LibraryError::Invalid(format!(
-                "{run:?} is not the name of a run; use 1 to 64 letters, digits, - and _"
+                "{run:?} is not the name of a run; use 1 to {RUN_NAME_MAX} letters, digits, - and _"
             )));
         }
         let path = self.root.join("runs").join(run);
@@ -213,32 +245,30 @@ impl Library {
     /// # Errors
     /// Where a folder cannot be listed.
     pub fn counts(&self) -> Result<Counts, LibraryError> {
-        let records =
-            |folder: &Path| -> Result<u64, LibraryError> {
-                let paths = files::list(folder)?;
-                Ok(paths
-                    .iter()
-                    .filter(|path| path.extension().is_some_and(|end| end == "json"))
-                    .count() as u64)
-            };
-        let series = files::list(&self.folder("series"))?;
-        let mut instances = 0;
-        for one in &series {
-            instances += records(&one.join("instances"))?;
+        let records = |name: &str| -> Result<u64, LibraryError> {
+            Ok(files::record_names(&self.folder(name))?.len() as u64)
+        };
+        let (mut series, mut instances) = (0, 0);
+        for one in files::list(&self.folder("series"))? {
+            let count = files::record_names(&one.join("instances"))?.len() as u64;
+            series += u64::from(count > 0);
+            instances += count;
         }
         Ok(Counts {
-            series: series.len() as u64,
+            series,
             instances,
-            quarantined: records(&self.folder("quarantine"))?,
-            samples: records(&self.folder("samples"))?,
-            models: records(&self.folder("models"))?,
-            predictions: records(&self.folder("predictions"))?,
+            quarantined: records("quarantine")?,
+            samples: records("samples")?,
+            models: records("models")?,
+            predictions: records("predictions")?,
         })
     }
 
-    /// Removes temporary files that processes left behind more than an hour ago.
+    /// Removes temporary files that processes left behind more than an hour ago, and returns how
+    /// many. The folders of runs are left to those who train in them.
     #[must_use]
     pub fn sweep(&self) -> u64 {
-        files::sweep(&self.root, SystemTime::now())
+        let kept = ["objects", "series", "quarantine", "samples", "models", "predictions"];
+        kept.iter().map(|name| files::sweep(&self.folder(name), SystemTime::now())).sum()
     }
 }

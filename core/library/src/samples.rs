@@ -109,7 +109,8 @@ pub struct Fingerprint {
 }
 
 impl Library {
-    /// Keeps a sample. The same content is the same sample, however often it is made.
+    /// Keeps a sample. The same content from the same pipeline and author is the same sample,
+    /// however often it is made.
     ///
     /// # Errors
     /// Where the series is unknown, or the storage is full or fails.
@@ -117,7 +118,12 @@ impl Library {
         let series = self.series_record(&draft.series)?;
         let image = self.put_object(&draft.image)?;
         let mask = self.put_object(&draft.mask)?;
+        let author = match &draft.provenance.author {
+            Author::Auto => "",
+            Author::Person(name) => name,
+        };
         let id = SampleId::of(&[
+            author.as_bytes(),
             draft.series.as_str().as_bytes(),
             draft.label.as_bytes(),
             image.as_str().as_bytes(),
@@ -152,6 +158,18 @@ impl Library {
     /// Where a record is damaged.
     pub fn samples(&self) -> Result<Vec<SampleRecord>, LibraryError> {
         record::read_all(&self.folder("samples"))
+    }
+
+    /// One sample.
+    ///
+    /// # Errors
+    /// Where there is none of this id, or its record is damaged.
+    pub fn sample(&self, id: &SampleId) -> Result<SampleRecord, LibraryError> {
+        let path = self.folder("samples").join(format!("{id}.json"));
+        if !path.is_file() {
+            return Err(LibraryError::Unknown { kind: "sample", name: id.to_string() });
+        }
+        record::read(&path)
     }
 
     /// What a set of samples is like.

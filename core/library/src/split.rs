@@ -41,7 +41,8 @@ impl SplitPlan {
     /// order that depends on the seed and on their keys only, and dealt from its end.
     ///
     /// # Errors
-    /// Where a held-out patient has no sample, or nobody is left to train on.
+    /// Where a held-out patient has no sample, nobody is left to train on, or one image belongs to
+    /// patients of two sides.
     pub fn new(
         samples: &[SampleRecord],
         seed: u64,
@@ -81,13 +82,39 @@ impl SplitPlan {
                 "no patient is left to train on; hold out fewer, or add samples of others".into(),
             ));
         }
-        Ok(Self { sides })
+        let plan = Self { sides };
+        plan.prove(samples)?;
+        Ok(plan)
     }
 
     /// The side of a patient; those who came later than the plan test.
     #[must_use]
     pub fn side(&self, patient: &PatientKey) -> Split {
         self.sides.get(patient).copied().unwrap_or(Split::Test)
+    }
+
+    /// Proves for these samples, also such as came after the plan, that no patient is on two sides, and neither is an image, which one
+    /// patient under two ids would bring about.
+    ///
+    /// # Errors
+    /// Names the samples of a patient or an image that is on two sides.
+    pub fn prove(&self, samples: &[SampleRecord]) -> Result<(), LibraryError> {
+        let mut seen: BTreeMap<&str, &SampleRecord> = BTreeMap::new();
+        for sample in samples {
+            for (what, key) in
+                [("patient", sample.patient.as_str()), ("image", sample.image.as_str())]
+            {
+                let first = *seen.entry(key).or_insert(sample);
+                let (before, now) = (self.side(&first.patient), self.side(&sample.patient));
+                if before != now {
+                    return Err(LibraryError::Invalid(format!(
+                        "samples {} ({before:?}) and {} ({now:?}) are of one {what}; hold out the patients {} and {} together, or remove one of the samples",
+                        first.id, sample.id, first.patient, sample.patient
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The samples of a side.

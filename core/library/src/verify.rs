@@ -1,15 +1,25 @@
-//! The integrity check: every record has its hash, every object that a record names is there and
-//! has its own.
+//! The integrity check: every record is whole, has the name that its content says and names only
+//! what is there; every object has the hash of its name.
+//!
+//! It may run while others write: an object is there before the record that names it, so what a
+//! record names is looked for after the record was read.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::LibraryError;
 use crate::files;
-use crate::ids::ObjectHash;
+use crate::ids::{ObjectHash, PatientKey, SeriesId};
+use crate::instances::{InstanceRecord, SeriesHead};
+use crate::models::{ModelRecord, StageRecord};
+use crate::predictions::PredictionRecord;
+use crate::quarantine::Quarantined;
+use crate::record;
 use crate::root::Library;
+use crate::samples::SampleRecord;
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,8 +35,11 @@ pub struct Damage {
 pub struct VerifyReport {
     /// Records that were read.
     pub records: u64,
-    /// Objects that were read.
+    /// Objects that were read and are whole.
     pub objects: u64,
+    /// Objects among them that no record names: their writer was killed before it wrote one, or
+    /// is about to.
+    pub unnamed: u64,
     /// What is wrong.
     pub damage: Vec<Damage>,
 }
@@ -37,57 +50,162 @@ impl Library {
     /// # Errors
     /// Where a folder cannot be listed.
     pub fn verify(&self) -> Result<VerifyReport, LibraryError> {
-        let mut report = VerifyReport::default();
-        let mut named: BTreeSet<ObjectHash> = BTreeSet::new();
-        for path in files::list(&self.folder("series"))? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let Ok(id) = name.parse() else { continue };
-            match self.instance_objects(&id) {
-                Ok(objects) => {
-                    report.records += objects.len() as u64;
-                    named.extend(objects);
-                }
-                Err(error) => report.add(path, &error),
+        let (named, report) = (BTreeSet::new(), VerifyReport::default());
+        let mut check = Check { library: self, named, report };
+        for folder in files::list(&self.folder("series"))? {
+            check.series(&folder)?;
+        }
+        check.records::<Quarantined>(&self.folder("quarantine"))?;
+        check.records::<SampleRecord>(&self.folder("samples"))?;
+        check.records::<ModelRecord>(&self.folder("models"))?;
+        for stages in files::list(&self.folder("models"))?.iter().filter(|path| path.is_dir()) {
+            for path in files::records(stages)? {
+                check.read::<StageRecord>(&path);
             }
         }
-        self.note(&mut report, "quarantine", self.quarantined(), |one| named.extend([one.object]));
-        self.note(&mut report, "samples", self.samples(), |one| {
-            named.extend([one.image, one.mask]);
-            named.extend(one.provenance.sources);
-        });
-        self.note(&mut report, "models", self.models(), |one| named.extend([one.weights]));
-        self.note(&mut report, "predictions", self.predictions(), |one| {
-            named.insert(one.mask);
-            named.extend(one.segmentation);
-        });
-        for hash in named {
-            match self.read_object(&hash) {
-                Ok(_) => report.objects += 1,
-                Err(error) => report.add(self.object_path(&hash), &error),
-            }
-        }
-        Ok(report)
-    }
-
-    fn note<T>(
-        &self,
-        report: &mut VerifyReport,
-        folder: &str,
-        records: Result<Vec<T>, LibraryError>,
-        each: impl FnMut(T),
-    ) {
-        match records {
-            Ok(records) => {
-                report.records += records.len() as u64;
-                records.into_iter().for_each(each);
-            }
-            Err(error) => report.add(self.folder(folder), &error),
-        }
+        check.records::<PredictionRecord>(&self.folder("predictions"))?;
+        check.objects()?;
+        Ok(check.report)
     }
 }
 
-impl VerifyReport {
-    fn add(&mut self, path: PathBuf, error: &LibraryError) {
-        self.damage.push(Damage { path, reason: error.to_string() });
+/// What a record must agree with.
+trait Claims: DeserializeOwned {
+    /// The name that its file must have.
+    fn name(&self) -> String;
+    /// The objects that must be there.
+    fn objects(&self) -> Vec<ObjectHash>;
+    /// What else it names wrongly.
+    fn problem(&self, _library: &Library) -> Option<String> {
+        None
+    }
+}
+
+impl Claims for Quarantined {
+    fn name(&self) -> String {
+        self.object.to_string()
+    }
+
+    fn objects(&self) -> Vec<ObjectHash> {
+        vec![self.object.clone()]
+    }
+}
+
+impl Claims for SampleRecord {
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn objects(&self) -> Vec<ObjectHash> {
+        let own = [self.image.clone(), self.mask.clone()];
+        self.provenance.sources.iter().cloned().chain(own).collect()
+    }
+
+    fn problem(&self, library: &Library) -> Option<String> {
+        not_of(library, &self.series, &self.patient)
+    }
+}
+
+impl Claims for ModelRecord {
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn objects(&self) -> Vec<ObjectHash> {
+        vec![self.weights.clone()]
+    }
+}
+
+impl Claims for PredictionRecord {
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn objects(&self) -> Vec<ObjectHash> {
+        std::iter::once(self.mask.clone()).chain(self.segmentation.clone()).collect()
+    }
+
+    fn problem(&self, library: &Library) -> Option<String> {
+        let no_model = || format!("it names model {}, which is not there", self.model);
+        not_of(library, &self.series, &self.patient)
+            .or_else(|| (!library.has_model(&self.model)).then(no_model))
+    }
+}
+
+fn not_of(library: &Library, series: &SeriesId, patient: &PatientKey) -> Option<String> {
+    match library.series_record(series) {
+        Ok(record) if record.patient == *patient => None,
+        Ok(_) => Some(format!("it names another patient than its series {series}")),
+        Err(_) => Some(format!("it names series {series}, which is not there or damaged")),
+    }
+}
+
+struct Check<'a> {
+    library: &'a Library,
+    named: BTreeSet<ObjectHash>,
+    report: VerifyReport,
+}
+
+impl Check<'_> {
+    fn series(&mut self, folder: &Path) -> Result<(), LibraryError> {
+        let instances = files::records(&folder.join("instances"))?;
+        if instances.is_empty() && !folder.join("series.json").exists() {
+            // Its writer was killed before the first record, or is about to write it.
+            return Ok(());
+        }
+        self.read::<SeriesHead>(&folder.join("series.json"));
+        for path in instances {
+            if let Some(instance) = self.read::<InstanceRecord>(&path) {
+                self.named.insert(instance.object);
+            }
+        }
+        Ok(())
+    }
+
+    fn records<T: Claims>(&mut self, folder: &Path) -> Result<(), LibraryError> {
+        for path in files::records(folder)? {
+            let Some(record) = self.read::<T>(&path) else { continue };
+            if path.file_stem().is_none_or(|stem| *stem != *record.name()) {
+                self.damaged(&path, format!("it is the record of {}", record.name()));
+            }
+            if let Some(problem) = record.problem(self.library) {
+                self.damaged(&path, problem);
+            }
+            self.named.extend(record.objects());
+        }
+        Ok(())
+    }
+
+    fn read<T: DeserializeOwned>(&mut self, path: &Path) -> Option<T> {
+        self.report.records += 1;
+        record::read(path).map_err(|error| self.damaged(path, error.to_string())).ok()
+    }
+
+    fn objects(&mut self) -> Result<(), LibraryError> {
+        let mut there = BTreeSet::new();
+        for folder in files::list(&self.library.folder("objects"))? {
+            for path in files::list(&folder)? {
+                match files::hash(&path) {
+                    Ok(hash) if self.library.object_path(&hash) == path => {
+                        self.report.objects += 1;
+                        self.report.unnamed += u64::from(!self.named.contains(&hash));
+                    }
+                    Ok(_) => self.damaged(&path, "its bytes do not have the hash of its name"),
+                    Err(error) => self.damaged(&path, error.to_string()),
+                }
+                there.insert(path);
+            }
+        }
+        for hash in std::mem::take(&mut self.named) {
+            let path = self.library.object_path(&hash);
+            if !there.contains(&path) && !path.is_file() {
+                self.damaged(&path, "a record names it, and it is not there");
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged(&mut self, path: &Path, reason: impl Into<String>) {
+        self.report.damage.push(Damage { path: path.to_owned(), reason: reason.into() });
     }
 }

@@ -1,58 +1,20 @@
-//! A library under use, under kill -9, on a full disk and damaged.
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+//! A library under use: what is kept, what is found damaged, how patients are split.
+#![allow(clippy::unwrap_used, missing_docs)]
 
-use std::io::{BufRead, BufReader};
+mod support;
+
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use gantry_library::{
-    Author, Fractions, InstanceKey, Library, LibraryError, ModelDraft, PatientKey, PredictionDraft,
-    Provenance, SampleDraft, SampleRecord, SeriesId, Source, Split, SplitPlan, Stage, Stored,
-    now_ms,
+    Arrival, Conflict, Fractions, InstanceKey, Library, LibraryError, ModelId, PatientKey,
+    SampleRecord, SeriesId, Source, Split, SplitPlan, Stage, Stored, now_ms,
 };
 use proptest::prelude::*;
 use serde_json::json;
+use support::{key, model, prediction, sample, store};
 use tempfile::TempDir;
-
-fn key(series: &str, instance: u64) -> InstanceKey {
-    InstanceKey {
-        patient_id: format!("patient-of-{series}"),
-        study_uid: "1.2".into(),
-        series_uid: series.into(),
-        sop_instance_uid: format!("{series}.{instance}"),
-        sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
-        modality: "CT".into(),
-        transfer_syntax_uid: "1.2.840.10008.1.2.1".into(),
-        rows: 2,
-        columns: 2,
-        frames: 1,
-    }
-}
-
-fn store(library: &Library, series: &str, instance: u64, bytes: &[u8]) -> Stored {
-    library.store_instance(&key(series, instance), &Source::Import, bytes).unwrap()
-}
-
-fn sample(library: &Library, series: &str, mask: &[u8]) -> SampleDraft {
-    SampleDraft {
-        series: library.series_id(series),
-        label: "lungs".into(),
-        image: format!("image of {series}").into_bytes(),
-        mask: mask.to_vec(),
-        size: [4, 4, 2],
-        spacing_mm: [1.0, 1.0, 2.0],
-        mask_voxels: 3,
-        volume_ml: 0.006,
-        provenance: Provenance {
-            sources: library.series_objects(&library.series_id(series)).unwrap(),
-            pipeline: "chest-ct".into(),
-            pipeline_hash: "ab".into(),
-            program: "0.1.0".into(),
-            author: Author::Auto,
-        },
-    }
-}
 
 #[test]
 fn instances_are_kept_once_and_conflicts_twice() {
@@ -65,8 +27,9 @@ fn instances_are_kept_once_and_conflicts_twice() {
     assert_eq!(store(&library, "1.1", 2, b"c"), Stored::New);
     let id = library.series_id("1.1");
     assert_eq!(library.series_objects(&id).unwrap().len(), 2);
-    assert_eq!(library.conflicts(&id).unwrap().len(), 1);
-    assert_eq!(library.series().unwrap()[0].instances, 3);
+    assert!(matches!(library.conflicts(&id).unwrap()[..], [Conflict::OtherBytes { .. }]));
+    let series = &library.series().unwrap()[0];
+    assert_eq!((series.instances, series.conflicts), (3, 1));
     let now = now_ms();
     assert!(library.complete_series(Duration::from_hours(1), now).unwrap().is_empty());
     assert_eq!(library.complete_series(Duration::from_secs(1), now + 5000).unwrap().len(), 1);
@@ -75,6 +38,46 @@ fn instances_are_kept_once_and_conflicts_twice() {
     assert_eq!(library.quarantined().unwrap().len(), 1);
     let counts = library.counts().unwrap();
     assert_eq!((counts.series, counts.instances, counts.quarantined), (1, 3, 1));
+}
+
+#[test]
+fn an_instance_of_another_patient_stays_out_of_the_series() {
+    let folder = TempDir::new().unwrap();
+    let library = Library::create(folder.path()).unwrap();
+    store(&library, "1.1", 1, b"a");
+    let stray = InstanceKey { patient_id: "another".into(), ..key("1.1", 2) };
+    for expected in [Stored::Conflict, Stored::Same] {
+        assert_eq!(library.store_instance(&stray, &Source::Import, b"b").unwrap(), expected);
+    }
+    let id = library.series_id("1.1");
+    assert_eq!(library.series_objects(&id).unwrap().len(), 1);
+    assert!(matches!(library.conflicts(&id).unwrap()[..], [Conflict::OtherPatient { .. }]));
+    assert_eq!(store(&library, "1.1", 2, b"c"), Stored::New, "its UID is still free");
+}
+
+#[test]
+fn a_batch_is_as_one_after_another() {
+    let folder = TempDir::new().unwrap();
+    let library = Library::create(folder.path()).unwrap();
+    store(&library, "1.1", 0, b"0");
+    let of = |series: &str, instance: u64, bytes: &'static [u8]| (key(series, instance), bytes);
+    let all = [
+        (of("1.1", 0, b"0"), Stored::Same),
+        (of("1.1", 1, b"1"), Stored::New),
+        (of("1.2", 0, b"1"), Stored::New),
+        (of("1.1", 1, b"1"), Stored::Same),
+        (of("1.1", 1, b"other"), Stored::Conflict),
+        (of("1.1", 2, b"2"), Stored::New),
+    ];
+    let arrivals: Vec<Arrival> = all
+        .iter()
+        .map(|((key, bytes), _)| Arrival { key, source: &Source::Import, bytes })
+        .collect();
+    let expected: Vec<Stored> = all.iter().map(|(_, stored)| *stored).collect();
+    assert_eq!(library.store_batch(&arrivals).unwrap(), expected);
+    assert!(library.store_batch(&[]).unwrap().is_empty());
+    assert_eq!(library.series_objects(&library.series_id("1.1")).unwrap().len(), 3);
+    assert!(library.verify().unwrap().damage.is_empty());
 }
 
 #[test]
@@ -101,16 +104,9 @@ fn what_is_made_twice_is_there_once() {
     assert_eq!(library.add_sample(sample(&library, "1.1", b"mask")).unwrap(), first);
     assert_ne!(library.add_sample(sample(&library, "1.1", b"other")).unwrap(), first);
     assert_eq!(library.samples().unwrap().len(), 2);
-    let model = || ModelDraft {
-        name: "lungs".into(),
-        run: "r".into(),
-        weights: b"weights".to_vec(),
-        metadata: json!({"label": "lungs"}),
-        metrics: json!({}),
-    };
-    let id = library.publish_model(model()).unwrap();
-    assert_eq!(library.publish_model(model()).unwrap(), id);
-    assert_eq!(library.model("run:r").unwrap().id, id);
+    let id = library.publish_model(model("lungs")).unwrap();
+    assert_eq!(library.publish_model(model("lungs")).unwrap(), id);
+    assert_eq!(library.model("run:run-of-lungs").unwrap().id, id);
     assert_eq!(library.model("lungs").unwrap().id, id);
     assert!(matches!(library.model("none"), Err(LibraryError::Unknown { .. })));
     assert_eq!(library.stage(&id).unwrap(), Stage::Candidate);
@@ -123,32 +119,19 @@ fn what_is_made_twice_is_there_once() {
 fn the_nearest_cases_are_of_other_patients_and_the_same_model() {
     let folder = TempDir::new().unwrap();
     let library = Library::open_or_create(folder.path()).unwrap();
-    let model = |name: &str| ModelDraft {
-        name: name.into(),
-        run: name.into(),
-        weights: name.as_bytes().to_vec(),
-        metadata: json!({}),
-        metrics: json!({}),
-    };
-    let models = [model("a"), model("b")].map(|draft| library.publish_model(draft).unwrap());
+    let models = ["a", "b"].map(|name| library.publish_model(model(name)).unwrap());
     let predict = |series: &str, model: usize, embedding: [f32; 2]| {
         store(&library, series, 1, series.as_bytes());
-        let draft = PredictionDraft {
-            series: library.series_id(series),
-            model: models[model].clone(),
-            mask: series.as_bytes().to_vec(),
-            segmentation: Some(b"seg".to_vec()),
-            volume_ml: 1.0,
-            confidence: 0.9,
-            embedding: embedding.to_vec(),
-            findings: json!({"series": series}),
-        };
+        let draft = prediction(&library, series, &models[model], &embedding);
         library.add_prediction(draft).unwrap()
     };
     predict("1.1", 0, [1.0, 0.0]);
     predict("1.2", 0, [0.9, 0.1]);
     predict("1.3", 0, [0.0, 1.0]);
     predict("1.4", 1, [1.0, 0.0]);
+    let mut again = prediction(&library, "1.2", &models[0], &[-1.0, 0.0]);
+    again.mask = b"another mask".to_vec();
+    library.add_prediction(again).unwrap();
     let to = library.prediction_of(&library.series_id("1.1")).unwrap();
     let near = library.nearest(&to, 5).unwrap();
     let names: Vec<&str> =
@@ -158,15 +141,34 @@ fn the_nearest_cases_are_of_other_patients_and_the_same_model() {
 }
 
 #[test]
+fn a_prediction_that_could_not_be_read_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let library = Library::create(folder.path()).unwrap();
+    store(&library, "1.1", 1, b"a");
+    let model = library.publish_model(model("a")).unwrap();
+    let mut draft = prediction(&library, "1.1", &model, &[1.0]);
+    draft.confidence = f32::NAN;
+    assert!(matches!(library.add_prediction(draft), Err(LibraryError::Invalid(_))));
+    let none: ModelId = "0123456789abcdef".parse().unwrap();
+    let draft = prediction(&library, "1.1", &none, &[1.0]);
+    assert!(matches!(library.add_prediction(draft), Err(LibraryError::Unknown { .. })));
+    assert!(library.predictions().unwrap().is_empty());
+}
+
+#[test]
 fn a_flipped_byte_and_a_missing_object_are_found() {
     let folder = TempDir::new().unwrap();
     let library = Library::open_or_create(folder.path()).unwrap();
     for instance in 0..5 {
         store(&library, "1.1", instance, format!("bytes {instance}").as_bytes());
     }
-    library.add_sample(sample(&library, "1.1", b"mask")).unwrap();
+    for mask in [b"mask", b"more"] {
+        library.add_sample(sample(&library, "1.1", mask)).unwrap();
+    }
+    library.put_object(b"a writer was killed before its record").unwrap();
     let report = library.verify().unwrap();
-    assert!(report.damage.is_empty() && report.objects == 7, "{report:?}");
+    assert!(report.damage.is_empty(), "{report:?}");
+    assert_eq!((report.records, report.objects, report.unnamed), (8, 9, 1));
     let objects = library.series_objects(&library.series_id("1.1")).unwrap();
     let flip = |path: &Path| {
         let mut bytes = std::fs::read(path).unwrap();
@@ -176,112 +178,35 @@ fn a_flipped_byte_and_a_missing_object_are_found() {
     };
     flip(&library.object_path(&objects[0]));
     std::fs::remove_file(library.object_path(&objects[1])).unwrap();
-    let record = std::fs::read_dir(folder.path().join("samples")).unwrap().next().unwrap().unwrap();
-    flip(&record.path());
-    assert_eq!(library.verify().unwrap().damage.len(), 3);
+    for record in std::fs::read_dir(folder.path().join("samples")).unwrap() {
+        flip(&record.unwrap().path());
+    }
+    let report = library.verify().unwrap();
+    assert_eq!(report.damage.len(), 4, "each is found, not only the first: {report:?}");
     assert!(matches!(library.read_object(&objects[0]), Err(LibraryError::Damaged { .. })));
 }
 
-const WRITE: &str = "GANTRY_TEST_WRITE";
-
-/// Not a test of its own: the body of the process that the next test kills.
 #[test]
-fn write_until_killed() {
-    let Ok(folder) = std::env::var(WRITE) else { return };
-    let library = Library::open_or_create(Path::new(&folder)).unwrap();
-    for instance in 0.. {
-        store(&library, "1.1", instance, format!("bytes {instance}").as_bytes());
-        println!("\nstored {instance}");
-    }
-}
-
-#[test]
-fn what_was_acknowledged_before_kill_9_is_there_and_the_library_is_whole() {
+fn what_a_record_names_must_be_there_under_its_name() {
     let folder = TempDir::new().unwrap();
-    let mut acknowledged = Vec::new();
-    for round in 1..=5 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "write_until_killed", "--nocapture"])
-            .env(WRITE, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        for line in lines {
-            let Some(instance) = line.strip_prefix("stored ") else { continue };
-            acknowledged.push(instance.parse::<u64>().unwrap());
-            if acknowledged.len() % 100 == 37 * round % 100 {
-                child.kill().unwrap();
-                break;
-            }
-        }
-        child.wait().unwrap();
-    }
-    let library = Library::open(folder.path()).unwrap();
-    let report = library.verify().unwrap();
-    assert!(report.damage.is_empty(), "{:?}", report.damage);
-    for instance in acknowledged {
-        let bytes = format!("bytes {instance}");
-        assert_eq!(
-            store(&library, "1.1", instance, bytes.as_bytes()),
-            Stored::Same,
-            "{instance} is lost"
-        );
-    }
-}
-
-#[test]
-fn many_writers_at_once_agree() {
-    let folder = TempDir::new().unwrap();
-    let results: Vec<Stored> = std::thread::scope(|scope| {
-        let write = |_| {
-            scope.spawn(|| {
-                let library = Library::open_or_create(folder.path()).unwrap();
-                (0..25).map(|n| store(&library, "1.1", n, &[n as u8])).collect::<Vec<_>>()
-            })
-        };
-        let threads: Vec<_> = (0..8).map(write).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    });
-    assert_eq!(results.iter().filter(|stored| **stored == Stored::New).count(), 25);
-    assert!(results.iter().all(|stored| *stored != Stored::Conflict));
-    let library = Library::open(folder.path()).unwrap();
-    assert!(library.verify().unwrap().damage.is_empty());
-    assert_eq!(library.counts().unwrap().instances, 25);
-}
-
-#[test]
-fn a_full_disk_stores_nothing_by_halves() {
-    let mount = TempDir::new().unwrap();
-    let path = mount.path().display().to_string();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs", &path])
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !mounted {
-        eprintln!("skipped: a full disk needs the right to mount a small tmpfs");
-        return;
-    }
-    let library = Library::open_or_create(mount.path()).unwrap();
-    let mut stored = 0;
-    let error = loop {
-        match library.store_instance(
-            &key("1.1", stored),
-            &Source::Import,
-            &vec![stored as u8; 100_000],
-        ) {
-            Ok(_) => stored += 1,
-            Err(error) => break error,
-        }
-        assert!(stored < 100, "the disk was never full");
-    };
-    assert!(matches!(error, LibraryError::StorageFull { .. }), "{error}");
-    assert!(library.verify().unwrap().damage.is_empty());
-    assert!(library.counts().unwrap().instances >= stored);
-    let guarded = library.clone().with_free_min_mib(100);
-    let error = guarded.put_object(b"x").unwrap_err().to_string();
-    assert!(error.contains("100 must stay free"), "{error}");
-    Command::new("umount").args(["-l", &path]).output().unwrap();
+    let library = Library::create(folder.path()).unwrap();
+    store(&library, "1.1", 1, b"a");
+    let id = library.add_sample(sample(&library, "1.1", b"mask")).unwrap();
+    let model = library.publish_model(model("a")).unwrap();
+    library.add_prediction(prediction(&library, "1.1", &model, &[1.0])).unwrap();
+    let of = |folder_name: &str, id: &str| folder.path().join(folder_name).join(id);
+    std::fs::rename(of("samples", &format!("{id}.json")), of("samples", "0123456789abcdef.json"))
+        .unwrap();
+    std::fs::remove_file(of("models", &format!("{model}.json"))).unwrap();
+    let damage = library.verify().unwrap().damage;
+    let reasons: Vec<&str> = damage.iter().map(|one| one.reason.as_str()).collect();
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    assert!(reasons[0].contains("is the record of"), "{reasons:?}");
+    assert!(reasons[1].contains("names model"), "{reasons:?}");
+    std::fs::remove_dir_all(folder.path().join("series")).unwrap();
+    let damage = library.verify().unwrap().damage;
+    let orphans = damage.iter().filter(|one| one.reason.contains("names series")).count();
+    assert_eq!((damage.len(), orphans), (3, 2), "{damage:?}");
 }
 
 #[test]
@@ -289,7 +214,9 @@ fn what_is_no_library_is_a_sentence() {
     let folder = TempDir::new().unwrap();
     let error = Library::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("there is no library"), "{error}");
-    let library = Library::open_or_create(folder.path()).unwrap();
+    let library = Library::create(folder.path()).unwrap();
+    let error = Library::create(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("there is a library"), "{error}");
     let unknown: SeriesId = "0123456789abcdef".parse().unwrap();
     assert!(
         library.series_objects(&unknown).unwrap_err().to_string().contains("gantry data series")
@@ -299,15 +226,31 @@ fn what_is_no_library_is_a_sentence() {
     }
 }
 
-fn record(patient: u64, number: u64) -> SampleRecord {
+fn record(patient: u64, number: u64, image: u64) -> SampleRecord {
     let hex = |n: u64| format!("{n:016x}");
     serde_json::from_value(json!({
         "id": hex(number), "series": hex(number), "patient": hex(patient), "modality": "CT",
-        "label": "lungs", "image": "0".repeat(64), "mask": "0".repeat(64), "size": [1, 1, 1],
+        "label": "lungs", "image": format!("{image:064x}"), "mask": "0".repeat(64), "size": [1, 1, 1],
         "spacing_mm": [1.0, 1.0, 1.0], "mask_voxels": 1, "volume_ml": 1.0, "created_ms": 0,
         "provenance": {"sources": [], "pipeline": "p", "pipeline_hash": "h", "program": "0", "author": "auto"},
     }))
     .unwrap()
+}
+
+#[test]
+fn one_image_under_two_patients_is_noticed() {
+    let samples = [record(1, 1, 1), record(2, 2, 1), record(3, 3, 3)];
+    let none = Fractions { validation_percent: 0, test_percent: 0 };
+    let plan = |held: &[&SampleRecord]| {
+        let held: Vec<PatientKey> = held.iter().map(|one| one.patient.clone()).collect();
+        SplitPlan::new(&samples, 0, none, &held)
+    };
+    let error = plan(&[&samples[0]]).unwrap_err().to_string();
+    assert!(error.contains("are of one image"), "{error}");
+    plan(&[&samples[0], &samples[1]]).unwrap();
+    let plan = plan(&[&samples[2]]).unwrap();
+    let later = record(4, 4, 1);
+    assert!(plan.prove(&[samples[0].clone(), later]).is_err(), "who comes later tests");
 }
 
 proptest! {
@@ -319,13 +262,14 @@ proptest! {
         test_percent in 0_u32..60,
     ) {
         let samples: Vec<SampleRecord> =
-            patients.iter().enumerate().map(|(n, patient)| record(*patient, n as u64)).collect();
+            patients.iter().enumerate().map(|(n, patient)| record(*patient, n as u64, n as u64)).collect();
         let fractions = Fractions { validation_percent, test_percent };
         let plan = SplitPlan::new(&samples, seed, fractions, &[]).unwrap();
         let sides: Vec<Vec<&PatientKey>> = [Split::Train, Split::Validation, Split::Test]
             .map(|split| plan.of(split, &samples).into_iter().map(|one| &one.patient).collect())
             .to_vec();
         prop_assert!(!sides[0].is_empty());
+        prop_assert_eq!(&SplitPlan::new(&samples, seed, fractions, &[]).unwrap(), &plan);
         prop_assert_eq!(sides.iter().map(Vec::len).sum::<usize>(), samples.len());
         for (n, side) in sides.iter().enumerate() {
             for other in &sides[n + 1..] {

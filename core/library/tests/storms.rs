@@ -1,0 +1,203 @@
+//! A library with many writers, under kill -9, and on a full disk.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use gantry_library::{Arrival, InstanceKey, Library, LibraryError, Source, Stored};
+use support::{key, model, prediction, sample, store};
+use tempfile::TempDir;
+
+const FOLDER: &str = "GANTRY_TEST_FOLDER";
+const WRITER: &str = "GANTRY_TEST_WRITER";
+/// Processes that write at once.
+const WRITERS: u64 = 3;
+/// Instances in a batch.
+const BATCH: u64 = 16;
+
+fn bytes_of(instance: u64) -> Vec<u8> {
+    format!("bytes {instance}").into_bytes()
+}
+
+/// Not a test of its own: the body of the processes that the next test kills. All of them write the
+/// same instances, and each also what tasks write, for ever.
+#[test]
+fn write_until_killed() {
+    let Ok(folder) = std::env::var(FOLDER) else { return };
+    let writer = std::env::var(WRITER).unwrap();
+    let library = Library::open_or_create(Path::new(&folder)).unwrap();
+    for batch in 0.. {
+        let all: Vec<(u64, InstanceKey, Vec<u8>)> =
+            (batch * BATCH..(batch + 1) * BATCH).map(|n| (n, key("1.1", n), bytes_of(n))).collect();
+        let arrivals: Vec<Arrival> = all
+            .iter()
+            .map(|(_, key, bytes)| Arrival { key, source: &Source::Import, bytes })
+            .collect();
+        let stored = library.store_batch(&arrivals).unwrap();
+        assert!(stored.iter().all(|stored| *stored != Stored::Conflict));
+        for (instance, ..) in &all {
+            println!("\nstored {instance}");
+        }
+        let id = library.add_sample(sample(&library, "1.1", &bytes_of(batch))).unwrap();
+        println!("\nsample {id}");
+        let model = library.publish_model(model(&writer)).unwrap();
+        let mut draft = prediction(&library, "1.1", &model, &[1.0]);
+        draft.mask = bytes_of(batch);
+        println!("\nprediction {}", library.add_prediction(draft).unwrap());
+    }
+}
+
+fn writer(folder: &Path, number: u64) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "write_until_killed", "--nocapture"])
+        .env(FOLDER, folder)
+        .env(WRITER, number.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// What a process acknowledges until it is killed after so many lines, and beyond.
+fn kill_after(mut child: Child, lines_min: usize) -> BTreeSet<String> {
+    let mut acknowledged = BTreeSet::new();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    for line in lines.filter(|line| line.contains(' ') && !line.contains("test")) {
+        acknowledged.insert(line);
+        if acknowledged.len() == lines_min {
+            child.kill().unwrap();
+        }
+    }
+    assert!(!child.wait().unwrap().success(), "it ended before it was killed");
+    acknowledged
+}
+
+#[test]
+fn what_was_acknowledged_before_kill_9_is_there_and_the_library_is_whole() {
+    let folder = TempDir::new().unwrap();
+    let mut acknowledged = BTreeSet::new();
+    for round in 1..=4_usize {
+        let killed = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..WRITERS)
+                .map(|number| {
+                    let child = writer(folder.path(), number);
+                    let lines_min = 250 * round + 7 * number as usize;
+                    scope.spawn(move || kill_after(child, lines_min))
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        acknowledged.extend(killed.into_iter().flatten());
+    }
+    let library = Library::open(folder.path()).unwrap();
+    let report = library.verify().unwrap();
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+    let samples = library.samples().unwrap();
+    let predictions = library.predictions().unwrap();
+    let there: BTreeSet<String> = samples
+        .iter()
+        .map(|sample| format!("sample {}", sample.id))
+        .chain(predictions.iter().map(|one| format!("prediction {}", one.id)))
+        .collect();
+    let mut instances = 0;
+    for line in &acknowledged {
+        let Some(instance) = line.strip_prefix("stored ") else {
+            assert!(there.contains(line), "{line} is lost");
+            continue;
+        };
+        instances += 1;
+        let (key, bytes) =
+            (key("1.1", instance.parse().unwrap()), bytes_of(instance.parse().unwrap()));
+        let again = library.store_instance(&key, &Source::Import, &bytes).unwrap();
+        assert_eq!(again, Stored::Same, "{instance} is lost");
+    }
+    assert!(instances >= 800, "only {instances} were acknowledged");
+    assert!(acknowledged.len() > instances + 100);
+}
+
+#[test]
+fn many_writers_at_once_agree() {
+    let folder = TempDir::new().unwrap();
+    let results: Vec<Stored> = std::thread::scope(|scope| {
+        let write = |_| {
+            scope.spawn(|| {
+                let library = Library::open_or_create(folder.path()).unwrap();
+                (0..25).map(|n| store(&library, "1.1", n, &[n as u8])).collect::<Vec<_>>()
+            })
+        };
+        let threads: Vec<_> = (0..8).map(write).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(results.iter().filter(|stored| **stored == Stored::New).count(), 25);
+    assert!(results.iter().all(|stored| *stored != Stored::Conflict));
+    let library = Library::open(folder.path()).unwrap();
+    assert!(library.verify().unwrap().damage.is_empty());
+    assert_eq!(library.counts().unwrap().instances, 25);
+}
+
+/// A small file system of its own, taken away again also when a test fails.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(at: &Path, size: &str) -> Option<Self> {
+        let options = format!("size={size}");
+        let output =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();
+        output.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_full_disk_stores_nothing_by_halves() {
+    let folder = TempDir::new().unwrap();
+    let Some(mounted) = Mounted::new(folder.path(), "1m") else {
+        // Past the test harness, which shows nothing of a test that passes.
+        let sentence = "SKIPPED: a full disk needs the right to mount a small tmpfs\n";
+        std::io::stderr().write_all(sentence.as_bytes()).unwrap();
+        return;
+    };
+    let library = Library::create(&mounted.0).unwrap();
+    let mut stored = 0;
+    let error = loop {
+        let bytes = vec![stored as u8; 100_000];
+        match library.store_instance(&key("1.1", stored), &Source::Import, &bytes) {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 100, "the disk was never full");
+    };
+    assert!(matches!(error, LibraryError::StorageFull { .. }), "{error}");
+    assert!(error.to_string().contains("no space is left"), "{error}");
+    assert_eq!(library.counts().unwrap().instances, stored, "the last one is not there");
+    let report = library.verify().unwrap();
+    assert!(report.damage.is_empty() && report.unnamed <= 1, "{report:?}");
+    let left = Command::new("find").arg(&mounted.0).args(["-name", ".part-*"]).output().unwrap();
+    assert!(left.stdout.is_empty(), "no temporary file stays and takes space");
+}
+
+#[test]
+fn a_watermark_refuses_before_the_disk_is_full() {
+    let folder = TempDir::new().unwrap();
+    let library = Library::create(folder.path()).unwrap();
+    let guarded = library.clone().with_free_min_mib(u64::MAX);
+    let source = Source::Import;
+    for error in [
+        guarded.put_object(b"x").unwrap_err(),
+        guarded.store_instance(&key("1.1", 0), &source, b"x").unwrap_err(),
+        guarded.quarantine(b"x", "not-dicom", "no preamble", &source).unwrap_err(),
+    ] {
+        assert!(matches!(error, LibraryError::StorageFull { .. }), "{error}");
+        assert!(error.to_string().contains("must stay free"), "{error}");
+    }
+    assert_eq!(library.counts().unwrap(), gantry_library::Counts::default());
+    library.with_free_min_mib(1).store_instance(&key("1.1", 0), &source, b"x").unwrap();
+}
