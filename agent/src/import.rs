@@ -13,7 +13,7 @@ use crate::ingest::{Kept, keep};
 /// Folders within folders that are followed.
 const DEPTH_MAX: usize = 32;
 
-/// A file that was set aside.
+/// A file that was set aside, or could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Aside {
     /// Its place within the folder that was imported.
@@ -35,13 +35,15 @@ pub struct ImportReport {
     pub conflicts: u64,
     /// Files that were set aside.
     pub quarantined: Vec<Aside>,
+    /// Files that could not be read; they stay where they are.
+    pub unread: Vec<Aside>,
 }
 
 /// Imports a file, or every file below a folder. Links are not followed. `on_each` is told of each
-/// file.
+/// file that is kept.
 ///
 /// # Errors
-/// Where a file cannot be read or the library not written; what was kept until then stays.
+/// Where a folder cannot be read or the library not written; what was kept until then stays.
 pub fn import(
     library: &Library,
     path: &Path,
@@ -49,23 +51,22 @@ pub fn import(
 ) -> Result<ImportReport, AgentError> {
     let mut report = ImportReport::default();
     for file in files(path, 0)? {
-        let length =
-            fs::metadata(&file).map_err(|error| AgentError::file("reading", &file, error))?.len();
-        if length > FILE_BYTES_MAX as u64 {
-            return Err(AgentError::file(
-                "importing",
-                &file,
-                format!("it has {length} bytes, at most {FILE_BYTES_MAX} are taken"),
-            ));
-        }
-        let bytes = fs::read(&file).map_err(|error| AgentError::file("reading", &file, error))?;
+        let within = if path == file { path.parent().unwrap_or(path) } else { path };
+        let name = file.strip_prefix(within).unwrap_or(&file).to_owned();
+        let bytes = match read(&file) {
+            Ok(bytes) => bytes,
+            Err((reason, sentence)) => {
+                report.unread.push(Aside { file: name, reason: reason.to_owned(), sentence });
+                continue;
+            }
+        };
         let kept = keep(library, &bytes, &Source::Import)?;
         match &kept {
             Kept::Stored(Stored::New) => report.stored += 1,
             Kept::Stored(Stored::Same) => report.same += 1,
             Kept::Stored(Stored::Conflict) => report.conflicts += 1,
             Kept::Quarantined { reason, sentence } => report.quarantined.push(Aside {
-                file: file.strip_prefix(path).unwrap_or(&file).to_owned(),
+                file: name,
                 reason: reason.clone(),
                 sentence: sentence.clone(),
             }),
@@ -73,6 +74,17 @@ pub fn import(
         on_each(&kept);
     }
     Ok(report)
+}
+
+/// A file's bytes, or why they are not taken: a stable word and a sentence.
+fn read(file: &Path) -> Result<Vec<u8>, (&'static str, String)> {
+    let unreadable = |error: std::io::Error| ("unreadable", format!("reading it failed: {error}"));
+    let length = fs::metadata(file).map_err(unreadable)?.len();
+    if length > FILE_BYTES_MAX as u64 {
+        let sentence = format!("it has {length} bytes, at most {FILE_BYTES_MAX} are taken");
+        return Err(("too-large", sentence));
+    }
+    fs::read(file).map_err(unreadable)
 }
 
 /// Every regular file below a path, in the order of their names.
@@ -91,7 +103,8 @@ fn files(path: &Path, depth: usize) -> Result<Vec<PathBuf>, AgentError> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(path).map_err(fail)? {
         let entry = entry.map_err(fail)?;
-        if !entry.file_type().map_err(fail)?.is_symlink() {
+        let kind = entry.file_type().map_err(fail)?;
+        if kind.is_file() || kind.is_dir() {
             entries.push(entry.path());
         }
     }
@@ -133,12 +146,19 @@ mod tests {
             fs::write(from.path().join(name), bytes).unwrap();
         }
         std::os::unix::fs::symlink("/", from.path().join("loop")).unwrap();
+        let huge = fs::File::create(from.path().join("huge.dcm")).unwrap();
+        huge.set_len(FILE_BYTES_MAX as u64 + 1).unwrap();
         let library = Library::open_or_create(to.path()).unwrap();
         let mut told = 0;
         let report = import(&library, from.path(), &mut |_| told += 1).unwrap();
         assert_eq!((report.stored, report.same, report.conflicts, told), (3, 1, 1, 6));
         let [aside] = &report.quarantined[..] else { panic!("{report:?}") };
         assert_eq!(aside.file, Path::new("read.me"));
+        let [unread] = &report.unread[..] else { panic!("{report:?}") };
+        assert_eq!(
+            (unread.file.as_path(), unread.reason.as_str()),
+            (Path::new("huge.dcm"), "too-large")
+        );
         assert!(import(&library, &from.path().join("nowhere"), &mut |_| {}).is_err());
     }
 }

@@ -6,10 +6,13 @@
 
 mod daemon_support;
 
+use std::future::pending;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use daemon_support::{Bench, PIPELINE, Scheduler, builtin, command, series_of, worker};
+use daemon_support::{
+    Bench, PIPELINE, Scheduler, builtin, command, is_gone, series_of, settings, worker,
+};
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::phantom::{PhantomSettings, patient};
 use gantry_learning::TrainSettings;
@@ -18,10 +21,22 @@ use gantry_model::{Builtin, Exit, Millis, Order, TryId};
 use rustix::process::{Signal, kill_process};
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|argument| argument == "worker") {
-        return gantry_agent::worker::run();
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let arguments: Vec<String> = std::env::args().collect();
+    match &arguments[1..] {
+        [role] if role == "worker" => return gantry_agent::worker::run(),
+        [role, folder, scheduler] if role == "agent" => {
+            let serve = gantry_agent::serve(
+                folder.as_ref(),
+                settings(scheduler.parse().unwrap()),
+                pending(),
+            );
+            runtime().block_on(serve).unwrap();
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         println!("commands_end_and_their_output_is_read");
         commands_end_and_their_output_is_read().await;
@@ -35,6 +50,8 @@ fn main() -> ExitCode {
         stop_limit_and_flood_end_a_task().await;
         println!("images_become_samples_a_model_and_predictions");
         images_become_samples_a_model_and_predictions().await;
+        println!("a_killed_agent_leaves_nothing_behind");
+        a_killed_agent_leaves_nothing_behind().await;
         println!("a_stuck_worker_is_replaced");
         a_stuck_worker_is_replaced().await;
     });
@@ -111,6 +128,31 @@ async fn one_agent_to_a_folder() {
     scheduler.session().await;
     let second = bench.agent(scheduler.address(), |_| {}).end().await.unwrap_err().to_string();
     assert!(second.contains("another agent runs in"), "{second}");
+    agent.stop().await;
+}
+
+async fn a_killed_agent_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let scheduler = Scheduler::new(&bench, None);
+    let mut agent = bench.process(scheduler.address());
+    let mut session = scheduler.session().await;
+    let script = "sleep 1000 & echo $$; echo $!; wait";
+    session.launch(1, command(&["sh", "-c", script]), None).await;
+    let ids = loop {
+        let output = session.output(1, 0).await;
+        let ids: Vec<u32> = output.lines().map(|id| id.parse().unwrap()).collect();
+        if ids.len() == 2 && output.ends_with('\n') {
+            break ids;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    is_gone(ids[0]).await;
+    // What the command had started is ended before the next agent says what it holds.
+    let agent = bench.agent(scheduler.address(), |_| {});
+    assert_eq!(scheduler.session().await.holds, []);
+    is_gone(ids[1]).await;
     agent.stop().await;
 }
 

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -246,7 +246,7 @@ fn dcmtk_verifies_and_stores() {
         std::fs::write(folder.path().join(number.to_string()), file).unwrap();
     }
     let paths: Vec<_> = (0..scan.len()).map(|n| folder.path().join(n.to_string())).collect();
-    let paths: Vec<&Path> = paths.iter().map(|path| path.as_path()).collect();
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
     let Some(stored) = dcmtk("storescu", bench.address(), &paths) else { return };
     assert!(stored);
     assert_eq!(bench.stored().len(), scan.len());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use gantry_agent::AgentError;
@@ -23,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The body by its edges.
 pub(crate) const PIPELINE: &str = r#"
@@ -32,7 +33,7 @@ label = "body"
 [[steps]]
 name = "body"
 operation = "threshold"
-above = -300
+at_least = -300
 "#;
 
 pub(crate) struct Bench {
@@ -66,22 +67,36 @@ impl Bench {
         self.folder.path()
     }
 
+    /// An agent as a process of its own, to be killed.
+    pub(crate) fn process(&self, scheduler: SocketAddr) -> Child {
+        Command::new(std::env::current_exe().unwrap())
+            .arg("agent")
+            .arg(self.folder().join("agent"))
+            .arg(scheduler.to_string())
+            .spawn()
+            .unwrap()
+    }
+
     pub(crate) fn agent(
         &self,
         scheduler: SocketAddr,
         change: impl FnOnce(&mut AgentSettings),
     ) -> Agent {
-        let mut settings =
-            AgentSettings { node: "n1".into(), scheduler, ..AgentSettings::default() };
-        settings.nvml = Some("/nowhere/libnvidia-ml.so.1".into());
-        change(&mut settings);
         let folder = self.folder().join("agent");
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(async move {
-            gantry_agent::serve(&folder, settings, async { stopped.await.unwrap_or(()) }).await
-        });
+        let stopped = async { stopped.await.unwrap_or(()) };
+        let mut settings = settings(scheduler);
+        change(&mut settings);
+        let served =
+            tokio::spawn(async move { gantry_agent::serve(&folder, settings, stopped).await });
         Agent { stop, served }
     }
+}
+
+/// The settings of a node that has no GPU.
+pub(crate) fn settings(scheduler: SocketAddr) -> AgentSettings {
+    let nvml = Some("/nowhere/libnvidia-ml.so.1".into());
+    AgentSettings { node: "n1".into(), scheduler, nvml, ..AgentSettings::default() }
 }
 
 impl Agent {
@@ -97,6 +112,20 @@ impl Agent {
     pub(crate) async fn end(self) -> Result<(), AgentError> {
         self.served.await.unwrap()
     }
+}
+
+/// Waits until a process is gone or a zombie.
+pub(crate) async fn is_gone(id: u32) {
+    let dead = || {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.starts_with(" Z"))
+    };
+    let wait = async {
+        while !dead() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(wait).await;
 }
 
 pub(crate) struct Scheduler(Server);
