@@ -160,8 +160,14 @@ fn summary(row: &JobRow, sheet: &mut Sheet<'_>) {
     sheet.text(1, 0, &format!("{}  {}", row.job, row.name), sheet.theme.heading());
     let lines = [
         format!(
-            "{} by {}   each task: {} cores, {} memory, {} gpus   starts {}",
-            row.kind, row.user, resources.cores, resources.memory, resources.gpus, row.starts
+            "{} by {}   each task: {} cores, {} memory, {} gpus{}   starts {}",
+            row.kind,
+            row.user,
+            resources.cores,
+            resources.memory,
+            resources.gpus,
+            row.time_limit.map_or_else(String::new, |limit| format!(", at most {limit}")),
+            row.starts
         ),
         format!(
             "{} wait  {} run  {} done  {} fail  {} cancel   on {}",

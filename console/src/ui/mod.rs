@@ -52,7 +52,8 @@ pub fn render(app: &App, theme: Theme, buffer: &mut Buffer) -> (u16, u16) {
         (0, row + 2)
     };
     frame::bottom(app, &mut sheet);
-    overlay::draw(app, &mut sheet).unwrap_or(cursor)
+    let (x, y) = overlay::draw(app, &mut sheet).unwrap_or(cursor);
+    (x.min(area.width - 1), y.min(area.height - 1))
 }
 
 /// One plain frame of the overview, for `gantry top --once`.

@@ -27,7 +27,7 @@ pub(super) fn draw(app: &App, update: &Update, sheet: &mut Sheet<'_>) -> u16 {
     let cursor = {
         let wide = if side { columns - SIDE } else { columns };
         let humans = humans(update).len() as u16;
-        let rows = if side { rest } else { rest.saturating_sub((humans + 1).min(4)) };
+        let rows = if side { rest } else { rest.saturating_sub((humans + 2).min(5)) };
         let mut panel = sheet.part(0, middle, wide, rows);
         jobs::table(app, update, &app.jobs(), &mut panel) + middle
     };

@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::theme::Theme;
+use super::theme::{Glyphs, Theme};
 use crate::output::{clean, width};
 
 /// A part of the screen.
@@ -38,8 +38,16 @@ impl Sheet<'_> {
         Sheet { buffer: self.buffer, area, theme: self.theme }
     }
 
-    /// Writes text from a place to the end of the row. What does not fit is cut; control characters
-    /// are made visible.
+    /// Text as it is shown here: control characters visible, and ASCII where no more is wanted.
+    pub(super) fn shown(&self, text: &str) -> String {
+        let text = clean(text);
+        match self.theme.glyphs {
+            Glyphs::Unicode => text,
+            Glyphs::Ascii => text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect(),
+        }
+    }
+
+    /// Writes text from a place to the end of the row. What does not fit is cut.
     pub(super) fn text(&mut self, x: u16, y: u16, text: &str, style: Style) {
         let room = self.area.width.saturating_sub(x);
         self.cell(x, y, room, text, style);
@@ -51,14 +59,24 @@ impl Sheet<'_> {
             return;
         }
         let room = columns.min(self.area.width - x);
-        let text = clean(text);
+        let text = self.shown(text);
         self.buffer.set_stringn(self.area.x + x, self.area.y + y, text, usize::from(room), style);
     }
 
-    /// Writes text so that it ends at a column.
-    pub(super) fn right(&mut self, end: u16, y: u16, text: &str, style: Style) {
-        let columns = width(&clean(text)) as u16;
-        self.text(end.saturating_sub(columns), y, text, style);
+    /// Writes pieces one after another with so many blanks between them. Gives where they end.
+    pub(super) fn pieces(&mut self, x: u16, y: u16, gap: u16, pieces: &[(&str, Style)]) -> u16 {
+        pieces.iter().fold(x, |x, (text, style)| {
+            self.text(x, y, text, *style);
+            x.saturating_add(width(&self.shown(text)) as u16).saturating_add(gap)
+        })
+    }
+
+    /// Writes text so that it ends at a column. Gives where it begins.
+    pub(super) fn right(&mut self, end: u16, y: u16, text: &str, style: Style) -> u16 {
+        let columns = width(&self.shown(text)) as u16;
+        let x = end.saturating_sub(columns);
+        self.text(x, y, text, style);
+        x
     }
 
     /// Gives a whole row a style.
@@ -67,6 +85,11 @@ impl Sheet<'_> {
             let row = Rect { y: self.area.y + y, height: 1, ..self.area };
             self.buffer.set_style(row, style);
         }
+    }
+
+    /// Gives everything a style.
+    pub(super) fn style(&mut self, style: Style) {
+        self.buffer.set_style(self.area, style);
     }
 
     /// Empties the sheet.

@@ -10,6 +10,12 @@ pub fn clock(at: At) -> String {
     format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
 }
 
+/// A time of the day to the minute, UTC: what stands on an idle screen changes once a minute.
+pub(super) fn minute(at: At) -> String {
+    let minute = at.0 / 60_000 % 1440;
+    format!("{:02}:{:02}", minute / 60, minute % 60)
+}
+
 /// A duration as `m:ss`, `h:mm:ss` or `d h`.
 pub(super) fn duration(millis: u64) -> String {
     let second = millis / 1000;
@@ -24,8 +30,12 @@ pub(super) fn duration(millis: u64) -> String {
 pub(super) fn time_of(row: &JobRow, now: At) -> String {
     let end = row.ended.unwrap_or(now);
     let time = duration(end.since(row.started.unwrap_or(row.submitted)).0);
-    match row.time_limit {
-        Some(limit) if row.state == JobState::Run => format!("{time}/{}", duration(limit.0)),
+    match row.time_limit.map(|limit| limit.0 / 1000) {
+        Some(limit) if row.state == JobState::Run => match (limit % 3600, limit % 60) {
+            (0, _) => format!("{time}/{} h", limit / 3600),
+            (_, 0) => format!("{time}/{} m", limit / 60),
+            _ => format!("{time}/{limit} s"),
+        },
         _ => time,
     }
 }
@@ -39,12 +49,26 @@ pub(super) fn count(number: u64) -> String {
     }
 }
 
-/// An amount of memory in GB with one decimal.
-pub(super) fn gigabytes(mib: u64) -> String {
-    format!("{}.{}", mib / 1024, mib % 1024 * 10 / 1024)
+/// Thousandths as a percentage.
+pub(super) fn percent(permille: u32) -> String {
+    format!("{} %", permille / 10)
 }
 
-/// The word for where a node stands, with its age where it is late.
+/// A count of things: `1 task`, `2 tasks`.
+pub(super) fn things(number: u32, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
+/// An amount of memory in GB with one decimal; whole GB from 100 on.
+pub(super) fn gigabytes(mib: u64) -> String {
+    if mib >= 100 * 1024 {
+        (mib / 1024).to_string()
+    } else {
+        format!("{}.{}", mib / 1024, mib % 1024 * 10 / 1024)
+    }
+}
+
+/// The word for where a node stands, with its age where it is not up.
 pub(super) fn node_state(node: &NodeStatus, now: At) -> String {
     match node.row.state {
         gantry_model::NodeState::Late => format!("late {} s", now.since(node.row.since).0 / 1000),
@@ -58,16 +82,17 @@ mod tests {
 
     #[test]
     fn times_and_counts() {
-        assert_eq!(clock(At(86_400_000 * 20_000 + 3_723_000)), "01:02:03");
+        let at = At(86_400_000 * 20_000 + 3_723_000);
+        assert_eq!((clock(at), minute(at)), ("01:02:03".into(), "01:02".into()));
         for (millis, text) in
             [(0, "0:00"), (61_000, "1:01"), (3_600_000, "1:00:00"), (90_000_000, "1 d 1 h")]
         {
             assert_eq!(duration(millis), text);
         }
-        assert_eq!(
-            (count(99_999), count(123_456), count(12_345_678)),
-            ("99999".into(), "123 k".into(), "12 M".into())
-        );
-        assert_eq!(gigabytes(1536), "1.5");
+        for (number, text) in [(99_999, "99999"), (123_456, "123 k"), (12_345_678, "12 M")] {
+            assert_eq!(count(number), text);
+        }
+        assert_eq!((gigabytes(1536), gigabytes(2048 * 1024)), ("1.5".into(), "2048".into()));
+        assert_eq!((things(1, "job"), things(0, "job")), ("1 job".into(), "0 jobs".into()));
     }
 }
