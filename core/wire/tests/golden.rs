@@ -1,0 +1,252 @@
+//! The bytes of every message, as version 1 of the protocol has them for ever.
+//!
+//! A difference here means that two versions of gantry no longer understand one another: add a
+//! message beside the old one instead.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use gantry_model::{
+    At, Builtin, Dependency, DependencyKind, Exit, Gpu, JobId, JobRow, JobSpec, JobState, Launch,
+    Lease, Level, MemoryMib, Millis, NodeFacts, NodeId, NodeRow, NodeState, Note, Order, Reject,
+    Report, Resources, Role, Subject, Summary, TaskCounts, TaskRow, TaskWork, TryId, Work,
+};
+use gantry_telemetry::{GpuSample, IngestCounts, LibraryCounts, Sample};
+use gantry_wire::frame::{self, KINDS, Message};
+use gantry_wire::message::{NodeStatus, Output};
+use gantry_wire::{
+    AgentMessage, Greeting, JoinReply, JoinRequest, Metric, NodeReply, NodeRequest, Peer, Point,
+    Reply, Request, SchedulerMessage, Scope, Update, Verdict,
+};
+
+fn facts() -> NodeFacts {
+    NodeFacts {
+        name: "gpu-1".into(),
+        roles: vec![Role::Cpu, Role::Gpu, Role::Ingest],
+        resources: Resources { cores: 64, memory: MemoryMib(1 << 20), gpus: 1 },
+        gpus: vec![Gpu { uuid: "GPU-1".into(), name: "H100".into(), memory: MemoryMib(81_920) }],
+        gpu_reason: Some("none".into()),
+        agent_version: "0.1.0".into(),
+        boot_id: "b".into(),
+    }
+}
+
+fn spec() -> JobSpec {
+    let builtin = Builtin::Preprocess {
+        library: "/l".into(),
+        pipeline: "p".into(),
+        series: vec!["s".into()],
+    };
+    JobSpec {
+        array: Some("0-9%2".parse().unwrap()),
+        after: vec![Dependency { job: JobId(1), kind: DependencyKind::Fail }],
+        time_limit: Some(Millis(5)),
+        node: Some("n".into()),
+        environment: BTreeMap::from([("A".into(), "b".into())]),
+        ..JobSpec::new("job", Work::Builtin(builtin))
+    }
+}
+
+fn launch() -> Launch {
+    Launch {
+        try_id: TryId(7),
+        task: JobId(1).task(2),
+        name: "job".into(),
+        user: "ada".into(),
+        work: TaskWork::Command { arguments: vec!["true".into()], folder: Some("/".into()) },
+        lease: Lease {
+            resources: Resources { cores: 1, memory: MemoryMib(2), gpus: 1 },
+            gpus: vec![3],
+        },
+        time_limit: Some(Millis(5)),
+        environment: BTreeMap::new(),
+        start: 2,
+    }
+}
+
+fn job_row() -> JobRow {
+    JobRow {
+        job: JobId(1),
+        name: "job".into(),
+        user: "ada".into(),
+        kind: "train".into(),
+        state: JobState::Fail,
+        tasks: TaskCounts { wait: 1, run: 2, done: 3, fail: 4, cancel: 5 },
+        resources: Resources::default(),
+        nodes: vec!["n".into()],
+        submitted: At(1),
+        started: Some(At(2)),
+        ended: None,
+        time_limit: None,
+        starts: 6,
+        reason: Some("why".into()),
+        exit: Some(Exit::NotStarted { code: 127, sentence: "no".into() }),
+    }
+}
+
+fn sample() -> Sample {
+    Sample {
+        at: At(1),
+        cpu_permille: 500,
+        gpus: vec![GpuSample { busy_permille: Some(1), ..GpuSample::default() }],
+        library: Some(LibraryCounts { series: 1, ..LibraryCounts::default() }),
+        ingest: Some(IngestCounts { received: 9, ..IngestCounts::default() }),
+        ..Sample::default()
+    }
+}
+
+fn node() -> NodeStatus {
+    NodeStatus {
+        row: NodeRow {
+            node: NodeId(1),
+            facts: facts(),
+            state: NodeState::Late,
+            since: At(3),
+            used: Resources::default(),
+            tasks: 1,
+            gpu_jobs: vec![Some(JobId(1))],
+        },
+        sample: Some(sample()),
+        sampled: Some(At(4)),
+    }
+}
+
+fn note() -> Note {
+    Note {
+        at: At(1),
+        level: Level::Warn,
+        subject: Subject::Task(JobId(1).task(2)),
+        sentence: "so".into(),
+    }
+}
+
+fn update() -> Update {
+    Update {
+        at: At(1),
+        cluster: "c".into(),
+        summary: Summary { nodes: 1, ..Summary::default() },
+        nodes: vec![node()],
+        busy_permille: vec![None, Some(7)],
+        jobs: vec![job_row()],
+        metrics: vec![metric()],
+        output: Some(Output { bytes: vec![1], next: 2, live: true }),
+        notes: vec![note()],
+    }
+}
+
+fn metric() -> Metric {
+    Metric { name: "loss".into(), points: vec![Point::new(1, 0.5)] }
+}
+
+fn line<T: Message + std::fmt::Debug + PartialEq>(table: &mut String, name: &str, message: &T) {
+    let bytes = frame::write(message).unwrap();
+    assert_eq!(frame::read::<T>(&bytes).unwrap(), *message, "{name}");
+    let (_, kind) = KINDS.iter().find(|(kind, _)| *kind == T::KIND).unwrap();
+    write!(table, "{kind} {name} ").unwrap();
+    bytes.iter().for_each(|byte| write!(table, "{byte:02x}").unwrap());
+    table.push('\n');
+}
+
+fn requests(table: &mut String) {
+    for (name, request) in [
+        ("submit", Request::Submit { key: "k".into(), spec: Box::new(spec()) }),
+        ("cancel", Request::Cancel { job: JobId(1), indices: Some("1,3-4".parse().unwrap()) }),
+        ("jobs", Request::Jobs { before: Some(JobId(9)), ended: true }),
+        ("job", Request::Job { job: JobId(1) }),
+        ("tasks", Request::Tasks { job: JobId(1), from: 2 }),
+        ("wait", Request::Wait { job: JobId(1) }),
+        ("nodes", Request::Nodes),
+        ("output", Request::Output { task: JobId(1).task(2), offset: 3 }),
+        ("metrics", Request::Metrics { job: JobId(1) }),
+        ("notes", Request::Notes),
+        ("token", Request::Token { node: "n".into() }),
+        ("watch", Request::Watch { scope: Scope::Job(JobId(1)) }),
+    ] {
+        line(table, name, &request);
+    }
+    let reject = Reject::not_found("no");
+    let task = TaskRow {
+        task: JobId(1).task(2),
+        state: "run".into(),
+        node: None,
+        starts: 1,
+        exit: Some(Exit::Signal(9)),
+    };
+    for (name, reply) in [
+        ("refused", Reply::Refused(reject)),
+        ("submitted", Reply::Submitted(JobId(1))),
+        ("cancelled", Reply::Cancelled(2)),
+        ("jobs", Reply::Jobs { rows: vec![job_row()], more: true }),
+        ("job", Reply::Job(Box::new(job_row()))),
+        ("tasks", Reply::Tasks { rows: vec![task], more: false }),
+        ("nodes", Reply::Nodes(vec![node()])),
+        ("output", Reply::Output(Output { bytes: vec![1, 2], next: 3, live: false })),
+        ("metrics", Reply::Metrics(vec![metric()])),
+        ("notes", Reply::Notes(vec![note()])),
+        ("token", Reply::Token("t".into())),
+    ] {
+        line(table, name, &reply);
+    }
+}
+
+#[test]
+fn messages_have_the_bytes_of_version_1() {
+    let mut table = String::new();
+    let greeting =
+        Greeting { peer: Peer::Joining, version_min: 1, version_max: 2, software: "0".into() };
+    line(&mut table, "greeting", &greeting);
+    line(&mut table, "welcome", &Verdict::Welcome { version: 1, cluster: "c".into(), at: At(5) });
+    line(&mut table, "refused", &Verdict::Refused(Reject::invalid("no")));
+    for (name, message) in [
+        ("up", AgentMessage::Up { facts: facts(), holds: vec![TryId(300)] }),
+        ("started", AgentMessage::Report(Report::Started { try_id: TryId(7) })),
+        ("ended", AgentMessage::Report(Report::Ended { try_id: TryId(7), exit: Exit::TimeLimit })),
+        ("sample", AgentMessage::Sample(Box::new(sample()))),
+        (
+            "metrics",
+            AgentMessage::Metrics {
+                task: JobId(1).task(2),
+                points: vec![("loss".into(), Point::new(1, 0.5))],
+            },
+        ),
+    ] {
+        line(&mut table, name, &message);
+    }
+    for (name, order) in [
+        ("launch", Order::Launch(Box::new(launch()))),
+        ("stop", Order::Stop { try_id: TryId(7) }),
+        ("acknowledge", Order::Acknowledge { try_id: TryId(7) }),
+    ] {
+        line(&mut table, name, &SchedulerMessage::Order(order));
+    }
+    requests(&mut table);
+    line(&mut table, "update", &update());
+    line(&mut table, "output", &NodeRequest::Output { task: JobId(1).task(2), offset: u64::MAX });
+    line(&mut table, "output", &NodeReply::Output(Output::default()));
+    let join = JoinRequest { token: "t".into(), node: "n".into(), request_der: vec![1] };
+    line(&mut table, "join", &join);
+    let joined = JoinReply::Joined {
+        node: Some(NodeId(1)),
+        certificate_der: vec![1],
+        authority_der: vec![2],
+    };
+    line(&mut table, "joined", &joined);
+
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/version-1.txt");
+    if std::env::var_os("GANTRY_BLESS").is_some() {
+        std::fs::write(&golden, &table).unwrap();
+    }
+    let expected = std::fs::read_to_string(&golden).unwrap();
+    for (found, expected) in table.lines().zip(expected.lines()) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(table.lines().count(), expected.lines().count());
+    for (_, kind) in KINDS {
+        assert!(
+            table.lines().any(|line| line.starts_with(&format!("{kind} "))),
+            "no {kind} is golden"
+        );
+    }
+}
