@@ -39,7 +39,9 @@ pub fn until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> Result<T> {
 pub fn real_images(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("GANTRY_DATA").map(PathBuf::from);
     if folder.is_none() {
-        eprintln!("skipped: {test} needs the real images; run tests/fetch_data.sh and set GANTRY_DATA");
+        eprintln!(
+            "skipped: {test} needs the real images; run tests/fetch_data.sh and set GANTRY_DATA"
+        );
     }
     folder
 }
@@ -47,7 +49,8 @@ pub fn real_images(test: &str) -> Option<PathBuf> {
 /// A command that is installed; says aloud that a test is skipped without it.
 #[must_use]
 pub fn installed(tool: &str, test: &str) -> bool {
-    let found = Command::new("which").arg(tool).output().is_ok_and(|output| output.status.success());
+    let found =
+        Command::new("which").arg(tool).output().is_ok_and(|output| output.status.success());
     if !found {
         eprintln!("skipped: {test} needs {tool}");
     }
@@ -122,7 +125,8 @@ impl Gantry {
         all.extend(arguments);
         let output = self.run(&all)?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let value: Value = serde_json::from_str(&text).with_context(|| format!("{all:?}: {text}"))?;
+        let value: Value =
+            serde_json::from_str(&text).with_context(|| format!("{all:?}: {text}"))?;
         let sentence = value["error"]["sentence"].as_str().context(text.to_string())?;
         Ok((output.status.code().context("ended by a signal")?, sentence.to_owned()))
     }
@@ -164,13 +168,17 @@ impl Cluster {
     /// Where it does not come up.
     pub fn start(program: &str) -> Result<Self> {
         let folder = TempDir::new()?;
-        let gantry = Gantry { cluster: Some(folder.path().join("scheduler")), ..Gantry::new(program) };
+        let gantry =
+            Gantry { cluster: Some(folder.path().join("scheduler")), ..Gantry::new(program) };
         let mut cluster = Self { gantry, folder, scheduler: None, agents: Vec::new() };
         let scheduler = cluster.scheduler_folder();
         let text = scheduler.display().to_string();
         cluster.gantry.json(&["scheduler", "--dir", &text, "init", "--name", "test"])?;
         let (port, _) = free_ports()?;
-        std::fs::write(scheduler.join("scheduler.toml"), format!("listen = \"127.0.0.1:{port}\"\n"))?;
+        std::fs::write(
+            scheduler.join("scheduler.toml"),
+            format!("listen = \"127.0.0.1:{port}\"\n"),
+        )?;
         cluster.start_scheduler()?;
         Ok(cluster)
     }
@@ -223,7 +231,16 @@ impl Cluster {
             .to_owned();
         let address = std::fs::read_to_string(self.scheduler_folder().join("address"))?;
         let scheduler = address.trim();
-        self.gantry.json(&["join", &token, "--node", node, "--scheduler", scheduler, "--dir", &text])?;
+        self.gantry.json(&[
+            "join",
+            &token,
+            "--node",
+            node,
+            "--scheduler",
+            scheduler,
+            "--dir",
+            &text,
+        ])?;
         let path = dir.join("agent.toml");
         let base = std::fs::read_to_string(&path)?;
         std::fs::write(&path, format!("{base}{settings}\n"))?;

@@ -104,7 +104,8 @@ fn one_place_knows_each_outside_thing() {
             let uses = text.lines().any(|line| {
                 let line = line.trim_start();
                 !line.starts_with("//")
-                    && (line.contains(&format!("{thing}::")) || line.contains(&format!("use {thing}")))
+                    && (line.contains(&format!("{thing}::"))
+                        || line.contains(&format!("use {thing}")))
             });
             let fine = places.iter().any(|place| name.starts_with(place))
                 || name.starts_with("tests/")
@@ -136,7 +137,8 @@ fn dependencies_are_named_with_a_reason() {
         used.extend(all.filter(|name| !name.starts_with("gantry")));
     }
     for name in used {
-        let named = section.contains(&name) || name.starts_with("dicom-") && section.contains("dicom-*");
+        let named =
+            section.contains(&name) || name.starts_with("dicom-") && section.contains("dicom-*");
         assert!(named, "{name} has no reason in ARCHITECTURE.md");
     }
 }

@@ -37,7 +37,7 @@ fn a_command_exits_as_its_job_did() -> Result<()> {
         assert_eq!(found, expected, "{script}");
     }
     assert_eq!(code(&cluster, &["submit", "--wait", "--", "/nowhere/at-all"]), 127);
-    assert_eq!(code(&cluster, &["submit", "--wait", "--", "/etc/hostname"]), 126);
+    assert_eq!(code(&cluster, &["submit", "--wait", "--", "/etc/passwd"]), 126);
     let job = submit(&cluster, &["--", "sh", "-c", "echo out; echo err >&2"]);
     assert_eq!(code(&cluster, &["wait", &job]), 0);
     let output = cluster.gantry.run(&["logs", &job])?;
@@ -53,14 +53,20 @@ fn arrays_dependencies_retries_and_cancel() -> Result<()> {
     std::fs::create_dir(&folder)?;
     let folder = folder.display().to_string();
 
-    let array =
-        submit(&cluster, &["--array", "0-9%2", "--folder", &folder, "--", "sh", "-c", "touch $GANTRY_INDEX"]);
+    let array = submit(
+        &cluster,
+        &["--array", "0-9%2", "--folder", &folder, "--", "sh", "-c", "touch $GANTRY_INDEX"],
+    );
     let count = "test $(ls | wc -l) = 10";
-    let after = submit(&cluster, &["--after", &array, "--folder", &folder, "--", "sh", "-c", count]);
+    let after =
+        submit(&cluster, &["--after", &array, "--folder", &folder, "--", "sh", "-c", count]);
     assert_eq!(code(&cluster, &["wait", &array, &after]), 0);
 
     let script = "test \"$GANTRY_RESUME\" = 1";
-    assert_eq!(code(&cluster, &["submit", "--retries", "1", "--wait", "--", "sh", "-c", script]), 0);
+    assert_eq!(
+        code(&cluster, &["submit", "--retries", "1", "--wait", "--", "sh", "-c", script]),
+        0
+    );
 
     let fails = submit(&cluster, &["--", "false"]);
     let never = submit(&cluster, &["--after", &fails, "--", "true"]);
@@ -108,7 +114,8 @@ fn a_killed_agent_costs_no_try_and_leaves_no_process() -> Result<()> {
     let pids = cluster.folder().join("pids");
     let line = format!("echo $$ >> {}; test -n \"$GANTRY_RESUME\" || sleep 1000", pids.display());
     let job = submit(&cluster, &["--", "sh", "-c", &line]);
-    let first = until("the start", || std::fs::read_to_string(&pids).ok()?.lines().next()?.parse().ok());
+    let first =
+        until("the start", || std::fs::read_to_string(&pids).ok()?.lines().next()?.parse().ok());
     let first: i32 = first?;
     until("the reported start", || (state(&cluster, &job) == "run").then_some(()))?;
     cluster.kill_agent("cpu-1");

@@ -1,5 +1,5 @@
 //! The demonstration: the whole chain, once quietly and once with its scheduler killed.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use std::process::Stdio;
 use std::time::Instant;
@@ -54,7 +54,8 @@ fn the_whole_chain_gives_one_value_and_the_same_again_when_its_scheduler_is_kill
     // In the middle: the training has begun to write checkpoints.
     until("training", || {
         let runs = std::fs::read_dir(folder.path().join("library/runs")).ok()?;
-        runs.flatten().find(|run| std::fs::read_dir(run.path()).is_ok_and(|files| files.count() > 0))
+        runs.flatten()
+            .find(|run| std::fs::read_dir(run.path()).is_ok_and(|files| files.count() > 0))
     })?;
     ensure!(kill_scheduler(child.id())?, "no scheduler was found to kill");
     let output = child.wait_with_output()?;
