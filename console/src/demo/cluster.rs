@@ -55,6 +55,8 @@ impl Site {
         let ingest = TcpListener::bind(loopback).and_then(|s| s.local_addr()).map_err(stage)?;
         let settings = format!("listen = \"127.0.0.1:{port}\"\n");
         std::fs::write(scheduler.join("scheduler.toml"), settings).map_err(stage)?;
+        // Known ids make two demonstrations alike in every number; the images are nobody's.
+        gantry_library::Library::create_salted(&folder.join("library"), "demo").map_err(stage)?;
         let processes = Processes::new(&folder);
         let dir = scheduler.display().to_string();
         processes.start("scheduler", &["scheduler", "--dir", &dir]);

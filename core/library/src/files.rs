@@ -264,5 +264,8 @@ mod tests {
         let missing = NewFile { path: folder.path().join("none/a"), bytes: b"bytes" };
         assert!(create_in_order(&[&[file("b")], &[missing]]).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 21, "nor of what failed");
+        let no_name = file(&"x".repeat(256));
+        assert!(create_in_order(&[&[no_name], &[file("c")]]).is_err());
+        assert!(!folder.path().join("c").exists(), "a later group is seen without the earlier");
     }
 }

@@ -54,6 +54,16 @@ pub fn now_ms() -> u64 {
     since.as_millis() as u64
 }
 
+/// A salt that keeps ids from being found out by hashing known patient numbers.
+fn random_salt() -> Result<String, LibraryError> {
+    let mut salt = [0_u8; 32];
+    let source = Path::new("/dev/urandom");
+    std::fs::File::open(source)
+        .and_then(|mut file| file.read_exact(&mut salt))
+        .map_err(|error| LibraryError::file("reading", source, error))?;
+    Ok(hex(&salt))
+}
+
 impl Library {
     /// Opens the library of a folder.
     ///
@@ -77,7 +87,17 @@ impl Library {
     /// # Errors
     /// Where there is a library already, or the folder cannot be written.
     pub fn create(root: &Path) -> Result<Self, LibraryError> {
-        match Self::make(root)? {
+        Self::create_salted(root, &random_salt()?)
+    }
+
+    /// Makes an empty library whose ids follow from a salt that is known: what is stored in two of
+    /// the same salt has the same ids, in the same order. For images of nobody, as a demonstration
+    /// has them; a known salt lets patient numbers be guessed.
+    ///
+    /// # Errors
+    /// As [`Library::create`].
+    pub fn create_salted(root: &Path, salt: &str) -> Result<Self, LibraryError> {
+        match Self::make(root, salt)? {
             Made::New => Self::open(root),
             Made::Known => Err(LibraryError::Exists { path: root.to_owned() }),
         }
@@ -91,20 +111,14 @@ impl Library {
     /// Where the folder cannot be written.
     pub fn open_or_create(root: &Path) -> Result<Self, LibraryError> {
         if !root.join("library.json").is_file() {
-            Self::make(root)?;
+            Self::make(root, &random_salt()?)?;
         }
         Self::open(root)
     }
 
-    fn make(root: &Path) -> Result<Made, LibraryError> {
+    fn make(root: &Path, salt: &str) -> Result<Made, LibraryError> {
         files::make_folder(root)?;
-        // The salt keeps ids from being found out by hashing known patient numbers.
-        let mut salt = [0_u8; 32];
-        let source = Path::new("/dev/urandom");
-        std::fs::File::open(source)
-            .and_then(|mut file| file.read_exact(&mut salt))
-            .map_err(|error| LibraryError::file("reading", source, error))?;
-        let header = Header { format: FORMAT, salt: hex(&salt), created_ms: now_ms() };
+        let header = Header { format: FORMAT, salt: salt.to_owned(), created_ms: now_ms() };
         record::create(&root.join("library.json"), &header)
     }
 

@@ -7,67 +7,83 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use gantry_library::{Arrival, InstanceKey, Library, LibraryError, Source, Stored};
+use gantry_library::{
+    Arrival, InstanceKey, Library, LibraryError, PredictionDraft, Source, Stored,
+};
 use support::{key, model, prediction, sample, store};
 use tempfile::TempDir;
 
 const FOLDER: &str = "GANTRY_TEST_FOLDER";
 const WRITER: &str = "GANTRY_TEST_WRITER";
+const FIRST: &str = "GANTRY_TEST_FIRST";
 /// Processes that write at once.
 const WRITERS: u64 = 3;
-/// Instances in a batch.
-const BATCH: u64 = 16;
+/// Times that all of them are started and killed.
+const ROUNDS: u64 = 24;
+/// Instances of each series in a batch.
+const BATCH: u64 = 8;
 
-fn bytes_of(instance: u64) -> Vec<u8> {
-    format!("bytes {instance}").into_bytes()
+fn bytes_of(series: &str, instance: u64) -> Vec<u8> {
+    format!("{series} {instance}").into_bytes()
 }
 
-/// Not a test of its own: the body of the processes that the next test kills. All of them write the
-/// same instances, and each also what tasks write, for ever.
+/// Not a test of its own: the body of the processes that the next test kills. Each writes the series
+/// that all write, one that is its own, and what tasks write, for ever.
 #[test]
 fn write_until_killed() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
-    let writer = std::env::var(WRITER).unwrap();
+    let own = std::env::var(WRITER).unwrap();
+    let first: u64 = std::env::var(FIRST).unwrap().parse().unwrap();
     let library = Library::open_or_create(Path::new(&folder)).unwrap();
-    for batch in 0.. {
-        let all: Vec<(u64, InstanceKey, Vec<u8>)> =
-            (batch * BATCH..(batch + 1) * BATCH).map(|n| (n, key("1.1", n), bytes_of(n))).collect();
-        let arrivals: Vec<Arrival> = all
+    for batch in first.. {
+        let numbers = batch * BATCH..(batch + 1) * BATCH;
+        let all: Vec<(&str, u64)> =
+            numbers.flat_map(|number| [("1.1", number), (&own, number)]).collect();
+        let made: Vec<(InstanceKey, Vec<u8>)> = all
             .iter()
-            .map(|(_, key, bytes)| Arrival { key, source: &Source::Import, bytes })
+            .map(|(series, number)| (key(series, *number), bytes_of(series, *number)))
+            .collect();
+        let arrivals: Vec<Arrival> = made
+            .iter()
+            .map(|(key, bytes)| Arrival { key, source: &Source::Import, bytes })
             .collect();
         let stored = library.store_batch(&arrivals).unwrap();
         assert!(stored.iter().all(|stored| *stored != Stored::Conflict));
-        for (instance, ..) in &all {
-            println!("\nstored {instance}");
+        for (series, number) in all {
+            println!("\nstored {series} {number}");
         }
-        let id = library.add_sample(sample(&library, "1.1", &bytes_of(batch))).unwrap();
-        println!("\nsample {id}");
-        let model = library.publish_model(model(&writer)).unwrap();
-        let mut draft = prediction(&library, "1.1", &model, &[1.0]);
-        draft.mask = bytes_of(batch);
+        let mask = bytes_of(&own, batch);
+        println!("\nsample {}", library.add_sample(sample(&library, &own, &mask)).unwrap());
+        let model = library.publish_model(model(&own)).unwrap();
+        let draft = PredictionDraft { mask, ..prediction(&library, &own, &model, &[1.0]) };
         println!("\nprediction {}", library.add_prediction(draft).unwrap());
     }
 }
 
-fn writer(folder: &Path, number: u64) -> Child {
+fn writer(folder: &Path, number: u64, round: u64) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "write_until_killed", "--nocapture"])
         .env(FOLDER, folder)
-        .env(WRITER, number.to_string())
+        .env(WRITER, format!("2.{number}"))
+        // No later round puts right what an earlier one left.
+        .env(FIRST, (1000 * round).to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
 }
 
-/// What a process acknowledges until it is killed after so many lines, and beyond.
-fn kill_after(mut child: Child, lines_min: usize) -> BTreeSet<String> {
+/// What a process acknowledges until it is killed, some time after so many lines: wherever it is
+/// in its work by then.
+fn kill_after(mut child: Child, lines_min: usize, pause: Duration) -> BTreeSet<String> {
     let mut acknowledged = BTreeSet::new();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    for line in lines.filter(|line| line.contains(' ') && !line.contains("test")) {
+    let kinds = ["stored ", "sample ", "prediction "];
+    for line in lines.filter(|line| kinds.iter().any(|kind| line.starts_with(kind))) {
         acknowledged.insert(line);
         if acknowledged.len() == lines_min {
+            std::thread::sleep(pause);
             child.kill().unwrap();
         }
     }
@@ -75,47 +91,48 @@ fn kill_after(mut child: Child, lines_min: usize) -> BTreeSet<String> {
     acknowledged
 }
 
+fn one_round(folder: &Path, round: u64) -> BTreeSet<String> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..WRITERS)
+            .map(|number| {
+                let child = writer(folder, number, round);
+                // A batch takes some 15 ms; the pauses are spread over it.
+                let pause = Duration::from_micros(211 * (WRITERS * round + number));
+                scope.spawn(move || kill_after(child, 150, pause))
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
 #[test]
 fn what_was_acknowledged_before_kill_9_is_there_and_the_library_is_whole() {
     let folder = TempDir::new().unwrap();
     let mut acknowledged = BTreeSet::new();
-    for round in 1..=4_usize {
-        let killed = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..WRITERS)
-                .map(|number| {
-                    let child = writer(folder.path(), number);
-                    let lines_min = 250 * round + 7 * number as usize;
-                    scope.spawn(move || kill_after(child, lines_min))
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
-        });
-        acknowledged.extend(killed.into_iter().flatten());
+    for round in 0..ROUNDS {
+        acknowledged.extend(one_round(folder.path(), round));
     }
     let library = Library::open(folder.path()).unwrap();
     let report = library.verify().unwrap();
     assert!(report.damage.is_empty(), "{:?}", report.damage);
-    let samples = library.samples().unwrap();
-    let predictions = library.predictions().unwrap();
-    let there: BTreeSet<String> = samples
-        .iter()
-        .map(|sample| format!("sample {}", sample.id))
-        .chain(predictions.iter().map(|one| format!("prediction {}", one.id)))
-        .collect();
+    let samples = library.samples().unwrap().into_iter().map(|one| format!("sample {}", one.id));
+    let predictions =
+        library.predictions().unwrap().into_iter().map(|one| format!("prediction {}", one.id));
+    let there: BTreeSet<String> = samples.chain(predictions).collect();
     let mut instances = 0;
     for line in &acknowledged {
-        let Some(instance) = line.strip_prefix("stored ") else {
+        let words: Vec<&str> = line.split(' ').collect();
+        let &["stored", series, number] = &words[..] else {
             assert!(there.contains(line), "{line} is lost");
             continue;
         };
         instances += 1;
-        let (key, bytes) =
-            (key("1.1", instance.parse().unwrap()), bytes_of(instance.parse().unwrap()));
-        let again = library.store_instance(&key, &Source::Import, &bytes).unwrap();
-        assert_eq!(again, Stored::Same, "{instance} is lost");
+        let number = number.parse().unwrap();
+        let again = store(&library, series, number, &bytes_of(series, number));
+        assert_eq!(again, Stored::Same, "{line} is lost");
     }
-    assert!(instances >= 800, "only {instances} were acknowledged");
-    assert!(acknowledged.len() > instances + 100);
+    assert!(instances >= 3000, "only {instances} were acknowledged");
+    assert!(acknowledged.len() > instances + 150);
 }
 
 #[test]
