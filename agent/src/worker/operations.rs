@@ -3,7 +3,7 @@
 //! What is written here goes to a task's output and to the scheduler, so it names series, samples
 //! and models by the library's opaque ids only.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -143,20 +143,35 @@ fn preprocess(library: &Library, text: &str, series: &str, log: &mut File) -> Re
     Ok(())
 }
 
-/// Turns what a training reports into lines, of which the agent makes curves.
-struct Lines<'a>(&'a mut File);
+/// Turns what a training reports into lines: metrics, of which the agent makes curves, and one line
+/// an epoch for people.
+struct Lines<'a> {
+    log: &'a mut File,
+    of: u64,
+    epoch: String,
+}
 
 impl RunSink for Lines<'_> {
     fn metric(&mut self, name: &str, value: f64, step: u64) {
-        say(self.0, &format!("::metric {name} {value:.6} {step}"));
+        say(self.log, &format!("::metric {name} {value:.6} {step}"));
+        match name {
+            "train_loss" => self.epoch = format!("step {step:>5}/{}  loss {value:.4}", self.of),
+            "validation_dice" => {
+                // Writing to a string cannot fail.
+                let _ = write!(self.epoch, "  validation Dice {value:.4}");
+            }
+            "images_per_second" => say(self.log, &format!("{}  {value:.0} images/s", self.epoch)),
+            _ => {}
+        }
     }
 
     fn progress(&mut self, done: u64, total: u64) {
-        say(self.0, &format!("::progress {done} {total}"));
+        self.of = total;
+        say(self.log, &format!("::progress {done} {total}"));
     }
 
     fn warning(&mut self, sentence: &str) {
-        say(self.0, &format!("! {sentence}"));
+        say(self.log, &format!("! {sentence}"));
     }
 }
 
@@ -170,14 +185,10 @@ fn learn(
     let samples = library.samples().map_err(words)?;
     let print = Library::fingerprint(&samples);
     say(log, &format!("library: {} samples of {} patients", print.samples, print.patients));
-    match train(library, settings, folder, &mut Lines(log), stop).map_err(words)? {
+    let mut lines = Lines { log, of: 0, epoch: String::new() };
+    match train(library, settings, folder, &mut lines, stop).map_err(words)? {
         RunOutcome::Finished { model, epochs, test_dice } => {
-            for epoch in &epochs {
-                let dice = epoch
-                    .validation_dice
-                    .map_or(String::new(), |dice| format!("  validation Dice {dice:.4}"));
-                say(log, &format!("epoch {:>3}  loss {:.4}{dice}", epoch.epoch, epoch.loss));
-            }
+            say(log, &format!("{} epochs are done", epochs.len()));
             if let Some(dice) = test_dice {
                 say(log, &format!("Dice on the held-out patients {dice:.4}"));
             }
