@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_model::{TaskCounts, TaskId, TryId};
+use gantry_model::{TaskCounts, TaskId, TaskState, TryId};
 
 use crate::cluster::Cluster;
 use crate::job::slot;
@@ -28,12 +28,14 @@ fn leases(cluster: &Cluster) -> Result<BTreeMap<TaskId, (String, TryId)>, String
                 return Err(format!("{} has two tries", held.task));
             }
         }
-        let used = node.live.values().map(|held| held.lease.resources);
-        let sum = used.fold(node.free, |sum, one| sum.plus(&one));
-        let whole = &node.facts.resources;
-        // A node that came back smaller may hold more than it has now, and then has nothing free.
-        if !whole.hold(&sum) && node.free.cores > 0 && sum.cores > whole.cores {
-            return Err(format!("{name} has {whole} and gives {sum}"));
+        // A node that came back smaller may hold more than it has now; then nothing of it is free.
+        let (whole, held) = (&node.facts.resources, node.held());
+        let exact = held.plus(&node.free).cores == whole.cores.max(held.cores)
+            && held.plus(&node.free).memory == whole.memory.max(held.memory)
+            && node.free.gpus as usize == node.free_gpus.len()
+            && node.free_gpus.last().is_none_or(|gpu| usize::from(*gpu) < node.facts.gpus.len());
+        if !exact {
+            return Err(format!("{name} has {whole}, leased {held} and calls {} free", node.free));
         }
         if node.strays.iter().any(|try_id| node.live.contains_key(try_id)) {
             return Err(format!("{name} has a try that is live and given up"));
@@ -62,11 +64,17 @@ fn tasks(cluster: &Cluster, live: &BTreeMap<TaskId, (String, TryId)>) -> Result<
                 return Err(format!("{id}.{index} is {:?} and its lease is {held:?}", task.state));
             }
             seen += usize::from(held.is_some());
+            let soon = job.again.contains(index);
+            let later = cluster.backoffs.contains(&(task.ready, id.task(*index)));
+            if (task.state == TaskState::Waiting) != (soon != later) || (soon && later) {
+                return Err(format!("{id}.{index} is {:?} and not in one queue", task.state));
+            }
         }
         if counts != job.counts {
             return Err(format!("{id} counts {:?} and has {counts:?}", job.counts));
         }
-        let queued = cluster.queue.contains(&(std::cmp::Reverse(job.spec.priority), *id));
+        let class = cluster.queue.get(&job.kind);
+        let queued = class.is_some_and(|class| class.jobs.contains(&job.place()));
         if queued != job.wants_placement() {
             return Err(format!("{id} is queued: {queued}, and wants to be: {}", !queued));
         }

@@ -1,12 +1,11 @@
 //! The cluster's value and its one method.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_model::{At, JobId, Level, Machine, Millis, NodeState, Note, Subject, TaskId};
 
 use crate::event::{Effect, Event};
-use crate::job::Job;
+use crate::job::{Class, Job, Kind};
 use crate::node::Node;
 
 /// What an administrator may set.
@@ -30,8 +29,8 @@ pub struct Cluster {
     pub(crate) nodes: BTreeMap<String, Node>,
     /// Which job a submit with this user and key gave.
     pub(crate) keys: BTreeMap<(String, String), JobId>,
-    /// Jobs with waiting tasks, in the order in which placement looks at them.
-    pub(crate) queue: BTreeSet<(Reverse<i32>, JobId)>,
+    /// Jobs with a task that could start now, by what they ask for.
+    pub(crate) queue: BTreeMap<Kind, Class>,
     /// Jobs that wait for a job to end.
     pub(crate) dependents: BTreeMap<JobId, BTreeSet<JobId>>,
     /// Tasks that wait for their back-off to end.
@@ -76,7 +75,15 @@ impl Cluster {
     }
 
     fn tick(&mut self, at: At, effects: &mut Vec<Effect>) {
-        self.backoffs.retain(|(ready, _)| *ready > at);
+        while let Some((ready, task)) =
+            self.backoffs.first().copied().filter(|(ready, _)| *ready <= at)
+        {
+            self.backoffs.remove(&(ready, task));
+            if let Some(job) = self.jobs.get_mut(&task.job) {
+                job.again.insert(task.index);
+            }
+            self.requeue(task.job);
+        }
         let timeout = self.settings.node_timeout;
         let lost: Vec<String> = self
             .nodes
@@ -100,11 +107,13 @@ impl Cluster {
     /// Puts a job where placement looks, or takes it away, as its counts and dependencies say.
     pub(crate) fn requeue(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let place = (Reverse(job.spec.priority), id);
         if job.wants_placement() {
-            self.queue.insert(place);
-        } else {
-            self.queue.remove(&place);
+            self.queue.entry(job.kind.clone()).or_default().jobs.insert(job.place());
+        } else if let Some(class) = self.queue.get_mut(&job.kind) {
+            class.jobs.remove(&job.place());
+            if class.jobs.is_empty() {
+                self.queue.remove(&job.kind);
+            }
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Elements that were never started are ranges, so that a large array costs what its started
 //! elements cost.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_model::{
     At, Builtin, Exit, JobId, JobSpec, JobState, Resources, Role, TaskCounts, TaskState, Work,
@@ -33,21 +34,46 @@ pub(crate) struct Kind {
     pub(crate) role: Option<Role>,
 }
 
+/// Jobs of one kind with a task that could start now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Class {
+    pub(crate) jobs: BTreeSet<Place>,
+    /// Why the first of them found no node when placement last looked.
+    pub(crate) reason: String,
+}
+
+/// Where a job stands among others: by priority, then by submission.
+pub(crate) type Place = (Reverse<i32>, JobId);
+
+impl Kind {
+    fn of(spec: &JobSpec) -> Self {
+        let role = match &spec.work {
+            Work::Builtin(Builtin::Train { .. }) => Some(Role::Gpu),
+            Work::Builtin(Builtin::Preprocess { .. } | Builtin::Predict { .. }) => Some(Role::Cpu),
+            Work::Command { .. } => None,
+        };
+        Self { resources: spec.resources, node: spec.node.clone(), role }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Job {
     pub(crate) id: JobId,
     pub(crate) spec: JobSpec,
+    pub(crate) kind: Kind,
     pub(crate) user: String,
     pub(crate) submitted: At,
     pub(crate) started: Option<At>,
     pub(crate) ended: Option<At>,
     /// Inclusive ranges of elements that were never started, in falling order: the next is last.
     pub(crate) fresh: Vec<(u32, u32)>,
+    /// Elements that wait for a further start and may have it now.
+    pub(crate) again: BTreeSet<u32>,
     pub(crate) tasks: BTreeMap<u32, Task>,
     pub(crate) counts: TaskCounts,
     /// Dependencies that are not met yet.
     pub(crate) blocked: bool,
-    /// Why it waits, or why it ended as it did.
+    /// What it waits for before it is queued, or why it ended as it did.
     pub(crate) reason: Option<String>,
 }
 
@@ -57,12 +83,14 @@ impl Job {
         let counts = TaskCounts { wait: spec.indices().count(), ..TaskCounts::default() };
         Self {
             id,
+            kind: Kind::of(&spec),
             spec,
             user,
             submitted: at,
             started: None,
             ended: None,
             fresh,
+            again: BTreeSet::new(),
             tasks: BTreeMap::new(),
             counts,
             blocked: false,
@@ -92,14 +120,9 @@ impl Job {
         }
     }
 
-    /// What placement looks at.
-    pub(crate) fn kind(&self) -> Kind {
-        let role = match &self.spec.work {
-            Work::Builtin(Builtin::Train { .. }) => Some(Role::Gpu),
-            Work::Builtin(Builtin::Preprocess { .. } | Builtin::Predict { .. }) => Some(Role::Cpu),
-            Work::Command { .. } => None,
-        };
-        Kind { resources: self.spec.resources, node: self.spec.node.clone(), role }
+    /// Its place among jobs of its kind.
+    pub(crate) fn place(&self) -> Place {
+        (Reverse(self.spec.priority), self.id)
     }
 
     /// Whether placement has to look at it at all.
@@ -110,22 +133,18 @@ impl Job {
             .as_ref()
             .and_then(|array| array.at_once_max)
             .is_none_or(|cap| self.counts.run < cap);
-        !self.blocked && self.counts.wait > 0 && below_cap
+        !self.blocked && below_cap && self.next_index().is_some()
     }
 
-    /// The next element to start at this time: one that waits for a further start first, then a
-    /// fresh one.
-    pub(crate) fn next_index(&self, at: At) -> Option<u32> {
-        let again = self
-            .tasks
-            .iter()
-            .find(|(_, task)| task.state == TaskState::Waiting && task.ready <= at);
-        again.map(|(index, _)| *index).or_else(|| self.fresh.last().map(|(first, _)| *first))
+    /// The next element to start: one that waits for a further start first, then a fresh one.
+    pub(crate) fn next_index(&self) -> Option<u32> {
+        let fresh = self.fresh.last().map(|(first, _)| *first);
+        self.again.first().copied().or(fresh)
     }
 
     /// The task at an index that exists, made real where it was only a part of a range.
     pub(crate) fn touch(&mut self, index: u32) -> Option<&mut Task> {
-        if let Some(place) = self.fresh.iter().position(|(a, b)| (*a..=*b).contains(&index)) {
+        if let Some(place) = self.fresh.iter().rposition(|(a, b)| (*a..=*b).contains(&index)) {
             let (first, last) = self.fresh.remove(place);
             if index < last {
                 self.fresh.insert(place, (index + 1, last));
@@ -155,6 +174,7 @@ impl Job {
         let Some(task) = self.touch(index) else { panic!("{id} has no element {index}") };
         assert!(task.state.allows(next), "{id}.{index}: {:?} to {next:?}", task.state);
         let before = std::mem::replace(&mut task.state, next.clone());
+        self.again.remove(&index);
         *slot(&mut self.counts, &before) -= 1;
         *slot(&mut self.counts, next) += 1;
     }

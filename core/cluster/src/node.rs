@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_model::{At, Lease, NodeFacts, NodeId, NodeState, Resources, TaskId, TryId};
+use gantry_model::{At, Lease, MemoryMib, NodeFacts, NodeId, NodeState, Resources, TaskId, TryId};
 
 /// A try that holds a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,18 +27,18 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(id: NodeId, facts: NodeFacts, at: At) -> Self {
-        let free = facts.resources;
-        let free_gpus = (0..facts.gpus.len() as u16).collect();
-        Self {
+        let mut node = Self {
             id,
             facts,
             state: NodeState::Up,
             since: at,
-            free,
-            free_gpus,
+            free: Resources::default(),
+            free_gpus: BTreeSet::new(),
             live: BTreeMap::new(),
             strays: BTreeSet::new(),
-        }
+        };
+        node.recount();
+        node
     }
 
     /// Whether it can be given new work at all.
@@ -51,44 +51,47 @@ impl Node {
     /// # Panics
     /// Where less is free than is asked.
     pub(crate) fn grant(&mut self, try_id: TryId, task: TaskId, asked: Resources) -> Lease {
-        self.free = self.free.minus(&asked);
+        assert!(self.free.hold(&asked), "{} has {} free, not {asked}", self.facts.name, self.free);
         let gpus: Vec<u16> = self.free_gpus.iter().copied().take(asked.gpus as usize).collect();
         assert_eq!(gpus.len(), asked.gpus as usize, "free gpus of {}", self.facts.name);
-        for gpu in &gpus {
-            self.free_gpus.remove(gpu);
-        }
         let lease = Lease { resources: asked, gpus };
         let before = self.live.insert(try_id, Live { task, lease: lease.clone() });
         assert!(before.is_none(), "{try_id} was granted twice");
+        self.recount();
         lease
     }
 
     /// Takes a lease back; nothing where the try holds none here.
     pub(crate) fn take_back(&mut self, try_id: TryId) -> Option<Live> {
         let live = self.live.remove(&try_id)?;
-        self.free = self.free.plus(&live.lease.resources);
-        self.free_gpus.extend(&live.lease.gpus);
+        self.recount();
         Some(live)
     }
 
     /// Takes new facts of the same node, after a restart of its agent or a change of hardware.
-    /// What is leased stays leased; where the node shrank below that, nothing is free.
     pub(crate) fn renew(&mut self, facts: NodeFacts) {
-        let held = self
-            .live
-            .values()
-            .fold(Resources::default(), |sum, live| sum.plus(&live.lease.resources));
-        let whole = facts.resources;
-        self.free = Resources {
-            cores: whole.cores.saturating_sub(held.cores),
-            memory: gantry_model::MemoryMib(whole.memory.0.saturating_sub(held.memory.0)),
-            gpus: whole.gpus.saturating_sub(held.gpus),
-        };
+        self.facts = facts;
+        self.recount();
+    }
+
+    /// What tasks hold of it.
+    pub(crate) fn held(&self) -> Resources {
+        let leases = self.live.values().map(|live| live.lease.resources);
+        leases.fold(Resources::default(), |sum, one| sum.plus(&one))
+    }
+
+    /// Free is what the node has less what is leased. A node that came back smaller than its
+    /// leases has nothing free until enough of them have ended.
+    fn recount(&mut self) {
+        let (whole, held) = (self.facts.resources, self.held());
         let held_gpus: BTreeSet<u16> =
             self.live.values().flat_map(|live| live.lease.gpus.iter().copied()).collect();
-        self.free_gpus =
-            (0..facts.gpus.len() as u16).filter(|gpu| !held_gpus.contains(gpu)).collect();
-        self.free.gpus = self.free_gpus.len() as u32;
-        self.facts = facts;
+        let all_gpus = 0..self.facts.gpus.len() as u16;
+        self.free_gpus = all_gpus.filter(|gpu| !held_gpus.contains(gpu)).collect();
+        self.free = Resources {
+            cores: whole.cores.saturating_sub(held.cores),
+            memory: MemoryMib(whole.memory.0.saturating_sub(held.memory.0)),
+            gpus: self.free_gpus.len() as u32,
+        };
     }
 }

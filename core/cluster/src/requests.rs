@@ -1,5 +1,7 @@
 //! What users ask: submit and cancel, and what the end of a job means for those that wait for it.
 
+use std::collections::VecDeque;
+
 use gantry_model::{
     At, DependencyKind, IndexSet, JobId, JobSpec, JobState, Level, Order, Reject, RejectKind,
     Resources, Subject, TaskState,
@@ -8,6 +10,9 @@ use gantry_model::{
 use crate::cluster::{Cluster, note};
 use crate::event::{Answer, Effect};
 use crate::job::Job;
+
+/// Names of nodes in one sentence.
+const NODES_NAMED_MAX: usize = 8;
 
 /// One part of an amount of resources.
 type Part = fn(&Resources) -> u64;
@@ -43,20 +48,21 @@ impl Cluster {
             self.dependents.entry(dependency.job).or_default().insert(id);
         }
         self.jobs.insert(id, Job::new(id, spec, user, at));
-        self.look_at_dependencies(at, id, effects);
+        if self.look_at_dependencies(id, effects) {
+            self.end_of_job(at, id, effects);
+        }
         Ok(Answer::Submitted(id))
     }
 
     /// Refuses a job that no known node could run even when empty. Before the first node has
     /// joined nothing is known, and the job waits.
     fn can_ever_run(&self, spec: &JobSpec) -> Result<(), Reject> {
-        let names = || self.nodes.keys().cloned().collect::<Vec<_>>().join(", ");
         if let Some(name) = &spec.node
             && !self.nodes.contains_key(name)
         {
             return Err(Reject::not_found(format!(
                 "there is no node {name:?}; known are: {}",
-                if self.nodes.is_empty() { "none yet".into() } else { names() }
+                self.node_names()
             )));
         }
         let allowed = |name: &String| spec.node.as_ref().is_none_or(|pinned| pinned == name);
@@ -87,6 +93,17 @@ impl Cluster {
         Err(Reject::new(RejectKind::Unsatisfiable, short.unwrap_or_else(together)))
     }
 
+    /// The names of the first nodes and how many others there are.
+    fn node_names(&self) -> String {
+        let names: Vec<&str> =
+            self.nodes.keys().take(NODES_NAMED_MAX).map(String::as_str).collect();
+        match self.nodes.len().saturating_sub(NODES_NAMED_MAX) {
+            0 if names.is_empty() => "none yet".into(),
+            0 => names.join(", "),
+            others => format!("{} and {others} others", names.join(", ")),
+        }
+    }
+
     pub(crate) fn cancel(
         &mut self,
         at: At,
@@ -98,10 +115,13 @@ impl Cluster {
         if !self.jobs.contains_key(&id) {
             return Err(Reject::not_found(format!("there is no job {id}; gantry jobs lists them")));
         }
-        let count = self.cancel_tasks(at, id, indices, effects);
+        let count = self.cancel_tasks(id, indices, effects);
         if count > 0 {
             let sentence = format!("cancelled by {user}, {count} tasks");
             effects.push(note(at, Level::Note, Subject::Job(id), sentence));
+            if let Some(job) = self.jobs.get_mut(&id).filter(|job| job.counts.wait == 0) {
+                job.reason = Some(format!("cancelled by {user}"));
+            }
             self.end_of_job(at, id, effects);
         }
         Ok(Answer::Cancelled(count))
@@ -110,7 +130,6 @@ impl Cluster {
     /// Cancels what waits and tells what runs to stop.
     fn cancel_tasks(
         &mut self,
-        at: At,
         id: JobId,
         indices: Option<&IndexSet>,
         effects: &mut Vec<Effect>,
@@ -121,7 +140,10 @@ impl Cluster {
         for index in all.iter().filter(|index| indices.is_none_or(|some| some.contains(*index))) {
             let Some(task) = job.touch(index) else { continue };
             match task.state.clone() {
-                TaskState::Waiting => job.step(index, &TaskState::Cancelled),
+                TaskState::Waiting => {
+                    self.backoffs.remove(&(task.ready, id.task(index)));
+                    job.step(index, &TaskState::Cancelled);
+                }
                 TaskState::Starting { node, try_id } | TaskState::Running { node, try_id, .. } => {
                     let name = task.node.clone().unwrap_or_default();
                     job.step(index, &TaskState::Stopping { node, try_id });
@@ -131,45 +153,52 @@ impl Cluster {
             }
             count += 1;
         }
-        if count > 0 && job.counts.run == 0 && job.counts.wait == 0 {
-            job.ended = Some(at);
-        }
         self.requeue(id);
         count
     }
 
-    /// Does what the end of a job asks for, once all its tasks have ended.
+    /// Does what the end of a job asks for, once all its tasks have ended: frees those that wait
+    /// for it, and ends those that never can run now. A list and not a recursion, because a chain
+    /// of jobs may be as long as users make it.
     pub(crate) fn end_of_job(&mut self, at: At, id: JobId, effects: &mut Vec<Effect>) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let state = job.state();
-        if !state.is_ended() {
-            return;
-        }
-        job.ended.get_or_insert(at);
-        let (level, word) = match state {
-            JobState::Fail => (Level::Warn, "failed"),
-            JobState::Cancel => (Level::Info, "cancelled"),
-            _ => (Level::Info, "done"),
-        };
-        let reason = match (&job.reason, state) {
-            (Some(reason), JobState::Fail | JobState::Cancel) => format!("{word}: {reason}"),
-            _ => word.to_owned(),
-        };
-        if state == JobState::Done {
-            job.reason = None;
-        }
-        effects.push(note(at, level, Subject::Job(id), reason));
-        effects.push(Effect::JobEnded(id));
-        for dependent in self.dependents.remove(&id).unwrap_or_default() {
-            self.look_at_dependencies(at, dependent, effects);
+        let mut ended = VecDeque::from([id]);
+        while let Some(id) = ended.pop_front() {
+            if !self.close(at, id, effects) {
+                continue;
+            }
+            for dependent in self.dependents.remove(&id).unwrap_or_default() {
+                if self.look_at_dependencies(dependent, effects) {
+                    ended.push_back(dependent);
+                }
+            }
         }
     }
 
-    /// Frees a job whose dependencies are met, and cancels one whose never can be.
-    fn look_at_dependencies(&mut self, at: At, id: JobId, effects: &mut Vec<Effect>) {
-        let Some(job) = self.jobs.get(&id) else { return };
+    /// Writes down that a job has ended; says whether it has.
+    fn close(&mut self, at: At, id: JobId, effects: &mut Vec<Effect>) -> bool {
+        let Some(job) = self.jobs.get_mut(&id) else { return false };
+        let state = job.state();
+        if !state.is_ended() {
+            return false;
+        }
+        job.ended = Some(at);
+        let reason = || job.reason.clone().unwrap_or_else(|| state.word().to_owned());
+        let (level, sentence) = match state {
+            JobState::Fail => (Level::Warn, format!("failed: {}", reason())),
+            JobState::Cancel => (Level::Info, reason()),
+            _ => (Level::Info, "done".to_owned()),
+        };
+        effects.push(note(at, level, Subject::Job(id), sentence));
+        effects.push(Effect::JobEnded(id));
+        true
+    }
+
+    /// Frees a job whose dependencies are met, and cancels one whose never can be; says whether it
+    /// cancelled it.
+    fn look_at_dependencies(&mut self, id: JobId, effects: &mut Vec<Effect>) -> bool {
+        let Some(job) = self.jobs.get(&id) else { return false };
         if job.state().is_ended() {
-            return;
+            return false;
         }
         let (mut waits_for, mut never) = (None, None);
         for dependency in &job.spec.after {
@@ -187,14 +216,15 @@ impl Cluster {
                 never.get_or_insert((dependency.job, state));
             }
         }
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.jobs.get_mut(&id) else { return false };
         job.blocked = waits_for.is_some();
         job.reason = waits_for.map(|other| format!("after {other}"));
         if let Some((other, state)) = never {
-            job.reason = Some(format!("it needed {other}, which ended as {}", state.word()));
-            self.cancel_tasks(at, id, None, effects);
-            self.end_of_job(at, id, effects);
+            job.reason =
+                Some(format!("cancelled: it needed {other}, which ended as {}", state.word()));
+            self.cancel_tasks(id, None, effects);
         }
         self.requeue(id);
+        never.is_some()
     }
 }

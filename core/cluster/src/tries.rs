@@ -73,11 +73,14 @@ impl Cluster {
         }
         let failed = matches!(next, TaskState::Failed(_));
         job.step(id.index, &next);
-        if failed {
-            job.reason.get_or_insert(exit.to_string());
+        if lost && next == TaskState::Waiting {
+            job.again.insert(id.index);
+        }
+        if failed && job.counts.fail == 1 {
+            job.reason = Some(exit.to_string());
         }
         self.requeue(id.job);
-        if lost {
+        if lost && next == TaskState::Waiting {
             let sentence = "queued again: its node was lost";
             effects.push(note(at, gantry_model::Level::Warn, Subject::Task(id), sentence));
         }

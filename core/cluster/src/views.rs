@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use gantry_model::{
-    JobId, JobRow, JobState, NodeRow, NodeState, Resources, Summary, TaskId, TaskRow, TaskState,
+    JobId, JobRow, JobState, NodeRow, NodeState, Summary, TaskId, TaskRow, TaskState,
 };
 
 use crate::cluster::Cluster;
@@ -24,14 +24,14 @@ impl Cluster {
             .rev()
             .map(|(_, job)| job)
             .filter(|job| ended || !job.state().is_ended());
-        let rows = wanted.by_ref().take(limit).map(row).collect();
+        let rows = wanted.by_ref().take(limit).map(|job| self.row(job)).collect();
         (rows, wanted.next().is_some())
     }
 
     /// One job.
     #[must_use]
     pub fn job(&self, id: JobId) -> Option<JobRow> {
-        self.jobs.get(&id).map(row)
+        self.jobs.get(&id).map(|job| self.row(job))
     }
 
     /// A page of a job's tasks from an index on; and whether further ones exist.
@@ -67,7 +67,7 @@ impl Cluster {
     pub fn summary(&self) -> Summary {
         let mut sum = Summary { nodes: self.nodes.len() as u32, ..Summary::default() };
         for node in self.nodes.values().filter(|node| node.state == NodeState::Up) {
-            let used = used(node);
+            let used = node.held();
             sum.nodes_up += 1;
             sum.cores += node.facts.resources.cores;
             sum.gpus += node.facts.resources.gpus;
@@ -92,39 +92,49 @@ impl Cluster {
         let up = self.nodes.values().filter(|node| node.state == NodeState::Up);
         up.map(|node| node.facts.name.clone()).collect()
     }
-}
 
-fn row(job: &Job) -> JobRow {
-    let state = job.state();
-    let live = job.tasks.values().filter(|task| task.state.live().is_some());
-    let running: BTreeSet<&String> = live.filter_map(|task| task.node.as_ref()).collect();
-    let shown = if running.is_empty() {
-        job.tasks.values().filter_map(|task| task.node.as_ref()).collect()
-    } else {
-        running
-    };
-    let failed = job.tasks.values().find(|task| matches!(task.state, TaskState::Failed(_)));
-    let exit = match state {
-        JobState::Fail => failed.and_then(|task| task.exit.clone()),
-        JobState::Done => Some(gantry_model::Exit::Code(0)),
-        _ => None,
-    };
-    JobRow {
-        job: job.id,
-        name: job.spec.name.clone(),
-        user: job.user.clone(),
-        kind: job.kind_word().to_owned(),
-        state,
-        tasks: job.counts,
-        resources: job.spec.resources,
-        nodes: shown.into_iter().take(NODES_SHOWN_MAX).cloned().collect(),
-        submitted: job.submitted,
-        started: job.started,
-        ended: job.ended,
-        time_limit: job.spec.time_limit,
-        starts: job.tasks.values().map(|task| task.starts).sum(),
-        reason: job.reason.clone(),
-        exit,
+    /// Why a job waits, or why it ended as it did.
+    fn reason(&self, job: &Job) -> Option<String> {
+        if job.state() != JobState::Wait || job.blocked {
+            return job.reason.clone();
+        }
+        let class = self.queue.get(&job.kind).filter(|class| class.jobs.contains(&job.place()));
+        let reason = class.map(|class| class.reason.as_str());
+        Some(reason.unwrap_or("waits out the time after a failure").to_owned())
+    }
+
+    fn row(&self, job: &Job) -> JobRow {
+        let state = job.state();
+        let live = job.tasks.values().filter(|task| task.state.live().is_some());
+        let running: BTreeSet<&String> = live.filter_map(|task| task.node.as_ref()).collect();
+        let shown = if running.is_empty() {
+            job.tasks.values().filter_map(|task| task.node.as_ref()).collect()
+        } else {
+            running
+        };
+        let failed = job.tasks.values().find(|task| matches!(task.state, TaskState::Failed(_)));
+        let exit = match state {
+            JobState::Fail => failed.and_then(|task| task.exit.clone()),
+            JobState::Done => Some(gantry_model::Exit::Code(0)),
+            _ => None,
+        };
+        JobRow {
+            job: job.id,
+            name: job.spec.name.clone(),
+            user: job.user.clone(),
+            kind: job.kind_word().to_owned(),
+            state,
+            tasks: job.counts,
+            resources: job.spec.resources,
+            nodes: shown.into_iter().take(NODES_SHOWN_MAX).cloned().collect(),
+            submitted: job.submitted,
+            started: job.started,
+            ended: job.ended,
+            time_limit: job.spec.time_limit,
+            starts: job.tasks.values().map(|task| task.starts).sum(),
+            reason: self.reason(job),
+            exit,
+        }
     }
 }
 
@@ -137,10 +147,6 @@ fn task_row(job: &Job, index: u32) -> TaskRow {
         starts: task.map_or(0, |task| task.starts),
         exit: task.and_then(|task| task.exit.clone()),
     }
-}
-
-fn used(node: &Node) -> Resources {
-    node.live.values().fold(Resources::default(), |sum, live| sum.plus(&live.lease.resources))
 }
 
 fn node_row(node: &Node) -> NodeRow {
@@ -157,7 +163,7 @@ fn node_row(node: &Node) -> NodeRow {
         facts: node.facts.clone(),
         state: node.state,
         since: node.since,
-        used: used(node),
+        used: node.held(),
         tasks: node.live.len() as u32,
         gpu_jobs,
     }

@@ -3,9 +3,9 @@
 
 mod support;
 
-use gantry_cluster::{Cluster, ClusterSettings, Effect};
+use gantry_cluster::{Cluster, ClusterSettings, Effect, Event};
 use gantry_model::{
-    Builtin, Dependency, DependencyKind, Exit, JobId, JobSpec, JobState, Machine, Order,
+    At, Builtin, Dependency, DependencyKind, Exit, JobId, JobSpec, JobState, Machine, Order,
     RejectKind, Resources, TryId, Work,
 };
 use support::{Env, all_launches, array, launches, spec, stops};
@@ -91,6 +91,52 @@ fn roles_are_preferred_where_they_exist() {
 }
 
 #[test]
+fn a_role_that_cannot_hold_a_task_does_not_keep_it_waiting() {
+    let train = |cores| {
+        let (library, settings, run) = ("/l".into(), "{}".into(), "r".into());
+        let resources = Resources { cores, ..Resources::default() };
+        let work = Work::Builtin(Builtin::Train { library, settings, run });
+        JobSpec { resources, ..JobSpec::new("train", work) }
+    };
+    let mut env = Env::new().node("cpu", 4, 0).node("gpu", 2, 1);
+    env.submit(train(3)).unwrap();
+    env.submit(JobSpec { node: Some("cpu".into()), ..train(1) }).unwrap();
+    env.down("gpu");
+    let last = env.submit(train(1)).unwrap();
+    assert_eq!(env.reason(last), "gpu is late", "it may come back");
+    env.pass(10_000);
+    let nodes: Vec<String> = launches(&env.effects).into_iter().map(|launch| launch.0).collect();
+    assert_eq!(nodes, ["cpu", "cpu"], "all four cores are taken");
+    env.ended("cpu", 1, Exit::Code(0));
+    assert_eq!(env.cluster.job(last).unwrap().nodes, ["cpu"]);
+}
+
+#[test]
+fn a_wait_is_explained_by_what_is_short() {
+    let ask = |cores, memory, gpus| {
+        let memory = gantry_model::MemoryMib(memory);
+        JobSpec { resources: Resources { cores, memory, gpus }, ..spec(1) }
+    };
+    for (asked, reason) in [
+        (ask(1, 4096, 0), "needs 4G of memory; the most free is 3G, of 1 nodes"),
+        (ask(8, 0, 0), "needs 8 cores; the most free is 7, of 1 nodes"),
+        (ask(1, 0, 2), "needs 2 gpus on one node; the most free is 1, of 1 nodes"),
+    ] {
+        let mut env = Env::new().node("g", 8, 2);
+        env.submit(ask(1, 1024, 1)).unwrap();
+        let job = env.submit(asked).unwrap();
+        assert_eq!(env.reason(job), reason);
+    }
+    let mut env = Env::new().node("a", 1, 0);
+    let job = env.submit(JobSpec { retries: 1, ..spec(1) }).unwrap();
+    env.ended("a", 1, Exit::Code(1));
+    assert_eq!(env.reason(job), "waits out the time after a failure");
+    env.up("a", 1, 0, &[9]);
+    env.pass(1000);
+    assert_eq!(env.reason(job), "a has to end 1 earlier tries first");
+}
+
+#[test]
 fn gpus_are_given_by_index_and_never_twice() {
     let mut env = Env::new().node("g", 8, 3);
     let resources = Resources { cores: 1, gpus: 1, ..Resources::default() };
@@ -162,6 +208,49 @@ fn dependencies_free_or_cancel() {
 }
 
 #[test]
+fn a_long_chain_of_jobs_ends_at_once_when_its_first_is_cancelled() {
+    let mut cluster = Cluster::new(ClusterSettings::default());
+    let mut effects = Vec::new();
+    let count = 20_000;
+    for n in 1..=count {
+        let after = if n == 1 { spec(1) } else { after(JobId(n - 1), DependencyKind::Ok) };
+        let (user, key, spec) = ("ada".into(), n.to_string(), Box::new(after));
+        cluster.apply(At(0), Event::Submit { request: n, user, key, spec }, &mut effects);
+    }
+    effects.clear();
+    let cancel = Event::Cancel { request: 0, user: "ada".into(), job: JobId(1), indices: None };
+    cluster.apply(At(0), cancel, &mut effects);
+    let ended = effects.iter().filter(|effect| matches!(effect, Effect::JobEnded(_))).count();
+    assert_eq!(ended as u64, count);
+    let last = cluster.job(JobId(count)).unwrap();
+    assert_eq!(last.reason.unwrap(), "cancelled: it needed j19999, which ended as cancel");
+    assert_eq!(cluster.check(), Ok(()));
+}
+
+#[test]
+fn an_array_ends_with_the_reason_of_its_first_failure() {
+    let mut env = Env::new().node("a", 1, 0);
+    let job = env.submit(array(1, "0-2")).unwrap();
+    env.ended("a", 1, Exit::Code(3));
+    env.ended("a", 2, Exit::Code(4));
+    let effects = env.ended("a", 3, Exit::Code(0));
+    let said = effects
+        .iter()
+        .any(|effect| matches!(effect, Effect::Note(note) if note.sentence == "failed: exit 3"));
+    assert!(said && env.state(job) == JobState::Fail, "{effects:?}");
+}
+
+#[test]
+fn a_cancel_reaches_a_task_that_waits_out_a_failure() {
+    let mut env = Env::new().node("a", 1, 0);
+    let job = env.submit(JobSpec { retries: 5, ..spec(1) }).unwrap();
+    env.ended("a", 1, Exit::Code(3));
+    env.cancel(job);
+    assert_eq!((env.state(job), env.reason(job)), (JobState::Cancel, "cancelled by ada".into()));
+    assert!(launches(&env.pass(60_000)).is_empty());
+}
+
+#[test]
 fn a_cancel_waits_for_the_node_to_say_so() {
     let mut env = Env::new().node("a", 1, 0);
     let job = env.submit(array(1, "0-2")).unwrap();
@@ -214,6 +303,19 @@ fn an_agent_that_was_restarted_costs_no_try() {
     assert_eq!(launches(&effects), [("a".into(), 2, "j1.0".into())]);
     env.ended("a", 2, Exit::Code(1));
     assert_eq!(env.state(job), JobState::Fail, "no retry was asked for");
+}
+
+#[test]
+fn a_node_that_comes_back_smaller_gives_no_more_than_it_has() {
+    let mut env = Env::new().node("a", 4, 2);
+    for _ in 0..4 {
+        env.submit(spec(1)).unwrap();
+    }
+    env.up("a", 2, 1, &[1, 2, 3, 4]);
+    env.submit(spec(1)).unwrap();
+    assert!(launches(&env.ended("a", 1, Exit::Code(0))).is_empty());
+    assert!(launches(&env.ended("a", 2, Exit::Code(0))).is_empty());
+    assert_eq!(launches(&env.ended("a", 3, Exit::Code(0))).len(), 1);
 }
 
 #[test]
