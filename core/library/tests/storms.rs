@@ -21,7 +21,7 @@ const FIRST: &str = "GANTRY_TEST_FIRST";
 /// Processes that write at once.
 const WRITERS: u64 = 3;
 /// Times that all of them are started and killed.
-const ROUNDS: u64 = 24;
+const ROUNDS: u64 = 16;
 /// Instances of each series in a batch.
 const BATCH: u64 = 8;
 
@@ -30,7 +30,7 @@ fn bytes_of(series: &str, instance: u64) -> Vec<u8> {
 }
 
 /// Not a test of its own: the body of the processes that the next test kills. Each writes the series
-/// that all write, one that is its own, and what tasks write, for ever.
+/// that all write and one that is its own, and the first also what tasks write, for ever.
 #[test]
 fn write_until_killed() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
@@ -53,6 +53,9 @@ fn write_until_killed() {
         assert!(stored.iter().all(|stored| *stored != Stored::Conflict));
         for (series, number) in all {
             println!("\nstored {series} {number}");
+        }
+        if own != "2.0" {
+            continue;
         }
         let mask = bytes_of(&own, batch);
         println!("\nsample {}", library.add_sample(sample(&library, &own, &mask)).unwrap());
@@ -97,7 +100,7 @@ fn one_round(folder: &Path, round: u64) -> BTreeSet<String> {
             .map(|number| {
                 let child = writer(folder, number, round);
                 // A batch takes some 15 ms; the pauses are spread over it.
-                let pause = Duration::from_micros(211 * (WRITERS * round + number));
+                let pause = Duration::from_micros(307 * (WRITERS * round + number));
                 scope.spawn(move || kill_after(child, 150, pause))
             })
             .collect();
@@ -131,8 +134,8 @@ fn what_was_acknowledged_before_kill_9_is_there_and_the_library_is_whole() {
         let again = store(&library, series, number, &bytes_of(series, number));
         assert_eq!(again, Stored::Same, "{line} is lost");
     }
-    assert!(instances >= 3000, "only {instances} were acknowledged");
-    assert!(acknowledged.len() > instances + 150);
+    assert!(instances >= 2000, "only {instances} were acknowledged");
+    assert!(acknowledged.len() > instances + 50);
 }
 
 #[test]
@@ -159,11 +162,23 @@ fn many_writers_at_once_agree() {
 struct Mounted(PathBuf);
 
 impl Mounted {
-    fn new(at: &Path, size: &str) -> Option<Self> {
-        let options = format!("size={size}");
+    fn new(at: &Path, limit: &str) -> Option<Self> {
         let output =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();
-        output.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
+            Command::new("mount").args(["-t", "tmpfs", "-o", limit, "tmpfs"]).arg(at).output();
+        if output.is_ok_and(|output| output.status.success()) {
+            return Some(Self(at.to_owned()));
+        }
+        // Past the test harness, which shows nothing of a test that passes.
+        let sentence = "SKIPPED: a full disk needs the right to mount a small tmpfs\n";
+        std::io::stderr().write_all(sentence.as_bytes()).unwrap();
+        None
+    }
+
+    fn assert_whole(&self, library: &Library) {
+        let report = library.verify().unwrap();
+        assert!(report.damage.is_empty(), "{report:?}");
+        let left = Command::new("find").arg(&self.0).args(["-name", ".part-*"]).output().unwrap();
+        assert!(left.stdout.is_empty(), "a temporary file stays and takes space");
     }
 }
 
@@ -176,12 +191,7 @@ impl Drop for Mounted {
 #[test]
 fn a_full_disk_stores_nothing_by_halves() {
     let folder = TempDir::new().unwrap();
-    let Some(mounted) = Mounted::new(folder.path(), "1m") else {
-        // Past the test harness, which shows nothing of a test that passes.
-        let sentence = "SKIPPED: a full disk needs the right to mount a small tmpfs\n";
-        std::io::stderr().write_all(sentence.as_bytes()).unwrap();
-        return;
-    };
+    let Some(mounted) = Mounted::new(folder.path(), "size=1m") else { return };
     let library = Library::create(&mounted.0).unwrap();
     let mut stored = 0;
     let error = loop {
@@ -195,10 +205,41 @@ fn a_full_disk_stores_nothing_by_halves() {
     assert!(matches!(error, LibraryError::StorageFull { .. }), "{error}");
     assert!(error.to_string().contains("no space is left"), "{error}");
     assert_eq!(library.counts().unwrap().instances, stored, "the last one is not there");
-    let report = library.verify().unwrap();
-    assert!(report.damage.is_empty() && report.unnamed <= 1, "{report:?}");
-    let left = Command::new("find").arg(&mounted.0).args(["-name", ".part-*"]).output().unwrap();
-    assert!(left.stdout.is_empty(), "no temporary file stays and takes space");
+    mounted.assert_whole(&library);
+}
+
+/// A tmpfs counts every name as an inode: with one inode more each time, the disk is full at every
+/// step in turn, also between a file that is written and the name that it gets.
+#[test]
+fn a_disk_that_is_full_at_any_step_keeps_the_library_whole() {
+    let mut refused = 0;
+    for inodes in 4..40 {
+        let folder = TempDir::new().unwrap();
+        let Some(mounted) = Mounted::new(folder.path(), &format!("nr_inodes={inodes}")) else {
+            return;
+        };
+        let library = match Library::create(&mounted.0) {
+            Ok(library) => library,
+            Err(LibraryError::StorageFull { .. }) => continue,
+            Err(error) => panic!("{error}"),
+        };
+        if let Err(error) = store_two_and_a_sample(&library) {
+            assert!(matches!(error, LibraryError::StorageFull { .. }), "{inodes}: {error}");
+            refused += 1;
+        }
+        mounted.assert_whole(&library);
+    }
+    assert!(refused > 10, "the disk was full {refused} times");
+}
+
+fn store_two_and_a_sample(library: &Library) -> Result<(), LibraryError> {
+    let keys = [key("1.1", 1), key("1.1", 2)];
+    let arrivals: Vec<Arrival> = keys
+        .iter()
+        .map(|key| Arrival { key, source: &Source::Import, bytes: key.sop_instance_uid.as_bytes() })
+        .collect();
+    library.store_batch(&arrivals)?;
+    library.add_sample(sample(library, "1.1", b"mask")).map(|_| ())
 }
 
 #[test]
