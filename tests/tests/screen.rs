@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::{Read, Write};
+use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
@@ -43,7 +44,8 @@ impl Terminal {
     }
 
     fn screen(&self) -> String {
-        let mut parser = vt100::Parser::new(self.size.1, self.size.0, 0);
+        let cells = |n: u16| NonZeroU16::new(n).unwrap();
+        let mut parser = vt100::Parser::new(cells(self.size.1), cells(self.size.0), 0);
         parser.process(&self.bytes.lock().unwrap());
         parser.screen().contents()
     }

@@ -54,7 +54,8 @@ pub struct Import {
 }
 
 impl Import {
-    /// Carries it out. Every file gets a verdict; none is dropped.
+    /// Carries it out. Every file gets a verdict; none is dropped. Exits with 1 where a file could
+    /// not even be read.
     ///
     /// # Errors
     /// Where the path cannot be read or the library not written.
@@ -79,10 +80,16 @@ impl Import {
             lines.extend(
                 report.quarantined.iter().map(|file| format!("{}: {}", file.reason, file.sentence)),
             );
+            lines.extend(
+                report
+                    .unread
+                    .iter()
+                    .map(|file| format!("! {}: {}", file.file.display(), file.sentence)),
+            );
             lines.join("\n")
         };
         format.print("import", &report, people, String::new)?;
-        Ok(0)
+        Ok(u8::from(!report.unread.is_empty()))
     }
 }
 
