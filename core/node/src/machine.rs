@@ -1,6 +1,6 @@
 //! The node's value and its one method.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use gantry_model::{At, Exit, Launch, Machine, Millis, Order, Report, TryId};
 use serde::{Deserialize, Serialize};
@@ -112,9 +112,9 @@ pub struct Node {
     connected: bool,
     live: BTreeMap<TryId, Live>,
     spool: BTreeMap<TryId, Exit>,
-    /// Tries that were told to stop before their launch arrived, or whose end is acknowledged:
-    /// never to be started. Ids rise, so only those of this connection matter.
-    fenced: BTreeSet<TryId>,
+    /// The newest try this connection has named in a launch or a stop. The cluster orders tries
+    /// in rising order on a connection, so that none up to this one is ever to be started again.
+    fence: TryId,
 }
 
 impl Machine for Node {
@@ -167,9 +167,8 @@ impl Node {
 
     fn connected(&mut self, effects: &mut Vec<Effect>) {
         self.connected = true;
-        // The cluster has compared what we hold; orders of earlier connections cannot arrive any
-        // more, so their fences are not needed.
-        self.fenced.clear();
+        // Orders of earlier connections cannot arrive any more.
+        self.fence = TryId(0);
         for (try_id, live) in &self.live {
             if live.started {
                 effects.push(Effect::Send(Report::Started { try_id: *try_id }));
@@ -184,9 +183,10 @@ impl Node {
     fn launch(&mut self, launch: Launch, effects: &mut Vec<Effect>) {
         let try_id = launch.try_id;
         let known = self.live.contains_key(&try_id) || self.spool.contains_key(&try_id);
-        if known || self.fenced.contains(&try_id) {
+        if known || try_id <= self.fence {
             return;
         }
+        self.fence = try_id;
         let live = Live {
             started: false,
             limit: None,
@@ -213,7 +213,7 @@ impl Node {
         } else if self.live.contains_key(&try_id) {
             self.tell_to_stop(at, try_id, Stop::Ordered, effects);
         } else {
-            self.fenced.insert(try_id);
+            self.fence = self.fence.max(try_id);
             self.send(Report::Ended { try_id, exit: Exit::NodeLost }, effects);
         }
     }
@@ -239,7 +239,6 @@ impl Node {
 
     fn acknowledge(&mut self, try_id: TryId, effects: &mut Vec<Effect>) {
         if self.spool.remove(&try_id).is_some() {
-            self.fenced.insert(try_id);
             effects.push(Effect::Unspool { try_id });
         }
     }

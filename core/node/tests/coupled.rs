@@ -246,7 +246,7 @@ impl World {
         self.node(server, Event::Restored { spool });
     }
 
-    fn to_cluster(&mut self, server: usize) -> bool {
+    fn cluster_hears(&mut self, server: usize) -> bool {
         let Some(link) = &mut self.servers[server].link else { return false };
         let Some(said) = link.to_cluster.pop_front() else { return false };
         link.known = true;
@@ -257,7 +257,7 @@ impl World {
         true
     }
 
-    fn to_node(&mut self, server: usize) -> bool {
+    fn node_hears(&mut self, server: usize) -> bool {
         let link = self.servers[server].link.as_mut();
         let Some(order) = link.and_then(|link| link.to_node.pop_front()) else { return false };
         self.node(server, Event::Order(order));
@@ -308,8 +308,8 @@ impl World {
             Step::Connect(server) => self.connect(server),
             Step::Break { server, noticed } => self.break_link(server, noticed),
             Step::Restart(server) => self.restart(server),
-            Step::ToCluster(server) => drop(self.to_cluster(server)),
-            Step::ToNode(server) => drop(self.to_node(server)),
+            Step::ToCluster(server) => drop(self.cluster_hears(server)),
+            Step::ToNode(server) => drop(self.node_hears(server)),
             Step::Process { server, code } => drop(self.process(server, code)),
             Step::Pass(millis) => self.pass(millis),
         }
@@ -320,7 +320,9 @@ impl World {
         for _ in 0..40 {
             for server in 0..NODES {
                 self.connect(server);
-                while self.to_cluster(server) | self.to_node(server) | self.process(server, 0) {}
+                while self.cluster_hears(server) | self.node_hears(server) | self.process(server, 0)
+                {
+                }
             }
             self.pass(30_000);
         }
