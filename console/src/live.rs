@@ -195,7 +195,7 @@ async fn follow(connection: &Connection, scope: Scope, messages: &mpsc::Sender<M
         let (mut sender, mut receiver) = connection.open().await?;
         sender.send(&Request::Watch { scope }).await?;
         while let Some(update) = receiver.receive::<Update>().await? {
-            if messages.send(Message::Update(Box::new(update))).await.is_err() {
+            if messages.send(Message::Update { scope, update: Box::new(update) }).await.is_err() {
                 break;
             }
         }

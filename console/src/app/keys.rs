@@ -1,4 +1,7 @@
 //! The keys: a table in a file, from which the help and the hints are made too.
+//!
+//! A key never has two meanings in one context, and a nearer context decides before a farther one.
+//! No key ends or stops work: the one that leads there opens a question.
 
 use serde::Deserialize;
 
@@ -9,29 +12,29 @@ pub enum Key {
     Char(char),
     /// A character with Ctrl.
     Ctrl(char),
-    /// A named key.
+    /// Enter, or Return.
     Enter,
-    /// A named key.
+    /// Escape.
     Esc,
-    /// A named key.
+    /// Tab.
     Tab,
-    /// A named key.
+    /// Backspace.
     Backspace,
-    /// A named key.
+    /// Arrow up.
     Up,
-    /// A named key.
+    /// Arrow down.
     Down,
-    /// A named key.
+    /// Arrow left.
     Left,
-    /// A named key.
+    /// Arrow right.
     Right,
-    /// A named key.
+    /// Page up.
     PageUp,
-    /// A named key.
+    /// Page down.
     PageDown,
-    /// A named key.
+    /// Home.
     Home,
-    /// A named key.
+    /// End.
     End,
 }
 
@@ -51,10 +54,15 @@ pub enum Action {
     Jobs,
     Data,
     Open,
+    JobsHere,
     Back,
+    Mark,
+    MarkAll,
     Act,
     Copy,
     Filter,
+    Sort,
+    Reverse,
     Follow,
     Freeze,
     Redraw,
@@ -71,10 +79,14 @@ pub enum Action {
 pub enum Context {
     /// On every screen.
     Everywhere,
+    /// Where there are rows or lines to move among.
+    Rows,
     /// Where rows can be chosen.
     Lists,
     /// Where the rows are jobs.
     Jobs,
+    /// Where the rows are nodes.
+    Nodes,
     /// Where a log is shown.
     Log,
 }
@@ -161,6 +173,24 @@ impl Keymap {
         &self.bindings
     }
 
+    /// The groups of the help, in the order of the file.
+    #[must_use]
+    pub fn groups(&self) -> Vec<&str> {
+        let mut groups: Vec<&str> = Vec::new();
+        for binding in &self.bindings {
+            if !groups.contains(&binding.group.as_str()) {
+                groups.push(&binding.group);
+            }
+        }
+        groups
+    }
+
+    /// Lines of the help in one column: each group has a heading and a blank line.
+    #[must_use]
+    pub fn help_lines(&self) -> u16 {
+        (self.bindings.len() + 2 * self.groups().len()) as u16
+    }
+
     /// What a key does; the nearest context decides.
     #[must_use]
     pub fn action(&self, contexts: &[Context], key: Key) -> Option<Action> {
@@ -223,7 +253,7 @@ mod tests {
     #[test]
     fn the_shipped_keys_are_sound_and_nothing_ends_work_with_one_key() {
         let keymap = Keymap::shipped();
-        let all = [Context::Jobs, Context::Lists, Context::Everywhere];
+        let all = [Context::Jobs, Context::Lists, Context::Rows, Context::Everywhere];
         assert_eq!(keymap.action(&all, Key::Char('j')), Some(Action::Down));
         assert_eq!(keymap.action(&all, Key::Ctrl('c')), Some(Action::Quit));
         assert_eq!(keymap.pair(&all, 'g', 'g'), Some(Action::First));
@@ -233,7 +263,7 @@ mod tests {
         let acts = keymap.bindings().iter().filter(|binding| binding.group == "ACT");
         assert_eq!(
             acts.map(|binding| binding.action).collect::<Vec<_>>(),
-            [Action::Act, Action::Copy]
+            [Action::Mark, Action::MarkAll, Action::Act, Action::Copy]
         );
     }
 

@@ -5,17 +5,22 @@
 //! and it cannot tell. Rows are chosen by what they are, not by their number, so a list that
 //! changes does not move the choice to another job.
 
+mod act;
 pub mod keys;
 mod rows;
 
-use gantry_model::{At, JobId, JobRow, Machine};
+use std::collections::BTreeSet;
+
+use gantry_model::{At, JobId, JobRow, JobState, Machine};
 use gantry_wire::{Scope, Update};
 
 pub use keys::{Action, Context, Key, Keymap};
-pub use rows::{job_rows, node_rows};
+pub use rows::{Sort, job_rows, log_lines, node_rows};
 
 /// A message stays on the screen for so long.
 const MESSAGE_MS: u64 = 5000;
+/// A picture older than this is late: the scheduler sends one every 5 s, changed or not.
+const LATE_MS: u64 = 8000;
 /// Characters of a filter.
 const FILTER_MAX: usize = 80;
 
@@ -64,14 +69,14 @@ pub enum Link {
 pub enum Overlay {
     /// Nothing.
     None,
-    /// The keys.
-    Help,
+    /// The keys, from this line on.
+    Help(u16),
     /// A filter is being typed.
     Filter,
-    /// A job is to be cancelled, if its number is typed.
+    /// Jobs are to be cancelled, if the word is typed.
     Cancel {
-        /// The job.
-        job: JobId,
+        /// The jobs.
+        jobs: Vec<JobId>,
         /// What has been typed.
         typed: String,
     },
@@ -87,11 +92,20 @@ pub enum Message {
     /// The screen has another size.
     Resize(u16, u16),
     /// A picture of the cluster came.
-    Update(Box<Update>),
+    Update {
+        /// What was watched.
+        scope: Scope,
+        /// What it looks like.
+        update: Box<Update>,
+    },
     /// The connection changed.
     Link(Link),
     /// A request was answered, in a sentence.
     Answer(String),
+    /// What the one who opened this console is doing, in a sentence that stays.
+    Banner(String),
+    /// The terminal is gone.
+    Gone,
     /// Time has passed.
     Tick,
 }
@@ -129,6 +143,8 @@ pub struct App {
     pub overlay: Overlay,
     /// The newest picture, or the one that is frozen.
     pub update: Option<Box<Update>>,
+    /// What that picture is of; not yet what is on the screen, right after a change of view.
+    pub pictured: Option<Scope>,
     /// Whether pictures are looked at or kept away.
     pub frozen: bool,
     /// How the cluster is reached.
@@ -141,12 +157,20 @@ pub struct App {
     pub job: Option<JobId>,
     /// The chosen node.
     pub node: Option<String>,
+    /// The jobs that are marked.
+    pub marked: BTreeSet<JobId>,
     /// The words that rows must hold.
     pub filter: String,
+    /// By what jobs are sorted.
+    pub sort: Sort,
+    /// Whether the order is turned round.
+    pub reverse: bool,
     /// Lines that the log is scrolled back; 0 follows it.
     pub log_back: usize,
     /// A sentence for a moment.
     pub message: Option<(At, String)>,
+    /// A sentence that stays.
+    pub banner: Option<String>,
     /// Whether nothing may be changed from here.
     pub read_only: bool,
     before: Option<View>,
@@ -163,9 +187,11 @@ impl Machine for App {
             Message::Key(key) => self.key(key, effects),
             Message::Paste(text) => self.paste(&text),
             Message::Resize(columns, rows) => self.size = (columns, rows),
-            Message::Update(update) => self.take(update),
+            Message::Update { scope, update } => self.take(scope, update),
             Message::Link(link) => self.link = link,
             Message::Answer(sentence) => self.say(sentence),
+            Message::Banner(sentence) => self.banner = Some(sentence),
+            Message::Gone => effects.push(Effect::Quit { keep_frame: false }),
             Message::Tick => {}
         }
         let over = |(since, _): &(At, String)| at.since(*since).0 > MESSAGE_MS;
@@ -178,6 +204,9 @@ impl Machine for App {
         match &self.overlay {
             Overlay::Cancel { .. } if self.read_only => {
                 Err("a read-only console asks to cancel".into())
+            }
+            Overlay::Cancel { jobs, .. } if jobs.is_empty() => {
+                Err("a question whether to cancel nothing".into())
             }
             _ if self.filter.chars().count() > FILTER_MAX => Err("the filter is too long".into()),
             _ => Ok(()),
@@ -195,15 +224,20 @@ impl App {
             view: View::Overview,
             overlay: Overlay::None,
             update: None,
+            pictured: None,
             frozen: false,
             link: Link::Connecting,
             at: At(0),
             received: At(0),
             job: None,
             node: None,
+            marked: BTreeSet::new(),
             filter: String::new(),
+            sort: Sort::Id,
+            reverse: false,
             log_back: 0,
             message: None,
+            banner: None,
             read_only: false,
             before: None,
             pending: None,
@@ -215,10 +249,10 @@ impl App {
     pub fn contexts(&self) -> &'static [Context] {
         match self.view {
             View::Overview | View::Jobs | View::Data => {
-                &[Context::Jobs, Context::Lists, Context::Everywhere]
+                &[Context::Jobs, Context::Lists, Context::Rows, Context::Everywhere]
             }
-            View::Nodes => &[Context::Lists, Context::Everywhere],
-            View::Job(_) => &[Context::Log, Context::Lists, Context::Everywhere],
+            View::Nodes => &[Context::Nodes, Context::Lists, Context::Rows, Context::Everywhere],
+            View::Job(_) => &[Context::Log, Context::Rows, Context::Everywhere],
         }
     }
 
@@ -226,6 +260,38 @@ impl App {
     #[must_use]
     pub fn age_ms(&self) -> u64 {
         self.at.since(self.received).0
+    }
+
+    /// Whether what is on the screen is old: no picture came when one should have.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.age_ms() > LATE_MS || matches!(self.link, Link::Reconnecting(_))
+    }
+
+    /// The word to type before jobs are cancelled: the number of the one, or how many they are.
+    #[must_use]
+    pub fn word_to_cancel(jobs: &[JobId]) -> String {
+        match jobs {
+            [one] => one.0.to_string(),
+            several => several.len().to_string(),
+        }
+    }
+
+    /// What can be cancelled: the marked jobs, or the chosen one, unless it has ended.
+    fn to_cancel(&self) -> Vec<JobId> {
+        let alive = |row: &&JobRow| {
+            !matches!(row.state, JobState::Done | JobState::Fail | JobState::Cancel)
+        };
+        let asked = |row: &&JobRow| {
+            if self.marked.is_empty() || matches!(self.view, View::Job(_)) {
+                Some(row.job) == self.job
+            } else {
+                self.marked.contains(&row.job)
+            }
+        };
+        let update = self.update.as_deref();
+        let rows = update.iter().flat_map(|update| &update.jobs);
+        rows.filter(asked).filter(alive).map(|row| row.job).collect()
     }
 
     /// The jobs that the screen lists.
@@ -238,25 +304,52 @@ impl App {
         self.message = Some((self.at, sentence.into()));
     }
 
-    fn take(&mut self, update: Box<Update>) {
-        if self.frozen {
+    /// A picture of what is not on the screen any more is of no use.
+    fn take(&mut self, scope: Scope, update: Box<Update>) {
+        if self.frozen || scope != self.view.scope() {
             return;
         }
+        if self.log_back > 0 {
+            // What is read stays where it is: as many lines as came are scrolled back too.
+            let end = |update: &Update| update.output.as_ref().map_or(0, |output| output.next);
+            let before = self.update.as_deref().map_or(0, end);
+            let new = end(&update).saturating_sub(before) as usize;
+            let bytes = update.output.as_ref().map_or(&[][..], |output| &output.bytes);
+            self.log_back += log_lines(&bytes[bytes.len() - new.min(bytes.len())..]).len();
+        }
         self.received = self.at;
+        self.pictured = Some(scope);
         self.update = Some(update);
+        self.log_back = self.log_back.min(self.log_lines());
         self.keep_choice();
+    }
+
+    /// Lines of the log that is shown.
+    fn log_lines(&self) -> usize {
+        let output = self.update.as_ref().and_then(|update| update.output.as_ref());
+        output.map_or(0, |output| log_lines(&output.bytes).len())
     }
 
     /// A choice that is gone becomes the first row.
     fn keep_choice(&mut self) {
-        let jobs: Vec<JobId> = self.jobs().iter().map(|row| row.job).collect();
-        if !matches!(self.view, View::Job(_)) && !self.job.is_some_and(|job| jobs.contains(&job)) {
-            self.job = jobs.first().copied();
+        let ended = |row: &&JobRow| row.state.is_ended();
+        let update = self.update.as_deref();
+        for row in update.iter().flat_map(|update| &update.jobs).filter(ended) {
+            self.marked.remove(&row.job);
         }
-        let nodes: Vec<String> =
-            node_rows(self).iter().map(|node| node.row.facts.name.clone()).collect();
-        if !self.node.as_ref().is_some_and(|node| nodes.contains(node)) {
-            self.node = nodes.into_iter().next();
+        // A screen without such rows says nothing of the choice among them.
+        if matches!(self.view, View::Overview | View::Jobs | View::Data) {
+            let jobs: Vec<JobId> = self.jobs().iter().map(|row| row.job).collect();
+            if !self.job.is_some_and(|job| jobs.contains(&job)) {
+                self.job = jobs.first().copied();
+            }
+        }
+        if matches!(self.view, View::Overview | View::Nodes) {
+            let nodes: Vec<&String> =
+                node_rows(self).iter().map(|node| &node.row.facts.name).collect();
+            if !self.node.as_ref().is_some_and(|node| nodes.contains(&node)) {
+                self.node = nodes.first().copied().cloned();
+            }
         }
     }
 
@@ -265,182 +358,9 @@ impl App {
             let plain = text.chars().filter(|c| !c.is_control());
             let room = FILTER_MAX - self.filter.chars().count();
             self.filter.extend(plain.take(room));
+            self.keep_choice();
         } else {
             self.say("pasted text does nothing here");
-        }
-    }
-
-    fn key(&mut self, key: Key, effects: &mut Vec<Effect>) {
-        match &mut self.overlay {
-            Overlay::Filter => return self.key_in_filter(key),
-            Overlay::Cancel { .. } => return self.key_in_cancel(key, effects),
-            Overlay::Help => {
-                self.overlay = Overlay::None;
-                if key != Key::Ctrl('c') {
-                    return;
-                }
-            }
-            Overlay::None => {}
-        }
-        let pending = self.pending.take();
-        let contexts = self.contexts();
-        match (pending, key) {
-            (Some(first), Key::Char(second)) => {
-                if let Some(action) = self.keymap.pair(contexts, first, second) {
-                    self.act(action, effects);
-                }
-            }
-            (_, Key::Char(c)) if self.keymap.is_prefix(contexts, c) => self.pending = Some(c),
-            _ => {
-                if let Some(action) = self.keymap.action(contexts, key) {
-                    self.act(action, effects);
-                }
-            }
-        }
-    }
-
-    fn key_in_filter(&mut self, key: Key) {
-        match key {
-            Key::Enter => self.overlay = Overlay::None,
-            Key::Esc => {
-                self.filter.clear();
-                self.overlay = Overlay::None;
-            }
-            Key::Backspace => {
-                self.filter.pop();
-            }
-            Key::Char(c) if self.filter.chars().count() < FILTER_MAX => self.filter.push(c),
-            _ => {}
-        }
-        self.keep_choice();
-    }
-
-    fn key_in_cancel(&mut self, key: Key, effects: &mut Vec<Effect>) {
-        let Overlay::Cancel { job, typed } = &mut self.overlay else { return };
-        match key {
-            Key::Char(c) if typed.len() < 24 => typed.push(c),
-            Key::Backspace => {
-                typed.pop();
-            }
-            Key::Enter if *typed == job.0.to_string() || *typed == job.to_string() => {
-                effects.push(Effect::Cancel(*job));
-                self.overlay = Overlay::None;
-            }
-            Key::Enter => {
-                let sentence = format!("type {} to cancel it, or Esc to keep it", job.0);
-                self.say(sentence);
-            }
-            Key::Esc | Key::Ctrl('c') => {
-                self.overlay = Overlay::None;
-                self.say("kept");
-            }
-            _ => {}
-        }
-    }
-
-    fn act(&mut self, action: Action, effects: &mut Vec<Effect>) {
-        match action {
-            Action::Down => self.choose(|at, _| at + 1),
-            Action::Up => self.choose(|at, _| at.saturating_sub(1)),
-            Action::HalfPageDown => self.choose(|at, page| at + page),
-            Action::HalfPageUp => self.choose(usize::saturating_sub),
-            Action::First => self.choose(|_, _| 0),
-            Action::Last => self.choose(|_, _| usize::MAX),
-            Action::Overview => self.go(View::Overview, effects),
-            Action::Nodes => self.go(View::Nodes, effects),
-            Action::Jobs => self.go(View::Jobs, effects),
-            Action::Data => self.go(View::Data, effects),
-            Action::Open => {
-                if let Some(job) = self.job {
-                    self.log_back = 0;
-                    self.go(View::Job(job), effects);
-                }
-            }
-            Action::Back | Action::QuitOrBack => self.back(action, effects),
-            Action::Act => self.ask_to_cancel(),
-            Action::Copy => {
-                let id = match self.view {
-                    View::Nodes => self.node.clone(),
-                    _ => self.job.map(|job| job.to_string()),
-                };
-                if let Some(id) = id {
-                    self.say(format!("copied {id}"));
-                    effects.push(Effect::Copy(id));
-                }
-            }
-            Action::Filter => self.overlay = Overlay::Filter,
-            Action::Follow => self.log_back = usize::from(self.log_back == 0),
-            Action::Freeze => {
-                self.frozen = !self.frozen;
-                self.say(if self.frozen { "frozen; z goes on" } else { "live" });
-            }
-            Action::Redraw => effects.push(Effect::Redraw),
-            Action::Suspend => effects.push(Effect::Suspend),
-            Action::Help => self.overlay = Overlay::Help,
-            Action::Quit => effects.push(Effect::Quit { keep_frame: false }),
-            Action::QuitAndKeep => effects.push(Effect::Quit { keep_frame: true }),
-        }
-    }
-
-    fn go(&mut self, view: View, effects: &mut Vec<Effect>) {
-        if self.view == view {
-            return;
-        }
-        if !matches!(self.view, View::Job(_)) {
-            self.before = Some(self.view);
-        }
-        self.view = view;
-        self.frozen = false;
-        effects.push(Effect::Watch(view.scope()));
-        self.keep_choice();
-    }
-
-    fn back(&mut self, action: Action, effects: &mut Vec<Effect>) {
-        if matches!(self.view, View::Job(_)) {
-            let before = self.before.unwrap_or(View::Jobs);
-            return self.go(before, effects);
-        }
-        if action == Action::QuitOrBack {
-            effects.push(Effect::Quit { keep_frame: false });
-        } else {
-            self.filter.clear();
-            self.keep_choice();
-        }
-    }
-
-    fn ask_to_cancel(&mut self) {
-        let chosen =
-            self.job.and_then(|job| self.jobs().into_iter().find(|row| row.job == job).cloned());
-        match chosen {
-            _ if self.read_only => self.say("this console is read-only"),
-            None => self.say("no job is chosen"),
-            Some(row) if row.state.is_ended() => self.say(format!("{} has ended already", row.job)),
-            Some(row) => self.overlay = Overlay::Cancel { job: row.job, typed: String::new() },
-        }
-    }
-
-    /// Moves the choice among the rows, or the log.
-    fn choose(&mut self, to: impl Fn(usize, usize) -> usize) {
-        let page = usize::from(self.size.1 / 2).max(1);
-        match self.view {
-            View::Job(_) => {
-                // Up is back in time.
-                let far = 100_000;
-                let at = far - self.log_back.min(far);
-                self.log_back = far - to(at, page).min(far);
-            }
-            View::Nodes => {
-                let names: Vec<String> =
-                    node_rows(self).iter().map(|node| node.row.facts.name.clone()).collect();
-                let at =
-                    names.iter().position(|name| Some(name) == self.node.as_ref()).unwrap_or(0);
-                self.node = names.get(to(at, page).min(names.len().saturating_sub(1))).cloned();
-            }
-            View::Overview | View::Jobs | View::Data => {
-                let ids: Vec<JobId> = self.jobs().iter().map(|row| row.job).collect();
-                let at = ids.iter().position(|id| Some(*id) == self.job).unwrap_or(0);
-                self.job = ids.get(to(at, page).min(ids.len().saturating_sub(1))).copied();
-            }
         }
     }
 }

@@ -32,11 +32,25 @@ pub(super) fn strip(sheet: &mut Sheet<'_>, values: &[Option<u16>]) {
 pub(super) struct Curve<'a> {
     pub(super) metric: &'a Metric,
     pub(super) style: Style,
+    /// Its glyph where there are no dots.
+    pub(super) star: char,
 }
 
-/// Draws curves over one another with their scale at the left. Nothing where there is no point.
-pub(super) fn curves(sheet: &mut Sheet<'_>, curves: &[Curve<'_>]) {
-    const SCALE: u16 = 7;
+/// What the height of a panel means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scale {
+    /// From zero, or what lies lower, to the highest value.
+    FromZero,
+    /// From 0 to 1.
+    Unit,
+}
+
+/// Columns of the numbers at the left of curves.
+const MARGIN: u16 = 7;
+
+/// Draws curves over one another, with their scale at the left and their steps below. Nothing
+/// where there is no point.
+pub(super) fn curves(sheet: &mut Sheet<'_>, curves: &[Curve<'_>], scale: Scale) {
     let points = || curves.iter().flat_map(|curve| &curve.metric.points);
     let values = || points().map(gantry_wire::Point::value).filter(|value| value.is_finite());
     let (low, high) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
@@ -44,33 +58,51 @@ pub(super) fn curves(sheet: &mut Sheet<'_>, curves: &[Curve<'_>]) {
     });
     let first = points().map(|point| point.step).min().unwrap_or(0);
     let last = points().map(|point| point.step).max().unwrap_or(0);
-    if !low.is_finite() || sheet.columns() <= SCALE + 2 || sheet.rows() < 2 {
+    if !low.is_finite() || sheet.columns() <= MARGIN + 2 || sheet.rows() < 3 {
         return;
     }
-    let low = if low >= 0.0 { 0.0 } else { low };
-    let high = if high > low { high } else { low + 1.0 };
-    let (dim, rows) = (sheet.theme.dim(), sheet.rows());
-    sheet.right(SCALE - 1, 0, &format!("{high:.2}"), dim);
-    sheet.right(SCALE - 1, rows - 1, &format!("{low:.2}"), dim);
-    let columns = sheet.columns() - SCALE;
-    let mut panel = sheet.part(SCALE, 0, columns, rows);
+    let (low, high) = match scale {
+        Scale::Unit => (0.0, 1.0),
+        // A flat curve at zero still has a height to stand in.
+        Scale::FromZero => (low.min(0.0), if high > low.min(0.0) { high } else { 1.0 }),
+    };
+    let (columns, rows, dim) = (sheet.columns(), sheet.rows() - 1, sheet.theme.dim());
+    sheet.right(MARGIN - 1, 0, &number(high), dim);
+    sheet.right(MARGIN - 1, rows - 1, &number(low), dim);
+    let end = format!("step {last}");
+    sheet.text(MARGIN, rows, &first.to_string(), dim);
+    sheet.right(columns, rows, &end, dim);
+    let mut panel = sheet.part(MARGIN, 0, columns - MARGIN, rows);
     for curve in curves {
-        let place = |point: &gantry_wire::Point| {
-            let along = (point.step - first) as f64 / (last - first).max(1) as f64;
-            let up = (point.value() - low) / (high - low);
-            (along, up)
-        };
-        let placed: Vec<(f64, f64)> = curve.metric.points.iter().map(place).collect();
-        draw(&mut panel, &placed, curve.style);
+        let finite = curve.metric.points.iter().filter(|point| point.value().is_finite());
+        let placed: Vec<(f64, f64)> = finite
+            .map(|point| {
+                let along = (point.step - first) as f64 / (last - first).max(1) as f64;
+                (along, (point.value() - low) / (high - low))
+            })
+            .collect();
+        draw(&mut panel, &placed, curve);
+    }
+}
+
+/// A number of the scale in at most six columns.
+fn number(value: f64) -> String {
+    match value.abs() {
+        0.0..100.0 => format!("{value:.2}"),
+        100.0..100_000.0 => format!("{value:.0}"),
+        _ => format!("{value:.0e}"),
     }
 }
 
 /// Draws a line through points whose coordinates are 0 to 1.
-fn draw(sheet: &mut Sheet<'_>, points: &[(f64, f64)], style: Style) {
+fn draw(sheet: &mut Sheet<'_>, points: &[(f64, f64)], curve: &Curve<'_>) {
     let ascii = sheet.theme.glyphs == Glyphs::Ascii;
     let (across, down) = if ascii { (1, 1) } else { (2, 4) };
     let (columns, rows) = (usize::from(sheet.columns()), usize::from(sheet.rows()));
     let (width, height) = (columns * across, rows * down);
+    if width == 0 || height == 0 {
+        return;
+    }
     let mut dots = vec![false; width * height];
     let pixel = |(x, y): (f64, f64)| {
         let x = (x.clamp(0.0, 1.0) * (width - 1) as f64).round() as i64;
@@ -92,9 +124,9 @@ fn draw(sheet: &mut Sheet<'_>, points: &[(f64, f64)], style: Style) {
     for row in 0..rows {
         for column in 0..columns {
             let at = |dx: usize, dy: usize| dots[(row * down + dy) * width + column * across + dx];
-            let glyph = if ascii { at(0, 0).then_some('*') } else { braille(at) };
+            let glyph = if ascii { at(0, 0).then_some(curve.star) } else { braille(at) };
             if let Some(glyph) = glyph {
-                sheet.cell(column as u16, row as u16, 1, &glyph.to_string(), style);
+                sheet.cell(column as u16, row as u16, 1, &glyph.to_string(), curve.style);
             }
         }
     }
@@ -110,4 +142,20 @@ fn braille(at: impl Fn(usize, usize) -> bool) -> Option<char> {
         }
     }
     if bits == 0 { None } else { char::from_u32(0x2800 + bits) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_and_numbers() {
+        let all = |_: usize, _: usize| true;
+        let first = |dx: usize, dy: usize| dx == 0 && dy == 0;
+        assert_eq!((braille(all), braille(first)), (Some('⣿'), Some('⠁')));
+        assert_eq!(braille(|_, _| false), None);
+        for (value, text) in [(0.5, "0.50"), (-1.0, "-1.00"), (1234.5, "1234"), (1e9, "1e9")] {
+            assert_eq!(number(value), text);
+        }
+    }
 }

@@ -1,106 +1,225 @@
 //! The data: what the library holds, what the receivers do, and the jobs that work on it as the
 //! stages of one way, from images to predictions.
 
-use gantry_model::{JobRow, JobState};
-use gantry_telemetry::{IngestCounts, LibraryCounts};
+use gantry_model::{At, JobRow, JobState};
+use gantry_telemetry::LibraryCounts;
 use gantry_wire::Update;
 use ratatui::style::Style;
 
 use super::jobs;
 use super::sheet::Sheet;
-use super::words::count;
+use super::table::{self, Column, Rows};
+use super::theme::Theme;
+use super::words::{count, things};
 use crate::app::App;
 
+/// The kinds of job that make the way, in its order.
+const STAGES: [&str; 3] = ["preprocess", "train", "predict"];
+
+const LIBRARY: [Column; 7] = [
+    Column::text("LIBRARY", 10, 0),
+    Column::number("SERIES", 7, 1),
+    Column::number("INSTANCES", 9, 4),
+    Column::number("SAMPLES", 7, 0),
+    Column::number("MODELS", 6, 2),
+    Column::number("PREDICTIONS", 11, 3),
+    Column::number("QUARANTINED", 11, 2),
+];
+
+const RECEIVERS: [Column; 6] = [
+    Column::text("RECEIVER", 10, 0).up_to(14),
+    Column::number("OPEN", 7, 1),
+    Column::number("RECEIVED", 9, 0),
+    Column::number("CALLS", 7, 3),
+    Column::number("REFUSED", 7, 1),
+    Column::number("QUARANTINED", 11, 2),
+];
+
+const WORK: [Column; 6] = [
+    Column::text("STAGE", 10, 0),
+    Column::text("DONE", 10, 2).up_to(24),
+    Column::number("TASKS", 9, 0),
+    Column::number("FAILED", 6, 1),
+    Column::number("PER MIN", 8, 3),
+    Column::text("NOTE", 12, 4),
+];
+
 pub(super) fn draw(app: &App, update: &Update, sheet: &mut Sheet<'_>) -> u16 {
-    let (columns, height, theme) = (sheet.columns(), sheet.rows(), sheet.theme);
-    let library = update
+    let (columns, height) = (sheet.columns(), sheet.rows());
+    let roomy = height >= 18;
+    let mut y = u16::from(roomy);
+    if height >= 12 {
+        y += library(update, &mut sheet.part(0, y, columns, 3)) + 1;
+        let receivers = (receiver_count(update) as u16).clamp(1, height / 5) + 1;
+        receivers_table(update, &mut sheet.part(0, y, columns, receivers));
+        y += receivers + 1;
+    }
+    let now = super::now_of(app, update);
+    stages(update, now, &mut sheet.part(0, y, columns, STAGES.len() as u16 + 1));
+    y += STAGES.len() as u16 + 1 + u16::from(roomy);
+    let mut panel = sheet.part(0, y, columns, height.saturating_sub(y));
+    jobs::table(app, update, &app.jobs(), &mut panel) + y
+}
+
+/// Every node on the shared storage sees the same library; the newest look counts.
+fn newest_counts(update: &Update) -> Option<LibraryCounts> {
+    let samples = update.nodes.iter().filter_map(|node| node.sample.as_ref().zip(node.sampled));
+    let seen = samples.filter_map(|(sample, at)| Some((at, sample.library?)));
+    seen.max_by_key(|(at, counts)| (*at, counts.instances)).map(|(_, counts)| counts)
+}
+
+/// The library in a few words, for the overview.
+pub(super) fn library_lines(update: &Update) -> Vec<String> {
+    let Some(counts) = newest_counts(update) else { return Vec::new() };
+    vec![
+        format!("{} series   {}", count(counts.series), things(counts.instances, "instance")),
+        format!(
+            "{}   {}   {}",
+            things(counts.samples, "sample"),
+            things(counts.models, "model"),
+            things(counts.predictions, "prediction")
+        ),
+    ]
+}
+
+fn library(update: &Update, sheet: &mut Sheet<'_>) -> u16 {
+    let theme = sheet.theme;
+    let counts = newest_counts(update);
+    let rows = Rows { count: usize::from(counts.is_some()), chosen: None };
+    let counts = counts.unwrap_or_default();
+    let cell = |_: usize, head: &str, _: u16| {
+        let plain = Style::new();
+        match head {
+            "LIBRARY" => ("shared".into(), plain),
+            "SERIES" => (count(counts.series), plain),
+            "INSTANCES" => (count(counts.instances), plain),
+            "SAMPLES" => (count(counts.samples), plain),
+            "MODELS" => (count(counts.models), plain),
+            "PREDICTIONS" => (count(counts.predictions), plain),
+            _ => set_aside(counts.quarantined, theme),
+        }
+    };
+    table::draw(sheet, &LIBRARY, &rows, |_| ' ', cell);
+    if rows.count == 0 {
+        sheet.text(1, 1, "no node names one; set library in agent.toml", theme.dim());
+    } else if counts.quarantined > 0 {
+        sheet.text(1, 2, "! gantry data quarantine says why files were set aside", theme.warn());
+        return 3;
+    }
+    2
+}
+
+/// A count of files set aside: none is fine, some want a look.
+fn set_aside(number: u64, theme: Theme) -> (String, Style) {
+    if number == 0 {
+        ("0".into(), Style::new())
+    } else {
+        (format!("! {}", count(number)), theme.warn())
+    }
+}
+
+fn receiver_count(update: &Update) -> usize {
+    let samples = update.nodes.iter().filter_map(|node| node.sample.as_ref());
+    samples.filter(|sample| sample.ingest.is_some()).count()
+}
+
+fn receivers_table(update: &Update, sheet: &mut Sheet<'_>) {
+    let theme = sheet.theme;
+    let receivers: Vec<_> = update
         .nodes
         .iter()
-        .filter_map(|node| node.sample.as_ref()?.library)
-        .max_by_key(|counts| counts.instances);
-    sheet.text(1, 1, "LIBRARY", theme.heading());
-    match library {
-        Some(counts) => counts_line(&counts, sheet),
-        None => sheet.text(12, 1, "no node names one; set library in agent.toml", theme.dim()),
+        .filter_map(|node| Some((&node.row.facts.name, node.sample.as_ref()?.ingest?)))
+        .collect();
+    let rows = Rows { count: receivers.len(), chosen: None };
+    let cell = |row: usize, head: &str, _: u16| {
+        let (name, ingest) = &receivers[row];
+        let plain = Style::new();
+        match head {
+            "RECEIVER" => ((*name).clone(), plain),
+            "OPEN" => (ingest.associations.to_string(), plain),
+            "RECEIVED" => (count(ingest.received), plain),
+            "CALLS" => (count(ingest.associations_total), plain),
+            "REFUSED" if ingest.refused > 0 => {
+                (format!("! {}", count(ingest.refused)), theme.fail())
+            }
+            "REFUSED" => ("0".into(), plain),
+            _ => set_aside(ingest.quarantined, theme),
+        }
+    };
+    table::draw(sheet, &RECEIVERS, &rows, |_| ' ', cell);
+    if receivers.is_empty() {
+        sheet.text(1, 1, "none; [ingest] in agent.toml makes one", theme.dim());
     }
-    sheet.text(1, 4, "RECEIVER", theme.heading());
-    let mut y = 4;
-    for node in &update.nodes {
-        let Some(ingest) = node.sample.as_ref().and_then(|sample| sample.ingest) else { continue };
-        sheet.text(12, y, &receiver(&node.row.facts.name, &ingest), Style::new());
-        y += 1;
-    }
-    if y == 4 {
-        sheet.text(12, y, "none; [ingest] in agent.toml makes one", theme.dim());
-        y += 1;
-    }
-    sheet.text(1, y + 1, "STAGE", theme.heading());
-    sheet.text(16, y + 1, "DONE", theme.heading());
-    sheet.right(48, y + 1, "TASKS", theme.heading());
-    sheet.text(51, y + 1, "NOTE", theme.heading());
-    for (n, kind) in ["preprocess", "train", "predict"].iter().enumerate() {
-        stage(update, kind, y + 2 + n as u16, sheet);
-    }
-    let top = y + 6;
-    let mut panel = sheet.part(0, top, columns, height.saturating_sub(top));
-    jobs::table(app, update, &app.jobs(), &mut panel) + top
-}
-
-fn counts_line(counts: &LibraryCounts, sheet: &mut Sheet<'_>) {
-    let parts = [
-        ("series", counts.series),
-        ("instances", counts.instances),
-        ("samples", counts.samples),
-        ("models", counts.models),
-        ("predictions", counts.predictions),
-    ];
-    let mut x = 12;
-    for (word, number) in parts {
-        let text = format!("{} {word}", count(number));
-        sheet.text(x, 1, &text, Style::new());
-        x += text.len() as u16 + 3;
-    }
-    if counts.quarantined > 0 {
-        let text =
-            format!("! {} quarantined; gantry data quarantine says why", count(counts.quarantined));
-        sheet.text(12, 2, &text, sheet.theme.warn());
-    }
-}
-
-fn receiver(node: &str, ingest: &IngestCounts) -> String {
-    let mut text = format!(
-        "{node}   {} associations   {} received   {} quarantined",
-        ingest.associations,
-        count(ingest.received),
-        count(ingest.quarantined)
-    );
-    if ingest.refused > 0 {
-        text.push_str("   ! images refused: storage is short");
-    }
-    text
 }
 
 /// One kind of work on the way, over all of its jobs.
-fn stage(update: &Update, kind: &str, y: u16, sheet: &mut Sheet<'_>) {
-    let rows: Vec<&JobRow> = update.jobs.iter().filter(|row| row.kind == kind).collect();
-    let total: u32 = rows.iter().map(|row| row.tasks.total()).sum();
-    let done: u32 = rows.iter().map(|row| row.tasks.done).sum();
-    let failed: u32 = rows.iter().map(|row| row.tasks.fail).sum();
-    sheet.text(1, y, kind, Style::new());
-    if total == 0 {
-        sheet.text(16, y, "nothing asked for", sheet.theme.dim());
-        return;
+struct Stage<'a> {
+    kind: &'static str,
+    jobs: Vec<&'a JobRow>,
+}
+
+impl Stage<'_> {
+    fn sum(&self, of: impl Fn(&JobRow) -> u32) -> u64 {
+        self.jobs.iter().map(|row| u64::from(of(row))).sum()
     }
-    let bar = sheet.theme.bar(done * 1000 / total, 22);
-    sheet.text(16, y, &bar, sheet.theme.ramp(700));
-    sheet.right(48, y, &format!("{done}/{total}"), Style::new());
-    let running = rows.iter().find(|row| row.state == JobState::Run);
-    let waiting = rows.iter().find(|row| row.state == JobState::Wait);
-    let (note, style) = match (failed, running, waiting) {
-        (1.., ..) => (format!("! {failed} failed"), sheet.theme.fail()),
-        (_, Some(row), _) => (format!("running on {}", row.nodes.join(", ")), sheet.theme.good()),
-        (_, _, Some(row)) => (row.reason.clone().unwrap_or_else(|| "waiting".into()), Style::new()),
-        _ => ("ended".into(), sheet.theme.dim()),
+
+    /// Tasks done per minute since the first of them started, in tenths.
+    fn per_minute_tenths(&self, now: At) -> Option<u64> {
+        let began = self.jobs.iter().filter_map(|row| row.started).min()?;
+        let running = self.jobs.iter().any(|row| !row.state.is_ended());
+        let last = self.jobs.iter().filter_map(|row| row.ended).max();
+        let end = if running { now } else { last? };
+        let done = self.sum(|row| row.tasks.done);
+        (done > 0).then(|| done * 600_000 / end.since(began).0.max(1000))
+    }
+
+    fn note(&self, theme: Theme) -> (String, Style) {
+        let of = |state: JobState| self.jobs.iter().find(|row| row.state == state);
+        match (of(JobState::Run), of(JobState::Wait), of(JobState::Fail)) {
+            (Some(row), ..) => (format!("runs on {}", row.nodes.join(", ")), theme.good()),
+            (_, Some(row), _) => {
+                (row.reason.clone().unwrap_or_else(|| "waits".into()), Style::new())
+            }
+            (_, _, Some(row)) => {
+                (row.reason.clone().unwrap_or_else(|| "failed".into()), theme.fail())
+            }
+            _ if self.jobs.is_empty() => ("nothing asked for".into(), theme.dim()),
+            _ => (format!("{} ended", things(self.jobs.len() as u64, "job")), theme.dim()),
+        }
+    }
+}
+
+fn stages(update: &Update, now: At, sheet: &mut Sheet<'_>) {
+    let theme = sheet.theme;
+    let stages = STAGES.map(|kind| Stage {
+        kind,
+        jobs: update.jobs.iter().filter(|row| row.kind == kind).collect(),
+    });
+    let cell = |row: usize, head: &str, width: u16| {
+        let stage = &stages[row];
+        let (total, done) = (stage.sum(|row| row.tasks.total()), stage.sum(|row| row.tasks.done));
+        let failed = stage.sum(|row| row.tasks.fail);
+        let plain = if total == 0 { theme.dim() } else { Style::new() };
+        match head {
+            "STAGE" => (stage.kind.into(), Style::new()),
+            "DONE" => {
+                let permille = (done * 1000).checked_div(total).unwrap_or(0);
+                (theme.bar(permille as u32, usize::from(width)), theme.ramp(700))
+            }
+            "TASKS" if total == 0 => ("-".into(), plain),
+            "TASKS" => (format!("{}/{}", count(done), count(total)), plain),
+            "FAILED" if failed > 0 => (format!("! {failed}"), theme.fail()),
+            "FAILED" => ("0".into(), plain),
+            "PER MIN" => (
+                stage.per_minute_tenths(now).map_or_else(
+                    || "-".into(),
+                    |tenths| format!("{}.{}", tenths / 10, tenths % 10),
+                ),
+                plain,
+            ),
+            _ => stage.note(theme),
+        }
     };
-    sheet.text(51, y, &note, style);
+    let rows = Rows { count: stages.len(), chosen: None };
+    table::draw(sheet, &WORK, &rows, |_| ' ', cell);
 }

@@ -1,41 +1,74 @@
 //! What every screen has: two lines on top, two below, and the notices in between.
 
-use crate::app::{App, Context, Link, View};
+use gantry_model::Summary;
+use ratatui::style::Style;
+
+use crate::app::{App, Context, Link, Overlay, View};
 
 use super::sheet::Sheet;
-use super::words::clock;
+use super::words::{clock, minute, things};
 
-/// A picture older than this is said to be late: two were missed.
-const LATE_MS: u64 = 12_000;
+/// From so many columns on everything is spelt out.
+const COLUMNS_WIDE: u16 = 100;
 
 pub(super) fn top(app: &App, sheet: &mut Sheet<'_>) {
-    let (columns, theme) = (sheet.columns(), sheet.theme);
-    let name = app.update.as_ref().map_or("", |update| update.cluster.as_str());
-    sheet.text(1, 0, "gantry", theme.heading());
-    sheet.cell(9, 0, 20, name, theme.heading());
+    let (columns, theme, plain) = (sheet.columns(), sheet.theme, Style::new());
+    // A narrow screen has room for one of the two names.
+    let name_at = if columns >= 60 { 9 } else { 1 };
+    if columns >= 60 || app.update.is_none() {
+        sheet.text(1, 0, "gantry", theme.heading());
+    }
     if let Some(update) = &app.update {
-        let sum = &update.summary;
-        let busy = (sum.cores_used * 100).checked_div(sum.cores).unwrap_or(0);
-        let jobs = format!("{} run {} wait {} fail", sum.jobs_run, sum.jobs_wait, sum.jobs_fail);
-        let time = clock(super::now_of(app, update));
-        let line = if columns >= 100 {
-            let gpus = if sum.gpus > 0 { format!("{} gpu", sum.gpus) } else { "no gpu".into() };
-            format!(
-                "{} of {} nodes  {} cores  {gpus}  {busy} % leased    {jobs}    {time}",
-                sum.nodes_up, sum.nodes, sum.cores
-            )
-        } else if columns >= 70 {
-            format!("{} nodes {busy} %  {jobs}  {time}", sum.nodes_up)
-        } else {
-            jobs
-        };
-        sheet.right(columns - 1, 0, &line, ratatui::style::Style::new());
-        if sum.jobs_fail > 0 || sum.nodes_up < sum.nodes {
-            // The word says it; the mark is for the eye that only glances.
-            sheet.text(columns - 1, 0, "!", theme.warn());
+        let time = minute(super::now_of(app, update));
+        let mut end = sheet.right(columns - 1, 0, &time, plain);
+        // From the right, so that what is cut off is the cluster's name.
+        let alerts = alerts(&update.summary);
+        let mut pieces = vec![(jobs_words(&update.summary, columns), fail_style(update, sheet))];
+        if columns >= 60 && alerts > 0 {
+            pieces.insert(0, (things(alerts, "alert"), theme.warn()));
         }
+        if columns >= 60 {
+            pieces.push((machines_words(&update.summary, columns), plain));
+        }
+        let gap = match columns {
+            ..60 => 1,
+            60..COLUMNS_WIDE => 2,
+            _ => 4,
+        };
+        for (text, style) in pieces {
+            end = sheet.right(end.saturating_sub(gap), 0, &text, style);
+        }
+        let room = end.saturating_sub(name_at + 2);
+        sheet.cell(name_at, 0, room.min(40), &update.cluster, theme.heading());
     }
     tabs(app, sheet);
+}
+
+/// What a person should look at, counted alike on every screen.
+fn alerts(sum: &Summary) -> u32 {
+    sum.jobs_fail + sum.nodes.saturating_sub(sum.nodes_up)
+}
+
+fn fail_style(update: &gantry_wire::Update, sheet: &Sheet<'_>) -> Style {
+    if update.summary.jobs_fail > 0 { sheet.theme.warn() } else { Style::new() }
+}
+
+fn jobs_words(sum: &Summary, columns: u16) -> String {
+    if columns >= COLUMNS_WIDE {
+        format!("{:>3} run {:>3} wait {:>2} failed", sum.jobs_run, sum.jobs_wait, sum.jobs_fail)
+    } else {
+        format!("{} run {} wait {} fail", sum.jobs_run, sum.jobs_wait, sum.jobs_fail)
+    }
+}
+
+fn machines_words(sum: &Summary, columns: u16) -> String {
+    let leased = (u64::from(sum.cores_used) * 100).checked_div(u64::from(sum.cores)).unwrap_or(0);
+    if columns < COLUMNS_WIDE {
+        return format!("{}/{} nodes {leased} %", sum.nodes_up, sum.nodes);
+    }
+    let gpus =
+        if sum.gpus > 0 { format!("  {}/{} gpu", sum.gpus_used, sum.gpus) } else { String::new() };
+    format!("{}/{} nodes  {} cores{gpus}  {leased} % leased", sum.nodes_up, sum.nodes, sum.cores)
 }
 
 fn tabs(app: &App, sheet: &mut Sheet<'_>) {
@@ -45,101 +78,169 @@ fn tabs(app: &App, sheet: &mut Sheet<'_>) {
         ("3 Jobs", View::Jobs),
         ("4 Data", View::Data),
     ];
-    let (mut x, theme, columns) = (1, sheet.theme, sheet.columns());
+    let (theme, columns) = (sheet.theme, sheet.columns());
+    let (word, style) = state(app, sheet);
+    let end = sheet.right(columns - 1, 1, &word, style);
+    let mut x = 1;
     for (word, view) in views {
         let here = app.view == view || matches!(app.view, View::Job(_)) && view == View::Jobs;
+        // Where there is no room for words, the number is the tab.
+        let word = if columns < 60 && !here { &word[..1] } else { word };
         let text = if here { format!("[{word}]") } else { format!(" {word} ") };
-        let style = if here { theme.heading() } else { ratatui::style::Style::new() };
+        let style = if here { theme.heading() } else { Style::new() };
+        if x + text.len() as u16 >= end {
+            break;
+        }
         sheet.text(x, 1, &text, style);
-        x += text.len() as u16 + u16::from(columns >= 100);
+        x += text.len() as u16 + u16::from(columns >= COLUMNS_WIDE);
     }
-    let (word, style) = state(app, sheet);
-    sheet.right(columns - 1, 1, &word, style);
 }
 
 /// The state of the link, in words.
-fn state(app: &App, sheet: &Sheet<'_>) -> (String, ratatui::style::Style) {
+fn state(app: &App, sheet: &Sheet<'_>) -> (String, Style) {
     let theme = sheet.theme;
+    let age = app.age_ms() / 1000;
     if app.frozen {
         let at = app.update.as_ref().map_or_else(String::new, |update| clock(update.at));
         return (format!("frozen {at}"), theme.warn());
     }
-    match &app.link {
+    let (word, style) = match &app.link {
         Link::Connecting => ("connecting".into(), theme.dim()),
-        Link::Reconnecting(_) => {
-            (format!("reconnecting, {} s old", app.age_ms() / 1000), theme.warn())
-        }
-        Link::Live if app.age_ms() > LATE_MS => {
-            (format!("{} s late", app.age_ms() / 1000), theme.warn())
+        Link::Reconnecting(_) if app.update.is_none() => ("not connected".into(), theme.warn()),
+        Link::Reconnecting(_) => (format!("reconnecting, {age} s old"), theme.warn()),
+        Link::Live if app.is_late() && app.update.is_some() => {
+            (format!("{age} s late"), theme.warn())
         }
         Link::Live => ("live".into(), theme.good()),
+    };
+    match app.view {
+        View::Job(job) if sheet.columns() >= 60 => (format!("{job}  {word}"), style),
+        _ => (word, style),
     }
 }
 
+/// The line of what is said or set, and the line of keys.
 pub(super) fn bottom(app: &App, sheet: &mut Sheet<'_>) {
     let (rows, theme) = (sheet.rows(), sheet.theme);
-    let line = match (&app.message, &app.link) {
-        (Some((_, sentence)), _) => sentence.clone(),
-        (None, Link::Reconnecting(reason)) => reason.clone(),
-        _ if !app.filter.is_empty() => format!("/ {}", app.filter),
-        _ => String::new(),
-    };
-    sheet.text(1, rows - 2, &line, theme.warn());
+    let (line, style) = said(app, sheet);
+    sheet.text(1, rows - 2, &line, style);
     let mut x = 1;
-    for (key, word) in hints(app) {
-        let length = (key.len() + word.chars().count() + 1) as u16;
+    for (key, word) in hints(app, sheet.columns()) {
+        let length = (key.len() + word.len() + 1) as u16;
         if x + length >= sheet.columns() {
-            break;
+            continue;
         }
-        sheet.text(x, rows - 1, &key, theme.heading());
-        sheet.text(x + key.len() as u16 + 1, rows - 1, &word, theme.dim());
-        x += length + 2;
+        x = sheet.pieces(x, rows - 1, 1, &[(&key, theme.heading()), (&word, theme.dim())]) + 1;
     }
 }
 
-/// The keys of the last line, from the table.
-fn hints(app: &App) -> Vec<(String, String)> {
+/// The most pressing of what there is to say.
+fn said(app: &App, sheet: &Sheet<'_>) -> (String, Style) {
+    let theme = sheet.theme;
+    if let Some((_, sentence)) = &app.message {
+        return (sentence.clone(), theme.warn());
+    }
+    if let (Link::Reconnecting(reason), true) = (&app.link, app.update.is_some()) {
+        return (reason.clone(), theme.warn());
+    }
+    let mut parts = Vec::new();
+    if !app.marked.is_empty() {
+        parts.push(format!("{} marked", app.marked.len()));
+    }
+    if !app.filter.is_empty() && !matches!(app.view, View::Job(_)) {
+        let all = app.update.as_ref().map_or(0, |update| match app.view {
+            View::Nodes => update.nodes.len(),
+            _ => update.jobs.len(),
+        });
+        let shown = match app.view {
+            View::Nodes => crate::app::node_rows(app).len(),
+            _ => app.jobs().len(),
+        };
+        parts.push(format!("/ {}   {shown} of {all}", app.filter));
+    }
+    if app.read_only {
+        parts.push("read-only".into());
+    }
+    match (&app.banner, parts.is_empty()) {
+        (Some(banner), true) => (banner.clone(), Style::new()),
+        _ => (parts.join("   "), theme.warn()),
+    }
+}
+
+/// The keys of the last line: from the table, or those of what lies over the screen.
+fn hints(app: &App, columns: u16) -> Vec<(String, String)> {
+    let fixed = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(key, word)| ((*key).to_owned(), (*word).to_owned())).collect()
+    };
+    match &app.overlay {
+        Overlay::None => {}
+        Overlay::Help(_) => return fixed(&[("? Esc", "close"), ("j k", "scroll")]),
+        Overlay::Filter => {
+            return fixed(&[
+                ("Enter", "keep"),
+                ("Esc", "clear"),
+                ("word !not field:value a|b", "state node user kind name job role"),
+            ]);
+        }
+        Overlay::Cancel { .. } => return fixed(&[("Esc", "keep"), ("Enter", "cancel once typed")]),
+    }
     let contexts = app.contexts();
     let shown = |context: Context| contexts.contains(&context);
-    let key = |keys: &[String]| {
-        let first = keys.first().cloned().unwrap_or_default();
-        match first.as_str() {
-            "enter" => "Enter".to_owned(),
-            "esc" => "Esc".to_owned(),
-            _ => first,
-        }
-    };
-    let mut all: Vec<(String, String)> = app
-        .keymap
-        .bindings()
-        .iter()
-        .filter(|binding| shown(binding.context))
-        .filter_map(|binding| Some((key(&binding.keys), binding.hint.clone()?)))
+    let bindings = app.keymap.bindings().iter().filter(|binding| shown(binding.context));
+    let hinted = bindings.filter_map(|binding| Some((binding, binding.hint.clone()?)));
+    let mut all: Vec<(String, String)> = hinted
+        .map(|(binding, hint)| (key_name(binding.keys.first().map_or("", String::as_str)), hint))
         .collect();
     if matches!(app.view, View::Job(_)) {
         all.insert(0, ("Esc".into(), "back".into()));
+        all.retain(|(key, _)| key != "q");
+    }
+    if columns < COLUMNS_WIDE {
+        // The way out and the way to more are never what is cut off.
+        all.sort_by_key(|(key, _)| key != "?" && key != "q" && key != "Esc");
     }
     all
 }
 
+/// A key as it is written on screens.
+pub(super) fn key_name(key: &str) -> String {
+    match key {
+        "up" | "down" | "left" | "right" | "enter" | "esc" | "tab" | "space" | "home" | "end" => {
+            let mut name = key.to_owned();
+            name[..1].make_ascii_uppercase();
+            name
+        }
+        "pageup" => "PgUp".into(),
+        "pagedown" => "PgDn".into(),
+        other => other.to_owned(),
+    }
+}
+
 /// A screen before the first picture.
 pub(super) fn nothing_yet(app: &App, sheet: &mut Sheet<'_>) -> u16 {
-    let text = match &app.link {
-        Link::Reconnecting(reason) => reason.clone(),
-        _ => "connecting to the scheduler …".into(),
-    };
-    sheet.text(2, 1, &text, sheet.theme.dim());
+    let theme = sheet.theme;
+    match &app.link {
+        Link::Reconnecting(reason) => {
+            sheet.text(1, 1, reason, theme.warn());
+            sheet.text(1, 3, "trying again; q quits", theme.dim());
+        }
+        Link::Connecting => sheet.text(1, 1, "connecting to the scheduler", theme.dim()),
+        Link::Live => sheet.text(1, 1, "waiting for the first picture", theme.dim()),
+    }
     0
 }
 
 pub(super) fn too_small(app: &App, sheet: &mut Sheet<'_>) {
-    let (columns, rows) = app.size;
-    let plain = ratatui::style::Style::new();
+    let (columns, rows) = (sheet.columns(), sheet.rows());
+    let plain = Style::new();
     sheet.text(0, 0, &format!("gantry: {columns}x{rows}, needs 40x10"), plain);
     if let Some(update) = &app.update {
         let sum = &update.summary;
-        let line = format!("{} run {} wait {} fail", sum.jobs_run, sum.jobs_wait, sum.jobs_fail);
+        let line = format!("{}/{} nodes  {}", sum.nodes_up, sum.nodes, jobs_words(sum, 0));
         sheet.text(0, 1, &line, plain);
+        let alerts = alerts(sum);
+        sheet.text(0, 2, &format!("{}  q quit", things(alerts, "alert")), plain);
+    } else {
+        sheet.text(0, 1, "q quit", plain);
     }
-    sheet.text(0, 2, "q quit", plain);
 }

@@ -7,11 +7,13 @@
 mod chart;
 mod data;
 mod frame;
+mod job;
 mod jobs;
 mod nodes;
 mod overlay;
 mod overview;
 mod sheet;
+mod table;
 pub mod theme;
 mod words;
 
@@ -19,6 +21,8 @@ use gantry_model::At;
 use gantry_wire::Update;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+use unicode_width::UnicodeWidthStr;
 
 use crate::app::{App, Keymap, Link, Message, View};
 use sheet::Sheet;
@@ -31,7 +35,7 @@ const ROWS_MIN: u16 = 10;
 
 /// Draws the whole screen. Gives the place of the cursor: the chosen row, or where one types.
 pub fn render(app: &App, theme: Theme, buffer: &mut Buffer) -> (u16, u16) {
-    let area = *buffer.area();
+    let area = buffer.area;
     let mut sheet = Sheet { buffer, area, theme };
     if area.width < COLUMNS_MIN || area.height < ROWS_MIN {
         frame::too_small(app, &mut sheet);
@@ -45,11 +49,14 @@ pub fn render(app: &App, theme: Theme, buffer: &mut Buffer) -> (u16, u16) {
             (None, _) => frame::nothing_yet(app, &mut content),
             (Some(update), View::Overview) => overview::draw(app, update, &mut content),
             (Some(update), View::Nodes) => nodes::draw(app, update, &mut content),
-            (Some(update), View::Jobs) => jobs::list(app, update, &mut content),
+            (Some(update), View::Jobs) => jobs::draw(app, update, &mut content),
             (Some(update), View::Data) => data::draw(app, update, &mut content),
-            (Some(update), View::Job(job)) => jobs::detail(app, update, job, &mut content),
+            (Some(update), View::Job(job)) => job::draw(app, update, job, &mut content),
         };
-        (0, row + 2)
+        if app.is_late() && app.update.is_some() {
+            content.style(Style::new().add_modifier(Modifier::DIM));
+        }
+        (0, (row + 2).min(area.height - 1))
     };
     frame::bottom(app, &mut sheet);
     let (x, y) = overlay::draw(app, &mut sheet).unwrap_or(cursor);
@@ -62,12 +69,14 @@ pub fn plain(update: &Update, columns: u16) -> String {
     let rows = 12 + update.nodes.len().min(30) as u16 + update.jobs.len().min(20) as u16;
     let mut app = App::new(Keymap::shipped(), (columns, rows));
     let mut effects = Vec::new();
-    for message in [Message::Link(Link::Live), Message::Update(Box::new(update.clone()))] {
+    let picture = Message::Update { scope: app.view.scope(), update: Box::new(update.clone()) };
+    for message in [Message::Link(Link::Live), picture] {
         gantry_model::Machine::apply(&mut app, update.at, message, &mut effects);
     }
     let mut buffer = Buffer::empty(Rect::new(0, 0, columns, rows));
     render(&app, Theme { colours: Colours::Mono, glyphs: Glyphs::Unicode }, &mut buffer);
-    lines(&buffer).into_iter().take(usize::from(rows) - 2).collect::<Vec<_>>().join("\n")
+    let lines = lines(&buffer);
+    lines[..usize::from(rows) - 2].join("\n").trim_end().to_owned()
 }
 
 /// The rows of a buffer as text, without the blanks at their ends.
@@ -81,7 +90,7 @@ pub fn lines(buffer: &Buffer) -> Vec<String> {
             while x < area.right() {
                 let symbol = buffer[(x, y)].symbol();
                 line.push_str(symbol);
-                x += crate::output::width(symbol).max(1) as u16;
+                x += UnicodeWidthStr::width(symbol).max(1) as u16;
             }
             line.trim_end().to_owned()
         })

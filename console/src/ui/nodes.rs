@@ -14,8 +14,8 @@ use crate::app::{App, View, node_rows};
 const COLUMNS: [Column; 13] = [
     Column::text("NODE", 10, 0).up_to(16),
     Column::text("STATE", 9, 0),
-    Column::text("CPU", 8, 5),
-    Column::number("%", 5, 0),
+    Column::text("USE", 8, 5),
+    Column::number("CPU %", 5, 0),
     Column::text("GPU", 8, 1),
     Column::number("SM", 5, 2),
     Column::number("CORES", 7, 3),
@@ -82,11 +82,11 @@ fn cell(node: &NodeStatus, head: &str, width: u16, now: At, theme: Theme) -> (St
     match head {
         "NODE" => (facts.name.clone(), Style::new()),
         "STATE" => (node_state(node, now), state_style(row.state, theme)),
-        "CPU" => sample.map_or_else(
+        "USE" => sample.map_or_else(
             || (theme.gap().to_string(), theme.dim()),
             |one| (theme.bar(one.cpu_permille, usize::from(width)), ramp(one.cpu_permille)),
         ),
-        "%" => read(sample.map(|one| percent(one.cpu_permille))),
+        "CPU %" => read(sample.map(|one| percent(one.cpu_permille))),
         "GPU" => {
             let (strip, busy) = gpu_strip(node, theme);
             (strip, ramp(busy.unwrap_or(0)))

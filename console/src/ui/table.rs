@@ -77,7 +77,7 @@ fn places(columns: &[Column], room: u16) -> Vec<Place> {
         let more = if Some(index) == last && !column.right {
             left
         } else {
-            (column.width_max - column.width).min(left / 2)
+            (column.width_max - column.width).min(left / 3)
         };
         left -= more;
         let width = column.width + more;
@@ -156,7 +156,7 @@ mod tests {
         for (room, expected) in [
             (60, vec![(0, 1, 4), (1, 7, 10), (2, 19, 5), (3, 26, 34)]),
             (30, vec![(0, 1, 4), (1, 7, 6), (2, 15, 5), (3, 22, 8)]),
-            (29, vec![(0, 1, 4), (1, 7, 9), (3, 18, 11)]),
+            (29, vec![(0, 1, 4), (1, 7, 8), (3, 17, 12)]),
             (13, vec![(0, 1, 4), (1, 7, 6)]),
             (6, vec![(0, 1, 5)]),
             (0, vec![(0, 1, 4)]),

@@ -122,9 +122,40 @@ impl Theme {
             .collect()
     }
 
-    /// A piece of a horizontal line.
+    /// What stands where there is no reading.
     #[must_use]
-    pub fn dash(self) -> char {
-        if self.glyphs == Glyphs::Ascii { '-' } else { '─' }
+    pub fn gap(self) -> char {
+        if self.glyphs == Glyphs::Ascii { '.' } else { '·' }
+    }
+
+    /// The style of the nth curve of a panel.
+    #[must_use]
+    pub fn curve(self, nth: usize) -> Style {
+        match nth {
+            0 => self.ramp(500),
+            1 => self.colour((214, 170, 50), 178, Color::Yellow),
+            _ => self.good(),
+        }
+    }
+
+    /// The glyph of the nth curve where there are no dots.
+    #[must_use]
+    pub fn star(self, nth: usize) -> char {
+        ['.', '*', '+'][nth.min(2)]
+    }
+
+    /// What stands before a curve's name: its glyph, or a line of its colour.
+    #[must_use]
+    pub fn key(self, star: char) -> char {
+        if self.glyphs == Glyphs::Ascii { star } else { '─' }
+    }
+
+    /// The lines of a box: across, down, and the corners from the upper left one on.
+    #[must_use]
+    pub fn lines(self) -> [char; 6] {
+        match self.glyphs {
+            Glyphs::Ascii => ['-', '|', '+', '+', '+', '+'],
+            Glyphs::Unicode => ['─', '│', '┌', '┐', '└', '┘'],
+        }
     }
 }

@@ -55,8 +55,9 @@ pub(super) fn percent(permille: u32) -> String {
 }
 
 /// A count of things: `1 task`, `2 tasks`.
-pub(super) fn things(number: u32, one: &str) -> String {
-    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+pub(super) fn things(number: impl Into<u64>, one: &str) -> String {
+    let number = number.into();
+    format!("{} {one}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
 /// An amount of memory in GB with one decimal; whole GB from 100 on.
@@ -93,6 +94,6 @@ mod tests {
             assert_eq!(count(number), text);
         }
         assert_eq!((gigabytes(1536), gigabytes(2048 * 1024)), ("1.5".into(), "2048".into()));
-        assert_eq!((things(1, "job"), things(0, "job")), ("1 job".into(), "0 jobs".into()));
+        assert_eq!((things(1_u32, "job"), things(0_u64, "job")), ("1 job".into(), "0 jobs".into()));
     }
 }
