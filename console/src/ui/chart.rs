@@ -14,8 +14,12 @@ pub(super) fn strip(sheet: &mut Sheet<'_>, values: &[Option<u16>]) {
     }
     for column in 0..columns {
         // The newest values stand at the right; a wider panel than there are values stretches them.
-        let place = column * values.len() / columns;
-        let Some(Some(value)) = values.get(place) else { continue };
+        // A column shows the most of the values it stands for, so that no peak is lost and the
+        // newest value is always there.
+        let first = column * values.len() / columns;
+        let behind = ((column + 1) * values.len() / columns).max(first + 1);
+        let here = values.get(first..behind.min(values.len())).unwrap_or_default();
+        let Some(value) = here.iter().flatten().max() else { continue };
         let eighths = (usize::from(*value).min(1000) * rows * 8).div_ceil(1000);
         let style = sheet.theme.ramp(u32::from(*value));
         for row in 0..rows {

@@ -9,7 +9,7 @@ use super::sheet::Sheet;
 use super::words::{clock, minute, things};
 
 /// From so many columns on everything is spelt out.
-const COLUMNS_WIDE: u16 = 100;
+const COLUMNS_WIDE: u16 = 110;
 
 pub(super) fn top(app: &App, sheet: &mut Sheet<'_>) {
     let (columns, theme, plain) = (sheet.columns(), sheet.theme, Style::new());

@@ -41,8 +41,8 @@ pub(super) fn table(app: &App, update: &Update, jobs: &[&JobRow], sheet: &mut Sh
     let gpus = jobs.iter().any(|row| row.resources.gpus > 0);
     let columns: Vec<Column> =
         COLUMNS.iter().filter(|column| gpus || column.head != "GPUS").copied().collect();
-    let place = || jobs.iter().position(|row| Some(row.job) == app.job).unwrap_or(0);
-    let rows = Rows { count: jobs.len(), chosen: (!jobs.is_empty()).then(place) };
+    let chosen = jobs.iter().position(|row| Some(row.job) == app.job);
+    let rows = Rows { count: jobs.len(), chosen };
     let y = table::draw(
         sheet,
         &columns,

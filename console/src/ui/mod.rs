@@ -63,20 +63,25 @@ pub fn render(app: &App, theme: Theme, buffer: &mut Buffer) -> (u16, u16) {
     (x.min(area.width - 1), y.min(area.height - 1))
 }
 
-/// One plain frame of the overview, for `gantry top --once`.
+/// One plain frame of the overview, for `gantry top --once`: no colours, no choice, no keys.
 #[must_use]
 pub fn plain(update: &Update, columns: u16) -> String {
-    let rows = 12 + update.nodes.len().min(30) as u16 + update.jobs.len().min(20) as u16;
+    let rows = 20 + update.nodes.len().min(30) as u16 + update.jobs.len().min(30) as u16;
     let mut app = App::new(Keymap::shipped(), (columns, rows));
-    let mut effects = Vec::new();
     let picture = Message::Update { scope: app.view.scope(), update: Box::new(update.clone()) };
     for message in [Message::Link(Link::Live), picture] {
-        gantry_model::Machine::apply(&mut app, update.at, message, &mut effects);
+        gantry_model::Machine::apply(&mut app, update.at, message, &mut Vec::new());
     }
+    app.job = None;
     let mut buffer = Buffer::empty(Rect::new(0, 0, columns, rows));
     render(&app, Theme { colours: Colours::Mono, glyphs: Glyphs::Unicode }, &mut buffer);
-    let lines = lines(&buffer);
-    lines[..usize::from(rows) - 2].join("\n").trim_end().to_owned()
+    let mut lines = lines(&buffer);
+    lines.truncate(usize::from(rows) - 2);
+    // The tabs are for those who can press keys.
+    lines.remove(1);
+    // Blank rows that a screen needs to stay still say nothing on paper.
+    lines.dedup_by(|one, other| one.is_empty() && other.is_empty());
+    lines.join("\n").trim_end().to_owned()
 }
 
 /// The rows of a buffer as text, without the blanks at their ends.

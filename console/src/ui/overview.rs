@@ -96,19 +96,18 @@ fn refused(node: &NodeStatus) -> u64 {
     ingest.map_or(0, |ingest| ingest.refused)
 }
 
-/// The heading and as many lines as fit; the last says how many more there are.
+/// The heading and as many lines as fit, the worst first; beside it how many more there are.
 fn needs_a_human(lines: &[(String, Level)], sheet: &mut Sheet<'_>) {
     let theme = sheet.theme;
     sheet.text(1, 0, "NEEDS A HUMAN", theme.heading());
     let room = usize::from(sheet.rows().saturating_sub(1));
-    let shown = if lines.len() > room { room.saturating_sub(1) } else { lines.len() };
-    for (y, (line, level)) in lines.iter().take(shown).enumerate() {
+    for (y, (line, level)) in lines.iter().take(room).enumerate() {
         let style = if *level == Level::Fail { theme.fail() } else { theme.warn() };
         sheet.text(1, y as u16 + 1, line, style);
     }
-    if shown < lines.len() {
-        let more = format!("and {} more", lines.len() - shown);
-        sheet.text(1, shown as u16 + 1, &more, theme.warn());
+    if lines.len() > room {
+        let more = format!("and {} more", lines.len() - room);
+        sheet.pieces(16, 0, 0, &[(&more, theme.warn())]);
     }
     if lines.is_empty() {
         sheet.text(1, 1, "nothing", theme.dim());
