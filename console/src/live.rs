@@ -2,6 +2,7 @@
 //! messages; watches, requests and frames are carried out.
 
 use std::collections::VecDeque;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,13 +11,14 @@ use gantry_model::{At, JobId, Machine};
 use gantry_wire::{Peer, Reply, Request, Scope, Update};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::app::{App, Effect, Keymap, Link, Message};
 use crate::term::{self, Screen};
 use crate::ui;
-use crate::ui::theme::Glyphs;
+use crate::ui::theme::{Colours, Glyphs};
 
 /// The longest wait between two attempts to connect.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -26,19 +28,27 @@ const TICK: Duration = Duration::from_secs(1);
 const FRAME_EACH: Duration = Duration::from_millis(50);
 /// Messages that wait.
 const MESSAGES_MAX: usize = 256;
+/// Requests that wait: what can be marked on one screen.
+const REQUESTS_MAX: usize = 128;
+/// How long an answer is waited for.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a console is opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConsoleOptions {
     /// Which glyphs may be used.
     pub glyphs: Glyphs,
+    /// How many colours; what the environment says where absent.
+    pub colours: Option<Colours>,
     /// Whether nothing may be changed from it.
     pub read_only: bool,
+    /// Sentences about what is going on beside the cluster; the newest stands above the keys.
+    pub banner: Option<watch::Receiver<String>>,
 }
 
 impl Default for ConsoleOptions {
     fn default() -> Self {
-        Self { glyphs: Glyphs::Unicode, read_only: false }
+        Self { glyphs: Glyphs::Unicode, colours: None, read_only: false, banner: None }
     }
 }
 
@@ -51,6 +61,10 @@ pub fn run_console(
     identity: Identity,
     options: ConsoleOptions,
 ) -> anyhow::Result<()> {
+    let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !terminal {
+        anyhow::bail!("the console needs a terminal; gantry top --once prints one frame without");
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(run(address, identity, options));
@@ -64,31 +78,37 @@ async fn run(
     identity: Identity,
     options: ConsoleOptions,
 ) -> anyhow::Result<()> {
-    if !std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-        anyhow::bail!("the console needs a terminal; gantry top --once prints one frame without");
-    }
-    let theme = term::theme(options.glyphs);
+    let theme = term::theme(options.glyphs, options.colours);
+    let mut signals = Signals::listen()?;
     let mut screen = Screen::take()?;
     let (messages, mut received) = mpsc::channel(MESSAGES_MAX);
     let (scope, scopes) = watch::channel(Scope::Overview);
-    let (requests, asked) = mpsc::channel(16);
+    let (requests, asked) = mpsc::channel(REQUESTS_MAX);
     listen_to_keys(messages.clone());
+    if let Some(banner) = options.banner {
+        tokio::spawn(pass_on(banner, messages.clone()));
+    }
     tokio::spawn(keep_connected(address, identity, messages.clone(), scopes, asked));
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
     let mut clock = tokio::time::interval(TICK);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut app = App::new(Keymap::shipped(), term::size());
     app.read_only = options.read_only;
     let mut last = Instant::now().checked_sub(FRAME_EACH).unwrap_or_else(Instant::now);
     loop {
         let message = tokio::select! {
-            message = received.recv() => message.unwrap_or(Message::Tick),
+            message = received.recv() => message.unwrap_or(Message::Gone),
             _ = clock.tick() => Message::Tick,
-            _ = terminate.recv() => return Ok(screen.end(false)?),
-            _ = hang_up.recv() => return Ok(screen.end(false)?),
+            signal = signals.next() => match signal {
+                Signal::End => return Ok(screen.end(false)?),
+                Signal::Continue => {
+                    screen.take_again()?;
+                    let (columns, rows) = term::size();
+                    Message::Resize(columns, rows)
+                }
+            },
         };
         let mut waiting = VecDeque::from([message]);
-        while let Ok(message) = received.try_recv() {
+        while let (true, Ok(message)) = (waiting.len() < MESSAGES_MAX, received.try_recv()) {
             waiting.push_back(message);
         }
         let mut effects = Vec::new();
@@ -102,11 +122,8 @@ async fn run(
                 }
                 Effect::Cancel(job) => {
                     if requests.try_send(job).is_err() {
-                        app.apply(
-                            now(),
-                            Message::Answer("too much is asked at once; try again".into()),
-                            &mut Vec::new(),
-                        );
+                        let sentence = format!("{job} is not cancelled: too much is asked at once");
+                        app.apply(now(), Message::Answer(sentence), &mut Vec::new());
                     }
                 }
                 Effect::Copy(text) => screen.copy(&text)?,
@@ -124,6 +141,50 @@ async fn run(
     }
 }
 
+/// What the system wants.
+enum Signal {
+    /// The console shall end.
+    End,
+    /// It was stopped and goes on: the terminal may be another shell's since.
+    Continue,
+}
+
+/// The signals that a console listens to.
+struct Signals {
+    ends: [unix::Signal; 3],
+    goes_on: unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        let ends = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()];
+        let [terminate, hang_up, interrupt] = ends.map(unix::signal);
+        let goes_on = SignalKind::from_raw(rustix::process::Signal::CONT.as_raw());
+        Ok(Self { ends: [terminate?, hang_up?, interrupt?], goes_on: unix::signal(goes_on)? })
+    }
+
+    async fn next(&mut self) -> Signal {
+        let [terminate, hang_up, interrupt] = &mut self.ends;
+        tokio::select! {
+            _ = terminate.recv() => Signal::End,
+            _ = hang_up.recv() => Signal::End,
+            _ = interrupt.recv() => Signal::End,
+            _ = self.goes_on.recv() => Signal::Continue,
+        }
+    }
+}
+
+/// Passes the sentences of a banner on.
+async fn pass_on(mut banner: watch::Receiver<String>, messages: mpsc::Sender<Message>) {
+    loop {
+        let sentence = banner.borrow_and_update().clone();
+        let sent = messages.send(Message::Banner(sentence)).await;
+        if sent.is_err() || banner.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 fn now() -> At {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     At(since.as_millis() as u64)
@@ -131,10 +192,14 @@ fn now() -> At {
 
 fn listen_to_keys(messages: mpsc::Sender<Message>) {
     std::thread::spawn(move || {
-        while let Ok(message) = term::read() {
-            if let Some(message) = message
-                && messages.blocking_send(message).is_err()
-            {
+        loop {
+            let message = match term::read() {
+                Ok(Some(message)) => message,
+                Ok(None) => continue,
+                Err(_) => Message::Gone,
+            };
+            let gone = matches!(message, Message::Gone);
+            if messages.blocking_send(message).is_err() || gone {
                 return;
             }
         }
@@ -152,7 +217,11 @@ async fn keep_connected(
 ) {
     let mut backoff = Backoff::new(WAIT_MAX);
     while !messages.is_closed() {
-        let reason = match connect(address, &identity, Peer::Console).await {
+        let session = tokio::select! {
+            session = connect(address, &identity, Peer::Console) => session,
+            () = refuse(&mut asked, &messages) => return,
+        };
+        let reason = match session {
             Ok(session) => {
                 backoff.reset();
                 let _ = messages.send(Message::Link(Link::Live)).await;
@@ -161,7 +230,19 @@ async fn keep_connected(
             Err(error) => error.to_string(),
         };
         let _ = messages.send(Message::Link(Link::Reconnecting(reason))).await;
-        tokio::time::sleep(backoff.next_wait()).await;
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next_wait()) => {}
+            () = refuse(&mut asked, &messages) => return,
+        }
+    }
+}
+
+/// Says no to what is asked while there is no connection: carried out minutes later, it would
+/// surprise. Ends with the console.
+async fn refuse(asked: &mut mpsc::Receiver<JobId>, messages: &mpsc::Sender<Message>) {
+    while let Some(job) = asked.recv().await {
+        let sentence = format!("{job} is not cancelled: there is no connection to the scheduler");
+        let _ = messages.send(Message::Answer(sentence)).await;
     }
 }
 
@@ -174,16 +255,24 @@ async fn serve(
 ) -> String {
     loop {
         let scope = *scopes.borrow_and_update();
-        tokio::select! {
-            reason = follow(connection, scope, messages) => return reason,
-            changed = scopes.changed() => {
-                if changed.is_err() {
-                    return "the console is closed".into();
+        let following = follow(connection, scope, messages);
+        tokio::pin!(following);
+        loop {
+            tokio::select! {
+                reason = &mut following => return reason,
+                changed = scopes.changed() => {
+                    if changed.is_err() {
+                        return "the console is closed".into();
+                    }
+                    break;
                 }
-            }
-            Some(job) = asked.recv() => {
-                let sentence = cancel(connection, job).await;
-                let _ = messages.send(Message::Answer(sentence)).await;
+                Some(job) = asked.recv() => {
+                    let (connection, messages) = (connection.clone(), messages.clone());
+                    tokio::spawn(async move {
+                        let sentence = cancel(&connection, job).await;
+                        let _ = messages.send(Message::Answer(sentence)).await;
+                    });
+                }
             }
         }
     }
@@ -213,11 +302,13 @@ async fn cancel(connection: &Connection, job: JobId) -> String {
         sender.send(&Request::Cancel { job, indices: None }).await?;
         receiver.expect::<Reply>().await
     };
-    match exchange.await {
-        Ok(Reply::Cancelled(0)) => format!("{job} had ended already"),
-        Ok(Reply::Cancelled(tasks)) => format!("{job} is cancelled, {tasks} tasks"),
-        Ok(Reply::Refused(reject)) => reject.sentence,
-        Ok(_) => "the scheduler gave an answer of another kind".into(),
-        Err(error) => error.to_string(),
+    match tokio::time::timeout(ANSWER_WITHIN, exchange).await {
+        Ok(Ok(Reply::Cancelled(0))) => format!("{job} had ended already"),
+        Ok(Ok(Reply::Cancelled(1))) => format!("{job} is cancelled"),
+        Ok(Ok(Reply::Cancelled(tasks))) => format!("{job} is cancelled, {tasks} tasks"),
+        Ok(Ok(Reply::Refused(reject))) => reject.sentence,
+        Ok(Ok(_)) => format!("cancelling {job}: the scheduler gave an answer of another kind"),
+        Ok(Err(error)) => format!("cancelling {job}: {error}; look, then ask again"),
+        Err(_) => format!("cancelling {job}: no answer yet; look, then ask again"),
     }
 }

@@ -30,6 +30,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// The terminal while it is ours.
 pub struct Screen {
     last: Buffer,
+    cursor: (u16, u16),
     whole: bool,
 }
 
@@ -42,7 +43,8 @@ impl Screen {
         give_back_on_panic();
         enter()?;
         let (columns, rows) = size();
-        Ok(Self { last: Buffer::empty(Rect::new(0, 0, columns, rows)), whole: true })
+        let last = Buffer::empty(Rect::new(0, 0, columns, rows));
+        Ok(Self { last, cursor: (0, 0), whole: true })
     }
 
     /// Writes what differs from the frame before, and puts the cursor at its place. One write, or
@@ -58,7 +60,7 @@ impl Screen {
             self.whole = false;
         }
         let changes = self.last.diff(frame);
-        if changes.is_empty() && bytes.is_empty() {
+        if changes.is_empty() && bytes.is_empty() && self.cursor == at {
             return Ok(());
         }
         {
@@ -67,6 +69,7 @@ impl Screen {
             backend.set_cursor_position(Position::new(at.0, at.1))?;
         }
         self.last = frame.clone();
+        self.cursor = at;
         let mut out = io::stdout().lock();
         out.write_all(&bytes)?;
         out.flush()
@@ -87,14 +90,24 @@ impl Screen {
         out.flush()
     }
 
-    /// Gives the terminal back, stops this process, and takes the terminal again once the shell
-    /// continues it.
+    /// Gives the terminal back and stops this job, as the shell would at Ctrl-Z; takes the
+    /// terminal again once the shell goes on with it, or at once where there is no shell.
     ///
     /// # Errors
     /// Where the terminal is gone.
     pub fn suspend(&mut self) -> io::Result<()> {
         leave()?;
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
+        // The whole group: where cargo or a script has started us, the shell waits for that too.
+        rustix::process::kill_current_process_group(rustix::process::Signal::TSTP)?;
+        self.take_again()
+    }
+
+    /// Takes the terminal after somebody else may have had it.
+    ///
+    /// # Errors
+    /// Where the terminal is gone.
+    pub fn take_again(&mut self) -> io::Result<()> {
+        leave()?;
         enter()?;
         self.whole = true;
         Ok(())
@@ -163,12 +176,13 @@ pub fn size() -> (u16, u16) {
     }
 }
 
-/// How things look here: by what the environment says, since the terminal is not asked.
+/// How things look here: by what is wanted and what the environment says, since the terminal is not
+/// asked.
 #[must_use]
-pub fn theme(ascii: Glyphs) -> Theme {
+pub fn theme(glyphs: Glyphs, colours: Option<Colours>) -> Theme {
     let set = |name: &str| std::env::var(name).unwrap_or_default();
     let term = set("TERM");
-    let colours = if !set("NO_COLOR").is_empty() || term == "dumb" {
+    let known = if !set("NO_COLOR").is_empty() || term == "dumb" {
         Colours::Mono
     } else if matches!(set("COLORTERM").as_str(), "truecolor" | "24bit") {
         Colours::True
@@ -182,7 +196,7 @@ pub fn theme(ascii: Glyphs) -> Theme {
     let utf8 = locale.is_none_or(|value| value.to_lowercase().contains("utf"));
     // crossterm takes NO_COLOR for its own business and would drop reverse video with it.
     style::force_color_output(true);
-    Theme { colours, glyphs: if utf8 { ascii } else { Glyphs::Ascii } }
+    Theme { colours: colours.unwrap_or(known), glyphs: if utf8 { glyphs } else { Glyphs::Ascii } }
 }
 
 /// Waits for something from the terminal.
