@@ -214,17 +214,28 @@ fn ids(rows: &[Value]) -> String {
     rows.iter().filter_map(|row| row["id"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
+/// The fields that a table begins with, in this order; the others follow by name.
+const FIRST: [&str; 6] = ["id", "name", "series", "patient", "label", "reason"];
+/// Digits of a hash that a person needs to tell it from another.
+const HASH_SHOWN: usize = 12;
+
 /// A table of records: a column for each plain field of the first one.
 fn records(rows: &[Value]) -> String {
     let Some(Value::Object(first)) = rows.first() else { return "nothing there".into() };
     let plain = |value: &Value| !value.is_object() && !value.is_array();
-    let fields: Vec<&String> =
+    let mut fields: Vec<&String> =
         first.iter().filter(|(_, value)| plain(value)).map(|(name, _)| name).collect();
+    let place = |name: &str| FIRST.iter().position(|one| *one == name).unwrap_or(FIRST.len());
+    fields.sort_by_key(|name| (place(name), name.as_str()));
     let heading: Vec<String> = fields.iter().map(|name| name.to_uppercase()).collect();
     let heading: Vec<&str> = heading.iter().map(String::as_str).collect();
     let cell = |value: &Value| match value {
+        Value::String(text) if text.len() == 64 => text.chars().take(HASH_SHOWN).collect(),
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
+        Value::Number(number) if number.is_f64() => {
+            format!("{:.2}", number.as_f64().unwrap_or(0.0))
+        }
         other => other.to_string(),
     };
     let rows: Vec<Vec<String>> = rows

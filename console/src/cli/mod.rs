@@ -30,6 +30,8 @@ pub struct Cli {
     /// Print ids only.
     #[arg(long, short, global = true, conflicts_with = "json")]
     pub quiet: bool,
+    #[command(flatten)]
+    look: nodes::Look,
     /// What to do; without it the full-screen console opens.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -132,7 +134,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn run(cli: Cli) -> Outcome {
     let format = cli.format();
     let cluster = cli.cluster;
-    let Some(command) = cli.command else { return nodes::console(cluster) };
+    let Some(command) = cli.command else { return nodes::console(cluster, cli.look) };
     match command {
         Command::Demo(options) => demo::run(&options, format),
         Command::Submit(submit) => submit.run(cluster, format),

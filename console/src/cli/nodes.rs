@@ -10,15 +10,36 @@ use serde_json::{Value, json};
 use super::client::{Access, Client, unexpected};
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
+use crate::ui::theme::Glyphs;
 use crate::{live, ui};
+
+/// How the full-screen console looks, and what it may do.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Look {
+    /// Draw the console with ASCII only.
+    #[arg(long)]
+    ascii: bool,
+    /// Change nothing from the console.
+    #[arg(long)]
+    read_only: bool,
+}
+
+impl Look {
+    /// The console's options.
+    #[must_use]
+    pub fn options(self) -> live::ConsoleOptions {
+        let glyphs = if self.ascii { Glyphs::Ascii } else { Glyphs::Unicode };
+        live::ConsoleOptions { glyphs, read_only: self.read_only, ..Default::default() }
+    }
+}
 
 /// Opens the full-screen console.
 ///
 /// # Errors
 /// Where there is no cluster or no terminal.
-pub fn console(cluster: Option<PathBuf>) -> Outcome {
+pub fn console(cluster: Option<PathBuf>, look: Look) -> Outcome {
     let access = Access::find(cluster)?;
-    live::run_console(access.address, access.identity, live::ConsoleOptions::default())
+    live::run_console(access.address, access.identity, look.options())
         .map_err(|error| Failure::trouble(format!("{error:#}")))?;
     Ok(0)
 }
@@ -127,6 +148,8 @@ pub struct Top {
     /// Print one plain frame and exit.
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    look: Look,
 }
 
 impl Top {
@@ -136,7 +159,7 @@ impl Top {
     /// Where the scheduler is not there.
     pub fn run(&self, cluster: Option<PathBuf>) -> Outcome {
         if !self.once {
-            return console(cluster);
+            return console(cluster, self.look);
         }
         let client = Client::connect(cluster)?;
         let update = client.watch_once(Scope::Overview)?;
