@@ -193,6 +193,7 @@ impl<'a> Chain<'a> {
             quarantined: quarantined.iter().map(Quarantined::of).collect(),
             series: counts.series,
             samples: counts.samples,
+            computed_on: self.site.computes_on()?,
             training: Trained::of(model),
             held_out: HeldOut { series: held_out.to_string(), dice },
             predictions: series.iter().filter_map(of).map(Predicted::of).collect(),

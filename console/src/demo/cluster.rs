@@ -121,6 +121,22 @@ impl Site {
         self.ingest
     }
 
+    /// What the node that trains computes on.
+    pub(super) fn computes_on(&self) -> Result<String, Failure> {
+        let reply = self.ask(&Request::Nodes)?;
+        let Reply::Nodes(nodes) = reply else { return Err(unexpected(&reply)) };
+        let trains = |role: &gantry_model::Role| *role == gantry_model::Role::Gpu;
+        let facts = nodes.iter().map(|node| &node.row.facts);
+        let node = facts.into_iter().find(|facts| facts.roles.iter().any(trains));
+        Ok(node.map_or_else(String::new, |facts| match (facts.gpus.first(), &facts.gpu_reason) {
+            (Some(gpu), _) => {
+                format!("{}, with a {} that the embedded engine leaves alone", facts.name, gpu.name)
+            }
+            (None, Some(reason)) => format!("the processor of {}: {reason}", facts.name),
+            (None, None) => format!("the processor of {}", facts.name),
+        }))
+    }
+
     /// How often daemons had to be started again.
     pub(super) fn restarts(&self) -> u32 {
         self.processes.restarts()

@@ -15,7 +15,9 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 
 use clap::Args;
+use tokio::sync::watch;
 
+use crate::cli::nodes::Look;
 use crate::error::{Failure, Outcome};
 use crate::live;
 use crate::output::{self, Format};
@@ -41,6 +43,8 @@ pub struct Options {
     /// Epochs of the training.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     epochs: u32,
+    #[command(flatten)]
+    look: Look,
 }
 
 /// Runs the demonstration and prints what came out.
@@ -68,13 +72,23 @@ fn quietly(options: &Options) -> Result<Report, Failure> {
 fn with_screen(options: &Options) -> Result<Report, Failure> {
     let site = Site::start(options.folder.as_deref())?;
     let (done, report) = mpsc::channel();
+    let (said, banner) = watch::channel("demonstration: starting".to_owned());
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            let say = |sentence: &str| {
+                said.send_replace(format!("demonstration: {sentence}"));
+            };
+            let result = Chain::new(options, &site, &say).run();
+            say(match &result {
+                Ok(_) => "the whole chain is done; q shows its report",
+                Err(failure) => &failure.sentence,
+            });
             // The receiver is gone only when the user has left: then nobody wants the report.
-            let _ = done.send(Chain::new(options, &site, &|_| ()).run());
+            let _ = done.send(result);
         });
         let access = site.access()?;
-        live::run_console(access.address, access.identity, live::ConsoleOptions::default())
+        let look = live::ConsoleOptions { banner: Some(banner), ..options.look.options() };
+        live::run_console(access.address, access.identity, look)
             .map_err(|error| Failure::trouble(format!("{error:#}")))?;
         report.try_recv().unwrap_or_else(|_| {
             site.abandon();

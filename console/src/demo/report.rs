@@ -24,6 +24,8 @@ pub(super) struct Report {
     pub(super) series: u64,
     /// Samples made of them.
     pub(super) samples: u64,
+    /// What the training computed on: the GPU's name, or why it was the processor.
+    pub(super) computed_on: String,
     /// The training.
     pub(super) training: Trained,
     /// How the model does on a patient that it never saw.
@@ -138,6 +140,7 @@ impl Report {
                 last["loss"]
             ));
         }
+        lines.push(format!("computed on {}", self.computed_on));
         lines.push(format!("Dice on the held-out patient: {:.3}", self.held_out.dice));
         lines.extend(self.predictions.iter().map(|one| {
             format!("  {}  {:.1} ml  confidence {:.2}", one.series, one.volume_ml, one.confidence)

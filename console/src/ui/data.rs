@@ -13,6 +13,9 @@ use super::theme::Theme;
 use super::words::{count, things};
 use crate::app::App;
 
+/// No rate is told over less than this.
+const MOMENT_MS: u64 = 5000;
+
 /// The kinds of job that make the way, in its order.
 const STAGES: [&str; 3] = ["preprocess", "train", "predict"];
 
@@ -163,14 +166,16 @@ impl Stage<'_> {
         self.jobs.iter().map(|row| u64::from(of(row))).sum()
     }
 
-    /// Tasks done per minute since the first of them started, in tenths.
+    /// Tasks done per minute since the first of them started, in tenths. A rate over a moment
+    /// would say nothing.
     fn per_minute_tenths(&self, now: At) -> Option<u64> {
         let began = self.jobs.iter().filter_map(|row| row.started).min()?;
         let running = self.jobs.iter().any(|row| !row.state.is_ended());
         let last = self.jobs.iter().filter_map(|row| row.ended).max();
         let end = if running { now } else { last? };
         let done = self.sum(|row| row.tasks.done);
-        (done > 0).then(|| done * 600_000 / end.since(began).0.max(1000))
+        let millis = end.since(began).0;
+        (done > 0 && millis >= MOMENT_MS).then(|| done.saturating_mul(600_000) / millis)
     }
 
     fn note(&self, theme: Theme) -> (String, Style) {

@@ -7,7 +7,7 @@ use ratatui::style::Style;
 use super::sheet::Sheet;
 use super::table::{self, Column, Rows};
 use super::theme::Theme;
-use super::words::{count, things, time_of};
+use super::words::{count, gigabytes, things, time_of};
 use crate::app::App;
 
 const COLUMNS: [Column; 11] = [
@@ -146,9 +146,9 @@ pub(super) fn summary(row: &JobRow, sheet: &mut Sheet<'_>) {
     sheet.text(x, 0, &format!("{} by {}", row.kind, row.user), Style::new());
     let gpus = if asked.gpus > 0 { format!(", {} gpu", asked.gpus) } else { String::new() };
     let each = format!(
-        "each task {} cores, {} memory{gpus}   {} so far   on {}",
-        asked.cores,
-        asked.memory,
+        "each task {}, {} GB memory{gpus}   {} so far   on {}",
+        things(asked.cores, "core"),
+        gigabytes(asked.memory.0),
         things(row.starts, "start"),
         nodes(row)
     );

@@ -167,7 +167,7 @@ fn detail(app: &App, update: &Update, node: &NodeStatus, sheet: &mut Sheet<'_>) 
     let facts_line = [
         format!("for {}", if roles.is_empty() { "-".into() } else { roles.join(", ") }),
         format!("{} cores", facts.resources.cores),
-        format!("{} memory", facts.resources.memory),
+        format!("{} GB memory", gigabytes(facts.resources.memory.0)),
         format!("agent {}", facts.agent_version),
     ];
     let x = sheet.pieces(
