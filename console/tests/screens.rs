@@ -364,3 +364,54 @@ fn a_frame_with_all_rows_is_drawn_within_its_budget() {
     // The budget is 5 ms in a release build; tests run less optimised, and beside others.
     assert!(each.as_millis() < 50, "{each:?}");
 }
+
+#[test]
+fn a_frame_costs_few_bytes_and_an_idle_one_none() {
+    for (columns, rows) in [(80, 24), (120, 36)] {
+        let mut console = Console::live((columns, rows));
+        let mut frames = gantry::term::Frames::new(columns, rows);
+        let mut bytes = |console: &Console, colours| {
+            let (frame, cursor) = console.screen(Theme { colours, glyphs: Glyphs::Unicode });
+            frames.bytes(&frame, cursor).unwrap()
+        };
+        let colours = Colours::Indexed;
+        let first = bytes(&console, colours);
+        assert!(first.len() < 16_000, "the first frame took {} bytes", first.len());
+        assert!(!first.contains(&b'\n'), "a line feed would cut the write in two");
+        assert_eq!(bytes(&console, colours), b"", "drawn twice");
+        for second in 1..=5 {
+            console.at.0 += 1000;
+            console.send(Message::Tick);
+            let idle = bytes(&console, colours);
+            // Two jobs run, and their time is told to the second.
+            assert!(idle.len() <= 400, "second {second} took {} bytes", idle.len());
+        }
+        console.press("/a");
+        bytes(&console, colours);
+        console.press("b");
+        let echo = bytes(&console, colours).len();
+        assert!(echo <= 400, "the echo of a key took {echo} bytes");
+    }
+}
+
+#[test]
+fn an_idle_cluster_sends_nothing_for_a_minute() {
+    let mut console = Console::live((120, 36));
+    let mut update = picture(gantry_wire::Scope::Overview);
+    update.jobs.retain(|row| row.state.is_ended());
+    update.nodes.retain(|node| node.row.state == gantry_model::NodeState::Up);
+    update.at = gantry_model::At(screens_support::NOW.0 - 10_000);
+    let mut frames = gantry::term::Frames::new(120, 36);
+    for second in 0..55 {
+        console.at.0 += 1000;
+        update.at.0 += 1000;
+        if second % 5 == 0 {
+            let scope = console.app.view.scope();
+            console.send(Message::Update { scope, update: Box::new(update.clone()) });
+        }
+        console.send(Message::Tick);
+        let (frame, cursor) = console.screen(UNICODE);
+        let bytes = frames.bytes(&frame, cursor).unwrap();
+        assert!(second == 0 || bytes.is_empty(), "second {second} took {} bytes", bytes.len());
+    }
+}

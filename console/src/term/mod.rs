@@ -27,11 +27,51 @@ const SIZE_UNKNOWN: (u16, u16) = (80, 24);
 /// Whether the terminal is ours now, for the panic hook.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The terminal while it is ours.
-pub struct Screen {
+/// Frames as the bytes that turn the one before into the next.
+#[derive(Debug)]
+pub struct Frames {
     last: Buffer,
     cursor: (u16, u16),
     whole: bool,
+}
+
+impl Frames {
+    /// On a terminal of which nothing is known.
+    #[must_use]
+    pub fn new(columns: u16, rows: u16) -> Self {
+        let last = Buffer::empty(Rect::new(0, 0, columns, rows));
+        Self { last, cursor: (0, 0), whole: true }
+    }
+
+    /// What has to be written so that this frame is shown with the cursor at its place: nothing
+    /// where it is already.
+    ///
+    /// # Errors
+    /// Never: memory is written to.
+    pub fn bytes(&mut self, frame: &Buffer, at: (u16, u16)) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        if self.whole || self.last.area() != frame.area() {
+            queue!(bytes, style::ResetColor, terminal::Clear(terminal::ClearType::All))?;
+            self.last = Buffer::empty(*frame.area());
+            self.whole = false;
+        }
+        let changes = self.last.diff(frame);
+        if changes.is_empty() && bytes.is_empty() && self.cursor == at {
+            return Ok(bytes);
+        }
+        let mut backend = CrosstermBackend::new(&mut bytes);
+        backend.draw(changes.into_iter())?;
+        backend.set_cursor_position(Position::new(at.0, at.1))?;
+        self.last = frame.clone();
+        self.cursor = at;
+        Ok(bytes)
+    }
+}
+
+/// The terminal while it is ours.
+#[derive(Debug)]
+pub struct Screen {
+    frames: Frames,
 }
 
 impl Screen {
@@ -43,33 +83,19 @@ impl Screen {
         give_back_on_panic();
         enter()?;
         let (columns, rows) = size();
-        let last = Buffer::empty(Rect::new(0, 0, columns, rows));
-        Ok(Self { last, cursor: (0, 0), whole: true })
+        Ok(Self { frames: Frames::new(columns, rows) })
     }
 
-    /// Writes what differs from the frame before, and puts the cursor at its place. One write, or
-    /// none.
+    /// Shows a frame. One write, or none.
     ///
     /// # Errors
     /// Where the terminal is gone.
     pub fn draw(&mut self, frame: &Buffer, at: (u16, u16)) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(64 * 1024);
-        if self.whole || self.last.area() != frame.area() {
-            queue!(bytes, style::ResetColor, terminal::Clear(terminal::ClearType::All))?;
-            self.last = Buffer::empty(*frame.area());
-            self.whole = false;
-        }
-        let changes = self.last.diff(frame);
-        if changes.is_empty() && bytes.is_empty() && self.cursor == at {
+        let bytes = self.frames.bytes(frame, at)?;
+        if bytes.is_empty() {
             return Ok(());
         }
-        {
-            let mut backend = CrosstermBackend::new(&mut bytes);
-            backend.draw(changes.into_iter())?;
-            backend.set_cursor_position(Position::new(at.0, at.1))?;
-        }
-        self.last = frame.clone();
-        self.cursor = at;
+        // There is no line feed in a frame, so this is one write for any length.
         let mut out = io::stdout().lock();
         out.write_all(&bytes)?;
         out.flush()
@@ -77,7 +103,7 @@ impl Screen {
 
     /// Draws everything again with the next frame.
     pub fn redraw(&mut self) {
-        self.whole = true;
+        self.frames.whole = true;
     }
 
     /// Puts text into the terminal's clipboard (OSC 52).
@@ -109,7 +135,7 @@ impl Screen {
     pub fn take_again(&mut self) -> io::Result<()> {
         leave()?;
         enter()?;
-        self.whole = true;
+        self.frames.whole = true;
         Ok(())
     }
 
@@ -120,7 +146,7 @@ impl Screen {
     pub fn end(self, keep_frame: bool) -> io::Result<()> {
         leave()?;
         if keep_frame {
-            let text = crate::ui::lines(&self.last).join("\n");
+            let text = crate::ui::lines(&self.frames.last).join("\n");
             writeln!(io::stdout().lock(), "{}", text.trim_end())?;
         }
         Ok(())

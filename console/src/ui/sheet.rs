@@ -43,7 +43,7 @@ impl Sheet<'_> {
         let text = clean(text);
         match self.theme.glyphs {
             Glyphs::Unicode => text,
-            Glyphs::Ascii => text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect(),
+            Glyphs::Ascii => ascii(&text),
         }
     }
 
@@ -100,4 +100,20 @@ impl Sheet<'_> {
             }
         }
     }
+}
+
+/// Text in ASCII, as near as it gets.
+fn ascii(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '…' => plain.push_str("..."),
+            '–' | '—' | '−' => plain.push('-'),
+            '·' | '•' => plain.push('.'),
+            '×' => plain.push('x'),
+            c if c.is_ascii() => plain.push(c),
+            _ => plain.push('?'),
+        }
+    }
+    plain
 }
