@@ -145,6 +145,8 @@ impl Site {
     /// Makes whoever waits give up.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
+        // Who waits for a job hears that the scheduler ends, and looks.
+        self.processes.stop();
     }
 
     /// Asks the scheduler. While it is away the question is asked again: it may have been killed

@@ -143,17 +143,22 @@ impl Processes {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(3)..].join(" / ")
     }
+
+    /// Tells every daemon to end, and starts none again.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Agents first: the scheduler still hears how their tasks end.
+        lock(&self.daemons).iter_mut().rev().for_each(Daemon::stop);
+    }
 }
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop();
         if let Some(keeper) = self.keeper.take() {
             let _ = keeper.join();
         }
         let mut daemons = lock(&self.daemons);
-        // Agents first: the scheduler still hears how their tasks end.
-        daemons.iter_mut().rev().for_each(Daemon::stop);
         let deadline = Instant::now() + STOP_WITHIN;
         daemons.iter_mut().rev().for_each(|daemon| daemon.end(deadline));
     }
