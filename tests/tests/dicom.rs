@@ -130,9 +130,8 @@ fn every_real_file_that_can_be_sent_is_kept_or_set_aside_with_its_reason() -> Re
         let value: serde_json::Value = serde_json::from_slice(&output.stdout)?;
         sent += value["sent"]["sent"].as_u64().context(value.to_string())?;
     }
-    let count = |what: &str| -> Result<u64> {
-        Ok(site.data("counts")?[0][what].as_u64().context("a count")?)
-    };
+    let count =
+        |what: &str| -> Result<u64> { site.data("counts")?[0][what].as_u64().context("a count") };
     let (instances, aside) = (count("instances")?, count("quarantined")?);
     ensure!(sent > 200, "{sent} were sent");
     ensure!(instances > 180 && aside > 5, "{instances} kept, {aside} aside");
