@@ -12,12 +12,20 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gantry-under-test");
 
+/// A console in a pseudo-terminal. It ends with this value.
 struct Terminal {
     master: Box<dyn MasterPty + Send>,
     keys: Box<dyn Write + Send>,
     child: Box<dyn Child + Send + Sync>,
     bytes: Arc<Mutex<Vec<u8>>>,
     size: (u16, u16),
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // An error means that it has ended.
+        let _ = self.child.kill();
+    }
 }
 
 impl Terminal {
@@ -59,6 +67,13 @@ impl Terminal {
         Ok(self.keys.flush()?)
     }
 
+    /// Waits for the console's end; says whether it ended well.
+    fn ended(&mut self) -> Result<bool> {
+        let child = &mut self.child;
+        let status = until("the console's end", || child.try_wait().ok().flatten())?;
+        Ok(status.success())
+    }
+
     fn count(&self) -> usize {
         self.bytes.lock().unwrap().len()
     }
@@ -83,11 +98,13 @@ fn the_console_shows_the_cluster_and_gives_the_terminal_back() -> Result<()> {
         terminal.shows("line ")?;
         terminal.press("?")?;
         terminal.shows("MOVE")?;
-        terminal.press("xq")?;
-        terminal.shows("[3 Jobs]")?;
+        // Escape closes the help, q leaves the job, and at the top q leaves the console.
+        terminal.press("\x1b")?;
+        terminal.shows("LOSS")?;
         terminal.press("q")?;
-        let status = terminal.child.wait()?;
-        ensure!(status.success(), "{status:?}");
+        terminal.shows("STATE")?;
+        terminal.press("q")?;
+        ensure!(terminal.ended()?, "{}", terminal.screen());
         let bytes = terminal.bytes.lock().unwrap().clone();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         ensure!(
@@ -103,6 +120,8 @@ fn the_console_shows_the_cluster_and_gives_the_terminal_back() -> Result<()> {
     terminal.shows("looping")?;
     terminal.press("3x")?;
     terminal.shows("cannot be undone")?;
+    // Return alone keeps it.
+    terminal.press("\r")?;
     terminal.press(&format!("{}\r", job.trim_start_matches('j')))?;
     terminal.shows("is cancelled")?;
     let state = |cluster: &Cluster| {
@@ -124,6 +143,6 @@ fn the_console_shows_the_cluster_and_gives_the_terminal_back() -> Result<()> {
     let pid = terminal.child.process_id().context("a process")?;
     let pid = rustix::process::Pid::from_raw(pid as i32).context("a process")?;
     rustix::process::kill_process(pid, rustix::process::Signal::HUP)?;
-    ensure!(terminal.child.wait()?.success());
+    ensure!(terminal.ended()?, "{}", terminal.screen());
     Ok(())
 }
