@@ -18,6 +18,9 @@ use super::scanner::{self, Worklist};
 use crate::cli::learning::over_series;
 use crate::error::Failure;
 
+/// The stages, in their order.
+pub(super) const STAGES: [&str; 7] =
+    ["scan", "send", "receive", "preprocess", "train", "predict", "report"];
 /// The run's name: its folder in the library.
 const RUN: &str = "demo";
 /// The pipeline that makes the labels.

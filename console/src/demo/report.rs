@@ -149,8 +149,12 @@ impl Report {
         lines.extend(
             self.nearest.iter().map(|near| format!("  {}  {:.4}", near.series, near.distance)),
         );
-        let stages = self.seconds.iter().map(|(name, seconds)| format!("{name} {seconds} s"));
-        lines.push(stages.collect::<Vec<_>>().join(", "));
+        let stage = |name: &&str| Some(format!("{name} {} s", self.seconds.get(*name)?));
+        lines.push(super::chain::STAGES.iter().filter_map(stage).collect::<Vec<_>>().join(", "));
+        if self.scheduler_restarts > 0 {
+            lines
+                .push(format!("daemons that had to be started again: {}", self.scheduler_restarts));
+        }
         lines.push("for research use; this is no diagnosis".into());
         lines.join("\n")
     }
