@@ -68,6 +68,16 @@ fn the_whole_chain_gives_one_value_and_the_same_again_when_its_scheduler_is_kill
     Ok(())
 }
 
+#[test]
+fn a_stage_that_fails_is_named_and_the_exit_code_is_1() -> Result<()> {
+    let demo = ["demo", "--no-screen", "--data", "/nowhere"];
+    let (code, sentence) = Gantry::new(PROGRAM).refusal(&demo)?;
+    assert_eq!(code, 1, "{sentence}");
+    ensure!(sentence.starts_with("stage scan: "), "{sentence}");
+    ensure!(sentence.contains("tests/fetch_data.sh"), "{sentence}");
+    Ok(())
+}
+
 /// Kills, as kill -9 does, the scheduler among the children of a process.
 fn kill_scheduler(parent: u32) -> Result<bool> {
     for entry in std::fs::read_dir("/proc")?.flatten() {
