@@ -161,13 +161,17 @@ async fn stop_limit_and_flood_end_a_task() {
     let scheduler = Scheduler::new(&bench, None);
     let agent = bench.agent(scheduler.address(), |settings| settings.grace = Millis(200));
     let mut session = scheduler.session().await;
-    let deaf = "trap '' TERM; while :; do sleep 0.1; done";
+    let deaf = "trap '' TERM; echo deaf; while :; do sleep 0.1; done";
     session.launch(1, command(&["sleep", "1000"]), None).await;
     session.launch(2, command(&["sh", "-c", deaf]), None).await;
     session.launch(3, command(&["sleep", "1000"]), Some(Millis(100))).await;
     // A hole in the file: long, and no bytes on the disk.
     let flood = "truncate -s 5G /proc/self/fd/1; sleep 1000";
     session.launch(4, command(&["sh", "-c", flood]), None).await;
+    // A process that has started may not have reached its `trap` yet.
+    while session.output(2, 0).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     for try_id in [1, 2] {
         session.started(try_id).await;
         session.order(Order::Stop { try_id: TryId(try_id) }).await;
