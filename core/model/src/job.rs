@@ -3,97 +3,17 @@
 //! [`JobSpec::validate`] is the one check of a job. A command runs it before anything is sent and
 //! the scheduler runs it again, so both say the same sentence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::array::{Array, IndexSet};
-use crate::ids::JobId;
+use crate::conditions::{Dependency, Gang, Preemption, Warning};
 use crate::limits;
 use crate::reject::Reject;
-use crate::resources::Resources;
+use crate::resources::{GPU_WHOLE, GpuDemand, GpuPart, Resources, Sharing};
 use crate::units::Millis;
-
-/// What each task of a job does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Work {
-    /// A command, run in its own process group.
-    Command {
-        /// The program and its arguments; at least one.
-        arguments: Vec<String>,
-        /// The working folder; the agent's work folder where it is absent.
-        folder: Option<String>,
-    },
-    /// An operation that a warm worker on the node carries out without a process of its own.
-    Builtin(Builtin),
-}
-
-/// The operations built into gantry. Each names the library it works on by its folder on the
-/// shared storage, and series, models and runs by the library's own opaque ids: no patient data
-/// ever travels in a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Builtin {
-    /// One task per series: run a pipeline and add the sample to the library.
-    Preprocess {
-        /// Folder of the library.
-        library: String,
-        /// The pipeline file's text.
-        pipeline: String,
-        /// Series, one for each array index.
-        series: Vec<String>,
-    },
-    /// Train a network on the samples of a library and publish the model.
-    Train {
-        /// Folder of the library.
-        library: String,
-        /// Training settings as JSON.
-        settings: String,
-        /// The run: the folder of its checkpoints within the library. A later try resumes it.
-        run: String,
-    },
-    /// One task per series: predict, keep mask and DICOM SEG, add the case.
-    Predict {
-        /// Folder of the library.
-        library: String,
-        /// The model's id, or the run whose model it is (`run:NAME`).
-        model: String,
-        /// Series, one for each array index.
-        series: Vec<String>,
-    },
-}
-
-impl Builtin {
-    /// The operation's name, as in `gantry preprocess`.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Preprocess { .. } => "preprocess",
-            Self::Train { .. } => "train",
-            Self::Predict { .. } => "predict",
-        }
-    }
-}
-
-/// When a dependency counts as met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DependencyKind {
-    /// Every task of the other job is done.
-    Ok,
-    /// The other job has ended in any way.
-    Any,
-    /// The other job has failed.
-    Fail,
-}
-
-/// A job that must end first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dependency {
-    /// The other job.
-    pub job: JobId,
-    /// When it counts as met.
-    pub kind: DependencyKind,
-}
+use crate::work::{Builtin, Work};
 
 /// A job as submitted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,16 +24,38 @@ pub struct JobSpec {
     pub work: Work,
     /// What each task needs.
     pub resources: Resources,
+    /// Which GPUs.
+    pub gpu: GpuDemand,
+    /// Labels that its node must have.
+    pub labels: BTreeSet<String>,
+    /// Whether others may run beside it on its node.
+    pub sharing: Sharing,
+    /// Licences that each task takes of the cluster's counters.
+    pub licences: BTreeMap<String, u32>,
+    /// Ranks that start together; then the job has no array.
+    pub gang: Option<Gang>,
     /// The elements, if the job is an array.
     pub array: Option<Array>,
     /// What must end first.
     pub after: Vec<Dependency>,
     /// How often a failed task is started again. A lost node does not count.
     pub retries: u8,
+    /// Exit codes that a further start may mend; every failure where empty.
+    pub retry_codes: BTreeSet<u8>,
     /// After how long a try is ended.
     pub time_limit: Option<Millis>,
+    /// How long a try will take, as its owner says; placement plans with it.
+    pub estimate: Option<Millis>,
+    /// A signal before the time limit.
+    pub warning: Option<Warning>,
     /// Larger goes first.
     pub priority: i32,
+    /// The group whose quota it uses; the user's own where absent.
+    pub group: Option<String>,
+    /// Whether it may be stopped to make room.
+    pub preemption: Preemption,
+    /// Whether it waits for a release.
+    pub held: bool,
     /// Only on the node of this name.
     pub node: Option<String>,
     /// Variables set for the tasks beside the `GANTRY_*` ones.
@@ -128,11 +70,22 @@ impl JobSpec {
             name: name.into(),
             work,
             resources: Resources { cores: 1, ..Resources::default() },
+            gpu: GpuDemand::default(),
+            labels: BTreeSet::new(),
+            sharing: Sharing::Shared,
+            licences: BTreeMap::new(),
+            gang: None,
             array: None,
             after: Vec::new(),
             retries: 0,
+            retry_codes: BTreeSet::new(),
             time_limit: None,
+            estimate: None,
+            warning: None,
             priority: 0,
+            group: None,
+            preemption: Preemption::Never,
+            held: false,
             node: None,
             environment: BTreeMap::new(),
         }
@@ -141,7 +94,11 @@ impl JobSpec {
     /// The array indices of the job's tasks.
     #[must_use]
     pub fn indices(&self) -> IndexSet {
-        self.array.as_ref().map_or_else(|| IndexSet::first(1), |array| array.indices.clone())
+        match (&self.gang, &self.array) {
+            (Some(gang), _) => IndexSet::first(gang.ranks),
+            (None, Some(array)) => array.indices.clone(),
+            (None, None) => IndexSet::first(1),
+        }
     }
 
     /// Checks everything that can be known of a job without knowing the cluster.
@@ -177,10 +134,98 @@ impl JobSpec {
                 "a time limit of 0s would end every task at once; leave it out or raise it",
             ));
         }
+        self.check_demand()?;
+        self.check_gang()?;
+        self.check_times()?;
         self.check_environment()?;
         match &self.work {
             Work::Command { arguments, folder } => check_command(arguments, folder.as_deref()),
             Work::Builtin(builtin) => self.check_builtin(builtin),
+        }
+    }
+
+    /// What it asks for beside amounts.
+    fn check_demand(&self) -> Result<(), Reject> {
+        match &self.gpu.part {
+            GpuPart::Whole => {}
+            GpuPart::Share(permille) => {
+                if *permille == 0 || *permille >= GPU_WHOLE || self.resources.gpus != 1 {
+                    return Err(Reject::invalid(
+                        "a share of a gpu is more than 0 and less than 1, and of one gpu; ask for --gpus 0.25, or for whole ones",
+                    ));
+                }
+            }
+            GpuPart::Mig(profile) => check_name("MIG profile", profile)?,
+        }
+        if self.resources.gpus == 0 && self.gpu != GpuDemand::default() {
+            return Err(Reject::invalid(
+                "the job says which gpu it needs and asks for none; add --gpus 1",
+            ));
+        }
+        if self.labels.len() > limits::LABELS_MAX || self.licences.len() > limits::LICENCES_MAX {
+            return Err(Reject::invalid(format!(
+                "the job asks for {} labels and {} licences; at most {} and {} are allowed",
+                self.labels.len(),
+                self.licences.len(),
+                limits::LABELS_MAX,
+                limits::LICENCES_MAX
+            )));
+        }
+        for label in &self.labels {
+            check_name("label", label)?;
+        }
+        for (name, count) in &self.licences {
+            check_name("licence", name)?;
+            if *count == 0 {
+                return Err(Reject::invalid(format!(
+                    "0 of the licence {name:?} were asked for; leave it out"
+                )));
+            }
+        }
+        self.group.as_ref().map_or(Ok(()), |group| check_name("group", group))
+    }
+
+    fn check_gang(&self) -> Result<(), Reject> {
+        let Some(gang) = self.gang else { return Ok(()) };
+        if gang.ranks == 0 || gang.ranks > limits::RANKS_MAX {
+            return Err(Reject::invalid(format!(
+                "a gang has 1 to {} ranks, not {}",
+                limits::RANKS_MAX,
+                gang.ranks
+            )));
+        }
+        if gang.nodes.is_some_and(|nodes| nodes == 0 || gang.ranks % nodes != 0) {
+            return Err(Reject::invalid(format!(
+                "{} ranks cannot be spread evenly over {} nodes",
+                gang.ranks,
+                gang.nodes.unwrap_or_default()
+            )));
+        }
+        if self.array.is_some() {
+            return Err(Reject::invalid("a gang has no array; submit one job for each gang"));
+        }
+        Ok(())
+    }
+
+    fn check_times(&self) -> Result<(), Reject> {
+        if self.retry_codes.len() > limits::RETRY_CODES_MAX {
+            return Err(Reject::invalid(format!(
+                "retries for {} exit codes were asked for; at most {} may be named",
+                self.retry_codes.len(),
+                limits::RETRY_CODES_MAX
+            )));
+        }
+        match (self.warning, self.time_limit) {
+            (None, _) => Ok(()),
+            (Some(_), None) => Err(Reject::invalid(
+                "a warning comes before a time limit, and the job has none; add --time",
+            )),
+            (Some(warning), Some(limit)) if warning.before >= limit => {
+                Err(Reject::invalid(format!(
+                    "the warning {warning} would come before the start of a task with a limit of {limit}"
+                )))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -287,6 +332,7 @@ pub fn check_name(what: &str, name: &str) -> Result<(), Reject> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::MemoryMib;
 
     fn command(arguments: &[&str]) -> JobSpec {
         let arguments = arguments.iter().map(ToString::to_string).collect();
@@ -303,6 +349,9 @@ mod tests {
                 series: series.iter().map(ToString::to_string).collect(),
             })
         };
+        let share = |permille| GpuDemand { part: GpuPart::Share(permille), ..GpuDemand::default() };
+        let gang = |ranks, nodes| Some(Gang { ranks, nodes });
+        let warning = Some("USR1@60s".parse().unwrap());
         let cases: Vec<(JobSpec, &str)> = vec![
             (command(&[]), "no command"),
             (command(&["x\0"]), "zero byte"),
@@ -313,6 +362,20 @@ mod tests {
             (JobSpec { retries: 101, ..command(&["x"]) }, "at most 100 retries"),
             (JobSpec { time_limit: Some(Millis(0)), ..command(&["x"]) }, "time limit of 0s"),
             (JobSpec::new("p", predict(&[])), "no series"),
+            (JobSpec { gpu: share(250), ..command(&["x"]) }, "a share of a gpu"),
+            (
+                JobSpec {
+                    gpu: GpuDemand { memory: MemoryMib(1), ..GpuDemand::default() },
+                    ..command(&["x"])
+                },
+                "asks for none",
+            ),
+            (JobSpec { gang: gang(0, None), ..command(&["x"]) }, "1 to 4096 ranks"),
+            (JobSpec { gang: gang(5, Some(2)), ..command(&["x"]) }, "evenly over 2 nodes"),
+            (JobSpec { gang: gang(2, None), array: array("0-1"), ..command(&["x"]) }, "no array"),
+            (JobSpec { warning, ..command(&["x"]) }, "has none"),
+            (JobSpec { warning, time_limit: Some(Millis(1000)), ..command(&["x"]) }, "USR1@1m"),
+            (JobSpec { licences: [("m".to_owned(), 0)].into(), ..command(&["x"]) }, "leave it out"),
             (JobSpec { array: array("0-2"), ..JobSpec::new("p", predict(&["a", "b"])) }, "array"),
         ];
         for (spec, part) in cases {

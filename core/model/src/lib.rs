@@ -9,7 +9,9 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod action;
 pub mod array;
+pub mod conditions;
 pub mod ids;
 pub mod job;
 pub mod limits;
@@ -22,16 +24,20 @@ pub mod resources;
 pub mod task;
 pub mod units;
 pub mod view;
+pub mod work;
 
+pub use action::{Action, JobChange};
 pub use array::{Array, IndexSet};
+pub use conditions::{Dependency, DependencyKind, DependencyScope, Gang, Preemption, Warning};
 pub use ids::{JobId, NodeId, TaskId, TryId};
-pub use job::{Builtin, Dependency, DependencyKind, JobSpec, Work};
+pub use job::JobSpec;
 pub use machine::Machine;
-pub use node::{Gpu, NodeFacts, NodeState, Role};
+pub use node::{Gpu, NodeFacts, NodeState, Role, Service, Window};
 pub use note::{Level, Note, Subject};
 pub use order::{Launch, Order, Report, TaskWork};
 pub use reject::{Reject, RejectKind};
-pub use resources::{Lease, Resources};
-pub use task::{Exit, JobState, TaskState};
+pub use resources::{GPU_WHOLE, GpuDemand, GpuPart, Lease, Resources, Sharing};
+pub use task::{AfterStop, Exit, JobState, TaskState, Usage};
 pub use units::{At, MemoryMib, Millis};
-pub use view::{JobRow, NodeRow, Summary, TaskCounts, TaskRow};
+pub use view::{JobRow, NodeRow, Spent, Summary, TaskCounts, TaskRow, Why};
+pub use work::{Builtin, Work};

@@ -23,6 +23,18 @@ pub const NAME_CHARACTERS_MAX: usize = 64;
 pub const BUILTIN_BYTES_MAX: usize = 32 * 1024;
 /// Retries a job may ask for.
 pub const RETRIES_MAX: u8 = 100;
+/// Labels of one node, and labels one job may ask for.
+pub const LABELS_MAX: usize = 64;
+/// Licences one job may ask for.
+pub const LICENCES_MAX: usize = 16;
+/// Ranks of one gang: 512 nodes of 8 GPUs.
+pub const RANKS_MAX: u32 = 4096;
+/// Exit codes for which a job may ask to be started again.
+pub const RETRY_CODES_MAX: usize = 32;
+/// Maintenance windows of one node.
+pub const WINDOWS_MAX: usize = 16;
+/// Characters of a reason that a person gives.
+pub const REASON_CHARACTERS_MAX: usize = 200;
 /// GPUs of one node.
 pub const GPUS_MAX: usize = 64;
 /// Points kept of one metric of one job, on the scheduler and on a console.

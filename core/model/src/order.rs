@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::conditions::Warning;
 use crate::ids::{TaskId, TryId};
-use crate::job::{Builtin, JobSpec, Work};
+use crate::job::JobSpec;
 use crate::resources::Lease;
-use crate::task::Exit;
+use crate::task::{Exit, Usage};
 use crate::units::Millis;
+use crate::work::{Builtin, Work};
 
 /// The work of one task, cut out of its job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +74,9 @@ pub struct Launch {
     pub lease: Lease,
     /// After how long the node ends it.
     pub time_limit: Option<Millis>,
-    /// The job's own environment.
+    /// The signal before that.
+    pub warning: Option<Warning>,
+    /// The job's own environment, and what a gang's ranks need to find one another.
     pub environment: BTreeMap<String, String>,
     /// Counts the starts of this task; from the second on `GANTRY_RESUME=1` is set.
     pub start: u32,
@@ -109,6 +113,8 @@ pub enum Report {
         try_id: TryId,
         /// How.
         exit: Exit,
+        /// What it used.
+        usage: Usage,
     },
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{NodeId, TryId};
-use crate::units::At;
+use crate::units::{At, MemoryMib};
 
 /// How an execution ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,25 @@ impl fmt::Display for Exit {
     }
 }
 
+/// What one execution used, as its node's kernel counted it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time in milliseconds.
+    pub cpu_ms: u64,
+    /// The most memory that one of its processes had at once.
+    pub memory_peak: MemoryMib,
+}
+
+/// What becomes of a task that was told to stop, once its node reports the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AfterStop {
+    /// It is cancelled.
+    Cancel,
+    /// It waits again: it was requeued, preempted, or its gang starts again.
+    Again,
+}
+
 /// Where a task stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskState {
@@ -83,13 +102,17 @@ pub enum TaskState {
         /// When the start was reported.
         since: At,
     },
-    /// A cancel is on its way to the node; the lease is held until the node reports the end.
+    /// A stop is on its way to the node; the lease is held until the node reports the end.
     Stopping {
         /// The node it runs on.
         node: NodeId,
         /// The execution.
         try_id: TryId,
+        /// What follows.
+        then: AfterStop,
     },
+    /// A rank that has ended well while others of its gang still run.
+    Arrived,
     /// Ended well.
     Done,
     /// Ended, and no retry is left.
@@ -111,7 +134,7 @@ impl TaskState {
         match self {
             Self::Starting { node, try_id }
             | Self::Running { node, try_id, .. }
-            | Self::Stopping { node, try_id } => Some((*node, *try_id)),
+            | Self::Stopping { node, try_id, .. } => Some((*node, *try_id)),
             _ => None,
         }
     }
@@ -119,16 +142,26 @@ impl TaskState {
     /// Whether the step from here to `next` is one that may happen.
     #[must_use]
     pub fn allows(&self, next: &Self) -> bool {
-        use TaskState::{Cancelled, Done, Failed, Running, Starting, Stopping, Waiting};
+        use TaskState::{Arrived, Cancelled, Done, Failed, Running, Starting, Stopping, Waiting};
         match self {
             Waiting => matches!(next, Starting { .. } | Cancelled),
             // A start and an end can be reported together, and a lost node queues the task again.
             Starting { .. } => {
-                matches!(next, Running { .. } | Stopping { .. } | Done | Failed(_) | Waiting)
+                matches!(
+                    next,
+                    Running { .. } | Stopping { .. } | Arrived | Done | Failed(_) | Waiting
+                )
             }
-            Running { .. } => matches!(next, Stopping { .. } | Done | Failed(_) | Waiting),
-            // The task may have ended by itself before the cancel arrived.
-            Stopping { .. } => matches!(next, Cancelled | Done | Failed(_)),
+            Running { .. } => {
+                matches!(next, Stopping { .. } | Arrived | Done | Failed(_) | Waiting)
+            }
+            // The task may have ended by itself before the stop arrived, and a task that was to
+            // wait again may be cancelled meanwhile.
+            Stopping { .. } => {
+                matches!(next, Stopping { .. } | Cancelled | Done | Failed(_) | Waiting)
+            }
+            // The gang is through, starts again, or has failed.
+            Arrived => matches!(next, Done | Waiting | Cancelled),
             Done | Failed(_) | Cancelled => false,
         }
     }
@@ -141,6 +174,7 @@ impl TaskState {
             Self::Starting { .. } => "start",
             Self::Running { .. } => "run",
             Self::Stopping { .. } => "stop",
+            Self::Arrived => "arrived",
             Self::Done => "done",
             Self::Failed(_) => "fail",
             Self::Cancelled => "cancel",
@@ -149,12 +183,15 @@ impl TaskState {
 }
 
 /// Where a job stands, summed over its tasks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum JobState {
     /// At least one task has a live execution.
     Run,
     /// No task runs and at least one waits.
+    #[default]
     Wait,
     /// Every task has ended, and at least one failed.
     Fail,
@@ -195,7 +232,8 @@ mod tests {
             TaskState::Waiting,
             TaskState::Starting { node, try_id },
             TaskState::Running { node, try_id, since: At(0) },
-            TaskState::Stopping { node, try_id },
+            TaskState::Stopping { node, try_id, then: AfterStop::Cancel },
+            TaskState::Arrived,
             TaskState::Done,
             TaskState::Failed(Exit::Code(1)),
             TaskState::Cancelled,
@@ -204,7 +242,8 @@ mod tests {
             for to in &all {
                 assert!(!(from.is_ended() && from.allows(to)), "{from:?} to {to:?}");
             }
-            assert_eq!(from.live().is_some(), !from.is_ended() && *from != TaskState::Waiting);
+            let at_rest = matches!(from, TaskState::Waiting | TaskState::Arrived);
+            assert_eq!(from.live().is_some(), !from.is_ended() && !at_rest);
         }
     }
 

@@ -5,10 +5,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobId, NodeId, TaskId};
-use crate::node::{NodeFacts, NodeState};
+use crate::node::{NodeFacts, NodeState, Service, Window};
 use crate::resources::Resources;
 use crate::task::{Exit, JobState};
-use crate::units::{At, Millis};
+use crate::units::{At, MemoryMib, Millis};
 
 /// How many tasks of a job stand where.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +39,34 @@ impl TaskCounts {
     }
 }
 
+/// What the tasks of a job have taken so far, over all executions that have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Cores × milliseconds they were leased.
+    pub core_ms: u64,
+    /// GPUs × milliseconds they were leased; a share counts as its part.
+    pub gpu_ms: u64,
+    /// Processor milliseconds that were used.
+    pub cpu_ms: u64,
+    /// The most memory one process had at once.
+    pub memory_peak: MemoryMib,
+}
+
+impl Spent {
+    /// The sum of both; of the peaks, the greater one.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            core_ms: self.core_ms.saturating_add(other.core_ms),
+            gpu_ms: self.gpu_ms.saturating_add(other.gpu_ms),
+            cpu_ms: self.cpu_ms.saturating_add(other.cpu_ms),
+            memory_peak: self.memory_peak.max(other.memory_peak),
+        }
+    }
+}
+
 /// One job in a table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRow {
     /// Its id.
     pub job: JobId,
@@ -72,10 +98,39 @@ pub struct JobRow {
     pub reason: Option<String>,
     /// The exit of the job: the first failed task's, success once all are done.
     pub exit: Option<Exit>,
+    /// The group whose quota it uses.
+    pub group: Option<String>,
+    /// Larger goes first.
+    pub priority: i32,
+    /// Whether it is held.
+    pub held: bool,
+    /// What it has taken so far.
+    pub spent: Spent,
+    /// How far its tasks say they are, in thousandths.
+    pub progress_permille: Option<u16>,
+}
+
+/// Why a job waits, from the search that placement itself makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// The job.
+    pub job: JobId,
+    /// The binding constraint, in a sentence.
+    pub sentence: String,
+    /// Jobs that placement looks at earlier, the nearest last; at most twenty.
+    pub ahead: Vec<JobId>,
+    /// How many those are in all.
+    pub ahead_count: u32,
+    /// Each node with the first rule that says no, or that it fits; at most two hundred.
+    pub nodes: Vec<(String, String)>,
+    /// When it can start, as far as time limits and estimates tell.
+    pub start: Option<At>,
+    /// The nodes that are kept for it.
+    pub reserved: Vec<String>,
 }
 
 /// One task in a table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRow {
     /// Its id.
     pub task: TaskId,
@@ -90,7 +145,7 @@ pub struct TaskRow {
 }
 
 /// One node in a table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRow {
     /// Its number in the cluster.
     pub node: NodeId,
@@ -104,8 +159,12 @@ pub struct NodeRow {
     pub used: Resources,
     /// Tasks with a live execution there.
     pub tasks: u32,
-    /// Which job holds each GPU, by index.
+    /// Which job holds each GPU, by index; of several that share it, the oldest.
     pub gpu_jobs: Vec<Option<JobId>>,
+    /// Whether it is given work.
+    pub service: Service,
+    /// Its maintenance windows.
+    pub windows: Vec<Window>,
 }
 
 /// The numbers of the first line of every screen.

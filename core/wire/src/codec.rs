@@ -49,6 +49,38 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     Ok(value)
 }
 
+/// Bytes of a snapshot of the whole cluster: a hundred thousand jobs with their commands.
+pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
+
+fn snapshot_configuration() -> Configuration<LittleEndian, Varint, Limit<SNAPSHOT_BYTES_MAX>> {
+    config::standard().with_little_endian().with_variable_int_encoding().with_limit()
+}
+
+/// Encodes a snapshot, which never travels and may be longer than other values.
+///
+/// # Errors
+/// Where it is longer than [`SNAPSHOT_BYTES_MAX`], or cannot be encoded at all.
+pub fn encode_snapshot<T: Serialize>(value: &T) -> Result<Vec<u8>, WireError> {
+    let bytes = bincode::serde::encode_to_vec(value, snapshot_configuration())
+        .map_err(|error| WireError::Encode(error.to_string()))?;
+    let (length, limit) = (bytes.len(), SNAPSHOT_BYTES_MAX);
+    if length > limit { Err(WireError::TooLong { length, limit }) } else { Ok(bytes) }
+}
+
+/// Decodes a snapshot that takes all of `bytes`.
+///
+/// # Errors
+/// Where the bytes are malformed, too long, or more than the value.
+pub fn decode_snapshot<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    let (length, limit) = (bytes.len(), SNAPSHOT_BYTES_MAX);
+    if length > limit {
+        return Err(WireError::TooLong { length, limit });
+    }
+    let (value, consumed) = bincode::serde::decode_from_slice(bytes, snapshot_configuration())
+        .map_err(|error| WireError::Decode(error.to_string()))?;
+    if consumed == length { Ok(value) } else { Err(WireError::LeftOver { consumed, length }) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ pub mod message;
 pub use error::WireError;
 pub use frame::Message;
 pub use message::{
-    AgentMessage, Greeting, JoinReply, JoinRequest, Metric, NodeReply, NodeRequest, NodeStatus,
-    Output, Peer, Point, Reply, Request, SchedulerMessage, Scope, Update, Verdict,
+    AgentMessage, Found, Greeting, HistoryQuery, JoinReply, JoinRequest, Metric, NodeReply,
+    NodeRequest, NodeStatus, Output, Peer, Point, Reply, Request, SchedulerMessage, Scope, Update,
+    UseBy, UseRow, Verdict,
 };

@@ -6,8 +6,8 @@
 //! [`Request::Watch`], which is answered by [`Update`]s until the stream is closed.
 
 use gantry_model::{
-    At, IndexSet, JobId, JobRow, JobSpec, NodeFacts, NodeId, NodeRow, Note, Order, Reject, Report,
-    Summary, TaskId, TaskRow, TryId,
+    Action, At, IndexSet, JobId, JobRow, JobSpec, NodeFacts, NodeId, NodeRow, Note, Order, Reject,
+    Report, Spent, Summary, TaskId, TaskRow, TryId, Why,
 };
 use gantry_telemetry::Sample;
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,13 @@ pub enum AgentMessage {
         /// The points, in the order in which they were printed.
         points: Vec<(String, Point)>,
     },
+    /// How far a task says it is.
+    Progress {
+        /// The task that printed it.
+        task: TaskId,
+        /// Thousandths of its work that are done.
+        permille: u16,
+    },
 }
 
 /// What the scheduler says on an agent's stream.
@@ -132,6 +139,36 @@ pub enum Request {
         /// Which elements; all where absent.
         indices: Option<IndexSet>,
     },
+    /// Change something of a job or a node.
+    Act(Action),
+    /// Why a job waits.
+    Why {
+        /// The job.
+        job: JobId,
+    },
+    /// One page of jobs that have ended, newest first.
+    History {
+        /// Which ones.
+        query: HistoryQuery,
+    },
+    /// What was used in a time, summed.
+    Use {
+        /// By whom or what it is summed.
+        by: UseBy,
+        /// Jobs that ended from then on.
+        from: At,
+        /// Jobs that ended before then.
+        until: At,
+    },
+    /// Lines of the output of a job's tasks that hold a text.
+    Search {
+        /// The job.
+        job: JobId,
+        /// The text, as it stands.
+        text: String,
+    },
+    /// Read the settings file again.
+    Reload,
     /// One page of jobs, newest first.
     Jobs {
         /// Only those older than this one: the last of the page before.
@@ -184,6 +221,61 @@ pub enum Request {
     },
 }
 
+/// Which ended jobs are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryQuery {
+    /// Only those of this user.
+    pub user: Option<String>,
+    /// Only those of this group.
+    pub group: Option<String>,
+    /// Only those that ended from then on.
+    pub from: Option<At>,
+    /// Only those that ended before then.
+    pub until: Option<At>,
+    /// Only those older than this one: the last of the page before.
+    pub before: Option<JobId>,
+}
+
+/// By what use is summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UseBy {
+    /// By who submitted.
+    User,
+    /// By the group whose quota was used.
+    Group,
+    /// By what the jobs did.
+    Kind,
+    /// By day, in UTC.
+    Day,
+}
+
+/// One line of a report of use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UseRow {
+    /// The user, group, kind or day.
+    pub name: String,
+    /// Jobs that ended.
+    pub jobs: u64,
+    /// Jobs among them that failed.
+    pub failed: u64,
+    /// Their tasks.
+    pub tasks: u64,
+    /// What they took.
+    pub spent: Spent,
+}
+
+/// A line of output that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Whose output it is.
+    pub task: TaskId,
+    /// The line, counted from 1.
+    pub line: u64,
+    /// Its text, cut where it is long.
+    pub text: String,
+}
+
 /// What is on a console's screen, and so what is sent to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
@@ -208,6 +300,21 @@ pub enum Reply {
     Submitted(JobId),
     /// So many tasks were cancelled or told to stop.
     Cancelled(u32),
+    /// It is done, to so many tasks.
+    Acted(u32),
+    /// Why a job waits.
+    Why(Box<Why>),
+    /// A report of use.
+    Use(Vec<UseRow>),
+    /// Lines that were found.
+    Found {
+        /// The lines, by task.
+        lines: Vec<Found>,
+        /// Whether there are more than an answer holds, or a node did not answer.
+        more: bool,
+    },
+    /// The settings are read; what of them waits for a restart.
+    Reloaded(Vec<String>),
     /// A page of jobs.
     Jobs {
         /// The rows.
@@ -292,6 +399,13 @@ pub enum NodeRequest {
         /// From this byte on; `u64::MAX` asks for the last piece.
         offset: u64,
     },
+    /// Lines of the output of a job's tasks that ran here.
+    Search {
+        /// The job.
+        job: JobId,
+        /// The text, as it stands.
+        text: String,
+    },
 }
 
 /// The agent's answer.
@@ -301,6 +415,13 @@ pub enum NodeReply {
     Refused(Reject),
     /// A piece of output.
     Output(Output),
+    /// Lines that were found.
+    Found {
+        /// The lines, by task.
+        lines: Vec<Found>,
+        /// Whether there are more than an answer holds.
+        more: bool,
+    },
 }
 
 /// A new node asks for its certificate.

@@ -9,27 +9,44 @@ use std::fmt::Write;
 use std::path::Path;
 
 use gantry_model::{
-    At, Builtin, Dependency, DependencyKind, Exit, Gpu, JobId, JobRow, JobSpec, JobState, Launch,
-    Lease, Level, MemoryMib, Millis, NodeFacts, NodeId, NodeRow, NodeState, Note, Order, Reject,
-    Report, Resources, Role, Subject, Summary, TaskCounts, TaskRow, TaskWork, TryId, Work,
+    Action, At, Builtin, Dependency, DependencyKind, DependencyScope, Exit, Gang, Gpu, GpuDemand,
+    GpuPart, JobChange, JobId, JobRow, JobSpec, JobState, Launch, Lease, Level, MemoryMib, Millis,
+    NodeFacts, NodeId, NodeRow, NodeState, Note, Order, Preemption, Reject, Report, Resources,
+    Role, Service, Sharing, Spent, Subject, Summary, TaskCounts, TaskRow, TaskWork, TryId, Usage,
+    Warning, Why, Window, Work,
 };
 use gantry_telemetry::{GpuSample, IngestCounts, LibraryCounts, Sample};
 use gantry_wire::frame::{self, KINDS, Message};
 use gantry_wire::message::{NodeStatus, Output};
 use gantry_wire::{
-    AgentMessage, Greeting, JoinReply, JoinRequest, Metric, NodeReply, NodeRequest, Peer, Point,
-    Reply, Request, SchedulerMessage, Scope, Update, Verdict,
+    AgentMessage, Found, Greeting, HistoryQuery, JoinReply, JoinRequest, Metric, NodeReply,
+    NodeRequest, Peer, Point, Reply, Request, SchedulerMessage, Scope, Update, UseBy, UseRow,
+    Verdict,
 };
 
 fn facts() -> NodeFacts {
     NodeFacts {
         name: "gpu-1".into(),
         roles: vec![Role::Cpu, Role::Gpu, Role::Ingest],
-        resources: Resources { cores: 64, memory: MemoryMib(1 << 20), gpus: 1 },
-        gpus: vec![Gpu { uuid: "GPU-1".into(), name: "H100".into(), memory: MemoryMib(81_920) }],
+        resources: Resources {
+            cores: 64,
+            memory: MemoryMib(1 << 20),
+            gpus: 1,
+            scratch: MemoryMib(9),
+        },
+        gpus: vec![Gpu {
+            uuid: "GPU-1".into(),
+            name: "H100".into(),
+            memory: MemoryMib(81_920),
+            mig: Some("1g.10gb".into()),
+            island: 2,
+            numa: Some(1),
+        }],
         gpu_reason: Some("none".into()),
         agent_version: "0.1.0".into(),
         boot_id: "b".into(),
+        labels: ["nvme".into()].into(),
+        address: "10.0.0.1".into(),
     }
 }
 
@@ -41,7 +58,26 @@ fn spec() -> JobSpec {
     };
     JobSpec {
         array: Some("0-9%2".parse().unwrap()),
-        after: vec![Dependency { job: JobId(1), kind: DependencyKind::Fail }],
+        after: vec![Dependency {
+            job: JobId(1),
+            kind: DependencyKind::Fail,
+            scope: DependencyScope::Element,
+        }],
+        gpu: GpuDemand {
+            part: GpuPart::Share(250),
+            model: Some("h100".into()),
+            memory: MemoryMib(7),
+        },
+        labels: ["nvme".into()].into(),
+        sharing: Sharing::Exclusive,
+        licences: BTreeMap::from([("m".into(), 2)]),
+        gang: Some(Gang { ranks: 4, nodes: Some(2) }),
+        retry_codes: [75].into(),
+        estimate: Some(Millis(4)),
+        warning: Some(Warning { signal: 10, before: Millis(3) }),
+        group: Some("lab".into()),
+        preemption: Preemption::Requeue,
+        held: true,
         time_limit: Some(Millis(5)),
         node: Some("n".into()),
         environment: BTreeMap::from([("A".into(), "b".into())]),
@@ -57,13 +93,28 @@ fn launch() -> Launch {
         user: "ada".into(),
         work: TaskWork::Command { arguments: vec!["true".into()], folder: Some("/".into()) },
         lease: Lease {
-            resources: Resources { cores: 1, memory: MemoryMib(2), gpus: 1 },
+            resources: Resources { cores: 1, memory: MemoryMib(2), gpus: 1, scratch: MemoryMib(0) },
             gpus: vec![3],
+            gpu_permille: 250,
         },
         time_limit: Some(Millis(5)),
+        warning: Some(Warning { signal: 10, before: Millis(3) }),
         environment: BTreeMap::new(),
         start: 2,
     }
+}
+
+fn spent() -> Spent {
+    Spent { core_ms: 1, gpu_ms: 2, cpu_ms: 3, memory_peak: MemoryMib(4) }
+}
+
+fn ended() -> Report {
+    let usage = Usage { cpu_ms: 5, memory_peak: MemoryMib(6) };
+    Report::Ended { try_id: TryId(7), exit: Exit::TimeLimit, usage }
+}
+
+fn window() -> Window {
+    Window { from: At(1), until: At(2), reason: "disks".into() }
 }
 
 fn job_row() -> JobRow {
@@ -83,6 +134,11 @@ fn job_row() -> JobRow {
         starts: 6,
         reason: Some("why".into()),
         exit: Some(Exit::NotStarted { code: 127, sentence: "no".into() }),
+        group: Some("lab".into()),
+        priority: -1,
+        held: true,
+        spent: spent(),
+        progress_permille: Some(500),
     }
 }
 
@@ -107,6 +163,8 @@ fn node() -> NodeStatus {
             used: Resources::default(),
             tasks: 1,
             gpu_jobs: vec![Some(JobId(1))],
+            service: Service::Drain { reason: "why".into(), deadline: Some(At(9)) },
+            windows: vec![window()],
         },
         sample: Some(sample()),
         sampled: Some(At(4)),
@@ -151,10 +209,66 @@ fn line<T: Message + std::fmt::Debug + PartialEq>(table: &mut String, name: &str
     table.push('\n');
 }
 
+fn actions() -> [(&'static str, Action); 8] {
+    let (job, node, reason) = (JobId(1), "n".to_owned(), "why".to_owned());
+    let change = JobChange {
+        priority: Some(1),
+        time_limit: Some(Millis(2)),
+        estimate: Some(Millis(3)),
+        at_once_max: Some(4),
+        retries: Some(5),
+    };
+    [
+        ("hold", Action::Hold { job }),
+        ("release", Action::Release { job }),
+        ("requeue", Action::Requeue { job, indices: Some("0-3".parse().unwrap()) }),
+        ("change", Action::Change { job, change }),
+        ("drain", Action::Drain { node: node.clone(), reason, deadline: Some(At(9)) }),
+        ("resume", Action::Resume { node: node.clone() }),
+        ("add-window", Action::AddWindow { node: node.clone(), window: window() }),
+        ("drop-windows", Action::DropWindows { node }),
+    ]
+}
+
+fn history() -> HistoryQuery {
+    HistoryQuery {
+        user: Some("ada".into()),
+        group: Some("lab".into()),
+        from: Some(At(1)),
+        until: Some(At(2)),
+        before: Some(JobId(3)),
+    }
+}
+
+fn why() -> Why {
+    Why {
+        job: JobId(1),
+        sentence: "so".into(),
+        ahead: vec![JobId(2)],
+        ahead_count: 3,
+        nodes: vec![("n".into(), "is full".into())],
+        start: Some(At(4)),
+        reserved: vec!["n".into()],
+    }
+}
+
+fn use_row() -> UseRow {
+    UseRow { name: "ada".into(), jobs: 1, failed: 2, tasks: 3, spent: spent() }
+}
+
+fn found() -> Found {
+    Found { task: JobId(1).task(2), line: 3, text: "loss".into() }
+}
+
 fn requests(table: &mut String) {
     for (name, request) in [
         ("submit", Request::Submit { key: "k".into(), spec: Box::new(spec()) }),
         ("cancel", Request::Cancel { job: JobId(1), indices: Some("1,3-4".parse().unwrap()) }),
+        ("why", Request::Why { job: JobId(1) }),
+        ("history", Request::History { query: history() }),
+        ("use", Request::Use { by: UseBy::Group, from: At(1), until: At(2) }),
+        ("search", Request::Search { job: JobId(1), text: "loss".into() }),
+        ("reload", Request::Reload),
         ("jobs", Request::Jobs { before: Some(JobId(9)), ended: true }),
         ("job", Request::Job { job: JobId(1) }),
         ("tasks", Request::Tasks { job: JobId(1), from: 2 }),
@@ -168,6 +282,9 @@ fn requests(table: &mut String) {
     ] {
         line(table, name, &request);
     }
+    for (name, action) in actions() {
+        line(table, name, &Request::Act(action));
+    }
     let reject = Reject::not_found("no");
     let task = TaskRow {
         task: JobId(1).task(2),
@@ -180,6 +297,11 @@ fn requests(table: &mut String) {
         ("refused", Reply::Refused(reject)),
         ("submitted", Reply::Submitted(JobId(1))),
         ("cancelled", Reply::Cancelled(2)),
+        ("acted", Reply::Acted(2)),
+        ("why", Reply::Why(Box::new(why()))),
+        ("use", Reply::Use(vec![use_row()])),
+        ("found", Reply::Found { lines: vec![found()], more: true }),
+        ("reloaded", Reply::Reloaded(vec!["listen".into()])),
         ("jobs", Reply::Jobs { rows: vec![job_row()], more: true }),
         ("job", Reply::Job(Box::new(job_row()))),
         ("tasks", Reply::Tasks { rows: vec![task], more: false }),
@@ -205,8 +327,9 @@ fn messages_have_the_bytes_of_version_1() {
     for (name, message) in [
         ("up", AgentMessage::Up { facts: facts(), holds: vec![TryId(300)] }),
         ("started", AgentMessage::Report(Report::Started { try_id: TryId(7) })),
-        ("ended", AgentMessage::Report(Report::Ended { try_id: TryId(7), exit: Exit::TimeLimit })),
+        ("ended", AgentMessage::Report(ended())),
         ("sample", AgentMessage::Sample(Box::new(sample()))),
+        ("progress", AgentMessage::Progress { task: JobId(1).task(2), permille: 500 }),
         (
             "metrics",
             AgentMessage::Metrics {
@@ -228,6 +351,9 @@ fn messages_have_the_bytes_of_version_1() {
     line(&mut table, "update", &update());
     line(&mut table, "output", &NodeRequest::Output { task: JobId(1).task(2), offset: u64::MAX });
     line(&mut table, "output", &NodeReply::Output(Output::default()));
+    let search = NodeRequest::Search { job: JobId(1), text: "loss".into() };
+    line(&mut table, "search", &search);
+    line(&mut table, "found", &NodeReply::Found { lines: vec![found()], more: false });
     let join = JoinRequest { token: "t".into(), node: "n".into(), request_der: vec![1] };
     line(&mut table, "join", &join);
     let joined = JoinReply::Joined {
