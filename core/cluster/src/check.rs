@@ -2,82 +2,183 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_model::{TaskCounts, TaskId, TaskState, TryId};
+use gantry_model::{JobState, NodeId, Resources, TaskCounts, TaskId, TaskState, TryId};
 
+use crate::accounts::weight;
 use crate::cluster::Cluster;
-use crate::job::slot;
+use crate::job::{Job, slot};
 
-/// Proves that leases, tasks, counts and the queue agree with one another.
+/// Live tries, by task.
+type Leases = BTreeMap<TaskId, (NodeId, TryId)>;
+
+/// Proves that leases, tasks, counts, quotas and the queue agree with one another.
 pub(crate) fn check(cluster: &Cluster) -> Result<(), String> {
     let live = leases(cluster)?;
-    tasks(cluster, &live)
+    quotas(cluster)?;
+    jobs(cluster, &live)?;
+    numbers(cluster)
 }
 
-/// No node gives more than it has, no GPU twice, and no task has two tries.
-fn leases(cluster: &Cluster) -> Result<BTreeMap<TaskId, (String, TryId)>, String> {
-    let mut live = BTreeMap::new();
-    for (name, node) in &cluster.nodes {
-        let mut gpus = BTreeSet::new();
+/// No node gives more than it has, no GPU beyond a whole, and no task has two tries.
+fn leases(cluster: &Cluster) -> Result<Leases, String> {
+    let mut live = Leases::new();
+    for node in &cluster.nodes {
+        let name = node.name();
         for (try_id, held) in &node.live {
-            for gpu in &held.lease.gpus {
-                if !gpus.insert(*gpu) || node.free_gpus.contains(gpu) {
-                    return Err(format!("gpu {gpu} of {name} is leased twice"));
-                }
-            }
-            if live.insert(held.task, (name.clone(), *try_id)).is_some() {
+            if live.insert(held.task, (node.id, *try_id)).is_some() {
                 return Err(format!("{} has two tries", held.task));
             }
         }
-        // A node that came back smaller may hold more than it has now; then nothing of it is free.
-        let (whole, held) = (&node.facts.resources, node.held());
-        let exact = held.plus(&node.free).cores == whole.cores.max(held.cores)
-            && held.plus(&node.free).memory == whole.memory.max(held.memory)
-            && node.free.gpus as usize == node.free_gpus.len()
-            && node.free_gpus.last().is_none_or(|gpu| usize::from(*gpu) < node.facts.gpus.len());
-        if !exact {
-            return Err(format!("{name} has {whole}, leased {held} and calls {} free", node.free));
+        if node.room != node.recount() {
+            return Err(format!("{name} calls {:?} free and has {:?}", node.room, node.recount()));
+        }
+        if node.room.used_permille.iter().any(|used| *used > gantry_model::GPU_WHOLE) {
+            return Err(format!("a gpu of {name} is leased beyond a whole"));
+        }
+        let exclusive =
+            node.live.values().filter(|live| live.sharing == gantry_model::Sharing::Exclusive);
+        let jobs: BTreeSet<_> = node.live.values().map(|live| live.task.job).collect();
+        if exclusive.count() > 0 && jobs.len() > 1 {
+            return Err(format!("a task has {name} alone and {jobs:?} run there"));
         }
         if node.strays.iter().any(|try_id| node.live.contains_key(try_id)) {
             return Err(format!("{name} has a try that is live and given up"));
+        }
+        let stoppable =
+            |live: &&crate::node::Live| live.preemption == gantry_model::Preemption::Requeue;
+        let stoppable = node.live.values().filter(stoppable).count() as u32;
+        if cluster.preemptible.get(&node.id).copied().unwrap_or(0) != stoppable {
+            return Err(format!(
+                "{name} has {stoppable} tasks that may be stopped, not as counted"
+            ));
+        }
+        let armed = node.armed.is_none_or(|armed| cluster.timers.contains(&(armed, node.id)));
+        if !armed || cluster.names.get(name) != Some(&node.id) {
+            return Err(format!("{name} has lost its timer or its name"));
         }
     }
     Ok(live)
 }
 
+/// What groups and licences count as held is what leases hold.
+fn quotas(cluster: &Cluster) -> Result<(), String> {
+    let mut groups: BTreeMap<&str, Resources> = BTreeMap::new();
+    let mut rates = BTreeMap::new();
+    let mut licences: BTreeMap<&str, u32> = BTreeMap::new();
+    for live in cluster.nodes.iter().flat_map(|node| node.live.values()) {
+        let group = groups.entry(cluster.accounts.group(live.account)).or_default();
+        *group = group.plus(&live.lease.resources);
+        *rates.entry(live.account).or_insert(0) += weight(&live.lease);
+        let job = cluster.jobs.get(&live.task.job).ok_or("a lease belongs to no job")?;
+        for (name, count) in &job.spec.licences {
+            *licences.entry(name).or_default() += count;
+        }
+    }
+    for (group, held) in cluster.accounts.held() {
+        if groups.get(group).copied().unwrap_or_default() != held {
+            return Err(format!("group {group} counts {held} as held and holds {groups:?}"));
+        }
+    }
+    for (account, rate) in cluster.accounts.rates() {
+        if rates.get(&account).copied().unwrap_or(0) != rate {
+            return Err(format!("{account:?} counts a rate of {rate} and has {rates:?}"));
+        }
+    }
+    for (name, held) in &cluster.licences {
+        if licences.get(name.as_str()).copied().unwrap_or(0) != *held {
+            return Err(format!("{held} of the licence {name} count as held, not {licences:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// A task is live exactly where a lease says so, and the counts are the states' sums.
-fn tasks(cluster: &Cluster, live: &BTreeMap<TaskId, (String, TryId)>) -> Result<(), String> {
+fn jobs(cluster: &Cluster, live: &Leases) -> Result<(), String> {
     let mut seen = 0;
     for (id, job) in &cluster.jobs {
-        let fresh: u32 = job.fresh.iter().map(|(first, last)| last - first + 1).sum();
-        let mut counts = TaskCounts { wait: fresh, ..TaskCounts::default() };
+        let done: u32 = job.done.values().map(crate::ranges::Ranges::count).sum();
+        let mut counts = TaskCounts {
+            wait: job.fresh.count() + job.locked.count(),
+            cancel: job.cancelled.count(),
+            done,
+            ..TaskCounts::default()
+        };
+        let mut on: BTreeMap<NodeId, u32> = BTreeMap::new();
         for (index, task) in &job.tasks {
             *slot(&mut counts, &task.state) += 1;
-            let held = live.get(&id.task(*index));
-            let fits = match (task.state.live(), held) {
-                (Some((_, mine)), Some((node, theirs))) => {
-                    mine == *theirs && task.node.as_ref() == Some(node)
-                }
-                (None, None) => true,
-                _ => false,
-            };
-            if !fits {
+            if task.state.live() != live.get(&id.task(*index)).copied() {
+                let held = live.get(&id.task(*index));
                 return Err(format!("{id}.{index} is {:?} and its lease is {held:?}", task.state));
             }
-            seen += usize::from(held.is_some());
+            if let Some((node, _)) = task.state.live() {
+                *on.entry(node).or_default() += 1;
+                seen += 1;
+            }
             let soon = job.again.contains(index);
             let later = cluster.backoffs.contains(&(task.ready, id.task(*index)));
             if (task.state == TaskState::Waiting) != (soon != later) || (soon && later) {
                 return Err(format!("{id}.{index} is {:?} and not in one queue", task.state));
             }
         }
-        if counts != job.counts {
+        if counts != job.counts || on != job.on {
             return Err(format!("{id} counts {:?} and has {counts:?}", job.counts));
         }
-        let class = cluster.queue.get(&job.kind);
-        let queued = class.is_some_and(|class| class.jobs.contains(&job.place()));
-        if queued != job.wants_placement() {
-            return Err(format!("{id} is queued: {queued}, and wants to be: {}", !queued));
-        }
+        queued(cluster, job)?;
+        gang(job)?;
     }
     if seen == live.len() { Ok(()) } else { Err("a lease belongs to no task".into()) }
+}
+
+fn queued(cluster: &Cluster, job: &Job) -> Result<(), String> {
+    let id = job.id;
+    let class = cluster.class_of(id).and_then(|class| cluster.queue.classes.get(&class));
+    let queued = class.is_some_and(|class| class.jobs.contains(&id));
+    if queued != job.wants_placement() || queued != job.queued {
+        return Err(format!("{id} is queued: {queued}, and wants to be: {}", !queued));
+    }
+    let cap = job.spec.array.as_ref().and_then(|array| array.at_once_max);
+    if job.tallied != job.state() {
+        return Err(format!("{id} is {:?} and counted as {:?}", job.state(), job.tallied));
+    }
+    // A cap that was lowered is reached as tasks end.
+    let over = cap.is_some_and(|cap| job.counts.run > cap && !job.lowered);
+    if over { Err(format!("{id} runs more at once than it may")) } else { Ok(()) }
+}
+
+/// A gang is live as a whole, or not at all, but for what is on its way out.
+fn gang(job: &Job) -> Result<(), String> {
+    if !job.is_gang() || job.state() != JobState::Run {
+        return Ok(());
+    }
+    let going = job
+        .tasks
+        .values()
+        .any(|task| matches!(task.state, TaskState::Stopping { .. } | TaskState::Failed(_)));
+    if job.counts.wait > 0 && !going {
+        return Err(format!("{} runs in part", job.id));
+    }
+    Ok(())
+}
+
+/// The summary's numbers and the kinds are what jobs say.
+fn numbers(cluster: &Cluster) -> Result<(), String> {
+    let mut tally: BTreeMap<JobState, u32> = BTreeMap::new();
+    let mut kinds = BTreeMap::new();
+    for job in cluster.jobs.values() {
+        *tally.entry(job.state()).or_default() += 1;
+        if job.ended.is_none() {
+            *kinds.entry(job.kind).or_insert(0_u32) += 1;
+        }
+    }
+    for state in [JobState::Run, JobState::Wait, JobState::Fail, JobState::Cancel, JobState::Done] {
+        if tally.get(&state).copied().unwrap_or(0) != cluster.tallied(state) {
+            return Err(format!("{} jobs count as {}", cluster.tallied(state), state.word()));
+        }
+    }
+    if kinds != cluster.kinds.counts() {
+        return Err(format!("kinds count {:?} jobs, not {kinds:?}", cluster.kinds.counts()));
+    }
+    let kept = cluster.reservation.as_ref();
+    let waits = kept.is_none_or(|kept| cluster.jobs.get(&kept.job).is_some_and(|job| job.queued));
+    if waits { Ok(()) } else { Err("room is kept for a job that does not wait for it".into()) }
 }

@@ -1,40 +1,52 @@
 //! The cluster's value and its one method.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use gantry_model::{At, JobId, Level, Machine, Millis, NodeState, Note, Subject, TaskId};
+use gantry_model::{At, JobId, JobState, Level, Machine, NodeId, Note, Subject, TaskId};
+use serde::{Deserialize, Serialize};
 
+use crate::accounts::Accounts;
 use crate::event::{Effect, Event};
-use crate::job::{Class, Job, Kind};
+use crate::job::Job;
+use crate::kind::Kinds;
 use crate::node::Node;
+use crate::queue::Queue;
+use crate::reserve::Reservation;
+use crate::settings::ClusterSettings;
 
-/// What an administrator may set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClusterSettings {
-    /// How long a node may be away before its tasks are queued again.
-    pub node_timeout: Millis,
-}
-
-impl Default for ClusterSettings {
-    fn default() -> Self {
-        Self { node_timeout: Millis::from_seconds(10) }
-    }
-}
-
-/// The whole cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The whole cluster. What it is serialised to is a snapshot of the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     pub(crate) settings: ClusterSettings,
     pub(crate) jobs: BTreeMap<JobId, Job>,
-    pub(crate) nodes: BTreeMap<String, Node>,
+    /// By number, from 1.
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) names: BTreeMap<String, NodeId>,
     /// Which job a submit with this user and key gave.
     pub(crate) keys: BTreeMap<(String, String), JobId>,
-    /// Jobs with a task that could start now, by what they ask for.
-    pub(crate) queue: BTreeMap<Kind, Class>,
+    pub(crate) kinds: Kinds,
+    pub(crate) accounts: Accounts,
+    pub(crate) queue: Queue,
+    /// What is kept for the first job that finds no place.
+    pub(crate) reservation: Option<Reservation>,
+    /// Nodes that may take more than when placement last looked.
+    pub(crate) changed: BTreeSet<NodeId>,
+    /// Nodes with leases of tasks that may be stopped to make room, and how many those are.
+    pub(crate) preemptible: BTreeMap<NodeId, u32>,
+    /// Grows when facts, roles or states of nodes change.
+    pub(crate) generation: u64,
+    /// Licences that tasks hold.
+    pub(crate) licences: BTreeMap<String, u32>,
     /// Jobs that wait for a job to end.
     pub(crate) dependents: BTreeMap<JobId, BTreeSet<JobId>>,
     /// Tasks that wait for their back-off to end.
     pub(crate) backoffs: BTreeSet<(At, TaskId)>,
+    /// When a node is to be looked at.
+    pub(crate) timers: BTreeSet<(At, NodeId)>,
+    /// Jobs in each state.
+    pub(crate) tally: BTreeMap<JobState, u32>,
+    /// Ended jobs in the order in which they are forgotten.
+    pub(crate) ended: VecDeque<JobId>,
     pub(crate) jobs_made: u64,
     pub(crate) tries_made: u64,
 }
@@ -53,6 +65,11 @@ impl Machine for Cluster {
                 let answer = self.cancel(at, &user, job, indices.as_ref(), effects);
                 effects.push(Effect::Reply { request, answer });
             }
+            Event::Act { request, user, action } => {
+                let answer = self.act(at, &user, action, effects);
+                effects.push(Effect::Reply { request, answer });
+            }
+            Event::Settings(settings) => self.set(at, *settings, effects),
             Event::NodeUp { facts, holds } => self.node_up(at, facts, &holds, effects),
             Event::NodeDown { node } => self.node_down(at, &node, effects),
             Event::Report { node, report } => self.report(at, &node, report, effects),
@@ -74,6 +91,28 @@ impl Cluster {
         Self { settings, ..Self::default() }
     }
 
+    /// What an administrator has set.
+    #[must_use]
+    pub const fn settings(&self) -> &ClusterSettings {
+        &self.settings
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0 as usize - 1]
+    }
+
+    pub(crate) fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.0 as usize - 1]
+    }
+
+    fn set(&mut self, at: At, settings: ClusterSettings, effects: &mut Vec<Effect>) {
+        if settings != self.settings {
+            self.settings = settings;
+            self.queue.reopen();
+            effects.push(note(at, Level::Note, Subject::Cluster, "settings were read again"));
+        }
+    }
+
     fn tick(&mut self, at: At, effects: &mut Vec<Effect>) {
         while let Some((ready, task)) =
             self.backoffs.first().copied().filter(|(ready, _)| *ready <= at)
@@ -84,37 +123,13 @@ impl Cluster {
             }
             self.requeue(task.job);
         }
-        let timeout = self.settings.node_timeout;
-        let lost: Vec<String> = self
-            .nodes
-            .values()
-            .filter(|node| node.state == NodeState::Late && node.since.after(timeout) <= at)
-            .map(|node| node.facts.name.clone())
-            .collect();
-        for node in lost {
-            self.node_lost(at, &node, effects);
-        }
+        self.look_at_nodes(at, effects);
     }
 
     fn next_timer(&self) -> Option<At> {
-        let timeout = self.settings.node_timeout;
-        let late = self.nodes.values().filter(|node| node.state == NodeState::Late);
-        let late = late.map(|node| node.since.after(timeout)).min();
         let backoff = self.backoffs.first().map(|(ready, _)| *ready);
-        late.into_iter().chain(backoff).min()
-    }
-
-    /// Puts a job where placement looks, or takes it away, as its counts and dependencies say.
-    pub(crate) fn requeue(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        if job.wants_placement() {
-            self.queue.entry(job.kind.clone()).or_default().jobs.insert(job.place());
-        } else if let Some(class) = self.queue.get_mut(&job.kind) {
-            class.jobs.remove(&job.place());
-            if class.jobs.is_empty() {
-                self.queue.remove(&job.kind);
-            }
-        }
+        let node = self.timers.first().map(|(at, _)| *at);
+        node.into_iter().chain(backoff).min()
     }
 }
 

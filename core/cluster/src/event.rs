@@ -1,7 +1,11 @@
 //! What the cluster hears, and what it wants done.
 
-use gantry_model::{At, IndexSet, JobId, JobSpec, NodeFacts, Note, Order, Reject, Report, TryId};
+use gantry_model::{
+    Action, At, IndexSet, JobId, JobRow, JobSpec, NodeFacts, Note, Order, Reject, Report, TryId,
+};
 use serde::{Deserialize, Serialize};
+
+use crate::settings::ClusterSettings;
 
 /// What happened. This is what the journal stores.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +32,17 @@ pub enum Event {
         /// Which elements; all where absent.
         indices: Option<IndexSet>,
     },
+    /// A user changes something of a job or a node.
+    Act {
+        /// Whom to answer.
+        request: u64,
+        /// The user.
+        user: String,
+        /// The change.
+        action: Action,
+    },
+    /// The settings were read again.
+    Settings(Box<ClusterSettings>),
     /// A node's agent has connected.
     NodeUp {
         /// What it says of its node.
@@ -58,6 +73,8 @@ pub enum Answer {
     Submitted(JobId),
     /// So many tasks were cancelled or told to stop.
     Cancelled(u32),
+    /// It is done, to so many tasks.
+    Acted(u32),
 }
 
 /// What the shell shall do, in this order, once the events are durable.
@@ -81,6 +98,6 @@ pub enum Effect {
     Note(Note),
     /// Send a [`Event::Tick`] at this time, or earlier.
     Wake(At),
-    /// Every task of this job has ended.
-    JobEnded(JobId),
+    /// Every task of this job has ended: what the history keeps of it.
+    JobEnded(Box<JobRow>),
 }

@@ -1,17 +1,23 @@
-//! A job within the cluster: which elements were never started, and what became of the others.
+//! A job within the cluster: which elements stand where, with as little as possible for each.
 //!
-//! Elements that were never started are ranges, so that a large array costs what its started
-//! elements cost.
+//! Elements that were never started, that wait for an element of another job, that were cancelled
+//! without a start, and that ended well at the first try are ranges. Only what is live, waits for a
+//! further start or has failed is kept one by one, so that a large array costs what is unusual
+//! about it.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_model::{
-    At, Builtin, Exit, JobId, JobSpec, JobState, Resources, Role, TaskCounts, TaskState, Work,
+    At, DependencyScope, Exit, JobId, JobSpec, JobState, NodeId, Spent, TaskCounts, TaskState, Work,
 };
+use serde::{Deserialize, Serialize};
 
-/// A task that was started at least once, or ended without a start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use crate::accounts::AccountId;
+use crate::kind::KindId;
+use crate::ranges::Ranges;
+
+/// A task of which more is known than a range says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Task {
     pub(crate) state: TaskState,
     /// Executions so far.
@@ -19,82 +25,95 @@ pub(crate) struct Task {
     /// Executions that failed by the task's own fault.
     pub(crate) failures: u32,
     /// The node of the newest execution.
-    pub(crate) node: Option<String>,
+    pub(crate) node: Option<NodeId>,
     /// Not before this time: the back-off after a failure.
     pub(crate) ready: At,
     /// How the newest execution ended.
     pub(crate) exit: Option<Exit>,
 }
 
-/// Tasks that are alike to placement.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Kind {
-    pub(crate) resources: Resources,
-    pub(crate) node: Option<String>,
-    pub(crate) role: Option<Role>,
-}
-
-/// Jobs of one kind with a task that could start now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Class {
-    pub(crate) jobs: BTreeSet<Place>,
-    /// Why the first of them found no node when placement last looked.
-    pub(crate) reason: String,
-}
-
-/// Where a job stands among others: by priority, then by submission.
-pub(crate) type Place = (Reverse<i32>, JobId);
-
-impl Kind {
-    fn of(spec: &JobSpec) -> Self {
-        let role = match &spec.work {
-            Work::Builtin(Builtin::Train { .. }) => Some(Role::Gpu),
-            Work::Builtin(Builtin::Preprocess { .. } | Builtin::Predict { .. }) => Some(Role::Cpu),
-            Work::Command { .. } => None,
-        };
-        Self { resources: spec.resources, node: spec.node.clone(), role }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) id: JobId,
     pub(crate) spec: JobSpec,
-    pub(crate) kind: Kind,
+    pub(crate) kind: KindId,
+    pub(crate) account: AccountId,
     pub(crate) user: String,
+    pub(crate) key: String,
     pub(crate) submitted: At,
     pub(crate) started: Option<At>,
     pub(crate) ended: Option<At>,
-    /// Inclusive ranges of elements that were never started, in falling order: the next is last.
-    pub(crate) fresh: Vec<(u32, u32)>,
+    /// Elements that were never started and may be.
+    pub(crate) fresh: Ranges,
+    /// Elements that wait for an element of another job.
+    pub(crate) locked: Ranges,
     /// Elements that wait for a further start and may have it now.
     pub(crate) again: BTreeSet<u32>,
+    /// Elements that were cancelled without a start.
+    pub(crate) cancelled: Ranges,
+    /// Elements that ended well at the first start, by the node they ran on.
+    pub(crate) done: BTreeMap<NodeId, Ranges>,
     pub(crate) tasks: BTreeMap<u32, Task>,
     pub(crate) counts: TaskCounts,
-    /// Dependencies that are not met yet.
+    /// Live tasks by node.
+    pub(crate) on: BTreeMap<NodeId, u32>,
+    /// Executions so far, over all tasks.
+    pub(crate) starts: u32,
+    /// How often the gang has failed by its own fault.
+    pub(crate) gang_failures: u32,
+    pub(crate) spent: Spent,
+    /// Dependencies on whole jobs that are not met yet.
     pub(crate) blocked: bool,
+    /// Whether it waits for a release.
+    pub(crate) held: bool,
     /// What it waits for before it is queued, or why it ended as it did.
     pub(crate) reason: Option<String>,
+    /// Whether placement looks at it.
+    pub(crate) queued: bool,
+    /// Whether its cap was lowered while more ran.
+    pub(crate) lowered: bool,
+    /// The state that the summary counts it under.
+    pub(crate) tallied: JobState,
 }
 
 impl Job {
-    pub(crate) fn new(id: JobId, spec: JobSpec, user: String, at: At) -> Self {
-        let fresh = spec.indices().ranges().iter().rev().copied().collect();
-        let counts = TaskCounts { wait: spec.indices().count(), ..TaskCounts::default() };
+    pub(crate) fn new(
+        id: JobId,
+        spec: JobSpec,
+        key: (String, String),
+        kind: KindId,
+        account: AccountId,
+        at: At,
+    ) -> Self {
+        let fresh = Ranges::of(&spec.indices());
+        let counts = TaskCounts { wait: fresh.count(), ..TaskCounts::default() };
         Self {
             id,
-            kind: Kind::of(&spec),
+            kind,
+            account,
+            held: spec.held,
             spec,
-            user,
+            user: key.0,
+            key: key.1,
             submitted: at,
             started: None,
             ended: None,
             fresh,
+            locked: Ranges::default(),
             again: BTreeSet::new(),
+            cancelled: Ranges::default(),
+            done: BTreeMap::new(),
             tasks: BTreeMap::new(),
             counts,
+            on: BTreeMap::new(),
+            starts: 0,
+            gang_failures: 0,
+            spent: Spent::default(),
             blocked: false,
             reason: None,
+            queued: false,
+            lowered: false,
+            tallied: JobState::Wait,
         }
     }
 
@@ -120,46 +139,57 @@ impl Job {
         }
     }
 
-    /// Its place among jobs of its kind.
-    pub(crate) fn place(&self) -> Place {
-        (Reverse(self.spec.priority), self.id)
+    pub(crate) const fn is_gang(&self) -> bool {
+        self.spec.gang.is_some()
+    }
+
+    /// Whether its elements wait for elements of another job.
+    pub(crate) fn waits_by_element(&self) -> bool {
+        self.spec.after.iter().any(|after| after.scope == DependencyScope::Element)
     }
 
     /// Whether placement has to look at it at all.
     pub(crate) fn wants_placement(&self) -> bool {
-        let below_cap = self
-            .spec
-            .array
-            .as_ref()
-            .and_then(|array| array.at_once_max)
-            .is_none_or(|cap| self.counts.run < cap);
-        !self.blocked && below_cap && self.next_index().is_some()
+        if self.blocked || self.held {
+            return false;
+        }
+        if let Some(gang) = self.spec.gang {
+            return self.fresh.count() + self.again.len() as u32 == gang.ranks;
+        }
+        let cap = self.spec.array.as_ref().and_then(|array| array.at_once_max);
+        cap.is_none_or(|cap| self.counts.run < cap) && self.next_index().is_some()
     }
 
     /// The next element to start: one that waits for a further start first, then a fresh one.
     pub(crate) fn next_index(&self) -> Option<u32> {
-        let fresh = self.fresh.last().map(|(first, _)| *first);
-        self.again.first().copied().or(fresh)
+        self.again.first().copied().or_else(|| self.fresh.first())
     }
 
-    /// The task at an index that exists, made real where it was only a part of a range.
+    /// How far an element is. `None` where the job has no such element.
+    pub(crate) fn task_state(&self, index: u32) -> Option<TaskState> {
+        if let Some(task) = self.tasks.get(&index) {
+            return Some(task.state.clone());
+        }
+        if self.fresh.contains(index) || self.locked.contains(index) {
+            return Some(TaskState::Waiting);
+        }
+        if self.cancelled.contains(index) {
+            return Some(TaskState::Cancelled);
+        }
+        self.done_on(index).map(|_| TaskState::Done)
+    }
+
+    /// The node on which an element ended well at its first start.
+    pub(crate) fn done_on(&self, index: u32) -> Option<NodeId> {
+        self.done.iter().find(|(_, done)| done.contains(index)).map(|(node, _)| *node)
+    }
+
+    /// The task at an index that waits or is live, made real where it was only part of a range.
     pub(crate) fn touch(&mut self, index: u32) -> Option<&mut Task> {
-        if let Some(place) = self.fresh.iter().rposition(|(a, b)| (*a..=*b).contains(&index)) {
-            let (first, last) = self.fresh.remove(place);
-            if index < last {
-                self.fresh.insert(place, (index + 1, last));
-            }
-            if first < index {
-                self.fresh.insert(if index < last { place + 1 } else { place }, (first, index - 1));
-            }
-            let task = Task {
-                state: TaskState::Waiting,
-                starts: 0,
-                failures: 0,
-                node: None,
-                ready: At(0),
-                exit: None,
-            };
+        if self.fresh.remove(index) {
+            let (starts, failures, node, exit) = (0, 0, None, None);
+            let state = TaskState::Waiting;
+            let task = Task { state, starts, failures, node, ready: At(0), exit };
             self.tasks.insert(index, task);
         }
         self.tasks.get_mut(&index)
@@ -174,9 +204,53 @@ impl Job {
         let Some(task) = self.touch(index) else { panic!("{id} has no element {index}") };
         assert!(task.state.allows(next), "{id}.{index}: {:?} to {next:?}", task.state);
         let before = std::mem::replace(&mut task.state, next.clone());
+        if let Some((node, _)) = before.live() {
+            self.leave(node);
+        }
+        if let Some((node, _)) = next.live() {
+            *self.on.entry(node).or_default() += 1;
+        }
         self.again.remove(&index);
         *slot(&mut self.counts, &before) -= 1;
         *slot(&mut self.counts, next) += 1;
+        if *next == TaskState::Done {
+            self.fold(index);
+        }
+    }
+
+    fn leave(&mut self, node: NodeId) {
+        let Some(count) = self.on.get_mut(&node) else { panic!("{} is not on {node}", self.id) };
+        *count -= 1;
+        if *count == 0 {
+            self.on.remove(&node);
+        }
+    }
+
+    /// Keeps a task that ended well at its first start as part of a range.
+    fn fold(&mut self, index: u32) {
+        let usual = |task: &&Task| task.starts == 1;
+        let Some(node) = self.tasks.get(&index).filter(usual).and_then(|task| task.node) else {
+            return;
+        };
+        self.tasks.remove(&index);
+        self.done.entry(node).or_default().insert(index);
+    }
+
+    /// Why it waits where placement does not look at it.
+    pub(crate) fn waits_aside(&self) -> Option<String> {
+        if self.held {
+            return Some("held; gantry release lets it go on".into());
+        }
+        if self.blocked {
+            return self.reason.clone();
+        }
+        if self.queued {
+            return None;
+        }
+        if self.counts.run == 0 && self.locked.count() == self.counts.wait {
+            return Some("its elements wait for those of the job they come after".into());
+        }
+        Some("waits out the time after a failure".into())
     }
 }
 
@@ -184,9 +258,10 @@ impl Job {
 pub(crate) fn slot<'a>(counts: &'a mut TaskCounts, state: &TaskState) -> &'a mut u32 {
     match state {
         TaskState::Waiting => &mut counts.wait,
-        TaskState::Starting { .. } | TaskState::Running { .. } | TaskState::Stopping { .. } => {
-            &mut counts.run
-        }
+        TaskState::Starting { .. }
+        | TaskState::Running { .. }
+        | TaskState::Stopping { .. }
+        | TaskState::Arrived => &mut counts.run,
         TaskState::Done => &mut counts.done,
         TaskState::Failed(_) => &mut counts.fail,
         TaskState::Cancelled => &mut counts.cancel,

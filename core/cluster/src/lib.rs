@@ -6,21 +6,43 @@
 //!
 //! What it promises: no core, byte of memory or GPU is leased twice; a task has at most one live
 //! try; a try that was given up is ended on its node before that node gets new work; what ended
-//! never runs again. [`Cluster::check`](gantry_model::Machine::check) proves it.
+//! never runs again; a gang starts whole or not at all; a job that room is kept for is not delayed
+//! by those behind it. [`Cluster::check`](gantry_model::Machine::check) proves what can be proved of
+//! a state alone.
+//!
+//! Where to begin: [`cluster`] has the value and its one method, [`place`] the pass that starts
+//! tasks, [`rule`] the rules by which a node takes a task or does not, [`tries`] what follows from
+//! the end of one.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod accounts;
+mod actions;
 mod check;
 mod cluster;
+mod decay;
+mod dependencies;
 mod event;
+mod gang;
 mod job;
+mod kind;
+mod launch;
 mod node;
 mod nodes;
 mod place;
+mod preempt;
+mod queue;
+mod ranges;
 mod requests;
+mod reserve;
+mod room;
+mod rule;
+mod settings;
 mod tries;
 mod views;
+mod why;
 
-pub use cluster::{Cluster, ClusterSettings};
+pub use cluster::Cluster;
 pub use event::{Answer, Effect, Event};
+pub use settings::{ClusterSettings, GroupSettings};

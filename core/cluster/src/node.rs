@@ -1,97 +1,150 @@
 //! A node within the cluster: its facts, what is leased of it, and what it still has to end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use gantry_model::{At, Lease, MemoryMib, NodeFacts, NodeId, NodeState, Resources, TaskId, TryId};
+use gantry_model::{
+    At, JobId, Lease, NodeFacts, NodeId, NodeState, Preemption, Resources, Service, Sharing,
+    TaskId, TryId, Window,
+};
+use serde::{Deserialize, Serialize};
 
-/// A try that holds a lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use crate::accounts::AccountId;
+use crate::room::Room;
+
+/// The first port at which the ranks of a gang meet; a node gives each gang its own.
+const PORT_FIRST: u16 = 29_500;
+
+/// A try that holds a lease, with what others need to know of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Live {
     pub(crate) task: TaskId,
     pub(crate) lease: Lease,
+    pub(crate) sharing: Sharing,
+    pub(crate) since: At,
+    /// When it will have ended at the latest, where its owner said so or it is being stopped.
+    pub(crate) until: Option<At>,
+    pub(crate) account: AccountId,
+    pub(crate) priority: i32,
+    pub(crate) preemption: Preemption,
+    /// The port of its gang, where it is the rank at which the others meet.
+    pub(crate) port: Option<u16>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The end of a try on a node, for the judgement whether the node is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FastEnd {
+    pub(crate) job: JobId,
+    /// Whether tasks of the job have ended well elsewhere.
+    pub(crate) well_elsewhere: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) facts: NodeFacts,
     pub(crate) state: NodeState,
     pub(crate) since: At,
-    pub(crate) free: Resources,
-    pub(crate) free_gpus: BTreeSet<u16>,
+    pub(crate) service: Service,
+    pub(crate) windows: Vec<Window>,
+    /// What it has when nothing is leased.
+    pub(crate) whole: Room,
+    pub(crate) room: Room,
     pub(crate) live: BTreeMap<TryId, Live>,
+    /// Whether it came back smaller than what is leased of it.
+    pub(crate) over: bool,
     /// Tries that were given up while the node was away. It gets no new work until each is
     /// reported ended.
     pub(crate) strays: BTreeSet<TryId>,
+    /// When the cluster looks at it next.
+    pub(crate) armed: Option<At>,
+    /// Fast failures in a row.
+    pub(crate) fast: VecDeque<FastEnd>,
 }
 
 impl Node {
     pub(crate) fn new(id: NodeId, facts: NodeFacts, at: At) -> Self {
-        let mut node = Self {
+        let whole = Room::whole(&facts);
+        let room = whole.clone();
+        Self {
             id,
             facts,
+            whole,
             state: NodeState::Up,
             since: at,
-            free: Resources::default(),
-            free_gpus: BTreeSet::new(),
+            service: Service::Open,
+            windows: Vec::new(),
+            room,
             live: BTreeMap::new(),
+            over: false,
             strays: BTreeSet::new(),
-        };
-        node.recount();
-        node
+            armed: None,
+            fast: VecDeque::new(),
+        }
     }
 
-    /// Whether it can be given new work at all.
-    pub(crate) fn takes_work(&self) -> bool {
-        self.state == NodeState::Up && self.strays.is_empty()
+    pub(crate) fn name(&self) -> &str {
+        &self.facts.name
     }
 
     /// Grants a lease to a try.
     ///
     /// # Panics
-    /// Where less is free than is asked.
-    pub(crate) fn grant(&mut self, try_id: TryId, task: TaskId, asked: Resources) -> Lease {
-        assert!(self.free.hold(&asked), "{} has {} free, not {asked}", self.facts.name, self.free);
-        let gpus: Vec<u16> = self.free_gpus.iter().copied().take(asked.gpus as usize).collect();
-        assert_eq!(gpus.len(), asked.gpus as usize, "free gpus of {}", self.facts.name);
-        let lease = Lease { resources: asked, gpus };
-        let before = self.live.insert(try_id, Live { task, lease: lease.clone() });
+    /// Where less is free than is asked, or the try holds one already.
+    pub(crate) fn grant(&mut self, try_id: TryId, live: Live) {
+        self.room.take(&live.lease, live.sharing);
+        let before = self.live.insert(try_id, live);
         assert!(before.is_none(), "{try_id} was granted twice");
-        self.recount();
-        lease
     }
 
     /// Takes a lease back; nothing where the try holds none here.
     pub(crate) fn take_back(&mut self, try_id: TryId) -> Option<Live> {
         let live = self.live.remove(&try_id)?;
-        self.recount();
+        if self.over {
+            self.weigh();
+        } else {
+            self.room.give_back(&live.lease, live.sharing);
+        }
         Some(live)
     }
 
     /// Takes new facts of the same node, after a restart of its agent or a change of hardware.
     pub(crate) fn renew(&mut self, facts: NodeFacts) {
+        self.whole = Room::whole(&facts);
         self.facts = facts;
-        self.recount();
+        self.weigh();
     }
 
-    /// What tasks hold of it.
+    fn weigh(&mut self) {
+        self.room = self.recount();
+        self.over = Room::is_over(&self.facts, self.live.values().map(|live| &live.lease));
+    }
+
+    /// What is free, from the facts and the leases alone.
+    pub(crate) fn recount(&self) -> Room {
+        Room::left(&self.facts, self.live.values().map(|live| (&live.lease, live.sharing)))
+    }
+
+    /// What is free once every lease has ended that ends by `then`; with `None`, once all have. One
+    /// that should have ended before `at` ends nobody knows when.
+    pub(crate) fn room_at(&self, at: At, then: Option<At>) -> Room {
+        let known = |live: &&Live| live.until.filter(|until| *until > at);
+        let stays =
+            |live: &&Live| then.is_some_and(|then| known(live).is_none_or(|until| until > then));
+        let held = self.live.values().filter(stays);
+        Room::left(&self.facts, held.map(|live| (&live.lease, live.sharing)))
+    }
+
+    /// What tasks hold of it; devices count whole, however small the share.
     pub(crate) fn held(&self) -> Resources {
         let leases = self.live.values().map(|live| live.lease.resources);
-        leases.fold(Resources::default(), |sum, one| sum.plus(&one))
+        let sum = leases.fold(Resources::default(), |sum, one| sum.plus(&one));
+        let gpus = self.room.used_permille.iter().filter(|used| **used > 0).count() as u32;
+        Resources { gpus, ..sum }
     }
 
-    /// Free is what the node has less what is leased. A node that came back smaller than its
-    /// leases has nothing free until enough of them have ended.
-    fn recount(&mut self) {
-        let (whole, held) = (self.facts.resources, self.held());
-        let held_gpus: BTreeSet<u16> =
-            self.live.values().flat_map(|live| live.lease.gpus.iter().copied()).collect();
-        let all_gpus = 0..self.facts.gpus.len() as u16;
-        self.free_gpus = all_gpus.filter(|gpu| !held_gpus.contains(gpu)).collect();
-        self.free = Resources {
-            cores: whole.cores.saturating_sub(held.cores),
-            memory: MemoryMib(whole.memory.0.saturating_sub(held.memory.0)),
-            gpus: self.free_gpus.len() as u32,
-        };
+    /// A port of this node that no other gang meets at.
+    pub(crate) fn free_port(&self) -> u16 {
+        let used: BTreeSet<u16> = self.live.values().filter_map(|live| live.port).collect();
+        (PORT_FIRST..=u16::MAX).find(|port| !used.contains(port)).unwrap_or(PORT_FIRST)
     }
 }

@@ -1,21 +1,25 @@
-//! Nodes that come, go late, are lost, and come back.
+//! Nodes that come, go late, are lost, and come back; drains, maintenance and quarantine.
 
 use std::collections::BTreeSet;
 
 use gantry_model::{
-    At, Exit, Level, NodeFacts, NodeId, NodeState, Order, Subject, TaskState, TryId,
+    AfterStop, At, Exit, Level, NodeFacts, NodeId, NodeState, Order, Service, Subject, TaskId,
+    TaskState, TryId, Usage,
 };
 
 use crate::cluster::{Cluster, note};
 use crate::event::Effect;
-use crate::node::Node;
+use crate::node::{FastEnd, Live, Node};
+
+/// Nodes of one cluster: ten thousand agents with room to spare.
+const NODES_MAX: usize = 20_000;
 
 impl Cluster {
     /// A node's agent has connected. What it holds is compared with what it should hold:
     ///
     /// - a try it holds that was given up is told to stop, and the node gets no new work until
     ///   that try's end is reported;
-    /// - a try it should hold and does not: the order was lost with the connection, or the agent
+    /// - a try it should hold and does not: the order was lost with the connection, or the host
     ///   was restarted and the process is gone; the task is queued again, as a new try.
     pub(crate) fn node_up(
         &mut self,
@@ -24,21 +28,19 @@ impl Cluster {
         holds: &[TryId],
         effects: &mut Vec<Effect>,
     ) {
-        if let Err(reject) = facts.validate() {
-            effects.push(note(at, Level::Warn, Subject::Cluster, reject.sentence));
+        let full = !self.names.contains_key(&facts.name) && self.nodes.len() >= NODES_MAX;
+        let refused = facts.validate().err().map(|reject| reject.sentence);
+        let refused = refused.or(full.then(|| format!("{NODES_MAX} nodes are the most")));
+        if let Some(sentence) = refused {
+            effects.push(note(at, Level::Warn, Subject::Cluster, sentence));
             return;
         }
-        let name = facts.name.clone();
-        let next_id = NodeId(self.nodes.len() as u32 + 1);
-        let known = self.nodes.get(&name).map(|node| node.state);
-        let node =
-            self.nodes.entry(name.clone()).or_insert_with(|| Node::new(next_id, facts.clone(), at));
-        node.renew(facts);
-        if known != Some(NodeState::Up) {
-            (node.state, node.since) = (NodeState::Up, at);
-            let sentence = if known.is_none() { "joined" } else { "is back" };
-            effects.push(note(at, Level::Info, Subject::Node(name.clone()), sentence));
-        }
+        let id = self.enter_node(at, facts, effects);
+        // A journal whose end was cut has forgotten tries that nodes know: their ids stay theirs.
+        let newest = holds.iter().map(|try_id| try_id.0).max().unwrap_or(0);
+        self.tries_made = self.tries_made.max(newest);
+        let node = self.node_mut(id);
+        let name = node.name().to_owned();
         let held: BTreeSet<TryId> = holds.iter().copied().collect();
         node.strays = held.iter().copied().filter(|id| !node.live.contains_key(id)).collect();
         for try_id in node.strays.clone() {
@@ -48,11 +50,10 @@ impl Cluster {
         let missing: Vec<TryId> =
             node.live.keys().copied().filter(|try_id| !held.contains(try_id)).collect();
         for try_id in missing {
-            self.missing(at, &name, try_id, effects);
+            self.missing(at, id, try_id, effects);
         }
         // A stop that was ordered while the node was away may not have reached it.
-        let Some(node) = self.nodes.get(&name) else { return };
-        for (try_id, live) in &node.live {
+        for (try_id, live) in &self.node(id).live {
             let task =
                 self.jobs.get(&live.task.job).and_then(|job| job.tasks.get(&live.task.index));
             if task.is_some_and(|task| matches!(task.state, TaskState::Stopping { .. })) {
@@ -60,34 +61,189 @@ impl Cluster {
                 effects.push(Effect::Order { node: name.clone(), order });
             }
         }
+        self.look_at_node(at, id, effects);
     }
 
-    fn missing(&mut self, at: At, name: &str, try_id: TryId, effects: &mut Vec<Effect>) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        let Some(task) = node.live.get(&try_id).map(|live| live.task) else { return };
-        node.take_back(try_id);
-        self.conclude(at, task, &Exit::NodeLost, effects);
+    fn enter_node(&mut self, at: At, facts: NodeFacts, effects: &mut Vec<Effect>) -> NodeId {
+        let name = facts.name.clone();
+        let known = self.names.get(&name).copied();
+        let id = known.unwrap_or(NodeId(self.nodes.len() as u32 + 1));
+        if known.is_none() {
+            self.names.insert(name.clone(), id);
+            self.nodes.push(Node::new(id, facts, at));
+        } else {
+            let before = self.node(id).facts.resources.gpus;
+            let lost = before.saturating_sub(facts.resources.gpus);
+            if lost > 0 {
+                let sentence = format!("came back with {lost} gpus fewer than the {before} before");
+                effects.push(note(at, Level::Fail, Subject::Node(name.clone()), sentence));
+            }
+            self.node_mut(id).renew(facts);
+        }
+        self.generation += 1;
+        self.has_changed(id);
+        let node = self.node_mut(id);
+        if known.is_none() || node.state != NodeState::Up {
+            (node.state, node.since) = (NodeState::Up, at);
+            let sentence = if known.is_none() { "joined" } else { "is back" };
+            effects.push(note(at, Level::Info, Subject::Node(name), sentence));
+        }
+        id
+    }
+
+    fn missing(&mut self, at: At, id: NodeId, try_id: TryId, effects: &mut Vec<Effect>) {
+        if let Some(live) = self.release(at, id, try_id, Usage::default()) {
+            self.conclude(at, live.task, &Exit::NodeLost, effects);
+        }
     }
 
     pub(crate) fn node_down(&mut self, at: At, name: &str, effects: &mut Vec<Effect>) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
+        let Some(id) = self.names.get(name).copied() else { return };
+        let node = self.node_mut(id);
         if node.state == NodeState::Up {
             (node.state, node.since) = (NodeState::Late, at);
             let sentence = "its connection is gone";
             effects.push(note(at, Level::Warn, Subject::Node(name.to_owned()), sentence));
+            self.arm(at, id);
         }
     }
 
-    pub(crate) fn node_lost(&mut self, at: At, name: &str, effects: &mut Vec<Effect>) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
+    fn node_lost(&mut self, at: At, id: NodeId, effects: &mut Vec<Effect>) {
+        let node = self.node_mut(id);
         (node.state, node.since) = (NodeState::Lost, at);
+        let name = node.name().to_owned();
         let given_up: Vec<TryId> = node.live.keys().copied().collect();
+        self.generation += 1;
+        // Work that preferred its role may go elsewhere now.
+        self.queue.reopen();
         let sentence = format!("lost; {} tasks are queued again", given_up.len());
-        effects.push(note(at, Level::Fail, Subject::Node(name.to_owned()), sentence));
+        effects.push(note(at, Level::Fail, Subject::Node(name), sentence));
         for try_id in given_up {
-            let Some(node) = self.nodes.get_mut(name) else { return };
-            let Some(live) = node.take_back(try_id) else { continue };
-            self.conclude(at, live.task, &Exit::NodeLost, effects);
+            self.missing(at, id, try_id, effects);
         }
+    }
+
+    /// Looks at every node whose time has come.
+    pub(crate) fn look_at_nodes(&mut self, at: At, effects: &mut Vec<Effect>) {
+        while let Some((_, id)) = self.timers.first().copied().filter(|(due, _)| *due <= at) {
+            self.look_at_node(at, id, effects);
+        }
+    }
+
+    /// Does what is due on a node: it is lost, its drain's deadline is over, a window begins or ends.
+    pub(crate) fn look_at_node(&mut self, at: At, id: NodeId, effects: &mut Vec<Effect>) {
+        let timeout = self.settings.node_timeout;
+        let node = self.node(id);
+        if node.state == NodeState::Late && node.since.after(timeout) <= at {
+            self.node_lost(at, id, effects);
+        }
+        let node = self.node_mut(id);
+        if let Service::Drain { deadline, .. } = &mut node.service
+            && deadline.is_some_and(|deadline| deadline <= at)
+        {
+            *deadline = None;
+            self.clear(at, id, "the deadline of its drain is over", effects);
+        }
+        let node = self.node_mut(id);
+        let before = node.windows.len();
+        node.windows.retain(|window| window.until > at);
+        if node.windows.len() < before {
+            let name = node.name().to_owned();
+            let sentence = "its maintenance window is over";
+            effects.push(note(at, Level::Info, Subject::Node(name), sentence));
+            self.has_changed(id);
+        }
+        if self.node(id).windows.iter().any(|window| window.from <= at) {
+            self.clear(at, id, "its maintenance window has begun", effects);
+        }
+        self.arm(at, id);
+    }
+
+    /// Stops what runs on a node and lets it wait again.
+    fn clear(&mut self, at: At, id: NodeId, why: &str, effects: &mut Vec<Effect>) {
+        let tasks: Vec<TaskId> = self.node(id).live.values().map(|live| live.task).collect();
+        let mut count = 0;
+        for task in tasks {
+            let gang = self.jobs.get(&task.job).is_some_and(crate::job::Job::is_gang);
+            count += if gang {
+                self.stop_gang(at, task.job, AfterStop::Again, effects)
+            } else {
+                u32::from(self.stop_task(at, task, AfterStop::Again, effects))
+            };
+        }
+        if count > 0 {
+            let name = self.node(id).name().to_owned();
+            let sentence = format!("{why}; {count} tasks are stopped and queued again");
+            effects.push(note(at, Level::Note, Subject::Node(name), sentence));
+        }
+    }
+
+    /// Sets the timer of a node for what comes next on it.
+    fn arm(&mut self, at: At, id: NodeId) {
+        let timeout = self.settings.node_timeout;
+        let node = self.node_mut(id);
+        let late = (node.state == NodeState::Late).then(|| node.since.after(timeout));
+        let deadline = match &node.service {
+            Service::Drain { deadline, .. } => *deadline,
+            _ => None,
+        };
+        let windows = node.windows.iter().flat_map(|window| [window.from, window.until]);
+        // What was due has been done.
+        let next = late.into_iter().chain(deadline).chain(windows).filter(|time| *time > at).min();
+        let before = std::mem::replace(&mut node.armed, next);
+        if before != next {
+            if let Some(before) = before {
+                self.timers.remove(&(before, id));
+            }
+            self.timers.extend(next.map(|next| (next, id)));
+        }
+    }
+
+    /// Judges a node by how a try ended on it. Many tasks in a row that fail fast point to the node,
+    /// unless they are all of one job that has ended well nowhere: then the job is to blame.
+    pub(crate) fn judge(
+        &mut self,
+        at: At,
+        id: NodeId,
+        live: &Live,
+        exit: &Exit,
+        effects: &mut Vec<Effect>,
+    ) {
+        let after = self.settings.quarantine_after as usize;
+        let fault = matches!(exit, Exit::Code(_) | Exit::NotStarted { .. } | Exit::Failed(_))
+            && !exit.is_success();
+        let fast = at.since(live.since) <= self.settings.quarantine_within;
+        let job = self.jobs.get(&live.task.job);
+        let node = self.node(id);
+        if exit.is_success() {
+            self.node_mut(id).fast.clear();
+            return;
+        }
+        if after == 0 || !fault || !fast || node.service != Service::Open {
+            return;
+        }
+        let well_elsewhere = job.is_some_and(|job| {
+            job.done.iter().any(|(other, done)| *other != id && !done.is_empty())
+        });
+        let others = self.nodes.iter().any(|other| {
+            other.id != id && other.state == NodeState::Up && other.service == Service::Open
+        });
+        let node = self.node_mut(id);
+        node.fast.push_back(FastEnd { job: live.task.job, well_elsewhere });
+        while node.fast.len() > after {
+            node.fast.pop_front();
+        }
+        let one_job = node.fast.iter().all(|end| end.job == live.task.job);
+        let blamed = node.fast.iter().any(|end| end.well_elsewhere) || !one_job;
+        // The last node that works is kept: a bad one is better than none.
+        if node.fast.len() < after || !blamed || !others {
+            return;
+        }
+        node.fast.clear();
+        let reason = format!("{after} tasks in a row failed fast, the last one with: {exit}");
+        let name = node.name().to_owned();
+        let sentence = format!("quarantined: {reason}; gantry resume {name} once it is mended");
+        node.service = Service::Quarantine { reason };
+        effects.push(note(at, Level::Fail, Subject::Node(name), sentence));
     }
 }

@@ -1,9 +1,16 @@
 //! What nodes report of tries, and what follows: running, done, again, or failed.
 
-use gantry_model::{At, Exit, Millis, Order, Report, Subject, TaskId, TaskState, TryId};
+use gantry_model::{
+    AfterStop, At, Exit, Level, Millis, NodeId, Order, Preemption, Report, Spent, Subject, TaskId,
+    TaskState, TryId, Usage,
+};
 
+use crate::accounts::Step;
 use crate::cluster::{Cluster, note};
 use crate::event::Effect;
+use crate::job::Job;
+use crate::node::Live;
+use crate::preempt::STOP_TAKES;
 
 /// The wait before the second start; it doubles with each failure up to [`BACKOFF_MAX`].
 const BACKOFF_FIRST: Millis = Millis::from_seconds(1);
@@ -11,10 +18,17 @@ const BACKOFF_MAX: Millis = Millis::from_seconds(60);
 
 impl Cluster {
     pub(crate) fn report(&mut self, at: At, node: &str, report: Report, effects: &mut Vec<Effect>) {
+        let known = self.names.get(node).copied();
         match report {
-            Report::Started { try_id } => self.started(at, node, try_id),
-            Report::Ended { try_id, exit } => {
-                self.ended(at, node, try_id, &exit, effects);
+            Report::Started { try_id } => {
+                if let Some(node) = known {
+                    self.started(at, node, try_id);
+                }
+            }
+            Report::Ended { try_id, exit, usage } => {
+                if let Some(node) = known {
+                    self.ended(at, node, try_id, &exit, usage, effects);
+                }
                 // Also for a try that is long forgotten: the node repeats it until it hears this.
                 let order = Order::Acknowledge { try_id };
                 effects.push(Effect::Order { node: node.to_owned(), order });
@@ -22,68 +36,266 @@ impl Cluster {
         }
     }
 
-    fn started(&mut self, at: At, node: &str, try_id: TryId) {
-        let Some(task) = self.live_task(node, try_id) else { return };
+    fn started(&mut self, at: At, node: NodeId, try_id: TryId) {
+        let live = self.nodes[node.0 as usize - 1].live.get_mut(&try_id);
+        let Some(task) = live.map(|live| live.task) else { return };
         let Some(job) = self.jobs.get_mut(&task.job) else { return };
-        if let Some(TaskState::Starting { node, .. }) =
-            job.tasks.get(&task.index).map(|task| &task.state)
-        {
-            let next = TaskState::Running { node: *node, try_id, since: at };
-            job.step(task.index, &next);
+        let state = job.tasks.get(&task.index).map(|task| &task.state);
+        if matches!(state, Some(TaskState::Starting { .. })) {
+            job.step(task.index, &TaskState::Running { node, try_id, since: at });
         }
     }
 
-    fn live_task(&self, node: &str, try_id: TryId) -> Option<TaskId> {
-        Some(self.nodes.get(node)?.live.get(&try_id)?.task)
+    fn ended(
+        &mut self,
+        at: At,
+        id: NodeId,
+        try_id: TryId,
+        exit: &Exit,
+        usage: Usage,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.node_mut(id).strays.remove(&try_id) {
+            self.has_changed(id);
+        }
+        let Some(live) = self.release(at, id, try_id, usage) else { return };
+        self.judge(at, id, &live, exit, effects);
+        self.conclude(at, live.task, exit, effects);
     }
 
-    fn ended(&mut self, at: At, name: &str, try_id: TryId, exit: &Exit, effects: &mut Vec<Effect>) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        node.strays.remove(&try_id);
-        let Some(live) = node.take_back(try_id) else { return };
-        self.conclude(at, live.task, exit, effects);
+    /// Takes the lease of a try back, and counts what it has cost.
+    pub(crate) fn release(
+        &mut self,
+        at: At,
+        node: NodeId,
+        try_id: TryId,
+        usage: Usage,
+    ) -> Option<Live> {
+        let live = self.node_mut(node).take_back(try_id)?;
+        self.has_changed(node);
+        if live.preemption == Preemption::Requeue
+            && let Some(count) = self.preemptible.get_mut(&node)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.preemptible.remove(&node);
+            }
+        }
+        self.accounts.change(live.account, at, &live.lease, Step::End, &self.settings);
+        let job = self.jobs.get_mut(&live.task.job)?;
+        for (name, count) in &job.spec.licences {
+            if let Some(held) = self.licences.get_mut(name) {
+                *held -= count;
+            }
+        }
+        let held = at.since(live.since).0;
+        let resources = &live.lease.resources;
+        let gpus = u64::from(resources.gpus) * u64::from(live.lease.gpu_permille);
+        job.spent = job.spent.plus(&Spent {
+            core_ms: held.saturating_mul(u64::from(resources.cores)),
+            gpu_ms: held.saturating_mul(gpus) / 1000,
+            cpu_ms: usage.cpu_ms,
+            memory_peak: usage.memory_peak,
+        });
+        Some(live)
     }
 
     /// Decides what the end of a task's live try means.
     pub(crate) fn conclude(&mut self, at: At, id: TaskId, exit: &Exit, effects: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
-        let retries = u32::from(job.spec.retries);
+        let gang = job.is_gang();
         let Some(task) = job.touch(id.index) else { return };
-        let stopping = matches!(task.state, TaskState::Stopping { .. });
-        let lost = *exit == Exit::NodeLost;
         task.exit = Some(exit.clone());
-        let next = if exit.is_success() {
-            TaskState::Done
-        } else if stopping {
-            TaskState::Cancelled
-        } else if lost {
-            TaskState::Waiting
-        } else {
-            task.failures += 1;
-            if task.failures <= retries {
-                TaskState::Waiting
-            } else {
-                TaskState::Failed(exit.clone())
-            }
+        let stopping = match task.state {
+            TaskState::Stopping { then, .. } => Some(then),
+            _ => None,
         };
-        if next == TaskState::Waiting && !lost {
-            let doubled = BACKOFF_FIRST.0 << (task.failures - 1).min(16);
-            task.ready = at.after(Millis(doubled.min(BACKOFF_MAX.0)));
-            self.backoffs.insert((task.ready, id));
-        }
-        let failed = matches!(next, TaskState::Failed(_));
-        job.step(id.index, &next);
-        if lost && next == TaskState::Waiting {
-            job.again.insert(id.index);
-        }
-        if failed && job.counts.fail == 1 {
-            job.reason = Some(exit.to_string());
+        if gang {
+            self.conclude_rank(at, id, exit, stopping, effects);
+        } else {
+            self.conclude_task(at, id, exit, stopping, effects);
         }
         self.requeue(id.job);
-        if lost && next == TaskState::Waiting {
-            let sentence = "queued again: its node was lost";
-            effects.push(note(at, gantry_model::Level::Warn, Subject::Task(id), sentence));
-        }
+        self.element_ended(at, id, effects);
         self.end_of_job(at, id.job, effects);
+    }
+
+    fn conclude_task(
+        &mut self,
+        at: At,
+        id: TaskId,
+        exit: &Exit,
+        stopping: Option<AfterStop>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        match (stopping, exit) {
+            _ if exit.is_success() => job.step(id.index, &TaskState::Done),
+            (Some(AfterStop::Cancel), _) => job.step(id.index, &TaskState::Cancelled),
+            (Some(AfterStop::Again), _) => wait_again(job, id.index),
+            (None, Exit::NodeLost) => {
+                wait_again(job, id.index);
+                let sentence = "queued again: its node was lost";
+                effects.push(note(at, Level::Warn, Subject::Task(id), sentence));
+            }
+            (None, _) => {
+                let retried = is_retried(job, exit);
+                let retries = u32::from(job.spec.retries);
+                let Some(task) = job.touch(id.index) else { return };
+                task.failures += 1;
+                let failures = task.failures;
+                if retried && failures <= retries {
+                    job.step(id.index, &TaskState::Waiting);
+                    self.back_off(at, id, failures);
+                } else {
+                    job.step(id.index, &TaskState::Failed(exit.clone()));
+                    remember(job, exit);
+                }
+            }
+        }
+    }
+
+    /// A rank ends: the gang is through once all have, and falls with the first that does not.
+    fn conclude_rank(
+        &mut self,
+        at: At,
+        id: TaskId,
+        exit: &Exit,
+        stopping: Option<AfterStop>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        match stopping {
+            Some(AfterStop::Cancel) => job.step(id.index, &TaskState::Cancelled),
+            Some(AfterStop::Again) => wait_again(job, id.index),
+            None if exit.is_success() => {
+                job.step(id.index, &TaskState::Arrived);
+                let arrived = |task: &crate::job::Task| task.state == TaskState::Arrived;
+                let all =
+                    job.tasks.values().all(arrived) && job.tasks.len() as u32 == job.counts.total();
+                if all {
+                    let ranks: Vec<u32> = job.tasks.keys().copied().collect();
+                    ranks.iter().for_each(|rank| job.step(*rank, &TaskState::Done));
+                }
+            }
+            None => self.gang_falls(at, id, exit, effects),
+        }
+    }
+
+    fn gang_falls(&mut self, at: At, id: TaskId, exit: &Exit, effects: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get_mut(&id.job) else { return };
+        let lost = *exit == Exit::NodeLost;
+        let retried = is_retried(job, exit);
+        job.gang_failures += u32::from(!lost);
+        let failures = job.gang_failures;
+        let again = lost || (retried && failures <= u32::from(job.spec.retries));
+        let rank = format!("rank {} of the gang: {exit}", id.index);
+        if again {
+            if lost {
+                wait_again(job, id.index);
+            } else {
+                job.step(id.index, &TaskState::Waiting);
+                self.back_off(at, id, failures);
+            }
+            let sentence = format!("{rank}; the whole gang starts again");
+            effects.push(note(at, Level::Warn, Subject::Job(id.job), sentence));
+            self.stop_gang(at, id.job, AfterStop::Again, effects);
+        } else {
+            job.step(id.index, &TaskState::Failed(exit.clone()));
+            job.reason.get_or_insert(rank);
+            self.stop_gang(at, id.job, AfterStop::Cancel, effects);
+        }
+    }
+
+    fn back_off(&mut self, at: At, id: TaskId, failures: u32) {
+        let doubled = BACKOFF_FIRST.0 << failures.saturating_sub(1).min(16);
+        let ready = at.after(Millis(doubled.min(BACKOFF_MAX.0)));
+        if let Some(task) = self.jobs.get_mut(&id.job).and_then(|job| job.touch(id.index)) {
+            task.ready = ready;
+        }
+        self.backoffs.insert((ready, id));
+    }
+
+    /// Tells a live task to stop; says whether it was live and not told the same already.
+    pub(crate) fn stop_task(
+        &mut self,
+        at: At,
+        id: TaskId,
+        then: AfterStop,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(job) = self.jobs.get_mut(&id.job) else { return false };
+        let Some(state) = job.tasks.get(&id.index).map(|task| task.state.clone()) else {
+            return false;
+        };
+        let Some((node, try_id)) = state.live() else { return false };
+        let told = match state {
+            // A cancel is not taken back, and one stop is enough.
+            TaskState::Stopping { then: before, .. } => {
+                if before == AfterStop::Cancel || before == then {
+                    return false;
+                }
+                true
+            }
+            _ => false,
+        };
+        job.step(id.index, &TaskState::Stopping { node, try_id, then });
+        let here = self.node_mut(node);
+        if let Some(live) = here.live.get_mut(&try_id) {
+            let soon = at.after(STOP_TAKES);
+            live.until = Some(live.until.map_or(soon, |until| until.min(soon)));
+        }
+        if !told {
+            let node = here.name().to_owned();
+            effects.push(Effect::Order { node, order: Order::Stop { try_id } });
+        }
+        true
+    }
+
+    /// Stops every live rank of a gang, and decides the same for those that have ended.
+    pub(crate) fn stop_gang(
+        &mut self,
+        at: At,
+        id: gantry_model::JobId,
+        then: AfterStop,
+        effects: &mut Vec<Effect>,
+    ) -> u32 {
+        let Some(job) = self.jobs.get(&id) else { return 0 };
+        let ranks: Vec<u32> = job.tasks.keys().copied().collect();
+        let mut count = 0;
+        for rank in ranks {
+            count += u32::from(self.stop_task(at, id.task(rank), then, effects));
+            let Some(job) = self.jobs.get_mut(&id) else { return count };
+            let arrived = job.tasks.get(&rank).map(|task| &task.state) == Some(&TaskState::Arrived);
+            match then {
+                AfterStop::Again if arrived => wait_again(job, rank),
+                AfterStop::Cancel if arrived => job.step(rank, &TaskState::Cancelled),
+                _ => {}
+            }
+        }
+        if then == AfterStop::Cancel {
+            self.cancel_waiting(id, None);
+        }
+        self.requeue(id);
+        count
+    }
+}
+
+/// Whether a further start may mend a failure.
+fn is_retried(job: &Job, exit: &Exit) -> bool {
+    let codes = &job.spec.retry_codes;
+    codes.is_empty() || matches!(exit, Exit::Code(code) if codes.contains(code))
+}
+
+/// Lets a task wait for a further start, which it may have at once.
+pub(crate) fn wait_again(job: &mut Job, index: u32) {
+    job.step(index, &TaskState::Waiting);
+    job.again.insert(index);
+}
+
+/// Keeps how the first task of a job failed.
+fn remember(job: &mut Job, exit: &Exit) {
+    if job.counts.fail == 1 {
+        job.reason = Some(exit.to_string());
     }
 }

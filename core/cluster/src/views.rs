@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use gantry_model::{
-    JobId, JobRow, JobState, NodeRow, NodeState, Summary, TaskId, TaskRow, TaskState,
+    JobId, JobRow, JobState, NodeId, NodeRow, NodeState, Summary, TaskId, TaskRow, TaskState,
 };
 
 use crate::cluster::Cluster;
@@ -40,20 +40,37 @@ impl Cluster {
         let job = self.jobs.get(&id)?;
         let indices = job.spec.indices();
         let mut wanted = indices.iter().filter(|index| *index >= from);
-        let rows = wanted.by_ref().take(limit).map(|index| task_row(job, index)).collect();
+        let rows = wanted.by_ref().take(limit).map(|index| self.task_row(job, index)).collect();
         Some((rows, wanted.next().is_some()))
     }
 
     /// Every node.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeRow> {
-        self.nodes.values().map(node_row).collect()
+        let rows = self.names.values().map(|id| node_row(self.node(*id)));
+        rows.collect()
     }
 
     /// The node that a task runs on, or ran on last.
     #[must_use]
     pub fn task_node(&self, task: TaskId) -> Option<String> {
-        self.jobs.get(&task.job)?.tasks.get(&task.index)?.node.clone()
+        let job = self.jobs.get(&task.job)?;
+        let started = job.tasks.get(&task.index).and_then(|task| task.node);
+        let node = started.or_else(|| job.done_on(task.index))?;
+        Some(self.node(node).name().to_owned())
+    }
+
+    /// The nodes on which tasks of a job run or ran.
+    #[must_use]
+    pub fn job_nodes(&self, id: JobId) -> Option<Vec<String>> {
+        let job = self.jobs.get(&id)?;
+        let nodes: BTreeSet<NodeId> = job
+            .done
+            .keys()
+            .copied()
+            .chain(job.tasks.values().filter_map(|task| task.node))
+            .collect();
+        Some(nodes.into_iter().map(|node| self.node(node).name().to_owned()).collect())
     }
 
     /// Whether a job has an element with this index.
@@ -66,7 +83,7 @@ impl Cluster {
     #[must_use]
     pub fn summary(&self) -> Summary {
         let mut sum = Summary { nodes: self.nodes.len() as u32, ..Summary::default() };
-        for node in self.nodes.values().filter(|node| node.state == NodeState::Up) {
+        for node in self.nodes.iter().filter(|node| node.state == NodeState::Up) {
             let used = node.held();
             sum.nodes_up += 1;
             sum.cores += node.facts.resources.cores;
@@ -74,14 +91,10 @@ impl Cluster {
             sum.cores_used += used.cores;
             sum.gpus_used += used.gpus;
         }
-        for job in self.jobs.values() {
-            match job.state() {
-                JobState::Run => sum.jobs_run += 1,
-                JobState::Wait => sum.jobs_wait += 1,
-                JobState::Fail => sum.jobs_fail += 1,
-                JobState::Done | JobState::Cancel => sum.jobs_ended += 1,
-            }
-        }
+        sum.jobs_run = self.tallied(JobState::Run);
+        sum.jobs_wait = self.tallied(JobState::Wait);
+        sum.jobs_fail = self.tallied(JobState::Fail);
+        sum.jobs_ended = self.tallied(JobState::Done) + self.tallied(JobState::Cancel);
         sum
     }
 
@@ -89,26 +102,28 @@ impl Cluster {
     /// and says so by an event for each.
     #[must_use]
     pub fn up_nodes(&self) -> Vec<String> {
-        let up = self.nodes.values().filter(|node| node.state == NodeState::Up);
-        up.map(|node| node.facts.name.clone()).collect()
+        let up = self.nodes.iter().filter(|node| node.state == NodeState::Up);
+        up.map(|node| node.name().to_owned()).collect()
     }
 
     /// Why a job waits, or why it ended as it did.
     fn reason(&self, job: &Job) -> Option<String> {
-        if job.state() != JobState::Wait || job.blocked {
+        if job.state() != JobState::Wait {
             return job.reason.clone();
         }
-        let class = self.queue.get(&job.kind).filter(|class| class.jobs.contains(&job.place()));
-        let reason = class.map(|class| class.reason.as_str());
-        Some(reason.unwrap_or("waits out the time after a failure").to_owned())
+        job.waits_aside().or_else(|| {
+            let class = self.class_of(job.id)?;
+            Some(self.queue.classes.get(&class)?.reason.clone())
+        })
     }
 
     fn row(&self, job: &Job) -> JobRow {
         let state = job.state();
-        let live = job.tasks.values().filter(|task| task.state.live().is_some());
-        let running: BTreeSet<&String> = live.filter_map(|task| task.node.as_ref()).collect();
+        let name = |node: NodeId| self.node(node).name().to_owned();
+        let running: BTreeSet<NodeId> = job.on.keys().copied().collect();
         let shown = if running.is_empty() {
-            job.tasks.values().filter_map(|task| task.node.as_ref()).collect()
+            let unusual = job.tasks.values().take(NODES_SHOWN_MAX).filter_map(|task| task.node);
+            job.done.keys().copied().chain(unusual).collect()
         } else {
             running
         };
@@ -118,6 +133,7 @@ impl Cluster {
             JobState::Done => Some(gantry_model::Exit::Code(0)),
             _ => None,
         };
+        let group = self.accounts.group(job.account);
         JobRow {
             job: job.id,
             name: job.spec.name.clone(),
@@ -126,26 +142,36 @@ impl Cluster {
             state,
             tasks: job.counts,
             resources: job.spec.resources,
-            nodes: shown.into_iter().take(NODES_SHOWN_MAX).cloned().collect(),
+            nodes: shown.into_iter().take(NODES_SHOWN_MAX).map(name).collect(),
             submitted: job.submitted,
             started: job.started,
             ended: job.ended,
             time_limit: job.spec.time_limit,
-            starts: job.tasks.values().map(|task| task.starts).sum(),
+            starts: job.starts,
             reason: self.reason(job),
             exit,
+            group: (group != job.user).then(|| group.to_owned()),
+            priority: job.spec.priority,
+            held: job.held,
+            spent: job.spent,
+            progress_permille: None,
         }
     }
-}
 
-fn task_row(job: &Job, index: u32) -> TaskRow {
-    let task = job.tasks.get(&index);
-    TaskRow {
-        task: job.id.task(index),
-        state: task.map_or(TaskState::Waiting.word(), |task| task.state.word()).to_owned(),
-        node: task.and_then(|task| task.node.clone()),
-        starts: task.map_or(0, |task| task.starts),
-        exit: task.and_then(|task| task.exit.clone()),
+    fn task_row(&self, job: &Job, index: u32) -> TaskRow {
+        let state = job.task_state(index).unwrap_or(TaskState::Waiting);
+        let task = job.tasks.get(&index);
+        let done = job.done_on(index);
+        let node = task.and_then(|task| task.node).or(done);
+        TaskRow {
+            task: job.id.task(index),
+            state: state.word().to_owned(),
+            node: node.map(|node| self.node(node).name().to_owned()),
+            starts: task.map_or(u32::from(done.is_some()), |task| task.starts),
+            exit: task
+                .and_then(|task| task.exit.clone())
+                .or(done.map(|_| gantry_model::Exit::Code(0))),
+        }
     }
 }
 
@@ -154,7 +180,7 @@ fn node_row(node: &Node) -> NodeRow {
     for live in node.live.values() {
         for gpu in &live.lease.gpus {
             if let Some(slot) = gpu_jobs.get_mut(usize::from(*gpu)) {
-                *slot = Some(live.task.job);
+                slot.get_or_insert(live.task.job);
             }
         }
     }
@@ -166,5 +192,7 @@ fn node_row(node: &Node) -> NodeRow {
         used: node.held(),
         tasks: node.live.len() as u32,
         gpu_jobs,
+        service: node.service.clone(),
+        windows: node.windows.clone(),
     }
 }

@@ -5,13 +5,13 @@ mod support;
 
 use gantry_cluster::{Cluster, ClusterSettings, Effect, Event};
 use gantry_model::{
-    At, Builtin, Dependency, DependencyKind, Exit, JobId, JobSpec, JobState, Machine, Order,
-    RejectKind, Resources, TryId, Work,
+    At, Builtin, Dependency, DependencyKind, DependencyScope, Exit, JobId, JobSpec, JobState,
+    Machine, Order, RejectKind, Resources, TryId, Work,
 };
 use support::{Env, all_launches, array, launches, spec, stops};
 
 fn after(job: JobId, kind: DependencyKind) -> JobSpec {
-    JobSpec { after: vec![Dependency { job, kind }], ..spec(1) }
+    JobSpec { after: vec![Dependency { job, kind, scope: DependencyScope::Job }], ..spec(1) }
 }
 
 #[test]
@@ -24,7 +24,8 @@ fn a_job_runs_once_and_is_acknowledged() {
     let effects = env.ended("a", 1, Exit::Code(0));
     let acknowledge = Order::Acknowledge { try_id: TryId(1) };
     assert!(effects.contains(&Effect::Order { node: "a".into(), order: acknowledge.clone() }));
-    assert!(effects.contains(&Effect::JobEnded(job)));
+    let ended = |effect: &Effect| matches!(effect, Effect::JobEnded(row) if row.job == job);
+    assert!(effects.iter().any(ended));
     assert_eq!(env.state(job), JobState::Done);
     let again = env.ended("a", 1, Exit::Code(0));
     assert_eq!(again, [Effect::Order { node: "a".into(), order: acknowledge }]);
@@ -115,7 +116,7 @@ fn a_role_that_cannot_hold_a_task_does_not_keep_it_waiting() {
 fn a_wait_is_explained_by_what_is_short() {
     let ask = |cores, memory, gpus| {
         let memory = gantry_model::MemoryMib(memory);
-        JobSpec { resources: Resources { cores, memory, gpus }, ..spec(1) }
+        JobSpec { resources: Resources { cores, memory, gpus, ..Resources::default() }, ..spec(1) }
     };
     for (asked, reason) in [
         (ask(1, 4096, 0), "needs 4G of memory; the most free is 3G, of 1 nodes"),

@@ -3,8 +3,8 @@
 
 use gantry_cluster::{Answer, Cluster, ClusterSettings, Effect, Event};
 use gantry_model::{
-    At, Exit, Gpu, JobId, JobSpec, JobState, Launch, Machine, MemoryMib, NodeFacts, Order, Reject,
-    Report, Resources, Role, TryId, Work,
+    Action, At, Exit, Gpu, JobId, JobSpec, JobState, Launch, Machine, MemoryMib, NodeFacts, Order,
+    Reject, Report, Resources, Role, TryId, Usage, Work,
 };
 
 pub fn spec(cores: u32) -> JobSpec {
@@ -18,15 +18,19 @@ pub fn array(cores: u32, array: &str) -> JobSpec {
 }
 
 pub fn facts(name: &str, cores: u32, gpus: u32) -> NodeFacts {
-    let gpu = |n| Gpu { uuid: format!("GPU-{n}"), name: "fake".into(), memory: MemoryMib(1024) };
+    let gpu = |n| Gpu {
+        uuid: format!("GPU-{n}"),
+        name: "fake".into(),
+        memory: MemoryMib(1024),
+        ..Gpu::default()
+    };
     NodeFacts {
         name: name.into(),
         roles: vec![if gpus > 0 { Role::Gpu } else { Role::Cpu }],
-        resources: Resources { cores, memory: MemoryMib(4096), gpus },
+        resources: Resources { cores, memory: MemoryMib(4096), gpus, ..Resources::default() },
         gpus: (0..gpus).map(gpu).collect(),
-        gpu_reason: None,
-        agent_version: "0".into(),
-        boot_id: "0".into(),
+        address: format!("10.0.0.{name}"),
+        ..NodeFacts::default()
     }
 }
 
@@ -42,6 +46,10 @@ pub struct Env {
 impl Env {
     pub fn new() -> Self {
         Self { cluster: Cluster::new(ClusterSettings::default()), ..Self::default() }
+    }
+
+    pub fn with(settings: ClusterSettings) -> Self {
+        Self { cluster: Cluster::new(settings), ..Self::default() }
     }
 
     pub fn node(mut self, name: &str, cores: u32, gpus: u32) -> Self {
@@ -75,9 +83,13 @@ impl Env {
     }
 
     pub fn submit_key(&mut self, spec: JobSpec, key: &str) -> Result<JobId, Reject> {
+        self.submit_as("ada", spec, key)
+    }
+
+    pub fn submit_as(&mut self, user: &str, spec: JobSpec, key: &str) -> Result<JobId, Reject> {
         self.requests += 1;
         let request = self.requests;
-        let (user, key, spec) = ("ada".into(), key.into(), Box::new(spec));
+        let (user, key, spec) = (user.into(), key.into(), Box::new(spec));
         let effects = self.apply(Event::Submit { request, user, key, spec });
         let answer = effects.into_iter().find_map(|effect| match effect {
             Effect::Reply { request: of, answer } if of == request => Some(answer),
@@ -85,7 +97,7 @@ impl Env {
         });
         match answer.unwrap()? {
             Answer::Submitted(job) => Ok(job),
-            Answer::Cancelled(_) => panic!("a submit was answered as a cancel"),
+            other => panic!("a submit was answered as {other:?}"),
         }
     }
 
@@ -95,13 +107,29 @@ impl Env {
         self.apply(Event::Cancel { request, user, job, indices: None })
     }
 
+    /// Asks for a change, as the user ada.
+    pub fn act(&mut self, action: Action) -> Result<u32, Reject> {
+        self.requests += 1;
+        let (request, user) = (self.requests, "ada".into());
+        let effects = self.apply(Event::Act { request, user, action });
+        let answer = effects.into_iter().find_map(|effect| match effect {
+            Effect::Reply { answer, .. } => Some(answer),
+            _ => None,
+        });
+        match answer.unwrap()? {
+            Answer::Acted(count) => Ok(count),
+            other => panic!("a change was answered as {other:?}"),
+        }
+    }
+
     pub fn started(&mut self, node: &str, try_id: u64) -> Vec<Effect> {
         let report = Report::Started { try_id: TryId(try_id) };
         self.apply(Event::Report { node: node.into(), report })
     }
 
     pub fn ended(&mut self, node: &str, try_id: u64, exit: Exit) -> Vec<Effect> {
-        let report = Report::Ended { try_id: TryId(try_id), exit };
+        let usage = Usage { cpu_ms: 10, memory_peak: MemoryMib(5) };
+        let report = Report::Ended { try_id: TryId(try_id), exit, usage };
         self.apply(Event::Report { node: node.into(), report })
     }
 

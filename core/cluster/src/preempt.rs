@@ -1,0 +1,144 @@
+//! Stopping work to make room, only where that is proven to make it.
+//!
+//! Victims are tasks whose owner allows it (they write checkpoints and go on from them), and which
+//! have a lower priority than the job that needs room, or belong to a group that has borrowed what
+//! the job's group is guaranteed. The search ends with a set of victims without which the job fits,
+//! checked by the same functions that place it; without such a set nothing is stopped.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use gantry_model::{AfterStop, At, JobId, Level, Millis, NodeId, Preemption, Role, Subject, TryId};
+
+use crate::cluster::{Cluster, note};
+use crate::event::Effect;
+use crate::gang::{Places, spread};
+use crate::kind::Kind;
+use crate::node::{Live, Node};
+use crate::place::times;
+use crate::queue::ClassId;
+use crate::reserve::Reservation;
+use crate::room::Room;
+
+/// How long a task that is stopped may take: for planning, not a limit.
+pub(crate) const STOP_TAKES: Millis = Millis::from_seconds(60);
+
+impl Cluster {
+    /// Stops what makes room for a job, and keeps that room for it.
+    pub(crate) fn preempt(
+        &mut self,
+        at: At,
+        class: ClassId,
+        job: JobId,
+        role: Option<Role>,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Reservation> {
+        if self.preemptible.is_empty() {
+            return None;
+        }
+        let kind = self.kinds.get(class.kind);
+        let open = |node: &&Node| {
+            // A single task needs a node with something to stop; a gang takes empty ones as well.
+            (kind.gang.is_some() || self.preemptible.contains_key(&node.id))
+                && node.never_takes(kind, role).is_none()
+                && node.is_closed(kind, at).is_none()
+        };
+        let mut could: BTreeMap<NodeId, Vec<TryId>> = BTreeMap::new();
+        let mut room = Places::new();
+        for node in self.nodes.iter().filter(open) {
+            let victims = self.victims(node, class);
+            let most = without(node, &victims).capacity(&node.facts.gpus, kind);
+            room.push((node.id, most.min(kind.together())));
+            could.insert(node.id, victims);
+        }
+        let places = match kind.gang {
+            Some(gang) => spread(gang, room)?,
+            None => {
+                // The fewest tasks are stopped, and then those that have run for the shortest time.
+                let fits = room.into_iter().filter(|(_, count)| *count > 0);
+                let cost = |(id, _): &(NodeId, u32)| {
+                    let node = self.node(*id);
+                    fewest(node, kind, 1, &could[id]).map_or(usize::MAX, |some| some.len())
+                };
+                vec![fits.min_by_key(cost)?]
+            }
+        };
+        let mut chosen = BTreeSet::new();
+        for (id, count) in &places {
+            chosen.extend(fewest(self.node(*id), kind, *count, &could[id])?);
+        }
+        let nodes = places.into_iter().collect();
+        if chosen.is_empty() {
+            // Room is there once what is being stopped has ended.
+            return None;
+        }
+        self.stop_all(at, job, &chosen, effects);
+        Some(Reservation { job, class, nodes, start: Some(at.after(STOP_TAKES)) })
+    }
+
+    /// What of a node may be stopped for a job of a class, cheapest first.
+    fn victims(&self, node: &Node, class: ClassId) -> Vec<TryId> {
+        let kind = self.kinds.get(class.kind);
+        let asked = times(&kind.resources, kind.together());
+        let reclaims = self.accounts.is_guaranteed(class.account, &asked, &self.settings);
+        let group = self.accounts.group(class.account);
+        let may = |live: &Live| {
+            let lower = live.priority < class.priority;
+            let borrowed = reclaims
+                && self.accounts.group(live.account) != group
+                && self.accounts.borrows(live.account, &self.settings);
+            live.preemption == Preemption::Requeue && (lower || borrowed)
+        };
+        let mut victims: Vec<(&TryId, &Live)> =
+            node.live.iter().filter(|(_, live)| may(live)).collect();
+        victims.sort_by_key(|(try_id, live)| (live.priority, Reverse(live.since), **try_id));
+        victims.into_iter().map(|(try_id, _)| *try_id).collect()
+    }
+
+    fn stop_all(
+        &mut self,
+        at: At,
+        job: JobId,
+        chosen: &BTreeSet<TryId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let tasks: BTreeSet<_> = self
+            .nodes
+            .iter()
+            .flat_map(|node| &node.live)
+            .filter(|(try_id, _)| chosen.contains(try_id))
+            .map(|(_, live)| live.task)
+            .collect();
+        for task in tasks {
+            let gang = self.jobs.get(&task.job).is_some_and(crate::job::Job::is_gang);
+            let sentence = format!("stopped to make room for {job}; it goes on later");
+            effects.push(note(at, Level::Note, Subject::Task(task), sentence));
+            if gang {
+                self.stop_gang(at, task.job, AfterStop::Again, effects);
+            } else {
+                self.stop_task(at, task, AfterStop::Again, effects);
+            }
+        }
+    }
+}
+
+/// The room of a node once some tries have ended.
+fn without(node: &Node, gone: &[TryId]) -> Room {
+    let stay = node.live.iter().filter(|(try_id, _)| !gone.contains(try_id));
+    Room::left(&node.facts, stay.map(|(_, live)| (&live.lease, live.sharing)))
+}
+
+/// The first of the victims without whom so many tasks fit, less those who need not go.
+fn fewest(node: &Node, kind: &Kind, count: u32, victims: &[TryId]) -> Option<Vec<TryId>> {
+    let fits = |gone: &[TryId]| without(node, gone).capacity(&node.facts.gpus, kind) >= count;
+    let enough = (0..=victims.len()).find(|end| fits(&victims[..*end]))?;
+    let mut chosen = victims[..enough].to_vec();
+    // The cheap ones that came first may not have been needed after all.
+    for victim in &victims[..enough] {
+        let rest: Vec<TryId> = chosen.iter().copied().filter(|other| other != victim).collect();
+        if fits(&rest) {
+            chosen = rest;
+        }
+    }
+    Some(chosen)
+}
