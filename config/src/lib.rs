@@ -8,10 +8,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod agent;
+pub mod jobs;
 mod load;
-mod scheduler;
+pub mod scheduler;
 
-pub use agent::{AgentSettings, IngestSettings};
+pub use agent::{AgentSettings, IngestSettings, Orphans};
 pub use load::{Settings, SettingsError, load, load_file};
 pub use scheduler::SchedulerSettings;
 

@@ -21,6 +21,8 @@ fn the_shipped_files_show_the_defaults() {
         .collect();
     let all: AgentSettings = load("agent.toml", &all).unwrap();
     assert_eq!((all.cores, all.memory), (Some(16), Some(MemoryMib(64 << 10))));
+    assert_eq!(all.scratch, Some(MemoryMib(100 << 10)));
+    assert!(all.labels.contains("nvme") && all.labels.contains("site=north"));
     assert_eq!(all.ingest.unwrap().series_stable, Millis::from_seconds(60));
     assert_eq!(all.roles, [Role::Cpu]);
 }
@@ -40,6 +42,8 @@ fn a_mistake_is_refused_with_its_place() {
         (agent("node = \"a\"\ncores = 0"), &["cores = 0"]),
         (agent("node = \"a\"\n[ingest]\naetitle = \"X\""), &["a.toml:3:1", "ingest.ae_title"]),
         (agent("node = \"a\"\n[ingest]\n"), &["needs a library"]),
+        (agent("node = \"a\"\nlabels = [\"\"]"), &["label"]),
+        (agent("node = \"a\"\norphans = \"leave\""), &["a.toml:2:11", "leave", "keep"]),
     ] {
         for part in parts {
             assert!(found.contains(part), "{found:?} lacks {part:?}");

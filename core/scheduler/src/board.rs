@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use gantry_model::limits::{METRIC_POINTS_MAX, METRICS_MAX};
-use gantry_model::{At, JobId, Millis, Note};
+use gantry_model::{At, JobId, JobRow, Millis, Note, TaskId};
 use gantry_telemetry::{Ring, Sample};
 use gantry_wire::{Metric, Point};
 
@@ -12,6 +12,8 @@ use gantry_wire::{Metric, Point};
 const NOTES_MAX: usize = 1000;
 /// Jobs whose curves are kept.
 const CURVES_MAX: usize = 256;
+/// Tasks of one job whose progress is kept.
+const PROGRESS_MAX: usize = 4096;
 /// Seconds of the cluster's own series.
 const BUSY_SECONDS: usize = 3600;
 /// A sample older than this says nothing about now.
@@ -62,6 +64,8 @@ pub(crate) struct Board {
     /// The second that the cluster's series was last given a value for.
     counted: Option<u64>,
     curves: BTreeMap<JobId, BTreeMap<String, Curve>>,
+    /// How far tasks say they are, by job.
+    progress: BTreeMap<JobId, BTreeMap<u32, u16>>,
 }
 
 impl Default for Board {
@@ -72,6 +76,7 @@ impl Default for Board {
             busy: Ring::new(BUSY_SECONDS),
             counted: None,
             curves: BTreeMap::new(),
+            progress: BTreeMap::new(),
         }
     }
 }
@@ -126,6 +131,34 @@ impl Board {
         if curves.contains_key(name) || curves.len() < METRICS_MAX {
             curves.entry(name.to_owned()).or_default().push(point);
         }
+    }
+
+    /// Keeps how far a task says it is.
+    pub(crate) fn progress(&mut self, task: TaskId, permille: u16) {
+        if !self.progress.contains_key(&task.job) && self.progress.len() >= CURVES_MAX {
+            self.progress.pop_first();
+        }
+        let tasks = self.progress.entry(task.job).or_default();
+        if tasks.contains_key(&task.index) || tasks.len() < PROGRESS_MAX {
+            tasks.insert(task.index, permille);
+        }
+    }
+
+    /// Adds to a row how far its tasks say they are: those that have ended are through, those that
+    /// say nothing have not begun.
+    pub(crate) fn add_progress(&self, row: &mut JobRow) {
+        let Some(tasks) = self.progress.get(&row.job).filter(|_| !row.state.is_ended()) else {
+            return;
+        };
+        let total = u64::from(row.tasks.total()).max(1);
+        let live: u64 = if total == 1 {
+            tasks.values().map(|permille| u64::from(*permille)).sum()
+        } else {
+            // Which of them have ended is not known here: they have said what they had to say.
+            tasks.values().filter(|permille| **permille < 1000).map(|one| u64::from(*one)).sum()
+        };
+        let ended = u64::from(row.tasks.ended()) * 1000;
+        row.progress_permille = Some(((ended + live) / total).min(1000) as u16);
     }
 
     /// The curves of a job, each thinned to so many points.

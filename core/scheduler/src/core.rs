@@ -1,13 +1,14 @@
 //! The way to the cluster, for sessions: one bounded channel to the thread that owns it.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gantry_cluster::{Answer, Cluster, ClusterSettings, Event};
-use gantry_config::SchedulerSettings;
+use gantry_cluster::{Answer, Cluster, ClusterSettings, Effect, Event};
 use gantry_link::Connection;
-use gantry_model::{At, Machine, NodeFacts, Order, Reject, RejectKind, TryId};
+use gantry_model::{At, JobRow, Machine, NodeFacts, Order, Reject, RejectKind, TryId};
+use gantry_wire::{HistoryQuery, UseBy, UseRow};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::agents::{Agent, Agents, ORDERS_MAX};
@@ -34,6 +35,10 @@ pub(crate) enum Command {
     Leave { node: String, session: u64 },
     /// Look at the cluster.
     Read(Read),
+    /// A page of ended jobs.
+    History { query: HistoryQuery, page: oneshot::Sender<Result<(Vec<JobRow>, bool), Reject>> },
+    /// A report of use.
+    Use { by: UseBy, from: At, until: At, report: oneshot::Sender<Result<Vec<UseRow>, Reject>> },
     /// Keep the hash of a new token.
     AddToken { hash: String, node: String, expires: At, done: Done },
     /// Use a token up.
@@ -58,29 +63,18 @@ pub(crate) struct Core {
 /// Opens the journal, applies it, and starts the thread. The receiver tells when it had to end.
 pub(crate) fn start(
     folder: &Path,
-    settings: &SchedulerSettings,
+    settings: ClusterSettings,
 ) -> Result<(Core, oneshot::Receiver<SchedulerError>), SchedulerError> {
     let mut store = Store::open(folder)?;
-    let mut cluster = Cluster::new(ClusterSettings { node_timeout: settings.node_timeout });
-    let mut effects = Vec::new();
-    let mut last = At(0);
-    let count = store.replay(|at, event| {
-        cluster.apply(at, event, &mut effects);
-        // What the effects asked for was done in an earlier life, or is made up for when the
-        // nodes come back and say what they hold.
-        effects.clear();
-        last = last.max(at);
-    })?;
-    cluster.check().map_err(SchedulerError::Journal)?;
-    tracing::info!(events = count, "journal applied");
-    let clock = Clock::new(last);
+    let restored = restore(&mut store, settings)?;
+    let clock = Clock::new(restored.last);
     let (commands, receiver) = mpsc::channel(WAITING_MAX);
     let (ended_sender, ended) = watch::channel(0);
     let board = Arc::new(Mutex::new(Board::default()));
     let agents = Arc::new(Agents::default());
     let (failed, core_ended) = oneshot::channel();
     let shell =
-        Shell::new(store, cluster, clock, receiver, board.clone(), agents.clone(), ended_sender);
+        Shell::new(store, restored, clock, receiver, board.clone(), agents.clone(), ended_sender);
     std::thread::Builder::new()
         .name("cluster".into())
         .spawn(move || {
@@ -95,6 +89,46 @@ pub(crate) fn start(
     Ok((Core { commands, clock, agents, board, ended, sessions }, core_ended))
 }
 
+/// What the journal gave.
+pub(crate) struct Restored {
+    pub(crate) cluster: Cluster,
+    /// The time of the newest event.
+    pub(crate) last: At,
+    /// What the settings file says, where that is not what the cluster has.
+    pub(crate) settings: Option<ClusterSettings>,
+}
+
+/// Applies the journal.
+fn restore(store: &mut Store, settings: ClusterSettings) -> Result<Restored, SchedulerError> {
+    let begun = std::time::Instant::now();
+    let state = RefCell::new((Cluster::new(settings.clone()), At(0)));
+    let mut effects = Vec::new();
+    let mut ended = Vec::new();
+    let start = |at, cluster| *state.borrow_mut() = (cluster, at);
+    let replayed = store.replay(start, |at, event| {
+        let (cluster, last) = &mut *state.borrow_mut();
+        cluster.apply(at, event, &mut effects);
+        *last = at.max(*last);
+        // What other effects asked for was done in an earlier life, or is made up for when the
+        // nodes come back and say what they hold.
+        ended.extend(effects.drain(..).filter_map(|effect| match effect {
+            Effect::JobEnded(row) => Some(*row),
+            _ => None,
+        }));
+    })?;
+    let (cluster, last) = state.into_inner();
+    cluster.check().map_err(SchedulerError::Journal)?;
+    store.keep_history(&ended)?;
+    if let Some(cut) = &replayed.cut {
+        tracing::error!("the journal's end was damaged: {cut}");
+    }
+    let (snapshot, events) = (replayed.snapshot, replayed.events);
+    let took_ms = begun.elapsed().as_millis() as u64;
+    tracing::info!(snapshot, events, took_ms, "journal applied");
+    let settings = (*cluster.settings() != settings).then_some(settings);
+    Ok(Restored { cluster, last, settings })
+}
+
 impl Core {
     /// Tells the cluster what happened; waits only while too much is waiting.
     pub(crate) async fn tell(&self, event: Event) {
@@ -106,6 +140,27 @@ impl Core {
     pub(crate) async fn ask(&self, event: Event) -> Result<Answer, Reject> {
         let (reply, answer) = oneshot::channel();
         let sent = self.commands.send(Command::Event(event, Some(reply))).await;
+        sent.map_err(|_| ending())?;
+        answer.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// A page of ended jobs, newest first; and whether further ones exist.
+    pub(crate) async fn history(&self, query: HistoryQuery) -> Result<(Vec<JobRow>, bool), Reject> {
+        let (page, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::History { query, page }).await;
+        sent.map_err(|_| ending())?;
+        answer.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// A report of use.
+    pub(crate) async fn sum_use(
+        &self,
+        by: UseBy,
+        from: At,
+        until: At,
+    ) -> Result<Vec<UseRow>, Reject> {
+        let (report, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::Use { by, from, until, report }).await;
         sent.map_err(|_| ending())?;
         answer.await.unwrap_or_else(|_| Err(ending()))
     }

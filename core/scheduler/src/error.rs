@@ -40,7 +40,7 @@ pub enum SchedulerError {
     },
     /// What the journal holds cannot be used.
     #[error(
-        "the journal cannot be used: {0}; restore journal.sqlite from a backup, nothing was changed"
+        "the journal cannot be used: {0}; nothing was changed; restore journal.sqlite from a backup, or see what gantry scheduler check and repair can save"
     )]
     Journal(String),
     /// The journal cannot be written, and it is not known what is on the disk.

@@ -16,6 +16,7 @@ mod clock;
 mod core;
 mod error;
 mod session;
+mod settings;
 mod shell;
 mod store;
 mod update;
@@ -29,6 +30,7 @@ use gantry_link::{Authority, Identity, IdentityKind, Server};
 use tokio::task::JoinSet;
 
 pub use error::SchedulerError;
+pub use store::{JournalReport, check, repair};
 use update::Pictures;
 
 /// Connections at once, agents and consoles together: each takes about 40 KB.
@@ -68,13 +70,14 @@ pub async fn serve(
     })?;
     let identity = Identity::load(folder, "scheduler")?;
     let cluster = authority.cluster().to_owned();
-    let (core, mut core_ended) = core::start(folder, &settings)?;
+    let (core, mut core_ended) = core::start(folder, settings::cluster(&settings))?;
     let server = Server::bind(settings.listen, &identity, folder)?;
     let address = server.local_address();
     write_address(folder, address)?;
     tracing::info!(%address, cluster, "serving");
     let shared = Arc::new(session::Shared {
         cluster,
+        folder: folder.to_owned(),
         authority,
         core,
         settings,

@@ -20,6 +20,8 @@ use crate::update::Pictures;
 /// What every session needs.
 pub(crate) struct Shared {
     pub(crate) cluster: String,
+    /// The folder with the settings file.
+    pub(crate) folder: std::path::PathBuf,
     pub(crate) authority: Authority,
     pub(crate) core: Core,
     pub(crate) settings: SchedulerSettings,

@@ -12,14 +12,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use gantry_cluster::{Cluster, Effect, Event};
-use gantry_model::{At, Machine, Millis, Reject, RejectKind};
+use gantry_cluster::{Cluster, ClusterSettings, Effect, Event};
+use gantry_model::limits::JOBS_PAGE_MAX;
+use gantry_model::{At, JobRow, Machine, Millis, Reject, RejectKind};
 use tokio::sync::{mpsc, watch};
 
 use crate::agents::{Agent, Agents};
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::core::{Command, Read, Replied};
+use crate::core::{Command, Read, Replied, Restored};
 use crate::error::SchedulerError;
 use crate::store::{Store, record};
 
@@ -67,11 +68,15 @@ pub(crate) struct Shell {
     commands: mpsc::Receiver<Command>,
     cluster: Cluster,
     clock: Clock,
+    /// Settings that are to be applied first.
+    settings: Option<ClusterSettings>,
     wake: Option<At>,
     /// The newest session of each node, as the events taken so far have it.
     sessions: BTreeMap<String, u64>,
     /// Nodes of which it is not written yet that their connection is gone.
     owed: Vec<String>,
+    /// Jobs that have ended and are not in the history yet.
+    over: Vec<JobRow>,
     full: bool,
     board: Arc<Mutex<Board>>,
     agents: Arc<Agents>,
@@ -81,18 +86,32 @@ pub(crate) struct Shell {
 impl Shell {
     pub(crate) fn new(
         store: Store,
-        cluster: Cluster,
+        restored: Restored,
         clock: Clock,
         commands: mpsc::Receiver<Command>,
         board: Arc<Mutex<Board>>,
         agents: Arc<Agents>,
         ended: watch::Sender<u64>,
     ) -> Self {
+        let Restored { cluster, settings, .. } = restored;
         // Nobody has been heard in this life yet.
         let owed = cluster.up_nodes();
         let sessions = BTreeMap::new();
-        let (wake, full) = (None, false);
-        Self { store, commands, cluster, clock, wake, sessions, owed, full, board, agents, ended }
+        Self {
+            store,
+            commands,
+            cluster,
+            clock,
+            settings,
+            wake: None,
+            sessions,
+            owed,
+            over: Vec::new(),
+            full: false,
+            board,
+            agents,
+            ended,
+        }
     }
 
     /// Runs until it is told to stop, or the journal fails.
@@ -102,7 +121,9 @@ impl Shell {
             .build()
             .map_err(|error| SchedulerError::Storage(error.to_string()))?;
         // The timers of the earlier life are armed again by this.
-        self.commit(vec![(Event::Tick, Then::Nothing)])?;
+        let settings = self.settings.take().map(|settings| Event::Settings(Box::new(settings)));
+        let first = settings.into_iter().chain([Event::Tick]);
+        self.commit(first.map(|event| (event, Then::Nothing)).collect())?;
         loop {
             let sleep = self.wake.map_or(SLEEP_MAX, |at| {
                 Duration::from_millis(at.since(self.clock.now()).0).min(SLEEP_MAX)
@@ -112,7 +133,7 @@ impl Shell {
             let mut batch = Batch::default();
             match first {
                 Ok(Some(command)) => self.sort(command, &mut batch)?,
-                Ok(None) => return Ok(()),
+                Ok(None) => return self.leave(),
                 Err(_) => {}
             }
             while batch.events.len() < BATCH_MAX && batch.reads.len() < BATCH_MAX && !batch.stop {
@@ -128,9 +149,29 @@ impl Shell {
                 read(&self.cluster);
             }
             if batch.stop {
-                return Ok(());
+                return self.leave();
+            }
+            if self.store.wants_snapshot() {
+                self.snapshot()?;
             }
         }
+    }
+
+    /// Keeps the whole state, so that the next start has little to apply.
+    fn snapshot(&mut self) -> Result<(), SchedulerError> {
+        match self.store.snapshot(self.clock.now(), &self.cluster) {
+            // It is only worth time: the events are all there.
+            Err(SchedulerError::Full) => {
+                tracing::warn!("no snapshot: the journal's disk is full");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// The ordinary end.
+    fn leave(&mut self) -> Result<(), SchedulerError> {
+        self.snapshot()
     }
 
     /// Puts a command where it belongs.
@@ -151,6 +192,12 @@ impl Shell {
                 }
             }
             Command::Read(read) => batch.reads.push(read),
+            Command::History { query, page } => {
+                let _ = page.send(readable(self.store.history(&query, JOBS_PAGE_MAX))?);
+            }
+            Command::Use { by, from, until, report } => {
+                let _ = report.send(readable(self.store.sum_use(by, from, until))?);
+            }
             Command::AddToken { hash, node, expires, done } => {
                 let result = self.store.add_token(&hash, &node, self.clock.now(), expires);
                 let _ = done.send(refusable(result.map(Ok))?);
@@ -209,7 +256,20 @@ impl Shell {
             self.cluster.apply(at, event, &mut effects);
             self.carry_out(effects.drain(..), reply);
         }
-        Ok(())
+        self.keep_history()
+    }
+
+    /// Keeps the jobs that have ended. What a full disk does not take is kept in memory, and is in
+    /// the journal anyway.
+    fn keep_history(&mut self) -> Result<(), SchedulerError> {
+        match self.store.keep_history(&self.over) {
+            Ok(()) => {
+                self.over.clear();
+                Ok(())
+            }
+            Err(SchedulerError::Full) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Does what one event asks for; `reply` waits for its answer.
@@ -227,7 +287,10 @@ impl Shell {
                     self.board.lock().unwrap_or_else(PoisonError::into_inner).note(note);
                 }
                 Effect::Wake(at) => self.wake = Some(at),
-                Effect::JobEnded(_) => self.ended.send_modify(|count| *count += 1),
+                Effect::JobEnded(row) => {
+                    self.over.push(*row);
+                    self.ended.send_modify(|count| *count += 1);
+                }
             }
         }
     }
@@ -250,6 +313,14 @@ impl Shell {
         self.owed = self.cluster.up_nodes();
         self.wake = Some(at.after(FULL_AGAIN));
     }
+}
+
+/// What only reads and fails is told to whoever asked; it ends nothing.
+fn readable<T>(result: Result<T, SchedulerError>) -> Result<Result<T, Reject>, SchedulerError> {
+    Ok(result.map_err(|error| {
+        tracing::error!("the history cannot be read: {error}");
+        Reject::new(RejectKind::Busy, format!("the history cannot be read: {error}"))
+    }))
 }
 
 fn full() -> Reject {

@@ -156,6 +156,8 @@ async fn picture(shared: &Shared, scope: Scope, before: Option<&Update>) -> Resu
         output = end_of_output(shared, job, jobs.first(), before).await;
     }
     let board = core.board();
+    let mut jobs = jobs;
+    jobs.iter_mut().for_each(|row| board.add_progress(row));
     Ok(Update {
         at,
         cluster: shared.cluster.clone(),
@@ -243,6 +245,11 @@ impl Fit for Reply {
                 let samples = rows.iter_mut().filter_map(|row| row.sample.take()).count();
                 samples > 0 || halve(rows)
             }
+            Self::Found { lines, more } => {
+                *more = true;
+                halve(lines)
+            }
+            Self::Use(rows) => halve(rows),
             Self::Metrics(metrics) => metrics
                 .iter_mut()
                 .map(|metric| thin(&mut metric.points))

@@ -10,7 +10,7 @@ use gantry_config::SchedulerSettings;
 use gantry_link::{Identity, Receiver, Sender, Session, connect, join};
 use gantry_model::{
     Exit, JobId, JobSpec, JobState, Launch, MemoryMib, Millis, NodeFacts, NodeState, Order, Report,
-    Resources, Role, TryId, Work,
+    Resources, Role, TryId, Usage, Work,
 };
 use gantry_scheduler::SchedulerError;
 use gantry_telemetry::Sample;
@@ -90,11 +90,11 @@ async fn agent(daemon: &Daemon, identity: &Identity, holds: &[u64]) -> Session {
     let facts = NodeFacts {
         name: identity.name().unwrap(),
         roles: vec![Role::Cpu],
-        resources: Resources { cores: 1, memory: MemoryMib(1024), gpus: 0 },
-        gpus: Vec::new(),
+        resources: Resources { cores: 1, memory: MemoryMib(1024), gpus: 0, ..Resources::default() },
         gpu_reason: Some("no NVML".into()),
         agent_version: "test".into(),
         boot_id: "1".into(),
+        ..NodeFacts::default()
     };
     let holds = holds.iter().map(|id| TryId(*id)).collect();
     session.sender.send(&AgentMessage::Up { facts, holds }).await.unwrap();
@@ -127,7 +127,8 @@ async fn a_job_goes_to_an_agent_and_its_end_to_whoever_waits() {
     assert_eq!((launched.task, launched.user.as_str()), (JobId(1).task(0), "operator"));
     let try_id = launched.try_id;
     report(&mut agent, Report::Started { try_id }).await;
-    report(&mut agent, Report::Ended { try_id, exit: Exit::Code(7) }).await;
+    report(&mut agent, Report::Ended { try_id, exit: Exit::Code(7), usage: Usage::default() })
+        .await;
     let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1) }).await else { panic!() };
     assert_eq!((row.state, row.exit), (JobState::Fail, Some(Exit::Code(7))));
     let SchedulerMessage::Order(order) = agent.receiver.expect().await.unwrap();
@@ -157,7 +158,8 @@ async fn a_restart_forgets_nothing_and_takes_back_what_nodes_hold() {
     let console = console(folder.path(), &daemon).await;
     assert_eq!(ask(&console, submit("b")).await, Reply::Submitted(JobId(2)), "keys are known");
     let mut session = agent(&daemon, &identity, &[try_id.0]).await;
-    report(&mut session, Report::Ended { try_id, exit: Exit::Code(0) }).await;
+    report(&mut session, Report::Ended { try_id, exit: Exit::Code(0), usage: Usage::default() })
+        .await;
     let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1) }).await else { panic!() };
     assert_eq!((row.state, row.starts), (JobState::Done, 1), "it was not run again");
     assert_eq!(launch(&mut session).await.task, JobId(2).task(0));
@@ -193,15 +195,7 @@ async fn tokens_and_certificates_are_good_for_what_they_were_made_for() {
     assert!(refused.to_string().contains("agent"), "{refused}");
     // An agent that speaks for another node is turned away.
     let mut session = connect(daemon.address, &redeemed[0], Peer::Agent).await.unwrap();
-    let facts = NodeFacts {
-        name: "cpu-9".into(),
-        roles: Vec::new(),
-        resources: Resources::default(),
-        gpus: Vec::new(),
-        gpu_reason: None,
-        agent_version: String::new(),
-        boot_id: String::new(),
-    };
+    let facts = NodeFacts { name: "cpu-9".into(), ..NodeFacts::default() };
     session.sender.send(&AgentMessage::Up { facts, holds: Vec::new() }).await.unwrap();
     let reason = session.connection.closed().await;
     assert!(reason.contains("own node"), "{reason}");
@@ -263,7 +257,8 @@ async fn of_two_agents_of_one_node_the_newest_wins() {
     let try_id = launch(&mut newest).await.try_id;
     let Reply::Nodes(nodes) = ask(&console, Request::Nodes).await else { panic!() };
     assert_eq!((nodes.len(), nodes[0].row.state, nodes[0].row.tasks), (1, NodeState::Up, 1));
-    report(&mut newest, Report::Ended { try_id, exit: Exit::Code(0) }).await;
+    report(&mut newest, Report::Ended { try_id, exit: Exit::Code(0), usage: Usage::default() })
+        .await;
     let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1) }).await else { panic!() };
     assert_eq!(row.state, JobState::Done);
     daemon.stop().await;
@@ -313,10 +308,18 @@ async fn output_comes_from_the_node_and_curves_only_from_the_one_that_runs_the_t
     other.sender.send(&AgentMessage::Metrics { task, points: points(9.0) }).await.unwrap();
     // Heard in order: the other's points have been looked at once its next report is answered.
     let unknown = TryId(999);
-    report(&mut other, Report::Ended { try_id: unknown, exit: Exit::NodeLost }).await;
+    report(
+        &mut other,
+        Report::Ended { try_id: unknown, exit: Exit::NodeLost, usage: Usage::default() },
+    )
+    .await;
     let SchedulerMessage::Order(_) = other.receiver.expect().await.unwrap();
     session.sender.send(&AgentMessage::Metrics { task, points: points(0.5) }).await.unwrap();
-    report(&mut session, Report::Ended { try_id: unknown, exit: Exit::NodeLost }).await;
+    report(
+        &mut session,
+        Report::Ended { try_id: unknown, exit: Exit::NodeLost, usage: Usage::default() },
+    )
+    .await;
     let SchedulerMessage::Order(_) = session.receiver.expect().await.unwrap();
     let Reply::Metrics(metrics) = ask(&console, Request::Metrics { job: JobId(1) }).await else {
         panic!()
@@ -327,7 +330,7 @@ async fn output_comes_from_the_node_and_curves_only_from_the_one_that_runs_the_t
     let connection = session.connection.clone();
     let served = tokio::spawn(async move {
         let (mut sender, mut receiver) = connection.accept().await.unwrap();
-        let NodeRequest::Output { offset, .. } = receiver.expect().await.unwrap();
+        let NodeRequest::Output { offset, .. } = receiver.expect().await.unwrap() else { panic!() };
         let output = Output { bytes: b"hello".to_vec(), next: offset + 5, live: true };
         sender.send(&NodeReply::Output(output)).await.unwrap();
         sender.delivered().await;
@@ -437,7 +440,11 @@ async fn a_second_scheduler_and_a_folder_without_a_cluster_are_sentences() {
 /// Comes back with a try that has ended; says whether its end was acknowledged.
 async fn repeats(daemon: &Daemon, identity: &Identity, try_id: TryId) -> bool {
     let mut session = agent(daemon, identity, &[try_id.0]).await;
-    let end = AgentMessage::Report(Report::Ended { try_id, exit: Exit::Code(0) });
+    let end = AgentMessage::Report(Report::Ended {
+        try_id,
+        exit: Exit::Code(0),
+        usage: Usage::default(),
+    });
     if session.sender.send(&end).await.is_err() {
         return false;
     }

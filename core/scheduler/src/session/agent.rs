@@ -17,12 +17,14 @@ const REASON_CHARACTERS_MAX: usize = 1000;
 pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkError> {
     let Greeted { connection, sender, mut receiver } = greeted;
     let node = connection.peer().name.clone();
-    let AgentMessage::Up { facts, holds } = receiver.expect().await? else {
+    let AgentMessage::Up { mut facts, holds } = receiver.expect().await? else {
         return Err(refused(&connection, "an agent must say first what its node is"));
     };
     if facts.name != node {
         return Err(refused(&connection, "an agent may speak for its own node only"));
     }
+    // Where others reach a node is what is seen of it, not what it says.
+    facts.address = connection.remote().ip().to_string();
     if let Err(reject) = facts.validate() {
         return Err(refused(&connection, &reject.sentence));
     }
@@ -71,6 +73,11 @@ async fn take(shared: &Shared, node: &str, message: AgentMessage) {
             shared.core.board().sample(node, *sample, at);
         }
         AgentMessage::Metrics { task, points } => metrics(shared, node, task, points).await,
+        AgentMessage::Progress { task, permille } => {
+            if runs_here(shared, node, task).await {
+                shared.core.board().progress(task, permille.min(1000));
+            }
+        }
         AgentMessage::Up { .. } => tracing::warn!(node, "an agent said twice what its node is"),
     }
 }
@@ -87,6 +94,12 @@ fn bounded(mut report: Report) -> Report {
     report
 }
 
+/// Whether a node is the one that runs a task.
+async fn runs_here(shared: &Shared, node: &str, task: gantry_model::TaskId) -> bool {
+    let runs_on = shared.core.read(move |cluster| cluster.task_node(task)).await;
+    runs_on.ok().flatten().as_deref() == Some(node)
+}
+
 /// Takes points of a task, but only from the node that runs it.
 async fn metrics(
     shared: &Shared,
@@ -94,8 +107,7 @@ async fn metrics(
     task: gantry_model::TaskId,
     points: Vec<(String, Point)>,
 ) {
-    let runs_on = shared.core.read(move |cluster| cluster.task_node(task)).await;
-    if runs_on.ok().flatten().as_deref() != Some(node) {
+    if !runs_here(shared, node, task).await {
         return;
     }
     let mut board = shared.core.board();

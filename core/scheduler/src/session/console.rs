@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_cluster::{Answer, Event};
-use gantry_link::{LinkError, Receiver, Sender, token};
+use gantry_link::{Connection, LinkError, Receiver, Sender, token};
 use gantry_model::limits::{JOBS_PAGE_MAX, KEY_CHARACTERS_MAX, METRIC_POINTS_MAX};
-use gantry_model::{JobId, Reject, RejectKind, TaskId};
-use gantry_wire::{NodeReply, NodeRequest, Output, Reply, Request};
+use gantry_model::{JobId, JobRow, Reject, RejectKind, TaskId};
+use gantry_wire::{HistoryQuery, NodeReply, NodeRequest, Output, Reply, Request};
 use tokio::task::JoinSet;
 
 use super::{Greeted, Shared};
@@ -19,6 +19,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests of one session at once; the connection's own limit of streams is below it.
 const REQUESTS_MAX: usize = 128;
+/// Bytes of a text that is searched for.
+const SEARCH_BYTES_MAX: usize = 256;
 /// Lines of the event log in one answer.
 const NOTES_SHOWN: usize = 200;
 /// Points of a curve in one answer: eight curves fit a frame.
@@ -90,6 +92,17 @@ async fn answer(shared: &Shared, user: &str, request: Request) -> Result<Reply, 
             tracing::info!(user, node, "made a join token");
             Ok(Reply::Token(token.text))
         }
+        Request::Act(action) => {
+            tracing::info!(user, ?action, "a change was asked for");
+            let event = Event::Act { request: 0, user: user.to_owned(), action };
+            core.ask(event).await.map(reply_of)
+        }
+        Request::Reload => {
+            let waits = crate::settings::reload(shared).await?;
+            tracing::info!(user, "the settings were read again");
+            Ok(Reply::Reloaded(waits))
+        }
+        Request::Search { job, text } => search(shared, job, text).await,
         Request::Output { task, offset } => output(shared, task, offset).await.map(Reply::Output),
         Request::Watch { .. } | Request::Wait { .. } => {
             Err(Reject::invalid("this request has a stream of its own"))
@@ -102,6 +115,7 @@ fn reply_of(answer: Answer) -> Reply {
     match answer {
         Answer::Submitted(job) => Reply::Submitted(job),
         Answer::Cancelled(count) => Reply::Cancelled(count),
+        Answer::Acted(count) => Reply::Acted(count),
     }
 }
 
@@ -116,9 +130,20 @@ async fn show(shared: &Shared, request: Request) -> Result<Reply, Reject> {
             Ok(Reply::Jobs { rows, more })
         }
         Request::Job { job } => {
-            let row = core.read(move |cluster| cluster.job(job)).await?;
-            row.map(|row| Reply::Job(Box::new(row))).ok_or_else(|| unknown(job))
+            let mut row = known(shared, job).await?;
+            core.board().add_progress(&mut row);
+            Ok(Reply::Job(Box::new(row)))
         }
+        Request::Why { job } => {
+            let at = core.clock.now();
+            let why = core.read(move |cluster| cluster.why(at, job)).await??;
+            Ok(Reply::Why(Box::new(why)))
+        }
+        Request::History { query } => {
+            let (rows, more) = core.history(query).await?;
+            Ok(Reply::Jobs { rows, more })
+        }
+        Request::Use { by, from, until } => core.sum_use(by, from, until).await.map(Reply::Use),
         Request::Tasks { job, from } => {
             let rows = core.read(move |cluster| cluster.tasks(job, from, JOBS_PAGE_MAX)).await?;
             let (rows, more) = rows.ok_or_else(|| unknown(job))?;
@@ -139,8 +164,7 @@ async fn wait(shared: &Shared, job: JobId) -> Result<Reply, Reject> {
     loop {
         // Marked before the look, so that an end in between is not missed.
         ended.borrow_and_update();
-        let row = shared.core.read(move |cluster| cluster.job(job)).await?;
-        let row = row.ok_or_else(|| unknown(job))?;
+        let row = known(shared, job).await?;
         if row.state.is_ended() {
             return Ok(Reply::Job(Box::new(row)));
         }
@@ -173,17 +197,64 @@ pub(super) async fn output(shared: &Shared, task: TaskId, offset: u64) -> Result
     let Some(connection) = shared.core.agents.connection(&node) else {
         return Err(away("which is not connected"));
     };
-    let exchange = async {
-        let (mut sender, mut receiver) = connection.open().await?;
-        sender.send(&NodeRequest::Output { task, offset }).await?;
-        sender.finish();
-        receiver.expect::<NodeReply>().await
-    };
-    match tokio::time::timeout(OUTPUT_TIMEOUT, exchange).await {
+    let request = NodeRequest::Output { task, offset };
+    match tokio::time::timeout(OUTPUT_TIMEOUT, exchange(&connection, &request)).await {
         Ok(Ok(NodeReply::Output(output))) => Ok(output),
         Ok(Ok(NodeReply::Refused(reject))) => Err(reject),
-        Ok(Err(_)) | Err(_) => Err(away("which does not answer")),
+        Ok(Ok(NodeReply::Found { .. }) | Err(_)) | Err(_) => Err(away("which does not answer")),
     }
+}
+
+/// A job that the cluster knows, or else the history.
+async fn known(shared: &Shared, job: JobId) -> Result<JobRow, Reject> {
+    if let Some(row) = shared.core.read(move |cluster| cluster.job(job)).await? {
+        return Ok(row);
+    }
+    let before = Some(JobId(job.0.saturating_add(1)));
+    let query = HistoryQuery { before, ..HistoryQuery::default() };
+    let (rows, _) = shared.core.history(query).await?;
+    rows.into_iter().find(|row| row.job == job).ok_or_else(|| unknown(job))
+}
+
+/// Asks every node on which tasks of a job ran for the lines that hold a text.
+async fn search(shared: &Shared, job: JobId, text: String) -> Result<Reply, Reject> {
+    if text.is_empty() || text.len() > SEARCH_BYTES_MAX {
+        return Err(Reject::invalid(format!(
+            "a search is for 1 to {SEARCH_BYTES_MAX} bytes of text"
+        )));
+    }
+    let nodes = shared.core.read(move |cluster| cluster.job_nodes(job)).await?;
+    let nodes = nodes.ok_or_else(|| unknown(job))?;
+    let (mut lines, mut more) = (Vec::new(), false);
+    let mut asked = JoinSet::new();
+    for node in nodes {
+        let Some(connection) = shared.core.agents.connection(&node) else {
+            more = true;
+            continue;
+        };
+        let request = NodeRequest::Search { job, text: text.clone() };
+        asked.spawn(async move {
+            tokio::time::timeout(OUTPUT_TIMEOUT, exchange(&connection, &request)).await
+        });
+    }
+    while let Some(answer) = asked.join_next().await {
+        match answer {
+            Ok(Ok(Ok(NodeReply::Found { lines: found, more: further }))) => {
+                lines.extend(found);
+                more |= further;
+            }
+            _ => more = true,
+        }
+    }
+    lines.sort_by_key(|found| (found.task, found.line));
+    Ok(Reply::Found { lines, more })
+}
+
+async fn exchange(connection: &Connection, request: &NodeRequest) -> Result<NodeReply, LinkError> {
+    let (mut sender, mut receiver) = connection.open().await?;
+    sender.send(request).await?;
+    sender.finish();
+    receiver.expect::<NodeReply>().await
 }
 
 fn unknown(job: JobId) -> Reject {

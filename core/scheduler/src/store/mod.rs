@@ -1,46 +1,45 @@
-//! The journal and the tokens, in one `SQLite` file. The only module that knows the database.
+//! The journal, its snapshots, the history and the tokens, in one `SQLite` file. The only module
+//! that knows the database.
 //!
-//! One row per event: its number, time, format, checksum and bytes. A batch is one transaction and
-//! one sync (WAL, `synchronous=FULL`), so it is there whole or not at all. The state of the cluster
-//! is what the events give when they are applied again, in order. The checksum covers the number
-//! too, and the numbers have no gap up to the last one given: a row that was changed, moved or
-//! taken away is noticed.
+//! - [`journal`]: one row per event; a batch is one transaction and one sync (WAL,
+//!   `synchronous=FULL`), so it is there whole or not at all. Snapshots let old events go.
+//! - [`history`]: one row per ended job, for questions about users, groups and times.
+//! - [`tokens`]: hashes of join tokens.
+//! - [`repair`]: what a damaged file still holds.
+
+mod history;
+mod journal;
+mod repair;
+mod tokens;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use gantry_cluster::Event;
-use gantry_model::{At, Reject, RejectKind};
-use gantry_wire::{WireError, codec};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use gantry_model::At;
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use crate::error::SchedulerError;
 
-/// The format of a row. A newer one is refused, an older one is understood.
-const FORMAT: u32 = 1;
-/// Tokens that wait to be used.
-const TOKENS_MAX: u32 = 10_000;
+pub(crate) use journal::record;
+pub use repair::{JournalReport, check, repair};
 
-/// An event as the journal keeps it.
-///
-/// # Errors
-/// Where it is longer than one record may be.
-pub(crate) fn record(event: &Event) -> Result<Vec<u8>, WireError> {
-    codec::encode(event)
-}
+/// The file in the scheduler's folder.
+const FILE: &str = "journal.sqlite";
 
 /// The store of one scheduler.
 pub(crate) struct Store {
     database: Connection,
     /// The number of the newest event.
     last: i64,
+    /// Events since the newest snapshot.
+    since_snapshot: i64,
 }
 
 impl Store {
     /// Opens the store of a folder, or makes it.
     pub(crate) fn open(folder: &Path) -> Result<Self, SchedulerError> {
-        let path = folder.join("journal.sqlite");
+        let path = folder.join(FILE);
         // Jobs carry commands and environments: nobody else reads them.
         OpenOptions::new()
             .write(true)
@@ -69,134 +68,10 @@ impl Store {
             })
             .optional()
             .map_err(wrong)?;
-        Ok(Self { database, last: last.unwrap_or(0) })
-    }
-
-    /// Appends records, each with its time, as one transaction with one sync.
-    ///
-    /// # Errors
-    /// [`SchedulerError::Full`] where the disk is full and nothing was written; anything else means
-    /// that it is not known what is on disk.
-    pub(crate) fn append(&mut self, records: &[(At, Vec<u8>)]) -> Result<(), SchedulerError> {
-        let mut seq = self.last;
-        let transaction = self.database.transaction().map_err(wrong)?;
-        {
-            let mut insert = transaction.prepare_cached(INSERT).map_err(wrong)?;
-            for (at, payload) in records {
-                seq += 1;
-                let crc = checksum(seq, *at, payload);
-                insert.execute(params![seq, at.0 as i64, FORMAT, crc, payload]).map_err(wrong)?;
-            }
-        }
-        transaction.commit().map_err(wrong)?;
-        self.last = seq;
-        Ok(())
-    }
-
-    /// Gives every event in order; returns how many there were.
-    ///
-    /// # Errors
-    /// Names the first event that is damaged, missing or of a newer format.
-    pub(crate) fn replay(
-        &mut self,
-        mut apply: impl FnMut(At, Event),
-    ) -> Result<i64, SchedulerError> {
-        let mut select = self
-            .database
-            .prepare("SELECT seq, at, format, crc, payload FROM events ORDER BY seq")
-            .map_err(damaged)?;
-        let mut rows = select.query([]).map_err(damaged)?;
-        let mut expected = 0;
-        while let Some(row) = rows.next().map_err(damaged)? {
-            expected += 1;
-            let read = || -> rusqlite::Result<(i64, i64, u32, u32, Vec<u8>)> {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-            };
-            let broken = |what: &str| SchedulerError::Journal(format!("event {expected} {what}"));
-            let (seq, at, format, crc, payload) =
-                read().map_err(|error| broken(&format!("cannot be read: {error}")))?;
-            let at = At(at as u64);
-            if seq != expected {
-                return Err(broken("is missing"));
-            }
-            if format > FORMAT {
-                return Err(broken("was written by a newer scheduler"));
-            }
-            if checksum(seq, at, &payload) != crc {
-                return Err(broken("has a wrong checksum"));
-            }
-            apply(at, codec::decode(&payload).map_err(|error| broken(&error.to_string()))?);
-        }
-        if expected == self.last {
-            Ok(expected)
-        } else {
-            Err(SchedulerError::Journal(format!("event {} is missing", expected + 1)))
-        }
-    }
-
-    /// Keeps the hash of a new token.
-    pub(crate) fn add_token(
-        &mut self,
-        hash: &str,
-        node: &str,
-        now: At,
-        expires: At,
-    ) -> Result<(), SchedulerError> {
-        let old = params![now.0 as i64];
-        self.database.execute("DELETE FROM tokens WHERE expires < ?1", old).map_err(wrong)?;
-        let count: u32 = self
-            .database
-            .query_row("SELECT count(*) FROM tokens", [], |row| row.get(0))
-            .map_err(wrong)?;
-        if count >= TOKENS_MAX {
-            let sentence = format!("{TOKENS_MAX} tokens wait to be used; wait until some expire");
-            return Err(SchedulerError::Refused(Reject::new(RejectKind::Busy, sentence)));
-        }
-        let insert = "INSERT INTO tokens (hash, node, expires, used) VALUES (?1, ?2, ?3, 0)";
-        self.database
-            .execute(insert, params![hash, node, expires.0 as i64])
-            .map(|_| ())
-            .map_err(wrong)
-    }
-
-    /// Uses a token up, or says why it is worth nothing.
-    pub(crate) fn redeem(
-        &mut self,
-        hash: &str,
-        node: &str,
-        now: At,
-    ) -> Result<Result<(), Reject>, SchedulerError> {
-        let found: Option<(String, i64, bool)> = self
-            .database
-            .query_row("SELECT node, expires, used FROM tokens WHERE hash = ?1", [hash], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
-            .optional()
-            .map_err(wrong)?;
-        let refuse = |why: String| {
-            let sentence = format!("{why}; make a new one with gantry scheduler token {node}");
-            Ok(Err(Reject::new(RejectKind::Forbidden, sentence)))
-        };
-        match found {
-            None => refuse("the token is not known here, or has expired".into()),
-            Some((_, _, true)) => refuse("the token was used already".into()),
-            Some((_, expires, _)) if (expires as u64) < now.0 => {
-                refuse("the token has expired".into())
-            }
-            Some((other, ..)) if other != node => {
-                refuse(format!("the token was made for another node than {node}"))
-            }
-            Some(_) => {
-                let update = "UPDATE tokens SET used = 1 WHERE hash = ?1 AND used = 0";
-                let changed = self.database.execute(update, [hash]).map_err(wrong)?;
-                if changed == 1 { Ok(Ok(())) } else { refuse("the token was used already".into()) }
-            }
-        }
+        Ok(Self { database, last: last.unwrap_or(0), since_snapshot: 0 })
     }
 }
 
-const INSERT: &str =
-    "INSERT INTO events (seq, at, format, crc, payload) VALUES (?1, ?2, ?3, ?4, ?5)";
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -205,6 +80,28 @@ CREATE TABLE IF NOT EXISTS events (
     crc INTEGER NOT NULL,
     payload BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS snapshots (
+    seq INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    format INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS history (
+    job INTEGER PRIMARY KEY,
+    user TEXT NOT NULL,
+    grp TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    ended INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    tasks INTEGER NOT NULL,
+    core_ms INTEGER NOT NULL,
+    gpu_ms INTEGER NOT NULL,
+    cpu_ms INTEGER NOT NULL,
+    memory_mib INTEGER NOT NULL,
+    row BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS history_ended ON history (ended);
 CREATE TABLE IF NOT EXISTS tokens (
     hash TEXT PRIMARY KEY,
     node TEXT NOT NULL,
@@ -237,5 +134,4 @@ fn damaged(error: rusqlite::Error) -> SchedulerError {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

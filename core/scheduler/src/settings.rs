@@ -1,0 +1,66 @@
+//! The settings file, for the cluster: at the start, and again while it runs.
+
+use std::path::Path;
+
+use gantry_cluster::{ClusterSettings, Event, GroupSettings};
+use gantry_config::scheduler::Amount;
+use gantry_config::{SchedulerSettings, load_file};
+use gantry_model::{MemoryMib, Reject, Resources};
+
+use crate::session::Shared;
+
+/// The file in the scheduler's folder.
+const FILE: &str = "scheduler.toml";
+
+/// What of the settings the cluster decides by.
+pub(crate) fn cluster(settings: &SchedulerSettings) -> ClusterSettings {
+    let groups = settings.groups.iter().map(|(name, group)| {
+        let defaults = GroupSettings::default();
+        let group = GroupSettings {
+            weight: group.weight.unwrap_or(defaults.weight),
+            guarantee: amount(&group.guarantee),
+            limit: group.limit.as_ref().map(amount),
+            users: group.users.clone(),
+        };
+        (name.clone(), group)
+    });
+    ClusterSettings {
+        node_timeout: settings.node_timeout,
+        half_life: settings.half_life,
+        age_step: settings.age_step,
+        age_max: settings.age_max,
+        quarantine_after: settings.quarantine_after,
+        quarantine_within: settings.quarantine_within,
+        ended_kept: settings.ended_kept,
+        groups: groups.collect(),
+        licences: settings.licences.clone(),
+    }
+}
+
+/// A guarantee of cores alone says nothing of memory: what is not named does not stand in the way.
+fn amount(amount: &Amount) -> Resources {
+    Resources {
+        cores: amount.cores,
+        memory: amount.memory,
+        gpus: amount.gpus,
+        scratch: MemoryMib(0),
+    }
+}
+
+/// Reads the settings file again and applies what can be applied while the scheduler runs. Gives
+/// the keys that wait for a restart.
+///
+/// # Errors
+/// Where the file is wrong; then nothing has changed.
+pub(crate) async fn reload(shared: &Shared) -> Result<Vec<String>, Reject> {
+    let path = Path::new(&shared.folder).join(FILE);
+    let settings: SchedulerSettings =
+        load_file(&path).map_err(|error| Reject::invalid(error.to_string()))?;
+    shared.core.tell(Event::Settings(Box::new(cluster(&settings)))).await;
+    let before = &shared.settings;
+    let waits = [
+        ("listen", settings.listen != before.listen),
+        ("token_valid", settings.token_valid != before.token_valid),
+    ];
+    Ok(waits.into_iter().filter(|(_, waits)| *waits).map(|(key, _)| key.to_owned()).collect())
+}

@@ -1,0 +1,259 @@
+//! Events and snapshots.
+//!
+//! The state of the cluster is what the events give when they are applied in order, from the newest
+//! snapshot on. The checksum of a row covers its number too, and the numbers have no gap up to the
+//! last one given: a row that was changed, moved or taken away is noticed. Two snapshots are kept,
+//! and the events since the older one: a damaged snapshot costs time and nothing else.
+//!
+//! Rows at the very end that are damaged, with no good one after them, are cut and reported. Damage
+//! before a good row stops the scheduler: an administrator decides what to give up.
+
+use gantry_cluster::{Cluster, Event};
+use gantry_model::At;
+use gantry_wire::{WireError, codec};
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::{Store, checksum, damaged, wrong};
+use crate::error::SchedulerError;
+
+/// The format of a row. A newer one is refused, an older one is understood.
+pub(super) const FORMAT: u32 = 1;
+/// Events after which a snapshot is worth its time: they are applied again in a tenth of a second.
+const SNAPSHOT_EACH: i64 = 50_000;
+
+const INSERT: &str =
+    "INSERT INTO events (seq, at, format, crc, payload) VALUES (?1, ?2, ?3, ?4, ?5)";
+
+/// An event as the journal keeps it.
+///
+/// # Errors
+/// Where it is longer than one record may be.
+pub(crate) fn record(event: &Event) -> Result<Vec<u8>, WireError> {
+    codec::encode(event)
+}
+
+/// What a start found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Replayed {
+    /// The event after which the snapshot was taken that the start began from; 0 without one.
+    pub(crate) snapshot: i64,
+    /// Events that were applied after it.
+    pub(crate) events: i64,
+    /// What was cut from the end, in a sentence.
+    pub(crate) cut: Option<String>,
+}
+
+/// A row as it is stored.
+pub(super) struct Stored {
+    pub(super) seq: i64,
+    pub(super) at: At,
+    format: u32,
+    crc: u32,
+    payload: Vec<u8>,
+}
+
+impl Stored {
+    pub(super) fn read(row: &Row) -> rusqlite::Result<Self> {
+        let at: i64 = row.get(1)?;
+        let (seq, format, crc) = (row.get(0)?, row.get(2)?, row.get(3)?);
+        Ok(Self { seq, at: At(at as u64), format, crc, payload: row.get(4)? })
+    }
+
+    /// The time, format, checksum and bytes, as a row has them.
+    pub(super) fn parts(&self) -> (i64, u32, u32, &[u8]) {
+        (self.at.0 as i64, self.format, self.crc, &self.payload)
+    }
+
+    /// The bytes, where the checksum holds.
+    pub(super) fn sound(&self) -> Result<&[u8], &'static str> {
+        if self.format > FORMAT {
+            return Err("was written by a newer scheduler");
+        }
+        if checksum(self.seq, self.at, &self.payload) != self.crc {
+            return Err("has a wrong checksum");
+        }
+        Ok(&self.payload)
+    }
+}
+
+impl Store {
+    /// Appends records, each with its time, as one transaction with one sync.
+    ///
+    /// # Errors
+    /// [`SchedulerError::Full`] where the disk is full and nothing was written; anything else means
+    /// that it is not known what is on disk.
+    pub(crate) fn append(&mut self, records: &[(At, Vec<u8>)]) -> Result<(), SchedulerError> {
+        let mut seq = self.last;
+        let transaction = self.database.transaction().map_err(wrong)?;
+        {
+            let mut insert = transaction.prepare_cached(INSERT).map_err(wrong)?;
+            for (at, payload) in records {
+                seq += 1;
+                let crc = checksum(seq, *at, payload);
+                insert.execute(params![seq, at.0 as i64, FORMAT, crc, payload]).map_err(wrong)?;
+            }
+        }
+        transaction.commit().map_err(wrong)?;
+        self.since_snapshot += seq - self.last;
+        self.last = seq;
+        Ok(())
+    }
+
+    /// Gives what the journal holds: a snapshot where there is one, then every event after it in
+    /// order.
+    ///
+    /// # Errors
+    /// Names the first event that is damaged, missing or of a newer format, where good ones follow
+    /// it.
+    pub(crate) fn replay(
+        &mut self,
+        start: impl FnOnce(At, Cluster),
+        mut apply: impl FnMut(At, Event),
+    ) -> Result<Replayed, SchedulerError> {
+        let mut replayed = Replayed::default();
+        if let Some((seq, at, cluster)) = self.newest_snapshot()? {
+            replayed.snapshot = seq;
+            start(at, cluster);
+        }
+        let (mut expected, mut harm) = (replayed.snapshot, None);
+        {
+            let sql =
+                "SELECT seq, at, format, crc, payload FROM events WHERE seq > ?1 ORDER BY seq";
+            let mut select = self.database.prepare(sql).map_err(damaged)?;
+            let mut rows = select.query([replayed.snapshot]).map_err(damaged)?;
+            while let Some(row) = rows.next().map_err(damaged)? {
+                expected += 1;
+                let result = sound_event(row, expected);
+                match (result, &harm) {
+                    (Ok((at, event)), None) => apply(at, event),
+                    // A good one behind a damaged one: the middle is broken.
+                    (Ok(_), Some((seq, what))) => {
+                        return Err(SchedulerError::Journal(format!("event {seq} {what}")));
+                    }
+                    (Err(Harm::Newer), _) => {
+                        let what = format!("event {expected} was written by a newer scheduler");
+                        return Err(SchedulerError::Journal(what));
+                    }
+                    (Err(Harm::Damaged(what)), None) => harm = Some((expected, what)),
+                    (Err(Harm::Damaged(_)), Some(_)) => {}
+                }
+                // A row that is missing shifts all that follow.
+                if harm.as_ref().is_some_and(|(_, what)| what == MISSING) {
+                    let what = format!("event {expected} {MISSING}");
+                    return Err(SchedulerError::Journal(what));
+                }
+            }
+        }
+        if harm.is_none() && expected < self.last {
+            return Err(SchedulerError::Journal(format!("event {} {MISSING}", expected + 1)));
+        }
+        replayed.events = expected - replayed.snapshot;
+        if let Some((seq, what)) = harm {
+            replayed.events = seq - 1 - replayed.snapshot;
+            replayed.cut = Some(self.cut(seq, &what)?);
+        }
+        self.since_snapshot = replayed.events;
+        Ok(replayed)
+    }
+
+    /// Takes away what is damaged at the end.
+    fn cut(&mut self, from: i64, what: &str) -> Result<String, SchedulerError> {
+        let count = self.last - from + 1;
+        self.database
+            .execute("DELETE FROM events WHERE seq >= ?1", [from])
+            .and_then(|_| {
+                let update = "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'events'";
+                self.database.execute(update, [from - 1])
+            })
+            .map_err(wrong)?;
+        self.last = from - 1;
+        Ok(format!("event {from} {what}; it and what followed, {count} events in all, were cut"))
+    }
+
+    /// The newest snapshot that is sound, and after which event it was taken.
+    fn newest_snapshot(&self) -> Result<Option<(i64, At, Cluster)>, SchedulerError> {
+        let sql = "SELECT seq, at, format, crc, payload FROM snapshots ORDER BY seq DESC";
+        let mut select = self.database.prepare(sql).map_err(damaged)?;
+        let mut rows = select.query([]).map_err(damaged)?;
+        let mut harm = None;
+        while let Some(row) = rows.next().map_err(damaged)? {
+            let stored = Stored::read(row).map_err(damaged)?;
+            let cluster = stored
+                .sound()
+                .map_err(str::to_owned)
+                .and_then(|bytes| codec::decode_snapshot(bytes).map_err(|error| error.to_string()));
+            match cluster {
+                Ok(cluster) => return Ok(Some((stored.seq, stored.at, cluster))),
+                Err(what) => {
+                    tracing::warn!("the snapshot after event {} {what}", stored.seq);
+                    harm = Some(format!("the snapshot after event {} {what}", stored.seq));
+                }
+            }
+        }
+        let first: Option<i64> = self
+            .database
+            .query_row("SELECT min(seq) FROM events", [], |row| row.get(0))
+            .optional()
+            .map_err(damaged)?
+            .flatten();
+        match harm {
+            // The events since the beginning are all there: they are enough.
+            Some(_) if first == Some(1) => Ok(None),
+            Some(harm) => Err(SchedulerError::Journal(harm)),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether enough has happened for a snapshot.
+    pub(crate) const fn wants_snapshot(&self) -> bool {
+        self.since_snapshot >= SNAPSHOT_EACH
+    }
+
+    /// Keeps the state after the newest event, and lets go what the snapshot before the last one
+    /// stood for.
+    pub(crate) fn snapshot(&mut self, at: At, cluster: &Cluster) -> Result<(), SchedulerError> {
+        let bytes = codec::encode_snapshot(cluster)
+            .map_err(|error| SchedulerError::Storage(error.to_string()))?;
+        let crc = checksum(self.last, at, &bytes);
+        let transaction = self.database.transaction().map_err(wrong)?;
+        let before: Option<i64> = transaction
+            .query_row("SELECT max(seq) FROM snapshots", [], |row| row.get(0))
+            .map_err(wrong)?;
+        transaction
+            .execute(
+                "INSERT OR REPLACE INTO snapshots (seq, at, format, crc, payload) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![self.last, at.0 as i64, FORMAT, crc, bytes],
+            )
+            .map_err(wrong)?;
+        if let Some(before) = before.filter(|before| *before < self.last) {
+            transaction.execute("DELETE FROM snapshots WHERE seq < ?1", [before]).map_err(wrong)?;
+            transaction.execute("DELETE FROM events WHERE seq <= ?1", [before]).map_err(wrong)?;
+        }
+        transaction.commit().map_err(wrong)?;
+        self.since_snapshot = 0;
+        Ok(())
+    }
+}
+
+const MISSING: &str = "is missing";
+
+/// What is wrong with a row.
+enum Harm {
+    Newer,
+    Damaged(String),
+}
+
+/// The event of a row that should have this number.
+fn sound_event(row: &Row, expected: i64) -> Result<(At, Event), Harm> {
+    let stored =
+        Stored::read(row).map_err(|error| Harm::Damaged(format!("cannot be read: {error}")))?;
+    if stored.seq != expected {
+        return Err(Harm::Damaged(MISSING.to_owned()));
+    }
+    if stored.format > FORMAT {
+        return Err(Harm::Newer);
+    }
+    let bytes = stored.sound().map_err(|what| Harm::Damaged(what.to_owned()))?;
+    let event = codec::decode(bytes).map_err(|error| Harm::Damaged(error.to_string()))?;
+    Ok((stored.at, event))
+}
