@@ -27,6 +27,12 @@ pub enum AgentError {
         /// The folder.
         folder: PathBuf,
     },
+    /// The process that starts commands.
+    #[error("taking over what runs on this node failed: {reason}")]
+    Supervisor {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// Identity or connection.
     #[error("{0}; join this node first with gantry join TOKEN")]
     Identity(#[from] LinkError),

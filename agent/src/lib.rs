@@ -2,6 +2,10 @@
 //!
 //! It is the shell around the node machine (`gantry-node`): the machine decides what to start, stop
 //! and report, the agent does it. Nothing here chooses what runs.
+//!
+//! Commands run under a supervisor of their own ([`supervise`]) and outlive the agent, which takes
+//! them over when it is back, unless the settings say that they end with it. Built-in operations
+//! run in workers ([`worker`]), which end with the agent.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -9,11 +13,13 @@ mod error;
 pub mod import;
 pub mod ingest;
 mod output;
+mod pipe;
 mod probe;
 mod runner;
 mod session;
 mod shell;
 mod spool;
+pub mod supervise;
 pub mod worker;
 
 use std::fs::{File, TryLockError};
@@ -24,8 +30,7 @@ use std::sync::atomic::AtomicU32;
 use gantry_config::AgentSettings;
 use gantry_library::Library;
 use gantry_link::Identity;
-use gantry_model::Machine;
-use gantry_node::{Event, Node, NodeSettings};
+use gantry_node::{Node, NodeSettings};
 use tokio::sync::mpsc;
 
 pub use error::AgentError;
@@ -56,14 +61,10 @@ pub async fn serve(
         std::fs::create_dir_all(place).map_err(|error| AgentError::file("making", place, error))?;
     }
     let _lock = lock(&folder)?;
-    let left = runner::sweep(&places);
-    if left > 0 {
-        tracing::warn!(left, "ended processes that tasks of an earlier agent had left");
-    }
     let (spool, ends) = spool::Spool::open(&folder.join("spool"))?;
     let counters = Arc::new(ingest::Counters::default());
     let receiver = start_receiver(&settings, &counters)?;
-    let probed = probe::facts(&settings);
+    let probed = probe::facts(&settings, &places.work);
     let facts = probed.facts.clone();
     if let Some(reason) = &facts.gpu_reason {
         tracing::info!(node = facts.name, "no GPU: {reason}; training computes on the processor");
@@ -79,13 +80,23 @@ pub async fn serve(
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
     let program = std::env::current_exe()
         .map_err(|error| AgentError::file("finding the program of", &folder, error))?;
-    let program = vec![program.display().to_string(), "worker".to_owned()];
+    let program = |role: &str| vec![program.display().to_string(), role.to_owned()];
     let workers = settings.workers.unwrap_or(facts.resources.cores.min(WORKERS_MAX));
-    let pool = worker::pool::Pool::new(program, workers as usize, inputs.clone());
-    let mut node = Node::new(NodeSettings { grace: settings.grace });
-    // What the spool holds is told at the first connection.
-    node.apply(gantry_model::At(0), Event::Restored { spool: ends }, &mut Vec::new());
-    let mut shell = shell::Shell::new(node, spool, pool, places, facts, tasks, inputs.clone());
+    let parts = shell::Parts {
+        node: Node::new(NodeSettings { grace: settings.grace }),
+        spool,
+        pool: worker::pool::Pool::new(program("worker"), workers as usize, inputs.clone()),
+        plan: supervise::client::Plan {
+            program: program("supervise"),
+            folder: folder.join("tries"),
+            orphans: settings.orphans,
+            places,
+        },
+        facts,
+        tasks,
+        inputs: inputs.clone(),
+    };
+    let mut shell = shell::Shell::new(parts, ends)?;
     tokio::select! {
         () = stop => Ok(()),
         result = shell.run(received) => result,
@@ -93,7 +104,7 @@ pub async fn serve(
     }
 }
 
-/// Two agents in one folder would end each other's tasks.
+/// Two agents in one folder would take each other's tasks over.
 fn lock(folder: &Path) -> Result<File, AgentError> {
     let path = folder.join("lock");
     let file = File::create(&path).map_err(|error| AgentError::file("making", &path, error))?;

@@ -1,134 +1,98 @@
-//! Commands of tasks as processes.
+//! What a task's processes are given, and what is known of them from outside.
 //!
-//! Each has a process group of its own, nothing on its standard input, and its output and errors
-//! in one file. When it ends, whatever is left of its group is killed before it is reaped, so that
-//! the group's number cannot belong to somebody else by then.
-//!
-//! A command ends with the agent that started it (`PR_SET_PDEATHSIG`), also when the agent is
-//! killed. What such a command had started itself may live on; the next agent of the folder ends
-//! it ([`sweep`]) before it takes new work. A supervisor that lets tasks outlive their agent is
-//! not here yet.
+//! A command is started by the supervisor ([`crate::supervise`]), an operation by a worker
+//! ([`crate::worker`]); here is what both have in common: the variables a task finds, how an end
+//! reads, and how what a dead supervisor left behind is found and ended.
 
 use std::fs;
-use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 
-use gantry_model::{Exit, Gpu, Launch};
+use gantry_model::{Exit, GPU_WHOLE, Gpu, Launch, TaskId};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, getpid, getppid, kill_process, kill_process_group, pidfd_open,
-    set_parent_process_death_signal,
+    Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
 };
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
-use crate::output;
+use crate::supervise::protocol::Start;
 
-/// A process that was started.
-pub(crate) struct Started {
-    /// Its group, to which signals go.
-    pub(crate) group: Pid,
-    child: tokio::process::Child,
-    /// Readable once the process has ended, without reaping it.
-    ended: AsyncFd<OwnedFd>,
-}
+/// Looks for what a dead supervisor has left: what starts processes as fast as they are ended would
+/// be looked for again and again.
+const SWEEPS_MAX: usize = 10;
 
 /// Where an agent's tasks live.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     /// The folder of output files.
-    pub(crate) output: std::path::PathBuf,
+    pub(crate) output: PathBuf,
     /// The folder in which a command runs that names none.
-    pub(crate) work: std::path::PathBuf,
+    pub(crate) work: PathBuf,
     /// The folder of checkpoint folders.
-    pub(crate) checkpoints: std::path::PathBuf,
+    pub(crate) checkpoints: PathBuf,
+}
+
+impl Places {
+    /// The folder of a task's checkpoints.
+    pub(crate) fn checkpoint(&self, task: TaskId) -> PathBuf {
+        self.checkpoints.join(task.job.to_string()).join(task.index.to_string())
+    }
 }
 
 /// The variables that every task gets.
 pub(crate) fn environment(launch: &Launch, places: &Places, gpus: &[Gpu]) -> Vec<(String, String)> {
     let task = launch.task;
-    let checkpoint = places.checkpoints.join(task.job.to_string()).join(task.index.to_string());
-    let devices: Vec<&str> = launch
-        .lease
-        .gpus
-        .iter()
-        .filter_map(|index| gpus.get(usize::from(*index)).map(|gpu| gpu.uuid.as_str()))
-        .collect();
+    let leased: Vec<&Gpu> =
+        launch.lease.gpus.iter().filter_map(|index| gpus.get(usize::from(*index))).collect();
+    let devices: Vec<&str> = leased.iter().map(|gpu| gpu.uuid.as_str()).collect();
     let mut all = vec![
         ("GANTRY_JOB".to_owned(), task.job.to_string()),
         ("GANTRY_TASK".to_owned(), task.to_string()),
         ("GANTRY_INDEX".to_owned(), task.index.to_string()),
         ("GANTRY_TRY".to_owned(), launch.try_id.to_string()),
-        ("GANTRY_CHECKPOINT".to_owned(), checkpoint.display().to_string()),
+        ("GANTRY_CHECKPOINT".to_owned(), places.checkpoint(task).display().to_string()),
         ("CUDA_VISIBLE_DEVICES".to_owned(), devices.join(",")),
     ];
     if launch.start > 1 {
         all.push(("GANTRY_RESUME".to_owned(), "1".to_owned()));
     }
+    all.extend(share(launch.lease.gpu_permille, &leased));
     all
 }
 
-/// Starts a command, or says how a shell would say that it cannot.
-pub(crate) fn start(
-    launch: &Launch,
-    arguments: &[String],
-    folder: Option<&str>,
-    places: &Places,
-    gpus: &[Gpu],
-) -> Result<Started, Exit> {
-    let cannot = |code: u8, sentence: String| Exit::NotStarted { code, sentence };
-    let output = output::open(&places.output, launch.task)
-        .and_then(|file| Ok((file.try_clone()?, file)))
-        .map_err(|error| cannot(126, format!("the output file cannot be written: {error}")))?;
-    let environment = environment(launch, places, gpus);
-    let checkpoint = environment.iter().find(|(name, _)| name == "GANTRY_CHECKPOINT");
-    if let Some((_, checkpoint)) = checkpoint {
-        fs::create_dir_all(checkpoint).map_err(|error| {
-            cannot(126, format!("the checkpoint folder cannot be made: {error}"))
-        })?;
-    }
-    let (program, rest) =
-        arguments.split_first().ok_or_else(|| cannot(127, "no command".into()))?;
-    let folder = folder.map_or(places.work.as_path(), Path::new);
-    if !folder.is_dir() {
-        let sentence = format!("there is no folder {} on this node", folder.display());
-        return Err(cannot(126, sentence));
-    }
-    let mut command = Command::new(program);
-    command
-        .args(rest)
-        .current_dir(folder)
-        .env_remove("GANTRY_RESUME")
-        .envs(&launch.environment)
-        .envs(environment)
-        .stdin(Stdio::null())
-        .stdout(output.0)
-        .stderr(output.1)
-        .process_group(0);
-    end_with_parent(&mut command);
-    let child =
-        tokio::process::Command::from(command).spawn().map_err(|error| match error.kind() {
-            ErrorKind::NotFound => cannot(127, format!("{program} is not found on this node")),
-            _ => cannot(126, format!("{program} cannot be run: {error}")),
-        })?;
-    let group = child.id().and_then(|id| Pid::from_raw(id as i32));
-    let group =
-        group.ok_or_else(|| cannot(126, format!("{program} ended while it was started")))?;
-    let ended = watch(group).map_err(|error| {
-        // Nothing may run that is not watched; an error means that it has ended already.
-        let _ = kill_process_group(group, Signal::KILL);
-        cannot(126, format!("{program} cannot be watched: {error}"))
-    })?;
-    Ok(Started { group, child, ended })
+/// The variables of a task that has a share of its GPUs: the share, the part of the processors that
+/// CUDA's MPS lets it use, and its part of the smallest GPU's memory.
+fn share(permille: u16, leased: &[&Gpu]) -> Vec<(String, String)> {
+    let smallest = leased.iter().map(|gpu| gpu.memory.0).min();
+    let Some(memory_mib) = smallest.filter(|_| (1..GPU_WHOLE).contains(&permille)) else {
+        return Vec::new();
+    };
+    let fraction = format!("0.{permille:03}");
+    let memory_mib = memory_mib * u64::from(permille) / u64::from(GPU_WHOLE);
+    vec![
+        ("GANTRY_GPU_SHARE".to_owned(), fraction.trim_end_matches('0').to_owned()),
+        ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE".to_owned(), permille.div_ceil(10).to_string()),
+        ("GANTRY_GPU_MEMORY_MIB".to_owned(), memory_mib.to_string()),
+    ]
 }
 
-/// A value that becomes readable when the process ends.
-fn watch(process: Pid) -> io::Result<AsyncFd<OwnedFd>> {
-    let ended = pidfd_open(process, PidfdFlags::empty())?;
-    // SAFETY: the value owns the descriptor, which it neither closes nor changes while it lives.
-    unsafe { AsyncFd::register_with_interest(ended, Interest::READABLE) }.map_err(io::Error::from)
+/// What a supervisor needs to start a command.
+pub(crate) fn plan(
+    launch: &Launch,
+    folder: Option<&str>,
+    output: PathBuf,
+    read: u64,
+    places: &Places,
+    gpus: &[Gpu],
+) -> Start {
+    Start {
+        environment: environment(launch, places, gpus),
+        folder: folder.map_or(places.work.as_path(), Path::new).to_owned(),
+        output,
+        checkpoint: places.checkpoint(launch.task),
+        launch: launch.clone(),
+        read,
+    }
 }
 
 /// Lets a command's process end with the thread that starts it.
@@ -146,35 +110,32 @@ pub(crate) fn end_with_parent(command: &mut Command) {
     }
 }
 
-/// Ends what tasks of an earlier agent of this folder have left, told by their environment. Gives
-/// how many processes that were.
+/// Ends what commands of this folder have left whose supervisor is dead, told by their environment.
+/// Gives how many processes that were.
 pub(crate) fn sweep(places: &Places) -> usize {
     let mark = format!("GANTRY_CHECKPOINT={}/", places.checkpoints.display());
+    let mut ended = 0;
+    for _ in 0..SWEEPS_MAX {
+        let found = sweep_once(mark.as_bytes());
+        ended += found;
+        if found == 0 {
+            break;
+        }
+    }
+    ended
+}
+
+fn sweep_once(mark: &[u8]) -> usize {
     let Ok(processes) = fs::read_dir("/proc") else { return 0 };
     let left = processes.flatten().filter_map(|entry| {
         let id: i32 = entry.file_name().to_str()?.parse().ok()?;
-        // Those of other users cannot be read, and are none of ours.
+        // Those of other users cannot be read, and are none of ours; of one that has ended there
+        // is nothing to read.
         let environment = fs::read(entry.path().join("environ")).ok()?;
-        let ours = environment.split(|byte| *byte == 0).any(|one| one.starts_with(mark.as_bytes()));
+        let ours = environment.split(|byte| *byte == 0).any(|one| one.starts_with(mark));
         ours.then(|| Pid::from_raw(id)).flatten()
     });
     left.filter(|process| kill_process(*process, Signal::KILL).is_ok()).count()
-}
-
-impl Started {
-    /// Waits for the process, then ends what is left of its group.
-    pub(crate) async fn wait(mut self) -> Exit {
-        if let Err(error) = self.ended.readable().await {
-            tracing::error!("a process cannot be watched any more and is ended: {error}");
-        }
-        // An error means that nothing is left.
-        let _ = kill_process_group(self.group, Signal::KILL);
-        let status = self.child.wait().await;
-        status.map_or_else(
-            |error| Exit::Failed(format!("its end could not be read: {error}")),
-            exit_of,
-        )
-    }
 }
 
 /// A process' end as the model has it.
@@ -188,4 +149,4 @@ pub(crate) fn exit_of(status: ExitStatus) -> Exit {
 
 #[cfg(test)]
 #[path = "runner_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -122,15 +122,32 @@ async fn answer(connection: &Connection, inputs: &mpsc::Sender<Input>) {
 }
 
 async fn answer_one(mut sender: Sender, mut receiver: Receiver, inputs: Arc<mpsc::Sender<Input>>) {
-    let Ok(NodeRequest::Output { task, offset }) = receiver.expect().await else { return };
-    let (reply, answer) = oneshot::channel();
-    if inputs.send(Input::Output { task, offset, reply }).await.is_err() {
-        return;
-    }
-    let Ok(answer) = answer.await else { return };
-    let reply = answer.map_or_else(NodeReply::Refused, NodeReply::Output);
+    let Ok(request) = receiver.expect().await else { return };
+    let answer = match request {
+        NodeRequest::Output { task, offset } => {
+            let ask = |reply| Input::Output { task, offset, reply };
+            ask_shell(&inputs, ask).await.map(|answer| answer.map(NodeReply::Output))
+        }
+        NodeRequest::Search { job, text } => {
+            let ask = |reply| Input::Search { job, text, reply };
+            let found = |(lines, more)| NodeReply::Found { lines, more };
+            ask_shell(&inputs, ask).await.map(|answer| answer.map(found))
+        }
+    };
+    let Some(answer) = answer else { return };
+    let reply = answer.unwrap_or_else(NodeReply::Refused);
     // An error means that the scheduler has left.
     if sender.send(&reply).await.is_ok() {
         sender.delivered().await;
     }
+}
+
+/// Asks the shell; nothing where it is gone.
+async fn ask_shell<T>(
+    inputs: &mpsc::Sender<Input>,
+    ask: impl FnOnce(oneshot::Sender<T>) -> Input,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    inputs.send(ask(reply)).await.ok()?;
+    answer.await.ok()
 }

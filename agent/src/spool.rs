@@ -1,92 +1,244 @@
-//! Ends of tries that the cluster has not acknowledged, one file each.
+//! Ends of tries that the cluster has not acknowledged, in one file that grows.
 //!
-//! A file is written aside, synced and renamed, so that it is whole or not there. One that cannot
-//! be read is set aside with a warning: the cluster asks the node what it holds and queues the task
-//! again.
+//! A record is its length, a checksum and the value: an end that is kept, or the number of one that
+//! is acknowledged. Ends are appended as they come and synced together, before any of them is
+//! told. A tail that was cut is cut off, and a damaged record passed over, with a warning: the
+//! cluster asks the node what it holds and queues the task again. With no end left the file is
+//! emptied; where it grows nevertheless it is written anew.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use gantry_model::{Exit, TryId};
-use gantry_wire::codec;
+use gantry_model::TryId;
+use gantry_node::End;
+use gantry_wire::codec::{self, VALUE_BYTES_MAX};
+use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
 
-/// The folder of unacknowledged ends.
+/// Bytes from which on the file is written anew: at some 30 bytes an end, far more than a node
+/// has unacknowledged.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Bytes from which on an empty spool's file is emptied.
+const EMPTIED_BYTES_MIN: u64 = 64 << 10;
+/// Length and checksum.
+const HEAD_BYTES: usize = 8;
+
+#[derive(Serialize, Deserialize)]
+enum Record {
+    Kept(End),
+    Forgotten(TryId),
+}
+
+/// The unacknowledged ends.
 #[derive(Debug)]
 pub(crate) struct Spool {
-    folder: PathBuf,
+    path: PathBuf,
+    file: File,
+    length: u64,
+    ends: BTreeMap<TryId, End>,
+    /// Records that are not written yet, as a write each would cost more than the records.
+    pending: Vec<u8>,
 }
 
 impl Spool {
     /// Opens the spool, and gives what is in it.
-    pub(crate) fn open(folder: &Path) -> Result<(Self, Vec<(TryId, Exit)>), AgentError> {
-        let fail = |error: std::io::Error| AgentError::file("opening the spool", folder, error);
+    pub(crate) fn open(folder: &Path) -> Result<(Self, Vec<End>), AgentError> {
+        let path = folder.join("ends");
+        let fail = |error: io::Error| AgentError::file("opening the spool", &path, error);
         fs::create_dir_all(folder).map_err(fail)?;
-        let mut ends = Vec::new();
-        for entry in fs::read_dir(folder).map_err(fail)? {
-            let path = entry.map_err(fail)?.path();
-            if path.extension().is_none_or(|ending| ending != "end") {
-                continue;
-            }
-            let read = fs::read(&path).ok().and_then(|bytes| codec::decode(&bytes).ok());
-            if let Some(end) = read {
-                ends.push(end);
-            } else {
-                tracing::warn!("a damaged file of the spool was set aside: {}", path.display());
-                // Where even that fails the warning comes again at the next start.
-                let _ = fs::rename(&path, path.with_extension("damaged"));
-            }
-        }
-        ends.sort_by_key(|(try_id, _)| *try_id);
-        Ok((Self { folder: folder.to_owned() }, ends))
-    }
-
-    fn path(&self, try_id: TryId) -> PathBuf {
-        self.folder.join(format!("{try_id}.end"))
-    }
-
-    /// Keeps an end durably.
-    pub(crate) fn keep(&self, try_id: TryId, exit: &Exit) -> Result<(), AgentError> {
-        let path = self.path(try_id);
-        let bytes = codec::encode(&(try_id, exit))
-            .map_err(|error| AgentError::file("writing", &path, error))?;
-        let part = path.with_extension("part");
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&part)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&part, &path)?;
-            File::open(&self.folder)?.sync_all()
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            result => result.map_err(fail)?,
         };
-        write().map_err(|error| AgentError::file("writing", &path, error))
+        let (ends, damaged) = read(&bytes);
+        if damaged > 0 {
+            tracing::warn!(damaged, "passed over damaged records of the spool {}", path.display());
+            // Kept for people to look at; where that fails the warning was given.
+            let _ = fs::copy(&path, path.with_extension("damaged"));
+        }
+        let file = write_anew(&path, &ends).map_err(fail)?;
+        let length = file.metadata().map_err(fail)?.len();
+        let all = ends.values().cloned().collect();
+        Ok((Self { path, file, length, ends, pending: Vec::new() }, all))
     }
 
-    /// Forgets an end that is acknowledged.
-    pub(crate) fn forget(&self, try_id: TryId) {
-        // Where this fails the end is told again after a restart, which harms nobody.
-        let _ = fs::remove_file(self.path(try_id));
+    /// Keeps an end; it is durable after the next [`Self::sync`].
+    pub(crate) fn keep(&mut self, end: End) -> Result<(), AgentError> {
+        let try_id = end.try_id;
+        let record = Record::Kept(end);
+        append(&mut self.pending, &record)
+            .map_err(|error| AgentError::file("writing", &self.path, error))?;
+        if let Record::Kept(end) = record {
+            self.ends.insert(try_id, end);
+        }
+        Ok(())
     }
+
+    /// Forgets an end that is acknowledged. One that is told again after a restart harms nobody, so
+    /// nobody waits for the disk.
+    pub(crate) fn forget(&mut self, try_id: TryId) -> Result<(), AgentError> {
+        self.ends.remove(&try_id);
+        let fail = |error| AgentError::file("writing", &self.path, error);
+        append(&mut self.pending, &Record::Forgotten(try_id)).map_err(fail)?;
+        let length = self.length + self.pending.len() as u64;
+        if self.ends.is_empty() && length > EMPTIED_BYTES_MIN {
+            self.file.set_len(0).map_err(fail)?;
+            self.pending.clear();
+            self.length = 0;
+        }
+        Ok(())
+    }
+
+    /// Writes what is pending, without waiting for the disk.
+    pub(crate) fn write(&mut self) -> Result<(), AgentError> {
+        let fail = |error| AgentError::file("writing", &self.path, error);
+        if self.length + self.pending.len() as u64 > FILE_BYTES_MAX {
+            self.file = write_anew(&self.path, &self.ends).map_err(fail)?;
+            self.length = self.file.metadata().map_err(fail)?.len();
+        } else if !self.pending.is_empty() {
+            self.file.write_all(&self.pending).map_err(fail)?;
+            self.length += self.pending.len() as u64;
+        }
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Makes everything that was kept durable.
+    pub(crate) fn sync(&mut self) -> Result<(), AgentError> {
+        self.write()?;
+        self.file.sync_data().map_err(|error| AgentError::file("syncing", &self.path, error))
+    }
+}
+
+fn append(bytes: &mut Vec<u8>, record: &Record) -> io::Result<()> {
+    let value = codec::encode(record).map_err(io::Error::other)?;
+    bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&value).to_le_bytes());
+    bytes.extend_from_slice(&value);
+    Ok(())
+}
+
+/// What the records leave, and how many of them are damaged.
+fn read(mut bytes: &[u8]) -> (BTreeMap<TryId, End>, u64) {
+    let mut ends = BTreeMap::new();
+    let mut damaged = 0;
+    while !bytes.is_empty() {
+        let four = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let (Some(length), Some(checksum)) = (four(0), four(4)) else { return (ends, damaged + 1) };
+        let end = HEAD_BYTES + length as usize;
+        // Where the length itself is damaged nothing behind it can be found.
+        let Some(value) = bytes.get(HEAD_BYTES..end).filter(|value| value.len() <= VALUE_BYTES_MAX)
+        else {
+            return (ends, damaged + 1);
+        };
+        let whole = crc32fast::hash(value) == checksum;
+        match codec::decode(value).ok().filter(|_| whole) {
+            Some(Record::Kept(end)) => drop(ends.insert(end.try_id, end)),
+            Some(Record::Forgotten(try_id)) => drop(ends.remove(&try_id)),
+            None => damaged += 1,
+        }
+        bytes = &bytes[end..];
+    }
+    (ends, damaged)
+}
+
+/// Writes a file with just these ends in place of the one that is there.
+fn write_anew(path: &Path, ends: &BTreeMap<TryId, End>) -> io::Result<File> {
+    let mut bytes = Vec::new();
+    for end in ends.values() {
+        append(&mut bytes, &Record::Kept(end.clone()))?;
+    }
+    let part = path.with_extension("part");
+    let mut file = File::create(&part)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    fs::rename(&part, path)?;
+    if let Some(above) = path.parent() {
+        File::open(above)?.sync_all()?;
+    }
+    drop(file);
+    File::options().append(true).open(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gantry_model::{Exit, MemoryMib, Usage};
     use tempfile::TempDir;
 
+    fn end(number: u64, exit: Exit) -> End {
+        let usage = Usage { cpu_ms: number, memory_peak: MemoryMib(3) };
+        End { try_id: TryId(number), exit, usage }
+    }
+
     #[test]
-    fn what_is_kept_is_there_after_a_restart_and_damage_is_set_aside() {
+    fn what_is_kept_is_there_after_a_restart() {
         let folder = TempDir::new().unwrap();
-        let (spool, ends) = Spool::open(folder.path()).unwrap();
+        let (mut spool, ends) = Spool::open(folder.path()).unwrap();
         assert!(ends.is_empty());
-        spool.keep(TryId(7), &Exit::Code(3)).unwrap();
-        spool.keep(TryId(2), &Exit::NodeLost).unwrap();
-        spool.keep(TryId(5), &Exit::Code(0)).unwrap();
-        spool.forget(TryId(5));
-        fs::write(folder.path().join("t9.end"), b"junk").unwrap();
+        for one in [end(7, Exit::Code(3)), end(2, Exit::NodeLost), end(5, Exit::Code(0))] {
+            spool.keep(one).unwrap();
+        }
+        spool.forget(TryId(5)).unwrap();
+        spool.sync().unwrap();
+        for _ in 0..2 {
+            let (_, ends) = Spool::open(folder.path()).unwrap();
+            assert_eq!(ends, [end(2, Exit::NodeLost), end(7, Exit::Code(3))]);
+        }
+    }
+
+    #[test]
+    fn damage_costs_what_is_damaged() {
+        let ends: BTreeMap<TryId, End> =
+            (1..=3).map(|number| (TryId(number), end(number, Exit::Code(0)))).collect();
+        let mut bytes = Vec::new();
+        for end in ends.values() {
+            append(&mut bytes, &Record::Kept(end.clone())).unwrap();
+        }
+        let one = bytes.len() / 3;
+        let flipped = |at: usize| {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 0x40;
+            bytes
+        };
+        for (what, bytes, left, damaged) in [
+            ("whole", bytes.clone(), vec![1, 2, 3], 0),
+            ("cut", bytes[..bytes.len() - 1].to_vec(), vec![1, 2], 1),
+            ("cut within a head", bytes[..2 * one + 3].to_vec(), vec![1, 2], 1),
+            ("a value", flipped(one + HEAD_BYTES), vec![1, 3], 1),
+            ("a checksum", flipped(one + 5), vec![1, 3], 1),
+            ("a length", flipped(one + 2), vec![1], 1),
+        ] {
+            let (ends, found) = read(&bytes);
+            let numbers: Vec<u64> = ends.keys().map(|try_id| try_id.0).collect();
+            assert_eq!((numbers, found), (left, damaged), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_file_stays_small() {
+        let folder = TempDir::new().unwrap();
+        let (mut spool, _) = Spool::open(folder.path()).unwrap();
+        spool.keep(end(1, Exit::Failed("x".repeat(100)))).unwrap();
+        for number in 2..40_000 {
+            spool.keep(end(number, Exit::Failed("x".repeat(100)))).unwrap();
+            spool.forget(TryId(number)).unwrap();
+            if number % 1000 == 0 {
+                spool.sync().unwrap();
+            }
+        }
+        spool.sync().unwrap();
+        let size = || fs::metadata(folder.path().join("ends")).unwrap().len();
+        assert!(size() <= FILE_BYTES_MAX);
+        spool.forget(TryId(1)).unwrap();
+        spool.sync().unwrap();
+        assert_eq!(size(), 0);
+        spool.keep(end(50_000, Exit::Code(0))).unwrap();
+        spool.sync().unwrap();
         let (_, ends) = Spool::open(folder.path()).unwrap();
-        assert_eq!(ends, [(TryId(2), Exit::NodeLost), (TryId(7), Exit::Code(3))]);
-        assert!(folder.path().join("t9.damaged").exists());
+        assert_eq!(ends, [end(50_000, Exit::Code(0))]);
     }
 }

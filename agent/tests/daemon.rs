@@ -1,23 +1,26 @@
 //! The daemon with real processes and real workers; the test plays the scheduler over real QUIC.
 //!
-//! An agent starts its own program as `worker`: here that is this test, so it has a main of its
-//! own that is a worker when it is called so.
+//! An agent starts its own program as `worker` and as `supervise`: here that is this test, so it
+//! has a main of its own that is what it is called.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod daemon_support;
+#[path = "daemon_support/restarts.rs"]
+mod restarts;
 
 use std::future::pending;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use daemon_support::{
-    Bench, PIPELINE, Scheduler, builtin, command, is_gone, series_of, settings, worker,
+    Bench, PIPELINE, Scheduler, builtin, command, is_gone, plan, series_of, settings, worker,
 };
+use gantry_config::{AgentSettings, Orphans};
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::phantom::{PhantomSettings, patient};
 use gantry_learning::TrainSettings;
 use gantry_library::Library;
-use gantry_model::{Builtin, Exit, Millis, Order, TryId};
+use gantry_model::{Builtin, Exit, Launch, MemoryMib, Millis, Order, TryId, Warning};
 use rustix::process::{Signal, kill_process};
 
 fn main() -> ExitCode {
@@ -25,13 +28,11 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     match &arguments[1..] {
         [role] if role == "worker" => return gantry_agent::worker::run(),
-        [role, folder, scheduler] if role == "agent" => {
-            let serve = gantry_agent::serve(
-                folder.as_ref(),
-                settings(scheduler.parse().unwrap()),
-                pending(),
-            );
-            runtime().block_on(serve).unwrap();
+        [role] if role == "supervise" => return gantry_agent::supervise::run(),
+        [role, folder, scheduler] if role.starts_with("agent") => {
+            let orphans = if role == "agent-keep" { Orphans::Keep } else { Orphans::End };
+            let settings = AgentSettings { orphans, ..settings(scheduler.parse().unwrap()) };
+            runtime().block_on(gantry_agent::serve(folder.as_ref(), settings, pending())).unwrap();
             return ExitCode::SUCCESS;
         }
         _ => {}
@@ -50,8 +51,16 @@ fn main() -> ExitCode {
         stop_limit_and_flood_end_a_task().await;
         println!("images_become_samples_a_model_and_predictions");
         images_become_samples_a_model_and_predictions().await;
-        println!("a_killed_agent_leaves_nothing_behind");
-        a_killed_agent_leaves_nothing_behind().await;
+        println!("what_runs_outlives_a_killed_agent_and_is_taken_over_once");
+        restarts::what_runs_outlives_a_killed_agent_and_is_taken_over_once().await;
+        println!("an_end_that_nobody_heard_is_kept_on_disk");
+        restarts::an_end_that_nobody_heard_is_kept_on_disk().await;
+        println!("a_time_limit_goes_on_while_the_agent_is_away");
+        restarts::a_time_limit_goes_on_while_the_agent_is_away().await;
+        println!("commands_end_with_their_agent_where_that_is_set");
+        restarts::commands_end_with_their_agent_where_that_is_set().await;
+        println!("a_killed_supervisor_is_replaced");
+        restarts::a_killed_supervisor_is_replaced().await;
         println!("a_stuck_worker_is_replaced");
         a_stuck_worker_is_replaced().await;
     });
@@ -66,7 +75,9 @@ async fn commands_end_and_their_output_is_read() {
     let mut session = scheduler.session().await;
     assert_eq!((session.facts.name.as_str(), session.holds.len()), ("n1", 0));
     assert!(session.facts.resources.cores > 0 && session.facts.gpu_reason.is_some());
-    let script = "echo out; echo ::metric loss 0.5 3; echo err >&2; exit 4";
+    assert!(session.facts.resources.scratch > MemoryMib(0));
+    assert!(session.facts.labels.contains("nvme") && session.facts.address.is_empty());
+    let script = "echo out; echo ::metric loss 0.5 3; echo ::progress 3/4; echo err >&2; exit 4";
     session.launch(1, command(&["sh", "-c", script]), None).await;
     session.launch(2, command(&["gantry-no-such-program"]), None).await;
     assert_eq!(session.end(1).await, Exit::Code(4));
@@ -74,8 +85,18 @@ async fn commands_end_and_their_output_is_read() {
     assert!(session.started.contains(&TryId(1)));
     let [(task, name, point)] = &session.metrics[..] else { panic!("{:?}", session.metrics) };
     assert_eq!((task.job.0, name.as_str(), point.step, point.value()), (1, "loss", 3, 0.5));
-    assert_eq!(session.output(1, 0).await, "out\n::metric loss 0.5 3\nerr\n");
-    assert_eq!(session.output(1, 4).await, "::metric loss 0.5 3\nerr\n");
+    assert_eq!(session.progress, [(*task, 750)]);
+    assert!(session.usages[&TryId(1)].memory_peak > MemoryMib(0));
+    let rest = "::metric loss 0.5 3\n::progress 3/4\nerr\n";
+    assert_eq!(session.output(1, 0).await, format!("out\n{rest}"));
+    assert_eq!(session.output(1, 4).await, rest);
+    assert_eq!(bench.files("output/j1"), ["index", "pack"], "a small output is packed");
+    let found = session.search(1, "err").await;
+    assert_eq!(
+        (found.len(), found[0].task, found[0].line, found[0].text.as_str()),
+        (1, *task, 4, "err")
+    );
+    assert!(session.search(1, "nowhere").await.is_empty());
     assert_eq!(session.output(99, 0).await, "", "a task that never ran has no output");
     let sample = session.sample().await;
     assert!(sample.memory_total_mib > 0 && sample.disk_total_mib > 0 && sample.at.0 > 0);
@@ -85,28 +106,35 @@ async fn commands_end_and_their_output_is_read() {
 async fn an_end_is_told_until_it_is_acknowledged() {
     let bench = Bench::new();
     let scheduler = Scheduler::new(&bench, None);
-    let agent = bench.agent(scheduler.address(), |_| {});
+    let keep = |settings: &mut AgentSettings| settings.orphans = Orphans::Keep;
+    let agent = bench.agent(scheduler.address(), keep);
     let mut session = scheduler.session().await;
     session.launch(1, command(&["sh", "-c", "exit 3"]), None).await;
     session.launch(2, command(&["sleep", "1000"]), None).await;
     assert_eq!(session.end(1).await, Exit::Code(3));
+    session.started(2).await;
     session.connection.close("the test wants it");
     // The connection is lost, then the agent: the end is told again each time.
     let mut session = scheduler.session().await;
     assert_eq!(session.holds, [TryId(2), TryId(1)]);
     assert_eq!(session.end(1).await, Exit::Code(3));
     agent.stop().await;
-    let agent = bench.agent(scheduler.address(), |_| {});
+    let agent = bench.agent(scheduler.address(), keep);
     let mut session = scheduler.session().await;
-    assert_eq!(session.holds, [TryId(1)], "the task that ran has ended with its agent");
+    assert_eq!(session.holds, [TryId(2), TryId(1)], "what runs outlives its agent");
     assert_eq!(session.end(1).await, Exit::Code(3));
     session.order(Order::Acknowledge { try_id: TryId(1) }).await;
+    session.order(Order::Stop { try_id: TryId(2) }).await;
+    assert_eq!(session.end(2).await, Exit::Signal(15), "what was taken over can be stopped");
+    session.order(Order::Acknowledge { try_id: TryId(2) }).await;
     // Orders are taken in turn: once this has ended, the one before is done.
     session.launch(3, command(&["true"]), None).await;
     assert_eq!(session.end(3).await, Exit::Code(0));
     session.connection.close("the test wants it");
     assert_eq!(scheduler.session().await.holds, [TryId(3)]);
+    let supervisor = bench.supervisor().unwrap();
     agent.stop().await;
+    is_gone(supervisor).await;
 }
 
 async fn no_scheduler_is_waited_for() {
@@ -131,31 +159,6 @@ async fn one_agent_to_a_folder() {
     agent.stop().await;
 }
 
-async fn a_killed_agent_leaves_nothing_behind() {
-    let bench = Bench::new();
-    let scheduler = Scheduler::new(&bench, None);
-    let mut agent = bench.process(scheduler.address());
-    let mut session = scheduler.session().await;
-    let script = "sleep 1000 & echo $$; echo $!; wait";
-    session.launch(1, command(&["sh", "-c", script]), None).await;
-    let ids = loop {
-        let output = session.output(1, 0).await;
-        let ids: Vec<u32> = output.lines().map(|id| id.parse().unwrap()).collect();
-        if ids.len() == 2 && output.ends_with('\n') {
-            break ids;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
-    agent.kill().unwrap();
-    agent.wait().unwrap();
-    is_gone(ids[0]).await;
-    // What the command had started is ended before the next agent says what it holds.
-    let agent = bench.agent(scheduler.address(), |_| {});
-    assert_eq!(scheduler.session().await.holds, []);
-    is_gone(ids[1]).await;
-    agent.stop().await;
-}
-
 async fn stop_limit_and_flood_end_a_task() {
     let bench = Bench::new();
     let scheduler = Scheduler::new(&bench, None);
@@ -168,6 +171,14 @@ async fn stop_limit_and_flood_end_a_task() {
     // A hole in the file: long, and no bytes on the disk.
     let flood = "truncate -s 5G /proc/self/fd/1; sleep 1000";
     session.launch(4, command(&["sh", "-c", flood]), None).await;
+    // A signal well before the limit, to the whole group, and the limit does not come any more.
+    let warned = "trap 'echo warned; exit 6' USR1; while :; do sleep 0.02; done";
+    let launch = Launch {
+        time_limit: Some(Millis::from_seconds(1000)),
+        warning: Some(Warning { signal: 10, before: Millis(999_500) }),
+        ..plan(5, command(&["sh", "-c", warned]))
+    };
+    session.order(Order::Launch(Box::new(launch))).await;
     // A process that has started may not have reached its `trap` yet.
     while session.output(2, 0).await.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -179,6 +190,8 @@ async fn stop_limit_and_flood_end_a_task() {
     assert_eq!(session.end(1).await, Exit::Signal(15));
     assert_eq!(session.end(2).await, Exit::Signal(9));
     assert_eq!(session.end(3).await, Exit::TimeLimit);
+    assert_eq!(session.end(5).await, Exit::Code(6));
+    assert!(session.output(5, 0).await.ends_with("warned\n"));
     let Exit::Failed(sentence) = session.end(4).await else { panic!() };
     assert!(sentence.starts_with("it wrote more than the 4 GiB"), "{sentence}");
     agent.stop().await;

@@ -1,11 +1,13 @@
 //! The agent's settings.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use gantry_model::limits::LABELS_MAX;
 use gantry_model::{MemoryMib, Millis, Reject, Role};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::load::Settings;
 
@@ -24,6 +26,11 @@ pub struct AgentSettings {
     /// Memory that tasks may have; all of the machine's where absent.
     #[serde(deserialize_with = "optional_text")]
     pub memory: Option<MemoryMib>,
+    /// Scratch space that tasks may have; what is free beside the agent's folder where absent.
+    #[serde(deserialize_with = "optional_text")]
+    pub scratch: Option<MemoryMib>,
+    /// What jobs may ask for by name, as `nvme` or `site=north`.
+    pub labels: BTreeSet<String>,
     /// The library on the shared storage, for counts on the screen and for the receiver.
     pub library: Option<PathBuf>,
     /// Warm workers for built-in operations; one per core, at most eight, where absent.
@@ -33,8 +40,21 @@ pub struct AgentSettings {
     /// Between TERM and KILL.
     #[serde(deserialize_with = "text")]
     pub grace: Millis,
+    /// What becomes of commands when the agent ends.
+    pub orphans: Orphans,
     /// The DICOM receiver; none where absent.
     pub ingest: Option<IngestSettings>,
+}
+
+/// What becomes of the commands of an agent that ends, in whatever way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Orphans {
+    /// They go on, and the next agent of the folder takes them over.
+    #[default]
+    Keep,
+    /// They end with it.
+    End,
 }
 
 /// What an administrator may set of a DICOM receiver.
@@ -65,10 +85,13 @@ impl Default for AgentSettings {
             roles: vec![Role::Cpu],
             cores: None,
             memory: None,
+            scratch: None,
+            labels: BTreeSet::new(),
             library: None,
             workers: None,
             nvml: None,
             grace: Millis::from_seconds(10),
+            orphans: Orphans::Keep,
             ingest: None,
         }
     }
@@ -94,10 +117,13 @@ impl Settings for AgentSettings {
         "roles",
         "cores",
         "memory",
+        "scratch",
+        "labels",
         "library",
         "workers",
         "nvml",
         "grace",
+        "orphans",
         "ingest.listen",
         "ingest.ae_title",
         "ingest.callers",
@@ -114,6 +140,15 @@ impl Settings for AgentSettings {
             return Err(
                 "cores = 0 would give the node nothing to work with; leave it out for all".into()
             );
+        }
+        if self.labels.len() > LABELS_MAX {
+            return Err(format!(
+                "{} labels are more than the {LABELS_MAX} a node may have; keep those that jobs ask for",
+                self.labels.len()
+            ));
+        }
+        for label in &self.labels {
+            gantry_model::job::check_name("label", label).map_err(|reject| reject.sentence)?;
         }
         match &self.ingest {
             Some(_) if self.library.is_none() => {

@@ -35,6 +35,8 @@ pub struct SchedulerSettings {
     /// A failure so soon after the start is a fast one.
     #[serde(deserialize_with = "text")]
     pub quarantine_within: Millis,
+    /// Jobs of one user that may wait or run at once.
+    pub jobs_max: u32,
     /// Ended jobs that are kept in memory; older ones are in the history.
     pub ended_kept: u32,
     /// Licences, and how many there are of each.
@@ -81,6 +83,7 @@ impl Default for SchedulerSettings {
             age_max: 20,
             quarantine_after: 8,
             quarantine_within: Millis::from_seconds(10),
+            jobs_max: 200_000,
             ended_kept: 10_000,
             licences: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -98,6 +101,7 @@ impl Settings for SchedulerSettings {
         "age_max",
         "quarantine_after",
         "quarantine_within",
+        "jobs_max",
         "ended_kept",
         "licences",
         "groups",

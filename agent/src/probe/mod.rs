@@ -5,6 +5,7 @@
 //! absent, with its reason where there is one.
 
 mod nvml;
+mod topology;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,8 +34,8 @@ pub(crate) struct Probed {
     gpus: nvml::Gpus,
 }
 
-/// Reads the facts of this node.
-pub(crate) fn facts(settings: &AgentSettings) -> Probed {
+/// Reads the facts of this node, whose commands run in the folder `work`.
+pub(crate) fn facts(settings: &AgentSettings, work: &Path) -> Probed {
     let memory_mib = System::new().map_or(0, |mut system| {
         system.refresh_memory();
         system.total_memory() / MIB
@@ -54,11 +55,15 @@ pub(crate) fn facts(settings: &AgentSettings) -> Probed {
             cores: settings.cores.unwrap_or(cores),
             memory: settings.memory.unwrap_or(MemoryMib(memory_mib)),
             gpus: list.len() as u32,
+            scratch: settings.scratch.unwrap_or(MemoryMib(disk(work).0)),
         },
         gpus: list,
         gpu_reason,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: boot_id.trim().to_owned(),
+        labels: settings.labels.clone(),
+        // The scheduler sees it.
+        address: String::new(),
     };
     Probed { facts, gpus }
 }

@@ -1,5 +1,8 @@
 //! The GPUs, by NVML on a thread of its own.
 //!
+//! A GPU that is divided stands for its MIG instances: it is not listed itself, since nothing can
+//! have all of it.
+//!
 //! A driver that hangs hangs that thread only: the values it gave last are given for a while, and
 //! then none. A machine without NVML has a reason instead of GPUs.
 
@@ -9,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use gantry_model::{Gpu, MemoryMib};
 use gantry_telemetry::GpuSample;
-use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, Nvml};
+
+use super::topology::{self, Ends};
 
 /// How long NVML may take to say what there is.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,6 +24,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_EACH: Duration = Duration::from_secs(1);
 /// Older readings say nothing: the driver hangs.
 const STALE: Duration = Duration::from_secs(5);
+/// `NVLinks` of one GPU, as NVML counts them.
+const LINKS_MAX: u32 = 18;
 const MIB: u64 = 1 << 20;
 
 type Readings = Arc<Mutex<Option<(Instant, Vec<GpuSample>)>>>;
@@ -89,31 +96,74 @@ fn reason(error: &NvmlError) -> String {
     }
 }
 
+/// The devices that work can be given, each with the GPU it is part of.
+fn devices(nvml: &Nvml) -> Result<Vec<(Device<'_>, Device<'_>)>, NvmlError> {
+    let mut all = Vec::new();
+    for index in 0..nvml.device_count()? {
+        let gpu = nvml.device_by_index(index)?;
+        // A GPU that knows no MIG says so by an error.
+        let divided = gpu.mig_mode().is_ok_and(|mode| mode.current != 0);
+        let places = if divided { gpu.mig_device_count()? } else { 0 };
+        // A place without an instance is an error.
+        let instances = (0..places).filter_map(|place| gpu.mig_device_by_index(place).ok());
+        for instance in instances {
+            all.push((instance, nvml.device_by_index(index)?));
+        }
+        if !divided {
+            all.push((nvml.device_by_index(index)?, gpu));
+        }
+    }
+    Ok(all)
+}
+
 fn list(nvml: &Nvml) -> Result<Vec<Gpu>, NvmlError> {
-    (0..nvml.device_count()?)
-        .map(|index| {
-            let device = nvml.device_by_index(index)?;
+    let devices = devices(nvml)?;
+    let ends: Vec<Ends> = devices.iter().map(|(_, gpu)| ends(gpu)).collect();
+    let islands = topology::islands(&ends);
+    devices
+        .iter()
+        .zip(ends)
+        .zip(islands)
+        .map(|(((device, _), ends), island)| {
+            let name = device.name()?;
             Ok(Gpu {
                 uuid: device.uuid()?,
-                name: device.name()?,
+                // The name of an instance is the GPU's, the word and the profile.
+                mig: name.split_once(" MIG ").map(|(_, profile)| profile.to_owned()),
+                name,
                 memory: MemoryMib(device.memory_info()?.total / MIB),
+                island,
+                numa: topology::numa(Path::new(topology::DEVICES), &ends.own),
             })
         })
         .collect()
 }
 
-fn read(nvml: &Nvml) -> Vec<GpuSample> {
-    let count = nvml.device_count().unwrap_or(0);
-    let sample = |index| {
-        let Ok(device) = nvml.device_by_index(index) else { return GpuSample::default() };
-        GpuSample {
-            busy_permille: device.utilization_rates().ok().map(|rates| rates.gpu * 10),
-            memory_used_mib: device.memory_info().ok().map(|memory| memory.used / MIB),
-            temperature_c: device.temperature(TemperatureSensor::Gpu).ok(),
-            power_mw: device.power_usage().ok(),
+/// A GPU's address and those its active links lead to. What NVML does not say is no link; a link
+/// whose other end it does not say leads into the fabric that all of a machine's GPUs share.
+fn ends(gpu: &Device<'_>) -> Ends {
+    // Without an address it is alone: no uuid is an address.
+    let own = gpu.pci_info().map(|pci| pci.bus_id).or_else(|_| gpu.uuid()).unwrap_or_default();
+    let mut others = Vec::new();
+    for link in 0..LINKS_MAX {
+        let link = gpu.link_wrapper_for(link);
+        if link.is_active().is_ok_and(|active| active) {
+            let other = link.remote_pci_info().map(|pci| pci.bus_id);
+            others.push(other.unwrap_or_else(|_| "fabric".to_owned()));
         }
+    }
+    Ends { own, others }
+}
+
+fn read(nvml: &Nvml) -> Vec<GpuSample> {
+    let Ok(devices) = devices(nvml) else { return Vec::new() };
+    let sample = |(device, gpu): (Device<'_>, Device<'_>)| GpuSample {
+        busy_permille: device.utilization_rates().ok().map(|rates| rates.gpu * 10),
+        memory_used_mib: device.memory_info().ok().map(|memory| memory.used / MIB),
+        temperature_c: gpu.temperature(TemperatureSensor::Gpu).ok(),
+        power_mw: gpu.power_usage().ok(),
     };
-    (0..count).map(sample).collect()
+    devices.into_iter().map(sample).collect()
 }
 
 #[cfg(test)]
@@ -149,12 +199,14 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let Some(path) = library(folder.path(), "-DPLAIN") else { return };
         let gpus = Gpus::start(Some(&path));
-        let gpu = |uuid: &str| Gpu {
+        let gpu = |uuid: &str, island| Gpu {
             uuid: uuid.into(),
             name: "Test 9000".into(),
             memory: MemoryMib(80 * 1024),
+            island,
+            ..Gpu::default()
         };
-        assert_eq!(gpus.found(), Ok(vec![gpu("GPU-a"), gpu("GPU-b")]));
+        assert_eq!(gpus.found(), Ok(vec![gpu("GPU-a", 0), gpu("GPU-b", 1)]));
         while lock(&gpus.readings).is_none() {
             std::thread::yield_now();
         }
@@ -166,6 +218,33 @@ mod tests {
             power_mw,
         });
         assert_eq!(gpus.samples(), expected);
+    }
+
+    #[test]
+    fn a_divided_gpu_stands_for_its_instances_and_links_make_an_island() {
+        let folder = TempDir::new().unwrap();
+        let Some(path) = library(folder.path(), "-DDIVIDED") else { return };
+        let gpus = Gpus::start(Some(&path));
+        let gpu = |uuid: &str, name: &str, gib: u64, mig: Option<&str>| Gpu {
+            uuid: uuid.into(),
+            name: name.into(),
+            memory: MemoryMib(gib * 1024),
+            mig: mig.map(Into::into),
+            ..Gpu::default()
+        };
+        let expected = vec![
+            gpu("MIG-0", "Test 9000 MIG 1g.10gb", 10, Some("1g.10gb")),
+            gpu("MIG-2", "Test 9000 MIG 1g.10gb", 10, Some("1g.10gb")),
+            gpu("GPU-b", "Test 9000", 80, None),
+        ];
+        assert_eq!(gpus.found(), Ok(expected));
+        while lock(&gpus.readings).is_none() {
+            std::thread::yield_now();
+        }
+        let samples = gpus.samples();
+        let used: Vec<_> =
+            samples.iter().map(|one| (one.busy_permille, one.temperature_c)).collect();
+        assert_eq!(used, [(None, Some(50)), (None, Some(50)), (Some(70), Some(51))]);
     }
 
     #[test]

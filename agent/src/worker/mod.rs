@@ -7,6 +7,7 @@
 mod operations;
 pub(crate) mod pool;
 mod protocol;
+mod usage;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,7 +19,9 @@ use std::sync::mpsc;
 
 use gantry_model::{Builtin, Exit, TaskId};
 
+use crate::pipe;
 use protocol::{FromWorker, ToWorker};
+use usage::Meter;
 
 /// The process: reads operations from standard input until it closes.
 #[must_use]
@@ -40,11 +43,12 @@ fn serve() -> io::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let operations = listen(stop.clone());
     let mut out = io::stdout().lock();
-    protocol::write(&mut out, &FromWorker::Ready)?;
+    pipe::write(&mut out, &FromWorker::Ready)?;
     while let Ok((task, builtin, output)) = operations.recv() {
+        let meter = Meter::start();
         let exit =
             carry_out(builtin.name(), &output, |log| operations::run(task, &builtin, log, &stop));
-        protocol::write(&mut out, &FromWorker::Done(exit))?;
+        pipe::write(&mut out, &FromWorker::Done(exit, meter.read()))?;
     }
     Ok(())
 }
@@ -55,7 +59,7 @@ fn listen(stop: Arc<AtomicBool>) -> mpsc::Receiver<(TaskId, Builtin, String)> {
     std::thread::spawn(move || {
         let mut input = io::stdin().lock();
         loop {
-            match protocol::read::<ToWorker>(&mut input) {
+            match pipe::read::<ToWorker>(&mut input) {
                 Ok(Some(ToWorker::Run { task, builtin, output })) => {
                     // Here and not where it begins: a stop that follows at once is not undone.
                     stop.store(false, Ordering::Relaxed);

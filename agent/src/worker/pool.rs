@@ -6,10 +6,11 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-use gantry_model::{Builtin, Exit, TaskId, TryId};
+use gantry_model::{Builtin, Exit, TaskId, TryId, Usage};
 use tokio::sync::mpsc;
 
-use super::protocol::{self, FromWorker, ToWorker};
+use super::protocol::{FromWorker, ToWorker};
+use crate::pipe;
 use crate::runner::{end_with_parent, exit_of};
 use crate::shell::Input;
 
@@ -31,10 +32,13 @@ struct Worker {
 /// A try that was given to a worker, or could not be.
 pub(crate) type Begun = (TryId, Result<(), Exit>);
 
+/// A try that has ended.
+pub(crate) type Ended = (TryId, Exit, Usage);
+
 /// What a worker's reader tells.
 pub(crate) enum Said {
     /// The operation has ended.
-    Done(Exit),
+    Done(Exit, Usage),
     /// The process has closed its output: it is dead or dying.
     Gone,
 }
@@ -108,7 +112,7 @@ impl Pool {
             };
             worker.busy = Some(try_id);
             // Where the worker has just died its reader tells, and the operation ends with it.
-            let _ = protocol::write(&mut worker.input, &run);
+            let _ = pipe::write(&mut worker.input, &run);
             started.push((try_id, Ok(())));
         }
         started
@@ -129,10 +133,11 @@ impl Pool {
         let inputs = self.inputs.clone();
         std::thread::spawn(move || {
             loop {
-                match protocol::read::<FromWorker>(&mut output) {
+                match pipe::read::<FromWorker>(&mut output) {
                     Ok(Some(FromWorker::Ready)) => {}
-                    Ok(Some(FromWorker::Done(exit))) => {
-                        if inputs.blocking_send(Input::Worker(id, Said::Done(exit))).is_err() {
+                    Ok(Some(FromWorker::Done(exit, usage))) => {
+                        let done = Input::Worker(id, Said::Done(exit, usage));
+                        if inputs.blocking_send(done).is_err() {
                             return;
                         }
                     }
@@ -148,11 +153,11 @@ impl Pool {
     }
 
     /// Hears what a worker said. Gives the try that has ended, and those that have started.
-    pub(crate) fn hear(&mut self, id: u64, said: Said) -> (Option<(TryId, Exit)>, Vec<Begun>) {
+    pub(crate) fn hear(&mut self, id: u64, said: Said) -> (Option<Ended>, Vec<Begun>) {
         let ended = match said {
-            Said::Done(exit) => {
+            Said::Done(exit, usage) => {
                 let worker = self.workers.get_mut(&id);
-                worker.and_then(|worker| worker.busy.take()).map(|try_id| (try_id, exit))
+                worker.and_then(|worker| worker.busy.take()).map(|try_id| (try_id, exit, usage))
             }
             Said::Gone => self.workers.remove(&id).and_then(|mut worker| {
                 let _ = worker.child.kill();
@@ -167,7 +172,7 @@ impl Pool {
                         Exit::Failed(format!("its worker's end could not be read: {error}"))
                     }
                 };
-                worker.busy.map(|try_id| (try_id, exit))
+                worker.busy.map(|try_id| (try_id, exit, Usage::default()))
             }),
         };
         (ended, self.assign())
@@ -180,7 +185,7 @@ impl Pool {
             return Some(Exit::Signal(15));
         }
         if let Some(worker) = self.workers.values_mut().find(|worker| worker.busy == Some(try_id)) {
-            let _ = protocol::write(&mut worker.input, &ToWorker::Stop);
+            let _ = pipe::write(&mut worker.input, &ToWorker::Stop);
         }
         None
     }
@@ -230,7 +235,7 @@ mod tests {
     ) -> (Option<(TryId, Exit)>, usize) {
         let Some(Input::Worker(id, said)) = received.blocking_recv() else { panic!() };
         let (ended, begun) = pool.hear(id, said);
-        (ended, begun.len())
+        (ended.map(|(try_id, exit, _)| (try_id, exit)), begun.len())
     }
 
     #[test]

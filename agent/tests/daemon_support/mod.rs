@@ -1,22 +1,23 @@
 //! A scheduler played by the test, and agents of a folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
 use gantry_agent::AgentError;
-use gantry_config::AgentSettings;
+use gantry_config::{AgentSettings, Orphans};
 use gantry_library::Library;
 use gantry_link::{Authority, Connection, IdentityKind, Receiver, Sender, Server};
 use gantry_model::{
     At, Builtin, Exit, JobId, Launch, Lease, Millis, NodeFacts, Order, Report, TaskId, TaskWork,
-    TryId,
+    TryId, Usage,
 };
 use gantry_telemetry::Sample;
 use gantry_wire::{
-    AgentMessage, NodeReply, NodeRequest, Point, SchedulerMessage, Verdict, hello::VERSION_MAX,
+    AgentMessage, Found, NodeReply, NodeRequest, Point, SchedulerMessage, Verdict,
+    hello::VERSION_MAX,
 };
 use rustix::process::Pid;
 use tempfile::TempDir;
@@ -68,13 +69,36 @@ impl Bench {
     }
 
     /// An agent as a process of its own, to be killed.
-    pub(crate) fn process(&self, scheduler: SocketAddr) -> Child {
+    pub(crate) fn process(&self, scheduler: SocketAddr, orphans: Orphans) -> Child {
+        let role = if orphans == Orphans::Keep { "agent-keep" } else { "agent-end" };
         Command::new(std::env::current_exe().unwrap())
-            .arg("agent")
+            .arg(role)
             .arg(self.folder().join("agent"))
             .arg(scheduler.to_string())
             .spawn()
             .unwrap()
+    }
+
+    /// The supervisor of the agent's folder, if one lives.
+    pub(crate) fn supervisor(&self) -> Option<u32> {
+        let folder = self.folder().join("agent/tries").canonicalize().ok()?;
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let lives_there = |id: &u32| {
+            let link = |name| std::fs::read_link(format!("/proc/{id}/{name}")).ok();
+            link("cwd").is_some_and(|cwd| cwd == folder)
+                && link("exe") == std::env::current_exe().ok()
+        };
+        ids.into_iter().find(lives_there)
+    }
+
+    /// The names of what is in a folder of the agent.
+    pub(crate) fn files(&self, folder: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder().join("agent").join(folder)).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 
     pub(crate) fn agent(
@@ -93,10 +117,17 @@ impl Bench {
     }
 }
 
-/// The settings of a node that has no GPU.
+/// The settings of a node that has no GPU, and whose commands end with its agent.
 pub(crate) fn settings(scheduler: SocketAddr) -> AgentSettings {
     let nvml = Some("/nowhere/libnvidia-ml.so.1".into());
-    AgentSettings { node: "n1".into(), scheduler, nvml, ..AgentSettings::default() }
+    AgentSettings {
+        node: "n1".into(),
+        scheduler,
+        nvml,
+        orphans: Orphans::End,
+        labels: BTreeSet::from(["nvme".to_owned()]),
+        ..AgentSettings::default()
+    }
 }
 
 impl Agent {
@@ -158,7 +189,9 @@ impl Scheduler {
             holds,
             started: Vec::new(),
             ends: BTreeMap::new(),
+            usages: BTreeMap::new(),
             metrics: Vec::new(),
+            progress: Vec::new(),
         }
     }
 }
@@ -171,7 +204,9 @@ pub(crate) struct Session {
     pub(crate) holds: Vec<TryId>,
     pub(crate) started: Vec<TryId>,
     ends: BTreeMap<TryId, Exit>,
+    pub(crate) usages: BTreeMap<TryId, Usage>,
     pub(crate) metrics: Vec<(TaskId, String, Point)>,
+    pub(crate) progress: Vec<(TaskId, u16)>,
 }
 
 impl Session {
@@ -181,26 +216,18 @@ impl Session {
 
     /// Launches a try of this number, of the only task of the job of this number.
     pub(crate) async fn launch(&mut self, number: u64, work: TaskWork, limit: Option<Millis>) {
-        let launch = Launch {
-            try_id: TryId(number),
-            task: JobId(number).task(0),
-            name: "test".into(),
-            user: "tester".into(),
-            work,
-            lease: Lease::default(),
-            time_limit: limit,
-            environment: BTreeMap::new(),
-            start: 1,
-        };
+        let launch = Launch { time_limit: limit, ..plan(number, work) };
         self.order(Order::Launch(Box::new(launch))).await;
     }
 
     async fn hear(&mut self) {
         match within(self.receiver.expect()).await.unwrap() {
             AgentMessage::Report(Report::Started { try_id }) => self.started.push(try_id),
-            AgentMessage::Report(Report::Ended { try_id, exit }) => {
+            AgentMessage::Report(Report::Ended { try_id, exit, usage }) => {
                 self.ends.insert(try_id, exit);
+                self.usages.insert(try_id, usage);
             }
+            AgentMessage::Progress { task, permille } => self.progress.push((task, permille)),
             AgentMessage::Metrics { task, points } => {
                 let points = points.into_iter().map(|(name, point)| (task, name, point));
                 self.metrics.extend(points);
@@ -230,7 +257,29 @@ impl Session {
         sender.send(&request).await.unwrap();
         match within(receiver.expect()).await.unwrap() {
             NodeReply::Output(output) => String::from_utf8(output.bytes).unwrap(),
-            NodeReply::Refused(reject) => panic!("{reject}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until a job's only task has printed so many whole lines, and gives them.
+    pub(crate) async fn lines(&self, number: u64, count: usize) -> Vec<String> {
+        loop {
+            let output = self.output(number, 0).await;
+            if output.ends_with('\n') && output.lines().count() >= count {
+                return output.lines().map(str::to_owned).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What a search in a job's output finds.
+    pub(crate) async fn search(&self, number: u64, text: &str) -> Vec<Found> {
+        let (mut sender, mut receiver) = self.connection.open().await.unwrap();
+        let request = NodeRequest::Search { job: JobId(number), text: text.into() };
+        sender.send(&request).await.unwrap();
+        match within(receiver.expect()).await.unwrap() {
+            NodeReply::Found { lines, more: false } => lines,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -245,6 +294,22 @@ impl Session {
 
 async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.unwrap()
+}
+
+/// A try of this number, of the only task of the job of this number.
+pub(crate) fn plan(number: u64, work: TaskWork) -> Launch {
+    Launch {
+        try_id: TryId(number),
+        task: JobId(number).task(0),
+        name: "test".into(),
+        user: "tester".into(),
+        work,
+        lease: Lease::default(),
+        time_limit: None,
+        warning: None,
+        environment: BTreeMap::new(),
+        start: 1,
+    }
 }
 
 pub(crate) fn command(arguments: &[&str]) -> TaskWork {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gantry_model::{At, Exit, Launch, Machine, Millis, Order, Report, TryId};
+use gantry_model::{At, Exit, Launch, Machine, Millis, Order, Report, TryId, Usage, Warning};
 use serde::{Deserialize, Serialize};
 
 /// What an administrator may set.
@@ -21,10 +21,12 @@ impl Default for NodeSettings {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
-    /// The agent has started and found these ends in its spool.
+    /// The agent has started and found what an earlier agent of its folder left.
     Restored {
         /// Ends that were not acknowledged.
-        spool: Vec<(TryId, Exit)>,
+        spool: Vec<End>,
+        /// Tries that still run, and when each was started.
+        live: Vec<(Launch, At)>,
     },
     /// The scheduler has welcomed this node and knows what it holds.
     Connected,
@@ -43,14 +45,35 @@ pub enum Event {
         try_id: TryId,
         /// How.
         exit: Exit,
+        /// What it used.
+        usage: Usage,
     },
     /// Time has passed.
     Tick,
 }
 
+/// The end of a try, as the spool keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// The execution.
+    pub try_id: TryId,
+    /// How it ended.
+    pub exit: Exit,
+    /// What it used.
+    pub usage: Usage,
+}
+
+impl End {
+    fn report(&self) -> Report {
+        Report::Ended { try_id: self.try_id, exit: self.exit.clone(), usage: self.usage }
+    }
+}
+
 /// A signal to a try's processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Signal {
+    /// The time limit is near: the signal the job asked for.
+    Warn(u8),
     /// Please end.
     Term,
     /// End.
@@ -70,12 +93,7 @@ pub enum Effect {
         signal: Signal,
     },
     /// Keep an end durably before anything that follows.
-    Spool {
-        /// The execution.
-        try_id: TryId,
-        /// How it ended.
-        exit: Exit,
-    },
+    Spool(End),
     /// The end is acknowledged and need not be kept.
     Unspool {
         /// The execution.
@@ -93,10 +111,36 @@ struct Live {
     started: bool,
     /// When its time limit is over.
     limit: Option<At>,
+    /// When it is warned of that, until it is.
+    warn: Option<At>,
     /// Why it was told to stop, and when it gets KILL.
     stopping: Option<(Stop, At)>,
     killed: bool,
     time_limit: Option<Millis>,
+    warning: Option<Warning>,
+}
+
+impl Live {
+    fn new(launch: &Launch) -> Self {
+        Self {
+            started: false,
+            limit: None,
+            warn: None,
+            stopping: None,
+            killed: false,
+            time_limit: launch.time_limit,
+            warning: launch.warning,
+        }
+    }
+
+    fn start(&mut self, at: At) {
+        self.started = true;
+        self.limit = self.time_limit.map(|limit| at.after(limit));
+        let early =
+            |limit: Millis, warning: Warning| Millis(limit.0.saturating_sub(warning.before.0));
+        let warned = self.time_limit.zip(self.warning);
+        self.warn = warned.map(|(limit, warning)| at.after(early(limit, warning)));
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +155,7 @@ pub struct Node {
     settings: NodeSettings,
     connected: bool,
     live: BTreeMap<TryId, Live>,
-    spool: BTreeMap<TryId, Exit>,
+    spool: BTreeMap<TryId, End>,
     /// The newest try this connection has named in a launch or a stop. The cluster orders tries
     /// in rising order on a connection, so that none up to this one is ever to be started again.
     fence: TryId,
@@ -123,14 +167,14 @@ impl Machine for Node {
 
     fn apply(&mut self, at: At, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Restored { spool } => self.spool.extend(spool),
+            Event::Restored { spool, live } => self.restored(spool, live),
             Event::Connected => self.connected(effects),
             Event::Disconnected => self.connected = false,
             Event::Order(Order::Launch(launch)) => self.launch(*launch, effects),
             Event::Order(Order::Stop { try_id }) => self.stop(at, try_id, effects),
             Event::Order(Order::Acknowledge { try_id }) => self.acknowledge(try_id, effects),
             Event::Started { try_id } => self.started(at, try_id, effects),
-            Event::Exited { try_id, exit } => self.exited(try_id, exit, effects),
+            Event::Exited { try_id, exit, usage } => self.exited(try_id, exit, usage, effects),
             Event::Tick => self.tick(at, effects),
         }
         effects.extend(self.next_timer().map(Effect::Wake));
@@ -174,9 +218,17 @@ impl Node {
                 effects.push(Effect::Send(Report::Started { try_id: *try_id }));
             }
         }
-        for (try_id, exit) in &self.spool {
-            let report = Report::Ended { try_id: *try_id, exit: exit.clone() };
-            effects.push(Effect::Send(report));
+        effects.extend(self.spool.values().map(|end| Effect::Send(end.report())));
+    }
+
+    fn restored(&mut self, spool: Vec<End>, live: Vec<(Launch, At)>) {
+        self.spool.extend(spool.into_iter().map(|end| (end.try_id, end)));
+        for (launch, since) in live {
+            if !self.spool.contains_key(&launch.try_id) {
+                let mut adopted = Live::new(&launch);
+                adopted.start(since);
+                self.live.insert(launch.try_id, adopted);
+            }
         }
     }
 
@@ -187,34 +239,27 @@ impl Node {
             return;
         }
         self.fence = try_id;
-        let live = Live {
-            started: false,
-            limit: None,
-            stopping: None,
-            killed: false,
-            time_limit: launch.time_limit,
-        };
-        self.live.insert(try_id, live);
+        self.live.insert(try_id, Live::new(&launch));
         effects.push(Effect::Start(Box::new(launch)));
     }
 
     fn started(&mut self, at: At, try_id: TryId, effects: &mut Vec<Effect>) {
         let Some(live) = self.live.get_mut(&try_id) else { return };
-        live.started = true;
-        live.limit = live.time_limit.map(|limit| at.after(limit));
+        live.start(at);
         self.send(Report::Started { try_id }, effects);
     }
 
     /// A try that is told to stop and not known here has never been started and never will be: its
     /// end is reported, so that the cluster need not wait for it.
     fn stop(&mut self, at: At, try_id: TryId, effects: &mut Vec<Effect>) {
-        if let Some(exit) = self.spool.get(&try_id).cloned() {
-            self.send(Report::Ended { try_id, exit }, effects);
+        if let Some(report) = self.spool.get(&try_id).map(End::report) {
+            self.send(report, effects);
         } else if self.live.contains_key(&try_id) {
             self.tell_to_stop(at, try_id, Stop::Ordered, effects);
         } else {
             self.fence = self.fence.max(try_id);
-            self.send(Report::Ended { try_id, exit: Exit::NodeLost }, effects);
+            let usage = Usage::default();
+            self.send(Report::Ended { try_id, exit: Exit::NodeLost, usage }, effects);
         }
     }
 
@@ -227,14 +272,15 @@ impl Node {
         }
     }
 
-    fn exited(&mut self, try_id: TryId, exit: Exit, effects: &mut Vec<Effect>) {
+    fn exited(&mut self, try_id: TryId, exit: Exit, usage: Usage, effects: &mut Vec<Effect>) {
         let Some(live) = self.live.remove(&try_id) else { return };
         let by_limit = matches!(live.stopping, Some((Stop::TimeLimit, _)));
         // A task that ended well just before its limit was enforced has ended well.
         let exit = if by_limit && !exit.is_success() { Exit::TimeLimit } else { exit };
-        self.spool.insert(try_id, exit.clone());
-        effects.push(Effect::Spool { try_id, exit: exit.clone() });
-        self.send(Report::Ended { try_id, exit }, effects);
+        let end = End { try_id, exit, usage };
+        effects.push(Effect::Spool(end.clone()));
+        self.send(end.report(), effects);
+        self.spool.insert(try_id, end);
     }
 
     fn acknowledge(&mut self, try_id: TryId, effects: &mut Vec<Effect>) {
@@ -255,6 +301,14 @@ impl Node {
             self.tell_to_stop(at, try_id, Stop::TimeLimit, effects);
         }
         for (try_id, live) in &mut self.live {
+            let warned = live.warn.is_some_and(|warn| warn <= at);
+            if let Some(warning) = live.warning.filter(|_| warned) {
+                live.warn = None;
+                if live.stopping.is_none() {
+                    let signal = Signal::Warn(warning.signal);
+                    effects.push(Effect::Signal { try_id: *try_id, signal });
+                }
+            }
             let due = live.stopping.is_some_and(|(_, kill)| kill <= at);
             if due && !live.killed {
                 live.killed = true;
@@ -266,7 +320,7 @@ impl Node {
     fn next_timer(&self) -> Option<At> {
         let timer = |live: &Live| match live.stopping {
             Some((_, kill)) => (!live.killed).then_some(kill),
-            None => live.limit,
+            None => live.warn.or(live.limit),
         };
         self.live.values().filter_map(timer).min()
     }

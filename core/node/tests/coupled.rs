@@ -1,8 +1,8 @@
 //! A cluster and its nodes over connections that break: what neither machine can promise alone.
 //!
 //! A connection loses what is on its way when it breaks, and nothing else; an agent that is
-//! restarted loses its processes and keeps its spool. Under any such course no try is started
-//! twice, no task has two processes unless the older one is out of reach or told to stop, no node
+//! restarted keeps its spool and takes over its processes, some of which have ended meanwhile; a
+//! machine that is restarted loses them. Under any such course no try is started twice, no task has two processes unless the older one is out of reach or told to stop, no node
 //! with a process that was given up gets new work, and once faults stop everything ends.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use gantry_cluster::{Cluster, ClusterSettings, Effect as Decision, Event as Heard};
 use gantry_model::{
-    At, Exit, JobId, JobSpec, JobState, Machine, MemoryMib, Millis, NodeFacts, NodeState, Order,
-    Report, Resources, Role, TaskId, TryId, Work,
+    At, Exit, JobId, JobSpec, JobState, Launch, Machine, MemoryMib, Millis, NodeFacts, NodeState,
+    Order, Report, Resources, Role, TaskId, TryId, Usage, Work,
 };
-use gantry_node::{Effect, Event, Node, NodeSettings, Signal};
+use gantry_node::{Effect, End, Event, Node, NodeSettings, Signal};
 use proptest::prelude::*;
 
 const NODES: usize = 3;
@@ -35,7 +35,8 @@ struct Link {
 }
 
 struct Process {
-    task: TaskId,
+    launch: Launch,
+    since: At,
     started: bool,
 }
 
@@ -43,7 +44,7 @@ struct Process {
 #[derive(Default)]
 struct Server {
     node: Node,
-    spool: BTreeMap<TryId, Exit>,
+    spool: BTreeMap<TryId, End>,
     processes: BTreeMap<TryId, Process>,
     link: Option<Link>,
 }
@@ -63,7 +64,15 @@ enum Step {
         server: usize,
         noticed: bool,
     },
-    Restart(usize),
+    /// The agent is killed and starts again; so many of its processes end meanwhile. What it was
+    /// told to start and had not started yet may never be.
+    Restart {
+        server: usize,
+        ended: usize,
+        lost: bool,
+    },
+    /// The whole machine is.
+    Reboot(usize),
     /// The next messages arrive.
     ToCluster(usize),
     ToNode(usize),
@@ -82,7 +91,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..=JOBS_MAX).prop_map(Step::Cancel),
         4 => (0..NODES).prop_map(Step::Connect),
         2 => (0..NODES, any::<bool>()).prop_map(|(server, noticed)| Step::Break { server, noticed }),
-        1 => (0..NODES).prop_map(Step::Restart),
+        2 => (0..NODES, 0_usize..3, any::<bool>())
+            .prop_map(|(server, ended, lost)| Step::Restart { server, ended, lost }),
+        1 => (0..NODES).prop_map(Step::Reboot),
         10 => (0..NODES).prop_map(Step::ToCluster),
         10 => (0..NODES).prop_map(Step::ToNode),
         8 => (0..NODES, 0_u8..2).prop_map(|(server, code)| Step::Process { server, code }),
@@ -98,11 +109,8 @@ fn facts(server: usize) -> NodeFacts {
     NodeFacts {
         name: name(server),
         roles: vec![Role::Cpu],
-        resources: Resources { cores: 2, memory: MemoryMib(1024), gpus: 0 },
-        gpus: Vec::new(),
-        gpu_reason: None,
-        agent_version: "0".into(),
-        boot_id: "0".into(),
+        resources: Resources { cores: 2, memory: MemoryMib(1024), ..Resources::default() },
+        ..NodeFacts::default()
     }
 }
 
@@ -143,7 +151,9 @@ impl World {
         for decision in decisions {
             match decision {
                 Decision::Order { node, order } => self.order(&node, order),
-                Decision::JobEnded(job) => assert!(self.ended.insert(job), "{job} ended twice"),
+                Decision::JobEnded(row) => {
+                    assert!(self.ended.insert(row.job), "{} ended twice", row.job);
+                }
                 Decision::Reply { .. } | Decision::Note(_) | Decision::Wake(_) => {}
             }
         }
@@ -173,9 +183,9 @@ impl World {
             let lost = row.is_some_and(|row| row.state == NodeState::Lost);
             for (try_id, process) in &server.processes {
                 if name(number) == node {
-                    let newest = self.newest[&process.task];
+                    let newest = self.newest[&process.launch.task];
                     assert_eq!(newest, *try_id, "{node} got new work beside a try given up");
-                } else if process.task == task {
+                } else if process.launch.task == task {
                     let fenced = lost || self.told_to_stop.contains(try_id);
                     assert!(fenced, "{task} runs as {try_id} on {} too", name(number));
                 }
@@ -192,10 +202,11 @@ impl World {
             match effect {
                 Effect::Start(launch) => {
                     assert!(self.started.insert(launch.try_id), "{} twice", launch.try_id);
-                    let process = Process { task: launch.task, started: false };
-                    here.processes.insert(launch.try_id, process);
+                    let (try_id, since) = (launch.try_id, self.at);
+                    let process = Process { launch: *launch, since, started: false };
+                    here.processes.insert(try_id, process);
                 }
-                Effect::Spool { try_id, exit } => drop(here.spool.insert(try_id, exit)),
+                Effect::Spool(end) => drop(here.spool.insert(end.try_id, end)),
                 Effect::Unspool { try_id } => drop(here.spool.remove(&try_id)),
                 Effect::Send(report) => {
                     let link = here.link.as_mut().expect("a node speaks only when connected");
@@ -205,7 +216,8 @@ impl World {
                     self.exits(server, try_id, Exit::Signal(9));
                 }
                 // A task may take its time to follow a TERM, or not follow it.
-                Effect::Signal { signal: Signal::Term, .. } | Effect::Wake(_) => {}
+                Effect::Signal { signal: Signal::Term | Signal::Warn(_), .. } | Effect::Wake(_) => {
+                }
             }
         }
     }
@@ -213,9 +225,9 @@ impl World {
     fn exits(&mut self, server: usize, try_id: TryId, exit: Exit) {
         let Some(process) = self.servers[server].processes.remove(&try_id) else { return };
         if exit.is_success() {
-            self.succeeded.insert(process.task);
+            self.succeeded.insert(process.launch.task);
         }
-        self.node(server, Event::Exited { try_id, exit });
+        self.node(server, Event::Exited { try_id, exit, usage: Usage::default() });
     }
 
     fn connect(&mut self, server: usize) {
@@ -237,13 +249,19 @@ impl World {
         }
     }
 
-    fn restart(&mut self, server: usize) {
+    fn restart(&mut self, server: usize, ended: usize) {
         self.break_link(server, true);
         let here = &mut self.servers[server];
-        here.processes.clear();
         here.node = Node::new(NodeSettings::default());
-        let spool = here.spool.iter().map(|(try_id, exit)| (*try_id, exit.clone())).collect();
-        self.node(server, Event::Restored { spool });
+        let spool = here.spool.values().cloned().collect();
+        let live = here.processes.values().map(|process| (process.launch.clone(), process.since));
+        let live = live.collect();
+        here.processes.values_mut().for_each(|process| process.started = true);
+        let over: Vec<TryId> = here.processes.keys().take(ended).copied().collect();
+        self.node(server, Event::Restored { spool, live });
+        for try_id in over {
+            self.exits(server, try_id, Exit::Code(0));
+        }
     }
 
     fn cluster_hears(&mut self, server: usize) -> bool {
@@ -307,7 +325,14 @@ impl World {
             }
             Step::Connect(server) => self.connect(server),
             Step::Break { server, noticed } => self.break_link(server, noticed),
-            Step::Restart(server) => self.restart(server),
+            Step::Restart { server, ended, lost } => {
+                self.servers[server].processes.retain(|_, process| process.started || !lost);
+                self.restart(server, ended);
+            }
+            Step::Reboot(server) => {
+                self.servers[server].processes.clear();
+                self.restart(server, 0);
+            }
             Step::ToCluster(server) => drop(self.cluster_hears(server)),
             Step::ToNode(server) => drop(self.node_hears(server)),
             Step::Process { server, code } => drop(self.process(server, code)),

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use gantry_model::{
-    At, Exit, JobId, Launch, Lease, Machine, Millis, Order, Report, TaskWork, TryId,
+    At, Exit, JobId, Launch, Lease, Machine, Millis, Order, Report, TaskWork, TryId, Usage, Warning,
 };
-use gantry_node::{Effect, Event, Node, NodeSettings, Signal};
+use gantry_node::{Effect, End, Event, Node, NodeSettings, Signal};
 use proptest::prelude::*;
 
-fn launch(try_id: u64, time_limit: Option<Millis>) -> Event {
-    Event::Order(Order::Launch(Box::new(Launch {
+fn plan(try_id: u64, time_limit: Option<Millis>) -> Launch {
+    Launch {
         try_id: TryId(try_id),
         task: JobId(1).task(0),
         name: "job".into(),
@@ -18,9 +18,14 @@ fn launch(try_id: u64, time_limit: Option<Millis>) -> Event {
         work: TaskWork::Command { arguments: vec!["true".into()], folder: None },
         lease: Lease::default(),
         time_limit,
+        warning: None,
         environment: BTreeMap::new(),
         start: 1,
-    })))
+    }
+}
+
+fn launch(try_id: u64, time_limit: Option<Millis>) -> Event {
+    Event::Order(Order::Launch(Box::new(plan(try_id, time_limit))))
 }
 
 fn stop(try_id: u64) -> Event {
@@ -28,7 +33,17 @@ fn stop(try_id: u64) -> Event {
 }
 
 fn exited(try_id: u64, exit: Exit) -> Event {
-    Event::Exited { try_id: TryId(try_id), exit }
+    Event::Exited { try_id: TryId(try_id), exit, usage: Usage::default() }
+}
+
+/// What an agent's restart finds: spooled ends, with code 3, and tries started at the time 0.
+fn restored(spool: &[u64], live: &[u64]) -> Event {
+    let end =
+        |number: &u64| End { try_id: TryId(*number), exit: Exit::Code(3), usage: Usage::default() };
+    Event::Restored {
+        spool: spool.iter().map(end).collect(),
+        live: live.iter().map(|number| (plan(*number, Some(Millis(100))), At(0))).collect(),
+    }
 }
 
 /// Applies events at their times and gives the words of all effects but timers.
@@ -43,10 +58,13 @@ fn run(events: Vec<(u64, Event)>) -> Vec<String> {
             Effect::Start(launch) => Some(format!("start {}", launch.try_id)),
             Effect::Signal { try_id, signal: Signal::Term } => Some(format!("term {try_id}")),
             Effect::Signal { try_id, signal: Signal::Kill } => Some(format!("kill {try_id}")),
-            Effect::Spool { try_id, exit } => Some(format!("spool {try_id} {exit}")),
+            Effect::Signal { try_id, signal: Signal::Warn(number) } => {
+                Some(format!("warn {try_id} {number}"))
+            }
+            Effect::Spool(end) => Some(format!("spool {} {}", end.try_id, end.exit)),
             Effect::Unspool { try_id } => Some(format!("unspool {try_id}")),
             Effect::Send(Report::Started { try_id }) => Some(format!("say started {try_id}")),
-            Effect::Send(Report::Ended { try_id, exit }) => {
+            Effect::Send(Report::Ended { try_id, exit, .. }) => {
                 Some(format!("say ended {try_id} {exit}"))
             }
             Effect::Wake(_) => None,
@@ -94,8 +112,34 @@ fn what_a_node_does() {
         ),
         (
             "an end in the spool survives the agent",
-            vec![Event::Restored { spool: vec![(TryId(7), Exit::Code(3))] }, Event::Connected],
+            vec![restored(&[7], &[]), Event::Connected],
             &["say ended t7 exit 3"],
+        ),
+        (
+            "what still runs is taken over: told as started, stopped when ordered, started never",
+            vec![
+                restored(&[], &[4]),
+                Event::Connected,
+                launch(4, None),
+                stop(4),
+                exited(4, Exit::Signal(15)),
+            ],
+            &[
+                "say started t4",
+                "term t4",
+                "spool t4 ended by signal 15",
+                "say ended t4 ended by signal 15",
+            ],
+        ),
+        (
+            "what is spooled does not run any more, whatever else is said of it",
+            vec![restored(&[4], &[4]), Event::Connected, stop(4), exited(4, ok())],
+            &["say ended t4 exit 3", "say ended t4 exit 3"],
+        ),
+        (
+            "what was taken over and has ended meanwhile is kept and told",
+            vec![restored(&[], &[4]), exited(4, ok()), Event::Connected, acknowledge(4)],
+            &["spool t4 exit 0", "say ended t4 exit 0", "unspool t4"],
         ),
         (
             "a stop that overtakes its launch fences it",
@@ -135,6 +179,59 @@ fn a_time_limit_counts_from_the_start_and_is_told_as_such() {
         (160, exited(1, Exit::Signal(15))),
     ]);
     assert_eq!(words[2..4], ["term t1", "spool t1 ended at its time limit"]);
+}
+
+#[test]
+fn a_time_limit_goes_on_while_the_agent_is_away() {
+    for (back, expected) in [(99, &[][..]), (100, &["term t1"]), (5000, &["term t1"])] {
+        let words = run(vec![(back, restored(&[], &[1])), (back, Event::Tick)]);
+        assert_eq!(words, expected, "back at {back}");
+    }
+}
+
+#[test]
+fn a_warning_comes_once_before_the_limit_and_not_after_a_stop() {
+    let warned = |before: u64| {
+        let warning = Some(Warning { signal: 10, before: Millis(before) });
+        let plan = Launch { warning, ..plan(1, Some(Millis(100))) };
+        Event::Order(Order::Launch(Box::new(plan)))
+    };
+    let started = || (10, Event::Started { try_id: TryId(1) });
+    let ticks = || [69, 70, 71, 109, 110].map(|at| (at, Event::Tick));
+    let cases = [
+        ("in time", 40, vec![started()], &["warn t1 10", "term t1"][..]),
+        ("longer before than the limit", 1000, vec![started()], &["warn t1 10", "term t1"]),
+        ("stopped before", 40, vec![started(), (20, stop(1))], &["term t1"]),
+        ("not started", 40, vec![], &[]),
+    ];
+    for (what, before, events, expected) in cases {
+        let mut all = vec![(0, warned(before))];
+        all.extend(events);
+        all.extend(ticks());
+        assert_eq!(&run(all)[1..], expected, "{what}");
+    }
+}
+
+#[test]
+fn the_next_timer_is_the_warning_then_the_limit_then_the_kill() {
+    let mut node = Node::new(NodeSettings { grace: Millis(1000) });
+    let warning = Some(Warning { signal: 10, before: Millis(40) });
+    let plan = Launch { warning, ..plan(1, Some(Millis(100))) };
+    for (at, event, wake) in [
+        (0, Event::Order(Order::Launch(Box::new(plan))), None),
+        (10, Event::Started { try_id: TryId(1) }, Some(70)),
+        (70, Event::Tick, Some(110)),
+        (110, Event::Tick, Some(1110)),
+        (1110, Event::Tick, None),
+    ] {
+        let mut effects = Vec::new();
+        node.apply(At(at), event, &mut effects);
+        let timer = effects.iter().find_map(|effect| match effect {
+            Effect::Wake(at) => Some(at.0),
+            _ => None,
+        });
+        assert_eq!(timer, wake, "at {at}");
+    }
 }
 
 proptest! {

@@ -1,0 +1,294 @@
+//! The shell around the node machine: the one place where the agent acts.
+//!
+//! Everything that happens comes through one bounded channel. What is waiting is taken together,
+//! applied to the machine, and its effects are carried out in order; what is to be told waits until
+//! the ends among it are synced in the spool, once for all of them. The connection
+//! ([`crate::session`]), the supervisor ([`crate::supervise`]) and the workers ([`crate::worker`])
+//! only bring events and take orders.
+
+mod tries;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use gantry_model::{At, JobId, Machine, NodeFacts, Order, Reject, TaskId, TryId};
+use gantry_node::{Effect, End, Event, Node};
+use gantry_wire::{AgentMessage, Found, Output};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::AgentError;
+use crate::output::{Hearing, Outputs, Tail};
+use crate::spool::Spool;
+use crate::supervise::client::{Plan, Supervisor};
+use crate::supervise::protocol::FromSupervisor;
+use crate::worker::pool::{Pool, Said};
+
+/// Between two looks at the output files for metrics.
+const LOOK_EACH: Duration = Duration::from_millis(500);
+/// Inputs that are taken together: their ends share one sync of the spool.
+const BATCH_MAX: usize = 256;
+/// Messages with what tasks have said that wait for a connection.
+const UNHEARD_MAX: usize = 1024;
+
+/// What comes to the shell.
+pub(crate) enum Input {
+    /// The scheduler has welcomed a session; what the node is and holds goes into its outbox first.
+    Connected { session: u64, outbox: mpsc::Sender<AgentMessage> },
+    /// A session has ended.
+    Disconnected { session: u64 },
+    /// An order on a session.
+    Order { session: u64, order: Order },
+    /// The supervisor said something.
+    Supervisor(Vec<FromSupervisor>),
+    /// The supervisor is dead.
+    SupervisorGone,
+    /// A worker said something.
+    Worker(u64, Said),
+    /// Somebody asks for output.
+    Output { task: TaskId, offset: u64, reply: oneshot::Sender<Result<Output, Reject>> },
+    /// Somebody searches output.
+    Search { job: JobId, text: String, reply: oneshot::Sender<Result<(Vec<Found>, bool), Reject>> },
+}
+
+/// What carries out a try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    Supervisor,
+    Worker,
+}
+
+/// What is known of a live try beside the machine.
+struct Running {
+    task: TaskId,
+    carrier: Carrier,
+    tail: Tail,
+    hearing: Hearing,
+    /// It was ended because it wrote too much.
+    over: bool,
+}
+
+/// What a shell is made of.
+pub(crate) struct Parts {
+    pub(crate) node: Node,
+    pub(crate) spool: Spool,
+    pub(crate) pool: Pool,
+    pub(crate) plan: Plan,
+    pub(crate) facts: NodeFacts,
+    pub(crate) tasks: Arc<AtomicU32>,
+    pub(crate) inputs: mpsc::Sender<Input>,
+}
+
+/// The shell.
+pub(crate) struct Shell {
+    parts: Parts,
+    outputs: Outputs,
+    supervisor: Option<Supervisor>,
+    running: BTreeMap<TryId, Running>,
+    session: Option<(u64, mpsc::Sender<AgentMessage>)>,
+    wake: Option<At>,
+    /// What is told once the spool is synced.
+    outgoing: Vec<AgentMessage>,
+    /// Ends that the supervisor may forget once the spool is synced.
+    kept: Vec<TryId>,
+}
+
+fn now() -> At {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    At(since.as_millis() as u64)
+}
+
+impl Shell {
+    /// A shell that takes over what the spool and the supervisor hold.
+    pub(crate) fn new(mut parts: Parts, spooled: Vec<End>) -> Result<Self, AgentError> {
+        let (supervisor, held) = Supervisor::open(&parts.plan, &parts.inputs)?;
+        let live = held.iter().map(|held| (held.launch.clone(), held.since)).collect();
+        let told: BTreeSet<TryId> = spooled.iter().map(|end| end.try_id).collect();
+        parts.node.apply(now(), Event::Restored { spool: spooled, live }, &mut Vec::new());
+        let outputs = Outputs::new(parts.plan.places.output.clone());
+        let mut shell = Self {
+            parts,
+            outputs,
+            supervisor: Some(supervisor),
+            running: BTreeMap::new(),
+            session: None,
+            wake: None,
+            outgoing: Vec::new(),
+            kept: Vec::new(),
+        };
+        if !held.is_empty() {
+            tracing::info!(tries = held.len(), "taking over what an earlier agent has left");
+        }
+        for one in held {
+            shell.adopt(one, &told)?;
+        }
+        // Time limits went on meanwhile.
+        shell.apply(Event::Tick)?;
+        shell.settle()?;
+        Ok(shell)
+    }
+
+    /// Runs until `inputs` closes or the spool fails.
+    pub(crate) async fn run(
+        &mut self,
+        mut inputs: mpsc::Receiver<Input>,
+    ) -> Result<(), AgentError> {
+        let mut look = tokio::time::interval(LOOK_EACH);
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        loop {
+            let wait = self
+                .wake
+                .map_or(Duration::from_hours(1), |at| Duration::from_millis(at.since(now()).0));
+            tokio::select! {
+                count = inputs.recv_many(&mut batch, BATCH_MAX) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    for input in batch.drain(..) {
+                        self.take(input)?;
+                    }
+                }
+                _ = look.tick() => {
+                    self.look_at_output();
+                    self.sync_output();
+                }
+                () = tokio::time::sleep(wait) => {
+                    self.wake = None;
+                    self.apply(Event::Tick)?;
+                }
+            }
+            self.settle()?;
+        }
+    }
+
+    fn take(&mut self, input: Input) -> Result<(), AgentError> {
+        match input {
+            Input::Connected { session, outbox } => self.connected(session, outbox)?,
+            Input::Disconnected { session } if self.is_current(session) => {
+                self.session = None;
+                self.apply(Event::Disconnected)?;
+            }
+            // An order of an earlier session was given before the cluster heard what is held.
+            Input::Order { session, order } if self.is_current(session) => {
+                self.apply(Event::Order(order))?;
+            }
+            Input::Supervisor(said) => {
+                for one in said {
+                    self.hear(one)?;
+                }
+            }
+            Input::Disconnected { .. } | Input::Order { .. } => {}
+            Input::SupervisorGone => self.supervisor_gone()?,
+            Input::Worker(id, said) => {
+                let (ended, started) = self.parts.pool.hear(id, said);
+                if let Some((try_id, exit, usage)) = ended {
+                    self.ended(try_id, exit, usage)?;
+                }
+                self.started(started)?;
+            }
+            Input::Output { task, offset, reply } => {
+                let live = self.running.values().any(|running| running.task == task);
+                let outputs = self.outputs.clone();
+                // Whoever asked may have left; the same holds for the search.
+                tokio::task::spawn_blocking(move || {
+                    reply.send(outputs.piece(task, offset, live)).is_ok()
+                });
+            }
+            Input::Search { job, text, reply } => {
+                let outputs = self.outputs.clone();
+                tokio::task::spawn_blocking(move || reply.send(outputs.search(job, &text)).is_ok());
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, said: FromSupervisor) -> Result<(), AgentError> {
+        match said {
+            FromSupervisor::Started { try_id } => self.apply(Event::Started { try_id }),
+            FromSupervisor::Ended { try_id, exit, usage } => self.ended(try_id, exit, usage),
+            // Said only before the shell is there.
+            FromSupervisor::Held(_) | FromSupervisor::Ready => Ok(()),
+        }
+    }
+
+    fn is_current(&self, session: u64) -> bool {
+        self.session.as_ref().is_some_and(|(current, _)| *current == session)
+    }
+
+    fn connected(
+        &mut self,
+        session: u64,
+        outbox: mpsc::Sender<AgentMessage>,
+    ) -> Result<(), AgentError> {
+        let up =
+            AgentMessage::Up { facts: self.parts.facts.clone(), holds: self.parts.node.holds() };
+        if outbox.try_send(up).is_ok() {
+            self.session = Some((session, outbox));
+            self.apply(Event::Connected)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, event: Event) -> Result<(), AgentError> {
+        let mut effects = Vec::new();
+        self.parts.node.apply(now(), event, &mut effects);
+        for effect in effects {
+            self.carry_out(effect)?;
+        }
+        self.parts.tasks.store(self.parts.node.live() as u32, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<(), AgentError> {
+        match effect {
+            Effect::Start(launch) => self.start(&launch)?,
+            Effect::Signal { try_id, signal } => self.signal(try_id, signal)?,
+            Effect::Spool(end) => {
+                self.kept.push(end.try_id);
+                self.parts.spool.keep(end)?;
+            }
+            Effect::Unspool { try_id } => self.parts.spool.forget(try_id)?,
+            Effect::Send(report) => self.outgoing.push(AgentMessage::Report(report)),
+            Effect::Wake(at) => self.wake = Some(at),
+        }
+        Ok(())
+    }
+
+    /// Syncs the ends of what was taken, then tells.
+    fn settle(&mut self) -> Result<(), AgentError> {
+        if self.kept.is_empty() {
+            self.parts.spool.write()?;
+        } else {
+            self.parts.spool.sync()?;
+        }
+        for try_id in std::mem::take(&mut self.kept) {
+            if let Some(supervisor) = &self.supervisor {
+                supervisor.kept(try_id);
+            }
+        }
+        if self.session.is_some() {
+            for message in std::mem::take(&mut self.outgoing) {
+                self.send(message);
+            }
+        } else {
+            // Reports are told again on the next connection; what tasks have said is not.
+            self.outgoing.retain(|message| !matches!(message, AgentMessage::Report(_)));
+            self.outgoing.truncate(UNHEARD_MAX);
+        }
+        Ok(())
+    }
+
+    /// Puts a message into the outbox. Where that is full the session is stuck: it is left, and
+    /// what must not be lost is told again on the next.
+    fn send(&mut self, message: AgentMessage) {
+        let Some((_, outbox)) = &self.session else { return };
+        let Err(error) = outbox.try_send(message) else { return };
+        if matches!(error, mpsc::error::TrySendError::Full(_)) {
+            tracing::warn!("the scheduler does not read; connecting again");
+        }
+        self.session = None;
+        // Being disconnected has no effect but to say less.
+        self.parts.node.apply(now(), Event::Disconnected, &mut Vec::new());
+    }
+}

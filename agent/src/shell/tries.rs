@@ -1,0 +1,227 @@
+//! What the shell does with single tries: starting and taking over, signals, output, ends.
+
+use std::collections::BTreeSet;
+
+use gantry_model::{Exit, Launch, TaskId, TaskWork, TryId, Usage};
+use gantry_node::{Event, Signal};
+use gantry_wire::AgentMessage;
+
+use super::{Carrier, Running, Shell};
+use crate::error::AgentError;
+use crate::output::{self, Hearing, Said, Tail};
+use crate::runner;
+use crate::supervise::client::Supervisor;
+use crate::supervise::protocol::Held;
+
+/// Points of one message: with names of the greatest length it stays below 64 KiB.
+const POINTS_MAX: usize = 500;
+
+impl Shell {
+    /// Takes over a try that an earlier agent has started, unless its end is spooled.
+    pub(super) fn adopt(
+        &mut self,
+        held: Held,
+        spooled: &BTreeSet<TryId>,
+    ) -> Result<(), AgentError> {
+        let (try_id, task) = (held.launch.try_id, held.launch.task);
+        if spooled.contains(&try_id) {
+            self.kept.push(try_id);
+            return Ok(());
+        }
+        let tail = Tail::new(self.outputs.path(task), held.read);
+        let hearing = Hearing::Again;
+        let carrier = Carrier::Supervisor;
+        self.running.insert(try_id, Running { task, carrier, tail, hearing, over: false });
+        match held.end {
+            Some((exit, usage)) => self.ended(try_id, exit, usage),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn start(&mut self, launch: &Launch) -> Result<(), AgentError> {
+        let (try_id, task) = (launch.try_id, launch.task);
+        let path = self.outputs.path(task);
+        // A small output of an earlier start is packed, a long one goes on.
+        let read = std::fs::metadata(&path).map_or(0, |facts| facts.len());
+        let carrier = match launch.work {
+            TaskWork::Command { .. } => Carrier::Supervisor,
+            TaskWork::Builtin(_) => Carrier::Worker,
+        };
+        let tail = Tail::new(path.clone(), read);
+        let hearing = Hearing::First;
+        self.running.insert(try_id, Running { task, carrier, tail, hearing, over: false });
+        match &launch.work {
+            TaskWork::Builtin(builtin) => {
+                if let Err(error) = self.outputs.create(task) {
+                    let sentence = format!("the output file cannot be written: {error}");
+                    return self.not_started(try_id, sentence);
+                }
+                let started = self.parts.pool.submit(try_id, task, builtin.clone(), path);
+                self.started(started)
+            }
+            TaskWork::Command { folder, .. } => {
+                let (places, gpus) = (&self.parts.plan.places, &self.parts.facts.gpus);
+                let start = runner::plan(launch, folder.as_deref(), path, read, places, gpus);
+                let told = self.supervisor().and_then(|supervisor| {
+                    supervisor.start(start).map_err(|error| {
+                        format!("the command and its environment are too long: {error}")
+                    })
+                });
+                told.or_else(|sentence| self.not_started(try_id, sentence))
+            }
+        }
+    }
+
+    fn not_started(&mut self, try_id: TryId, sentence: String) -> Result<(), AgentError> {
+        self.ended(try_id, Exit::NotStarted { code: 126, sentence }, Usage::default())
+    }
+
+    /// The supervisor; another one where the last is dead.
+    fn supervisor(&mut self) -> Result<&Supervisor, String> {
+        if self.supervisor.is_none() {
+            let (supervisor, _) = Supervisor::open(&self.parts.plan, &self.parts.inputs)
+                .map_err(|error| error.to_string())?;
+            self.supervisor = Some(supervisor);
+        }
+        self.supervisor.as_ref().ok_or_else(|| "there is no supervisor".to_owned())
+    }
+
+    /// The supervisor is dead, and with it everybody who knows how its commands end: they are ended,
+    /// and the cluster queues their tasks again.
+    pub(super) fn supervisor_gone(&mut self) -> Result<(), AgentError> {
+        self.supervisor = None;
+        let left = runner::sweep(&self.parts.plan.places);
+        tracing::error!(left, "the supervisor has died, and what ran under it was ended");
+        let of_supervisor = |running: &Running| running.carrier == Carrier::Supervisor;
+        let lost: Vec<TryId> = self
+            .running
+            .iter()
+            .filter(|(_, running)| of_supervisor(running))
+            .map(|(try_id, _)| *try_id)
+            .collect();
+        lost.into_iter().try_for_each(|try_id| self.ended(try_id, Exit::NodeLost, Usage::default()))
+    }
+
+    pub(super) fn started(
+        &mut self,
+        started: Vec<(TryId, Result<(), Exit>)>,
+    ) -> Result<(), AgentError> {
+        for (try_id, result) in started {
+            match result {
+                Ok(()) => self.apply(Event::Started { try_id })?,
+                Err(exit) => self.ended(try_id, exit, Usage::default())?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn signal(&mut self, try_id: TryId, signal: Signal) -> Result<(), AgentError> {
+        let carrier = self.running.get(&try_id).map(|running| running.carrier);
+        match (carrier, &self.supervisor, signal) {
+            (Some(Carrier::Supervisor), Some(supervisor), signal) => {
+                let number = match signal {
+                    Signal::Warn(number) => number,
+                    Signal::Term => libc::SIGTERM as u8,
+                    Signal::Kill => libc::SIGKILL as u8,
+                };
+                supervisor.signal(try_id, number);
+            }
+            (Some(Carrier::Worker), _, Signal::Term) => {
+                if let Some(exit) = self.parts.pool.stop(try_id) {
+                    self.ended(try_id, exit, Usage::default())?;
+                }
+            }
+            (Some(Carrier::Worker), _, Signal::Kill) => self.parts.pool.kill(try_id),
+            // A built-in operation keeps checkpoints by itself. What is not known, or has a dead
+            // supervisor, has its end on the way.
+            (Some(Carrier::Worker), _, Signal::Warn(_))
+            | (Some(Carrier::Supervisor), None, _)
+            | (None, _, _) => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn ended(
+        &mut self,
+        try_id: TryId,
+        mut exit: Exit,
+        usage: Usage,
+    ) -> Result<(), AgentError> {
+        let Some(mut running) = self.running.remove(&try_id) else {
+            // Told again, and in the spool since the first time.
+            self.kept.push(try_id);
+            return Ok(());
+        };
+        let task = running.task;
+        let said = running.tail.look_to_the_end();
+        self.tell(task, &said);
+        if running.over {
+            exit = Exit::Failed(format!(
+                "it wrote more than the {} GiB that the output of a task may have; let it print less",
+                output::OUTPUT_BYTES_MAX >> 30
+            ));
+        }
+        if let Err(error) = self.outputs.finish(task, try_id, running.hearing) {
+            tracing::warn!("the output of {task} stays a file of its own: {error}");
+        }
+        // One without checkpoints in it: most tasks write none.
+        let _ = std::fs::remove_dir(self.parts.plan.places.checkpoint(task));
+        self.apply(Event::Exited { try_id, exit, usage })
+    }
+
+    /// Looks at every live output file: what it says, and whether it is too long.
+    pub(super) fn look_at_output(&mut self) {
+        let mut looks = Vec::new();
+        let mut over = Vec::new();
+        for (try_id, running) in &mut self.running {
+            // What nobody would hear is read once somebody does.
+            if self.session.is_some() {
+                let said = running.tail.look();
+                if !said.is_nothing() {
+                    looks.push((*try_id, running.task, running.tail.read(), said));
+                }
+            }
+            if !running.over && running.tail.is_over(output::OUTPUT_BYTES_MAX) {
+                running.over = true;
+                over.push((*try_id, running.carrier));
+            }
+        }
+        for (try_id, task, read, said) in looks {
+            self.tell(task, &said);
+            if let Some(supervisor) = &self.supervisor {
+                supervisor.read(try_id, read);
+            }
+        }
+        for (try_id, carrier) in over {
+            match (carrier, &self.supervisor) {
+                (Carrier::Supervisor, Some(supervisor)) => {
+                    supervisor.signal(try_id, libc::SIGKILL as u8);
+                }
+                (Carrier::Supervisor, None) => {}
+                (Carrier::Worker, _) => self.parts.pool.kill(try_id),
+            }
+        }
+    }
+
+    /// Lets what was packed reach the disk, beside the loop.
+    pub(super) fn sync_output(&self) {
+        if self.outputs.is_synced() {
+            return;
+        }
+        let outputs = self.outputs.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = outputs.sync() {
+                tracing::warn!("packed output could not be synced: {error}");
+            }
+        });
+    }
+
+    fn tell(&mut self, task: TaskId, said: &Said) {
+        for points in said.points.chunks(POINTS_MAX) {
+            self.outgoing.push(AgentMessage::Metrics { task, points: points.to_vec() });
+        }
+        if let Some(permille) = said.progress_permille {
+            self.outgoing.push(AgentMessage::Progress { task, permille });
+        }
+    }
+}

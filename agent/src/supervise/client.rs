@@ -1,0 +1,315 @@
+//! The agent's side of its supervisor: finds it or starts it, and speaks to it.
+//!
+//! Two threads carry the messages, so that the agent's loop never waits for a supervisor that is
+//! busy starting commands: one writes what is queued, one reads and hands on. A supervisor that
+//! dies is an event, [`Input::SupervisorGone`], and another is started with the next command.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufReader, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc as queue;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use gantry_config::Orphans;
+use gantry_model::TryId;
+use tokio::sync::mpsc;
+
+use super::SOCKET;
+use super::protocol::{FromSupervisor, Held, Hello, Start, ToSupervisor, VERSION, Welcome};
+use crate::error::AgentError;
+use crate::pipe;
+use crate::runner::{Places, sweep};
+use crate::shell::Input;
+
+/// How long a supervisor may take to answer: it may be writing ends to a slow disk.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How an agent's supervisors are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// The command line.
+    pub(crate) program: Vec<String>,
+    /// Its folder.
+    pub(crate) folder: PathBuf,
+    /// What becomes of commands when the agent ends.
+    pub(crate) orphans: Orphans,
+    /// Where tasks live, to find what a dead supervisor has left.
+    pub(crate) places: Places,
+}
+
+/// A supervisor that is there.
+pub(crate) struct Supervisor {
+    orders: queue::Sender<Vec<u8>>,
+    stream: UnixStream,
+    reader: Option<JoinHandle<()>>,
+    /// Where this agent has started it.
+    child: Option<Child>,
+    orphans: Orphans,
+}
+
+/// A connection on which the supervisor has said everything it holds.
+struct Greeted {
+    stream: UnixStream,
+    input: BufReader<UnixStream>,
+    held: Vec<Held>,
+}
+
+impl Supervisor {
+    /// Connects to the supervisor of the folder, or starts one. Gives what it holds.
+    pub(crate) fn open(
+        plan: &Plan,
+        inputs: &mpsc::Sender<Input>,
+    ) -> Result<(Self, Vec<Held>), AgentError> {
+        let fail =
+            |error: io::Error| AgentError::file("starting a supervisor in", &plan.folder, error);
+        DirBuilder::new().recursive(true).mode(0o700).create(&plan.folder).map_err(fail)?;
+        if let Some(stream) = find(&plan.folder).map_err(fail)?
+            && let Some(greeted) = greet(stream)?
+        {
+            return Self::take(greeted, None, plan.orphans, inputs).map_err(fail);
+        }
+        // Nobody fences what an earlier one has left.
+        let left = sweep(&plan.places);
+        if left > 0 {
+            tracing::warn!(left, "ended processes that a dead supervisor had left");
+        }
+        let (stream, child) = spawn(plan).map_err(fail)?;
+        match greet(stream)? {
+            Some(greeted) => Self::take(greeted, Some(child), plan.orphans, inputs).map_err(fail),
+            None => Err(fail(io::Error::other("it has ended at once"))),
+        }
+    }
+
+    fn take(
+        greeted: Greeted,
+        child: Option<Child>,
+        orphans: Orphans,
+        inputs: &mpsc::Sender<Input>,
+    ) -> io::Result<(Self, Vec<Held>)> {
+        greeted.stream.set_read_timeout(None)?;
+        let mut writer = greeted.stream.try_clone()?;
+        let (orders, queued) = queue::channel::<Vec<u8>>();
+        std::thread::spawn(move || {
+            // A failed write is a supervisor that is gone, which the reader tells.
+            while let Ok(mut bytes) = queued.recv() {
+                for more in queued.try_iter() {
+                    bytes.extend(more);
+                }
+                if writer.write_all(&bytes).is_err() {
+                    return;
+                }
+            }
+        });
+        let (inputs, mut input) = (inputs.clone(), greeted.input);
+        let reader = std::thread::spawn(move || {
+            while let Some(said) = hear(&mut input) {
+                if inputs.blocking_send(Input::Supervisor(said)).is_err() {
+                    // The agent is ending: what else comes is there for the next one.
+                    let _ = io::copy(&mut input, &mut io::sink());
+                    return;
+                }
+            }
+            let _ = inputs.blocking_send(Input::SupervisorGone);
+        });
+        let stream = greeted.stream;
+        let supervisor = Self { orders, stream, reader: Some(reader), child, orphans };
+        supervisor.tell(&ToSupervisor::Orphans(orphans))?;
+        Ok((supervisor, greeted.held))
+    }
+
+    /// Queues a message. The error is that it is too long.
+    fn tell(&self, message: &ToSupervisor) -> io::Result<()> {
+        // Where the writer has ended the supervisor is gone, which the reader tells.
+        let _ = self.orders.send(pipe::frame(message)?);
+        Ok(())
+    }
+
+    /// Starts a command; whether it runs is said later. The error is that it is too long.
+    pub(crate) fn start(&self, start: Start) -> io::Result<()> {
+        self.tell(&ToSupervisor::Start(Box::new(start)))
+    }
+
+    /// Sends a signal to all processes of a try.
+    pub(crate) fn signal(&self, try_id: TryId, number: u8) {
+        // A message of two numbers is never too long; the same holds for the two below.
+        let _ = self.tell(&ToSupervisor::Signal { try_id, number });
+    }
+
+    /// Says up to where a try's output was read.
+    pub(crate) fn read(&self, try_id: TryId, offset: u64) {
+        let _ = self.tell(&ToSupervisor::Read { try_id, offset });
+    }
+
+    /// Says that an end is in the spool.
+    pub(crate) fn kept(&self, try_id: TryId) {
+        let _ = self.tell(&ToSupervisor::Kept { try_id });
+    }
+}
+
+impl Drop for Supervisor {
+    /// Leaves the supervisor. Where commands shall end with the agent, waits until they have.
+    fn drop(&mut self) {
+        let how = match self.orphans {
+            Orphans::Keep => Shutdown::Both,
+            Orphans::End => Shutdown::Write,
+        };
+        // An error means that it is gone already.
+        let _ = self.stream.shutdown(how);
+        if self.orphans == Orphans::End {
+            if let Some(reader) = self.reader.take() {
+                let _ = reader.join();
+            }
+            if let Some(child) = &mut self.child {
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+/// The supervisor of a folder, if one listens.
+fn find(folder: &Path) -> io::Result<Option<UnixStream>> {
+    // The kernel takes 107 bytes of a socket's path, and a folder's may be longer.
+    let open = File::open(folder)?;
+    let path = format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd());
+    match UnixStream::connect(path) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits for a message, and takes with it what has arrived already: waking the agent's loop costs
+/// more than a message. Nothing where the supervisor is gone.
+fn hear(input: &mut BufReader<UnixStream>) -> Option<Vec<FromSupervisor>> {
+    let mut said = Vec::new();
+    while said.is_empty() || !input.buffer().is_empty() {
+        // What came before a broken message counts.
+        match pipe::read(input) {
+            Ok(Some(message)) => said.push(message),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    (!said.is_empty()).then_some(said)
+}
+
+/// Starts a supervisor in its folder, with one end of a pair as its standard input.
+fn spawn(plan: &Plan) -> io::Result<(UnixStream, Child)> {
+    let (own, its) = UnixStream::pair()?;
+    let (program, arguments) =
+        plan.program.split_first().ok_or_else(|| io::Error::other("no supervisor program"))?;
+    let child = Command::new(program)
+        .args(arguments)
+        .current_dir(fs::canonicalize(&plan.folder)?)
+        .stdin(OwnedFd::from(its))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok((own, child))
+}
+
+/// Exchanges greetings and hears what is held; nothing where the supervisor was about to leave.
+fn greet(stream: UnixStream) -> Result<Option<Greeted>, AgentError> {
+    let mut held = Vec::new();
+    let mut talk = || -> io::Result<Option<(Welcome, Option<BufReader<UnixStream>>)>> {
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        let mut input = BufReader::new(stream.try_clone()?);
+        pipe::write(&mut &stream, &Hello { version: VERSION })?;
+        let Some(welcome) = pipe::read::<Welcome>(&mut input)? else { return Ok(None) };
+        if welcome.version != VERSION {
+            return Ok(Some((welcome, None)));
+        }
+        loop {
+            match pipe::read(&mut input)? {
+                Some(FromSupervisor::Held(one)) => held.push(*one),
+                Some(FromSupervisor::Ready) => return Ok(Some((welcome, Some(input)))),
+                Some(_) => return Err(io::Error::other("it speaks out of turn")),
+                None => return Ok(None),
+            }
+        }
+    };
+    match talk() {
+        Ok(Some((_, Some(input)))) => Ok(Some(Greeted { stream, input, held })),
+        Ok(Some((welcome, None))) => Err(AgentError::Supervisor {
+            reason: format!(
+                "the supervisor that runs (process {}) is of another version ({}, this agent's is {VERSION}); let its tasks end, or end it, and start the agent again",
+                welcome.process, welcome.version
+            ),
+        }),
+        Ok(None) => Ok(None),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(AgentError::Supervisor {
+            reason: format!(
+                "the supervisor of this folder does not answer ({error}); end the process gantry supervise, and start the agent again"
+            ),
+        }),
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+    use tempfile::TempDir;
+
+    /// A supervisor that says this and closes.
+    fn greeted_by(said: &[u8]) -> Result<Option<Greeted>, AgentError> {
+        let (own, mut its) = UnixStream::pair().unwrap();
+        its.write_all(said).unwrap();
+        its.shutdown(Shutdown::Write).unwrap();
+        greet(own)
+    }
+
+    #[test]
+    fn what_a_supervisor_may_say_first() {
+        let welcome = |version| pipe::frame(&Welcome { version, process: 77 }).unwrap();
+        let ready = pipe::frame(&FromSupervisor::Ready).unwrap();
+        let started = pipe::frame(&FromSupervisor::Started { try_id: TryId(1) }).unwrap();
+        for (what, said, expected) in [
+            ("all is well", [welcome(VERSION), ready].concat(), Ok(true)),
+            ("it leaves at once", Vec::new(), Ok(false)),
+            ("it leaves within its list", welcome(VERSION), Ok(false)),
+            ("another version", welcome(VERSION + 1), Err("process 77")),
+            ("out of turn", [welcome(VERSION), started].concat(), Err("out of turn")),
+            ("no message", vec![0xff; 9], Err("does not answer")),
+        ] {
+            match (greeted_by(&said), expected) {
+                (Ok(greeted), Ok(there)) => assert_eq!(greeted.is_some(), there, "{what}"),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+                (Ok(_), Err(_)) => panic!("{what} was taken"),
+                (Err(error), Ok(_)) => panic!("{what}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_supervisor_is_found_however_long_its_folders_name_is() {
+        let root = TempDir::new().unwrap();
+        let folder = root.path().join("a".repeat(100)).join("b".repeat(100));
+        fs::create_dir_all(&folder).unwrap();
+        assert!(find(&folder).unwrap().is_none(), "there is none yet");
+        let open = File::open(&folder).unwrap();
+        let path = format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd());
+        let listener = UnixListener::bind(path).unwrap();
+        assert!(find(&folder).unwrap().is_some());
+        drop(listener);
+        assert!(find(&folder).unwrap().is_none(), "a dead one's socket is nobody");
+    }
+}

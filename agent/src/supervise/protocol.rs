@@ -1,0 +1,112 @@
+//! What an agent and its supervisor say to each other.
+//!
+//! An agent that was replaced by a newer one finds the supervisor of the older one, so the first
+//! message of each side carries [`VERSION`], and its layout never changes.
+
+use std::path::PathBuf;
+
+use gantry_config::Orphans;
+use gantry_model::{At, Exit, Launch, TryId, Usage};
+use serde::{Deserialize, Serialize};
+
+/// The version of everything below but [`Hello`] and [`Welcome`]. It rises when the layout of a
+/// message, or of the launch in it, changes.
+pub(super) const VERSION: u16 = 1;
+
+/// The agent's first message.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Hello {
+    /// What it speaks.
+    pub(super) version: u16,
+}
+
+/// The supervisor's first message.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Welcome {
+    /// What it speaks. Where that is something else it closes.
+    pub(super) version: u16,
+    /// Its process, for people who must end it.
+    pub(super) process: u32,
+}
+
+/// What a supervisor is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ToSupervisor {
+    /// What becomes of what runs when the connection closes.
+    Orphans(Orphans),
+    /// Start a command.
+    Start(Box<Start>),
+    /// Send a signal to all processes of a try.
+    Signal {
+        /// The execution.
+        try_id: TryId,
+        /// The signal's number.
+        number: u8,
+    },
+    /// The output of a try was read up to here.
+    Read {
+        /// The execution.
+        try_id: TryId,
+        /// Bytes of its output.
+        offset: u64,
+    },
+    /// The end of a try is in the agent's spool and need not be kept here any more.
+    Kept {
+        /// The execution.
+        try_id: TryId,
+    },
+}
+
+/// A command to start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Start {
+    /// The order, for the agent that comes after the present one.
+    pub(crate) launch: Launch,
+    /// The variables that gantry adds.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Where the command runs.
+    pub(crate) folder: PathBuf,
+    /// The file its output goes to.
+    pub(crate) output: PathBuf,
+    /// The folder made for its checkpoints.
+    pub(crate) checkpoint: PathBuf,
+    /// Bytes of output that the task's earlier starts have left.
+    pub(crate) read: u64,
+}
+
+/// What a supervisor says after its welcome: every try it holds, that it is ready, and then what
+/// happens.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromSupervisor {
+    /// A try that an earlier agent started and whose end it has not kept.
+    Held(Box<Held>),
+    /// That were all.
+    Ready,
+    /// A command runs.
+    Started {
+        /// The execution.
+        try_id: TryId,
+    },
+    /// A command has ended or could not be started, and nothing of it runs any more.
+    Ended {
+        /// The execution.
+        try_id: TryId,
+        /// How.
+        exit: Exit,
+        /// What it used.
+        usage: Usage,
+    },
+}
+
+/// A try that a supervisor holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    /// The order.
+    pub(crate) launch: Launch,
+    /// When it was started.
+    pub(crate) since: At,
+    /// Up to where its output was read for metrics.
+    pub(crate) read: u64,
+    /// How it ended, if it has.
+    pub(crate) end: Option<(Exit, Usage)>,
+}

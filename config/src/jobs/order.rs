@@ -1,0 +1,73 @@
+//! The order in which a file's jobs are submitted: each after those it waits for.
+//!
+//! Of several that could be next, the one that stands first in the file is. Where there is no such
+//! order, the jobs that wait for one another are named in full.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::{FileDependency, Mistake};
+
+/// The places of the file's jobs in the order of their submission. `after` holds, for each job,
+/// its dependencies with the byte where each is written.
+///
+/// # Errors
+/// Where jobs wait for one another.
+pub(super) fn order<'a>(
+    after: &[Vec<(usize, FileDependency)>],
+    name: impl Fn(usize) -> &'a str,
+) -> Result<Vec<usize>, Mistake> {
+    let mut waits: Vec<usize> = after.iter().map(Vec::len).collect();
+    let mut followers = vec![Vec::new(); after.len()];
+    for (place, dependencies) in after.iter().enumerate() {
+        for (_, dependency) in dependencies {
+            followers[dependency.place].push(place);
+        }
+    }
+    let free = (0..after.len()).filter(|place| waits[*place] == 0);
+    let mut ready: BinaryHeap<Reverse<usize>> = free.map(Reverse).collect();
+    let mut order = Vec::with_capacity(after.len());
+    while let Some(Reverse(place)) = ready.pop() {
+        order.push(place);
+        for follower in &followers[place] {
+            waits[*follower] -= 1;
+            if waits[*follower] == 0 {
+                ready.push(Reverse(*follower));
+            }
+        }
+    }
+    if order.len() == after.len() { Ok(order) } else { Err(cycle(after, &waits, name)) }
+}
+
+/// Names one circle among the jobs that still wait. Each of them waits for another of them, so that
+/// following the first such dependency must come back to a job it has passed.
+fn cycle<'a>(
+    after: &[Vec<(usize, FileDependency)>],
+    waits: &[usize],
+    name: impl Fn(usize) -> &'a str,
+) -> Mistake {
+    let next =
+        |place: usize| after[place].iter().find(|(_, dependency)| waits[dependency.place] > 0);
+    let mut passed = Vec::new();
+    let mut here = waits.iter().position(|count| *count > 0).unwrap_or_default();
+    while !passed.contains(&here) {
+        passed.push(here);
+        let Some((_, dependency)) = next(here) else { break };
+        here = dependency.place;
+    }
+    let begin = passed.iter().position(|place| *place == here).unwrap_or_default();
+    let circle = &passed[begin..];
+    let first = circle.iter().enumerate().min_by_key(|(_, place)| **place);
+    let turn = first.map_or(0, |(at, _)| at);
+    let mut names: Vec<&str> =
+        circle.iter().cycle().skip(turn).take(circle.len()).map(|place| name(*place)).collect();
+    names.extend(names.first().copied());
+    let at = circle.get(turn).and_then(|place| next(*place)).map_or(0, |(at, _)| *at);
+    Mistake::new(
+        at,
+        format!(
+            "after: jobs wait for one another: {}; take one of these dependencies out",
+            names.join(" → ")
+        ),
+    )
+}
