@@ -49,8 +49,10 @@ pub(crate) type Share = (u64, u64);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Accounts {
     ids: BTreeMap<(String, String), AccountId>,
-    accounts: Vec<Account>,
+    all: Vec<Account>,
     groups: BTreeMap<String, Group>,
+    /// Jobs of each user that have not ended.
+    open: BTreeMap<String, u32>,
     /// When every account was last looked at.
     looked: At,
 }
@@ -78,21 +80,41 @@ impl Accounts {
         if let Some(id) = self.ids.get(&key) {
             return *id;
         }
-        let id = AccountId(self.accounts.len() as u32);
+        let id = AccountId(self.all.len() as u32);
         let used = Decayed::default();
-        self.accounts.push(Account { group: group.to_owned(), used, counted: 0 });
+        self.all.push(Account { group: group.to_owned(), used, counted: 0 });
         self.groups.entry(group.to_owned()).or_default();
         self.ids.insert(key, id);
         id
     }
 
     pub(crate) fn group(&self, id: AccountId) -> &str {
-        &self.accounts[id.0 as usize].group
+        &self.all[id.0 as usize].group
+    }
+
+    /// How many jobs of a user have not ended.
+    pub(crate) fn open_jobs(&self, user: &str) -> u32 {
+        self.open.get(user).copied().unwrap_or(0)
+    }
+
+    /// A job of a user begins to wait.
+    pub(crate) fn open_job(&mut self, user: &str) {
+        *self.open.entry(user.to_owned()).or_default() += 1;
+    }
+
+    /// A job of a user has ended.
+    pub(crate) fn close_job(&mut self, user: &str) {
+        if let Some(count) = self.open.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                self.open.remove(user);
+            }
+        }
     }
 
     /// Where an account stands, as of the last look at it.
     pub(crate) fn share(&self, id: AccountId) -> Share {
-        let account = &self.accounts[id.0 as usize];
+        let account = &self.all[id.0 as usize];
         let group = self.groups.get(&account.group).map_or(0, |group| group.counted);
         (group, account.counted)
     }
@@ -103,7 +125,7 @@ impl Accounts {
             return;
         }
         self.looked = at;
-        for account in &mut self.accounts {
+        for account in &mut self.all {
             account.counted = counted(&account.used, at, settings);
         }
         for (name, group) in &mut self.groups {
@@ -121,7 +143,7 @@ impl Accounts {
         settings: &ClusterSettings,
     ) {
         let weight = weight(lease);
-        let account = &mut self.accounts[id.0 as usize];
+        let account = &mut self.all[id.0 as usize];
         let group = self.groups.entry(account.group.clone()).or_default();
         let rate = |rate: u64| match step {
             Step::Begin => rate + weight,
@@ -191,7 +213,7 @@ impl Accounts {
 
     /// The rate of each account.
     pub(crate) fn rates(&self) -> BTreeMap<AccountId, u64> {
-        let rates = self.accounts.iter().enumerate();
+        let rates = self.all.iter().enumerate();
         rates.map(|(n, account)| (AccountId(n as u32), account.used.rate())).collect()
     }
 }

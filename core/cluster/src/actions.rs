@@ -24,7 +24,7 @@ impl Cluster {
             Action::Requeue { job, indices } => {
                 self.requeue_live(at, user, job, indices.as_ref(), effects)
             }
-            Action::Change { job, change } => self.change(at, user, job, change, effects),
+            Action::Change { job, change } => self.change(at, user, job, &change, effects),
             Action::Drain { node, reason, deadline } => {
                 check_reason(&reason)?;
                 let id = self.named(&node)?;
@@ -111,7 +111,7 @@ impl Cluster {
         at: At,
         user: &str,
         id: JobId,
-        change: JobChange,
+        change: &JobChange,
         effects: &mut Vec<Effect>,
     ) -> Result<Answer, Reject> {
         let mut spec = self.open_job(id)?.spec.clone();
@@ -135,7 +135,6 @@ impl Cluster {
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(Answer::Acted(0)) };
         let before = std::mem::replace(&mut job.kind, kind);
         job.spec = spec;
-        job.lowered |= change.at_once_max.is_some_and(|cap| job.counts.run > cap);
         let count = job.counts.wait + job.counts.run;
         self.kinds.leave(before);
         self.requeue(id);

@@ -63,7 +63,7 @@ impl Decayed {
         }
         let fraction = fade(elapsed, half_life);
         let left = (u128::from(self.used) * fraction) >> 62;
-        let full = u128::from(self.rate) * u128::from(half_life.0) * INVERSE_LN2 >> 32;
+        let full = (u128::from(self.rate) * u128::from(half_life.0) * INVERSE_LN2) >> 32;
         let gone = ONE - fraction;
         // For the rate of a large cluster the product would leave 128 bits.
         let added =

@@ -57,6 +57,9 @@ impl Cluster {
         let kind = job.kind;
         self.requeue(id);
         self.kinds.leave(kind);
+        if let Some(job) = self.jobs.get(&id) {
+            self.accounts.close_job(&job.user);
+        }
         if let Some(row) = self.job(id) {
             effects.push(Effect::JobEnded(Box::new(row)));
         }

@@ -82,12 +82,15 @@ impl Cluster {
 mod tests {
     use super::*;
 
+    /// Ranks, nodes, the room of each node, and where the ranks go.
+    type Case<'a> = (u32, Option<u32>, &'a [u32], Option<&'a [(u32, u32)]>);
+
     #[test]
     fn ranks_go_to_few_and_full_nodes() {
         let room = |counts: &[u32]| -> Places {
             counts.iter().enumerate().map(|(n, count)| (NodeId(n as u32 + 1), *count)).collect()
         };
-        let cases: [(u32, Option<u32>, &[u32], Option<&[(u32, u32)]>); 8] = [
+        let cases: [Case; 8] = [
             (4, None, &[8, 4, 6], Some(&[(2, 4)])),
             (10, None, &[8, 4, 6, 2], Some(&[(1, 8), (4, 2)])),
             (16, None, &[8, 8], Some(&[(1, 8), (2, 8)])),

@@ -70,8 +70,6 @@ pub(crate) struct Job {
     pub(crate) reason: Option<String>,
     /// Whether placement looks at it.
     pub(crate) queued: bool,
-    /// Whether its cap was lowered while more ran.
-    pub(crate) lowered: bool,
     /// The state that the summary counts it under.
     pub(crate) tallied: JobState,
 }
@@ -112,7 +110,6 @@ impl Job {
             blocked: false,
             reason: None,
             queued: false,
-            lowered: false,
             tallied: JobState::Wait,
         }
     }

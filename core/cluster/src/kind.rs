@@ -53,13 +53,17 @@ impl Kind {
     }
 }
 
+/// The role that is asked for, if one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked(pub(crate) Option<Role>);
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     kind: Kind,
     /// Jobs of it that have not ended.
     jobs: u32,
     /// The role that is asked for, as of a generation of the nodes.
-    role: Option<(u64, Option<Role>)>,
+    role: Option<(u64, Asked)>,
 }
 
 /// Every kind of which a job has not ended.
@@ -99,14 +103,14 @@ impl Kinds {
     }
 
     /// The role that is asked for, where it was worked out in this generation of the nodes.
-    pub(crate) fn role(&self, id: KindId, generation: u64) -> Option<Option<Role>> {
+    pub(crate) fn role(&self, id: KindId, generation: u64) -> Option<Asked> {
         let (known, role) = self.entries.get(&id)?.role?;
         (known == generation).then_some(role)
     }
 
     pub(crate) fn keep_role(&mut self, id: KindId, generation: u64, role: Option<Role>) {
         if let Some(entry) = self.entries.get_mut(&id) {
-            entry.role = Some((generation, role));
+            entry.role = Some((generation, Asked(role)));
         }
     }
 

@@ -85,6 +85,7 @@ impl Cluster {
         let live = Live {
             task,
             lease: lease.clone(),
+            gone: Vec::new(),
             sharing: kind.sharing,
             since: at,
             until: kind.duration.map(|duration| at.after(duration)),

@@ -19,6 +19,8 @@ const PORT_FIRST: u16 = 29_500;
 pub(crate) struct Live {
     pub(crate) task: TaskId,
     pub(crate) lease: Lease,
+    /// Devices of the lease that its node has lost.
+    pub(crate) gone: Vec<String>,
     pub(crate) sharing: Sharing,
     pub(crate) since: At,
     /// When it will have ended at the latest, where its owner said so or it is being stopped.
@@ -109,6 +111,21 @@ impl Node {
 
     /// Takes new facts of the same node, after a restart of its agent or a change of hardware.
     pub(crate) fn renew(&mut self, facts: NodeFacts) {
+        // A device that is gone moves those behind it, and it may come back under its task: leases
+        // follow their devices by UUID.
+        for live in self.live.values_mut() {
+            let known = |index: &u16| Some(self.facts.gpus.get(usize::from(*index))?.uuid.clone());
+            let mut uuids: Vec<String> = live.lease.gpus.iter().filter_map(known).collect();
+            uuids.append(&mut live.gone);
+            live.lease.gpus.clear();
+            for uuid in uuids {
+                match facts.gpus.iter().position(|gpu| gpu.uuid == uuid) {
+                    Some(place) => live.lease.gpus.push(place as u16),
+                    None => live.gone.push(uuid),
+                }
+            }
+            live.lease.gpus.sort_unstable();
+        }
         self.whole = Room::whole(&facts);
         self.facts = facts;
         self.weigh();

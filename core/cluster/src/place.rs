@@ -190,7 +190,7 @@ impl Cluster {
     /// when empty. A cluster without a GPU node still trains.
     pub(crate) fn role(&mut self, kind: KindId) -> Option<Role> {
         if let Some(known) = self.kinds.role(kind, self.generation) {
-            return known;
+            return known.0;
         }
         let role = self.known_role(kind);
         self.kinds.keep_role(kind, self.generation, role);

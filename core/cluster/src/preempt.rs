@@ -51,17 +51,16 @@ impl Cluster {
             room.push((node.id, most.min(kind.together())));
             could.insert(node.id, victims);
         }
-        let places = match kind.gang {
-            Some(gang) => spread(gang, room)?,
-            None => {
-                // The fewest tasks are stopped, and then those that have run for the shortest time.
-                let fits = room.into_iter().filter(|(_, count)| *count > 0);
-                let cost = |(id, _): &(NodeId, u32)| {
-                    let node = self.node(*id);
-                    fewest(node, kind, 1, &could[id]).map_or(usize::MAX, |some| some.len())
-                };
-                vec![fits.min_by_key(cost)?]
-            }
+        let places = if let Some(gang) = kind.gang {
+            spread(gang, room)?
+        } else {
+            // The fewest tasks are stopped, and then those that have run for the shortest time.
+            let fits = room.into_iter().filter(|(_, count)| *count > 0);
+            let cost = |(id, _): &(NodeId, u32)| {
+                let node = self.node(*id);
+                fewest(node, kind, 1, &could[id]).map_or(usize::MAX, |some| some.len())
+            };
+            vec![fits.min_by_key(cost)?]
         };
         let mut chosen = BTreeSet::new();
         for (id, count) in &places {

@@ -34,6 +34,16 @@ impl Cluster {
             return Ok(Answer::Submitted(*job));
         }
         spec.validate()?;
+        let (open, most) = (self.accounts.open_jobs(&key.0), self.settings.jobs_max);
+        if open >= most {
+            return Err(Reject::new(
+                RejectKind::Busy,
+                format!(
+                    "{} has {open} jobs that have not ended, and {most} are the most; use arrays, or wait until some have ended",
+                    key.0
+                ),
+            ));
+        }
         let group = group_of(&key.0, spec.group.as_deref(), &self.settings)?;
         self.can_ever_run(&spec)?;
         self.can_ever_have(&spec, &group)?;
@@ -42,6 +52,7 @@ impl Cluster {
         let id = JobId(self.jobs_made);
         let kind = self.kinds.enter(Kind::of(&spec));
         let account = self.accounts.enter(&key.0, &group);
+        self.accounts.open_job(&key.0);
         self.keys.insert(key.clone(), id);
         for dependency in &spec.after {
             self.dependents.entry(dependency.job).or_default().insert(id);
@@ -50,9 +61,9 @@ impl Cluster {
         *self.tally.entry(job.tallied).or_default() += 1;
         self.jobs.insert(id, job);
         self.lock_elements(id);
-        if self.look_at_dependencies(id) {
-            self.end_of_job(at, id, effects);
-        }
+        self.look_at_dependencies(id);
+        // What it comes after may have ended in a way that keeps all of it from ever starting.
+        self.end_of_job(at, id, effects);
         Ok(Answer::Submitted(id))
     }
 

@@ -86,7 +86,7 @@ impl Room {
         Some(best as u16)
     }
 
-    /// Free devices of one NVLink island and one NUMA node where one has enough: the smallest such,
+    /// Free devices of one `NVLink` island and one NUMA node where one has enough: the smallest such,
     /// so that larger ones stay whole. Otherwise of as few islands as do it.
     fn together(&self, gpus: &[Gpu], demand: &GpuDemand, count: usize) -> Option<Vec<u16>> {
         let mut places: BTreeMap<(u16, Option<u16>), Vec<u16>> = BTreeMap::new();

@@ -144,7 +144,7 @@ impl Node {
             let begun = if window.from <= at { Phase::Begun } else { Phase::Ahead };
             return Some(Rule::Window { from: window.from, begun });
         }
-        (!self.strays.is_empty()).then(|| Rule::Strays(self.strays.len()))
+        (!self.strays.is_empty()).then_some(Rule::Strays(self.strays.len()))
     }
 
     /// What of a room is short for one task of a kind.

@@ -39,6 +39,8 @@ pub struct ClusterSettings {
     pub quarantine_after: u32,
     /// A failure so soon after the start is a fast one.
     pub quarantine_within: Millis,
+    /// Jobs of one user that may wait or run at once.
+    pub jobs_max: u32,
     /// Ended jobs that are kept in memory; older ones are in the history.
     pub ended_kept: u32,
     /// Groups by name.
@@ -56,6 +58,7 @@ impl Default for ClusterSettings {
             age_max: 20,
             quarantine_after: 8,
             quarantine_within: Millis::from_seconds(10),
+            jobs_max: 200_000,
             ended_kept: 10_000,
             groups: BTreeMap::new(),
             licences: BTreeMap::new(),

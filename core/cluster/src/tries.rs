@@ -175,7 +175,9 @@ impl Cluster {
                     job.tasks.values().all(arrived) && job.tasks.len() as u32 == job.counts.total();
                 if all {
                     let ranks: Vec<u32> = job.tasks.keys().copied().collect();
-                    ranks.iter().for_each(|rank| job.step(*rank, &TaskState::Done));
+                    for rank in ranks {
+                        job.step(rank, &TaskState::Done);
+                    }
                 }
             }
             None => self.gang_falls(at, id, exit, effects),

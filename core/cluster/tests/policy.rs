@@ -42,9 +42,9 @@ fn wide_jobs_are_not_starved_by_narrow_ones() {
     running.extend(launches(&env.effects).iter().map(|launch| launch.1));
     let wide = env.submit(spec(4)).unwrap();
     // Narrow jobs of unknown length keep coming; none may start while the wide one waits.
-    for turn in 0..4 {
+    for (turn, try_id) in running.into_iter().enumerate() {
         env.submit(spec(1)).unwrap();
-        let effects = env.ended("a", running[turn], Exit::Code(0));
+        let effects = env.ended("a", try_id, Exit::Code(0));
         let started = launches(&effects);
         if turn < 3 {
             assert!(started.is_empty(), "{started:?} slipped in before the wide job");
@@ -488,6 +488,19 @@ fn a_bad_job_does_not_quarantine_nodes_and_the_last_node_is_kept() {
         env.ended("a", n, Exit::Code(1));
     }
     assert_eq!(service(&env, "a"), Service::Open);
+}
+
+#[test]
+fn a_user_has_so_many_jobs_at_once_and_no_more() {
+    let settings = ClusterSettings { jobs_max: 2, ..ClusterSettings::default() };
+    let mut env = Env::with(settings).node("a", 1, 0);
+    env.submit(spec(1)).unwrap();
+    env.submit(spec(1)).unwrap();
+    let reject = env.submit(spec(1)).unwrap_err();
+    assert_eq!(reject.kind, RejectKind::Busy, "{reject}");
+    assert!(env.submit_as("bob", spec(1), "b").is_ok(), "others are not in its way");
+    env.ended("a", 1, Exit::Code(0));
+    assert!(env.submit(spec(1)).is_ok());
 }
 
 // --- what is remembered --------------------------------------------------------------------

@@ -3,7 +3,7 @@
 
 mod support;
 
-use gantry_cluster::Event;
+use gantry_cluster::{Effect, Event};
 use gantry_model::{
     Dependency, DependencyKind, DependencyScope, Exit, Gpu, GpuDemand, GpuPart, JobId, JobSpec,
     JobState, MemoryMib, NodeFacts, RejectKind, Resources, Sharing,
@@ -22,7 +22,7 @@ fn share(permille: u16) -> GpuDemand {
 /// A node with these devices: name, memory, MIG profile, island, NUMA node.
 fn machine(name: &str, devices: &[(&str, u64, Option<&str>, u16, u16)]) -> NodeFacts {
     let gpu = |(name, memory, mig, island, numa): &(&str, u64, Option<&str>, u16, u16)| Gpu {
-        uuid: String::new(),
+        uuid: format!("{name}-{memory}-{island}"),
         name: (*name).to_owned(),
         memory: MemoryMib(*memory),
         mig: mig.map(Into::into),
@@ -132,7 +132,7 @@ fn labels_scratch_and_a_node_alone() {
 
 #[test]
 fn a_gpu_that_vanishes_under_a_lease_is_given_to_nobody() {
-    let two = machine("g", &[("H100", 1, None, 0, 0), ("H100", 1, None, 0, 0)]);
+    let two = machine("g", &[("H100", 1, None, 0, 0), ("H100", 1, None, 1, 0)]);
     let mut env = with(vec![two.clone()]);
     env.submit(gpus(2, GpuDemand::default())).unwrap();
     let mut one = two;
@@ -143,6 +143,27 @@ fn a_gpu_that_vanishes_under_a_lease_is_given_to_nobody() {
     assert_eq!(env.state(waits), JobState::Wait);
     env.ended("g", 1, Exit::Code(0));
     assert_eq!(env.state(waits), JobState::Run);
+}
+
+#[test]
+fn leases_follow_their_gpus_when_one_before_them_vanishes() {
+    let three: Vec<(&str, u64, Option<&str>, u16, u16)> =
+        (0..3).map(|island| ("H100", 1, None, island, 0)).collect();
+    let mut env = with(vec![machine("g", &three)]);
+    env.submit(gpus(1, GpuDemand::default())).unwrap();
+    env.submit(gpus(1, GpuDemand::default())).unwrap();
+    assert_eq!(devices(&env), [[0], [1]]);
+    // The first is gone: what was the second is the first now, and it is taken.
+    let facts = machine("g", &three[1..]);
+    let holds = vec![gantry_model::TryId(1), gantry_model::TryId(2)];
+    env.apply(Event::NodeUp { facts, holds });
+    env.submit(gpus(1, GpuDemand::default())).unwrap();
+    assert_eq!(devices(&env)[2], [1]);
+    // It comes back, and its task still has it.
+    let holds = (1..=3).map(gantry_model::TryId).collect();
+    env.apply(Event::NodeUp { facts: machine("g", &three), holds });
+    let waits = env.submit(gpus(1, GpuDemand::default())).unwrap();
+    assert_eq!(env.state(waits), JobState::Wait);
 }
 
 fn elements(job: JobId, kind: DependencyKind, indices: &str) -> JobSpec {
@@ -178,6 +199,9 @@ fn a_chain_of_elements_ends_with_the_first() {
     env.ended("a", 2, Exit::Code(1));
     assert_eq!(env.state(second), JobState::Cancel);
     assert_eq!(env.state(third), JobState::Run, "it runs after any end");
+    let never = env.submit(elements(first, DependencyKind::Ok, "0-1")).unwrap();
+    let told = |effect: &Effect| matches!(effect, Effect::JobEnded(row) if row.job == never);
+    assert!(env.effects.iter().any(told), "whoever waits for it is told");
     let late = env.submit(elements(first, DependencyKind::Fail, "0-1")).unwrap();
     assert_eq!(env.state(late), JobState::Run, "submitted after the end");
     assert_eq!(stops(&env.effects), []);

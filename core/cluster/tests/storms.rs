@@ -93,7 +93,9 @@ fn job(env: &Env, shape: Shape) -> JobSpec {
     };
     match special {
         1 if by_element => {
-            spec.after.iter_mut().for_each(|one| one.scope = DependencyScope::Element)
+            for one in &mut spec.after {
+                one.scope = DependencyScope::Element;
+            }
         }
         2 | 3 => {
             spec.array = None;
@@ -106,7 +108,7 @@ fn job(env: &Env, shape: Shape) -> JobSpec {
             spec.gpu.part = GpuPart::Share(400);
         }
         6 => spec.held = true,
-        7 | 8 | 9 => spec.preemption = Preemption::Requeue,
+        7..=9 => spec.preemption = Preemption::Requeue,
         10 => spec.licences = [("m".into(), 1)].into(),
         11 => spec.time_limit = Some(Millis(5000)),
         12 => {

@@ -31,6 +31,7 @@ pub(crate) fn cluster(settings: &SchedulerSettings) -> ClusterSettings {
         age_max: settings.age_max,
         quarantine_after: settings.quarantine_after,
         quarantine_within: settings.quarantine_within,
+        jobs_max: settings.jobs_max,
         ended_kept: settings.ended_kept,
         groups: groups.collect(),
         licences: settings.licences.clone(),

@@ -193,10 +193,10 @@ impl Shell {
             }
             Command::Read(read) => batch.reads.push(read),
             Command::History { query, page } => {
-                let _ = page.send(readable(self.store.history(&query, JOBS_PAGE_MAX))?);
+                let _ = page.send(readable(self.store.history(&query, JOBS_PAGE_MAX)));
             }
             Command::Use { by, from, until, report } => {
-                let _ = report.send(readable(self.store.sum_use(by, from, until))?);
+                let _ = report.send(readable(self.store.sum_use(by, from, until)));
             }
             Command::AddToken { hash, node, expires, done } => {
                 let result = self.store.add_token(&hash, &node, self.clock.now(), expires);
@@ -316,11 +316,11 @@ impl Shell {
 }
 
 /// What only reads and fails is told to whoever asked; it ends nothing.
-fn readable<T>(result: Result<T, SchedulerError>) -> Result<Result<T, Reject>, SchedulerError> {
-    Ok(result.map_err(|error| {
+fn readable<T>(result: Result<T, SchedulerError>) -> Result<T, Reject> {
+    result.map_err(|error| {
         tracing::error!("the history cannot be read: {error}");
         Reject::new(RejectKind::Busy, format!("the history cannot be read: {error}"))
-    }))
+    })
 }
 
 fn full() -> Reject {

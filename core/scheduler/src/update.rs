@@ -157,7 +157,9 @@ async fn picture(shared: &Shared, scope: Scope, before: Option<&Update>) -> Resu
     }
     let board = core.board();
     let mut jobs = jobs;
-    jobs.iter_mut().for_each(|row| board.add_progress(row));
+    for row in &mut jobs {
+        board.add_progress(row);
+    }
     Ok(Update {
         at,
         cluster: shared.cluster.clone(),

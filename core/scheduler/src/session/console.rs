@@ -1,7 +1,7 @@
 //! A console's or a command's session: each request on a stream of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gantry_cluster::{Answer, Event};
 use gantry_link::{Connection, LinkError, Receiver, Sender, token};
@@ -19,6 +19,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests of one session at once; the connection's own limit of streams is below it.
 const REQUESTS_MAX: usize = 128;
+/// Requests a second of one session, and how many it may save up: a script that submits jobs one by
+/// one is never slowed, one that floods is.
+const REQUESTS_A_SECOND: u32 = 2000;
+const REQUESTS_AT_ONCE: u32 = 4000;
 /// Bytes of a text that is searched for.
 const SEARCH_BYTES_MAX: usize = 256;
 /// Lines of the event log in one answer.
@@ -29,17 +33,51 @@ const POINTS_SHOWN: usize = METRIC_POINTS_MAX / 4;
 pub(super) async fn run(shared: &Arc<Shared>, greeted: Greeted) -> Result<(), LinkError> {
     let connection = greeted.connection;
     let user: Arc<str> = connection.peer().name.as_str().into();
+    let mut pace = Pace::new(Instant::now());
     let mut requests = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = requests.join_next() => {}
             stream = connection.accept() => {
                 let Some((sender, receiver)) = stream else { return Ok(()) };
+                // A client that asks faster waits, and its streams with it: others are not in its way.
+                tokio::time::sleep(pace.wait(Instant::now())).await;
                 if requests.len() < REQUESTS_MAX {
                     requests.spawn(serve(shared.clone(), user.clone(), sender, receiver));
                 }
             }
         }
+    }
+}
+
+/// How fast one session may ask: a bucket that fills steadily.
+struct Pace {
+    left: u32,
+    filled: Instant,
+}
+
+impl Pace {
+    const fn new(now: Instant) -> Self {
+        Self { left: REQUESTS_AT_ONCE, filled: now }
+    }
+
+    /// Takes one request, and says how long it has to wait.
+    fn wait(&mut self, now: Instant) -> Duration {
+        let since_us = now.duration_since(self.filled).as_micros() as u64;
+        let more = since_us * u64::from(REQUESTS_A_SECOND) / 1_000_000;
+        if more > 0 {
+            let full = u64::from(self.left) + more;
+            self.left = full.min(u64::from(REQUESTS_AT_ONCE)) as u32;
+            self.filled = now;
+        }
+        if self.left > 0 {
+            self.left -= 1;
+            return Duration::ZERO;
+        }
+        // The next one to come is taken, and waited for.
+        let each = Duration::from_secs(1) / REQUESTS_A_SECOND;
+        self.filled += each;
+        self.filled.duration_since(now)
     }
 }
 
@@ -259,4 +297,26 @@ async fn exchange(connection: &Connection, request: &NodeRequest) -> Result<Node
 
 fn unknown(job: JobId) -> Reject {
     Reject::not_found(format!("there is no job {job}; gantry jobs lists them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_slowed_and_a_script_is_not() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        let mut now = start;
+        for _ in 0..20_000 {
+            now += pace.wait(now);
+        }
+        let took = now.duration_since(start).as_secs_f64();
+        assert!((7.9..8.2).contains(&took), "16,000 beyond the first 4,000 took {took} s");
+        let mut now = now + Duration::from_secs(2);
+        for _ in 0..5000 {
+            assert_eq!(pace.wait(now), Duration::ZERO);
+            now += Duration::from_millis(1);
+        }
+    }
 }

@@ -1,0 +1,65 @@
+//! The checks can fail: a mistake built into a shell is found within a few seeds.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+use gantry_model::Millis;
+use gantry_sim::{Flaw, Simulation, SimulationSettings, Strength};
+
+const SEEDS: u64 = 60;
+
+/// Runs seeds with a mistake until a report says what it must.
+fn check(flaw: Flaw, parts: &[&str]) {
+    let mut reports = Vec::new();
+    for seed in 0..SEEDS {
+        let settings = SimulationSettings {
+            seed,
+            nodes: 5,
+            length: Millis::from_seconds(3600),
+            settle: Millis::from_seconds(6 * 3600),
+            strength: Strength::Storm,
+            jobs_per_hour: 120,
+            flaw,
+            ..SimulationSettings::default()
+        };
+        let Err(failure) = Simulation::new(settings).run() else { continue };
+        if parts.iter().any(|part| failure.what.contains(part)) {
+            println!("{flaw:?}: found by seed {seed}: {}", failure.what);
+            assert!(!failure.recent.is_empty() && failure.recent.len() <= 40);
+            return;
+        }
+        reports.push(failure.what);
+    }
+    panic!("{flaw:?} was not found in {SEEDS} seeds; they say: {reports:?}");
+}
+
+#[test]
+fn a_scheduler_that_acts_before_its_journal_is_synced() {
+    check(
+        Flaw::ActsBeforeSync,
+        &[
+            "was answered and is not known",
+            "was acknowledged as",
+            "have the same key",
+            "after Some",
+        ],
+    );
+}
+
+#[test]
+fn orders_and_reports_of_sessions_that_were_replaced() {
+    check(Flaw::HearsOldSessions, &["runs as", "none fenced", "second time", "given up"]);
+}
+
+#[test]
+fn an_agent_that_forgets_what_runs() {
+    check(Flaw::ForgetsProcesses, &["runs as", "given up", "processes use"]);
+}
+
+#[test]
+fn a_node_that_reports_an_end_before_it_is_one() {
+    check(Flaw::ReportsEarly, &["processes use", "is used to", "given up", "none fenced"]);
+}
+
+#[test]
+fn a_scheduler_whose_timers_never_fire() {
+    check(Flaw::ForgetsTimers, &["has not ended", "waits while an idle node fits it"]);
+}
