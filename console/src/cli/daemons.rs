@@ -1,10 +1,12 @@
-//! The daemons' entry points: `gantry scheduler`, `gantry agent`, `gantry join`.
+//! The daemons' entry points: `gantry scheduler`, `gantry agent`, `gantry join`; and what an
+//! administrator does with a scheduler: init, token, reload, check, repair.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use gantry_config::{AgentSettings, SchedulerSettings};
+use gantry_scheduler::JournalReport;
 use gantry_wire::{Reply, Request};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,6 +46,19 @@ enum SchedulerVerb {
         /// The node's name.
         node: String,
     },
+    /// Read the settings file again, without a restart.
+    Reload,
+    /// Read the journal of a scheduler that does not run, and say what is wrong; exits with 1 where
+    /// it is damaged.
+    Check {
+        /// The scheduler's folder.
+        folder: PathBuf,
+    },
+    /// Cut a damaged journal where the damage begins; what is cut is kept beside it.
+    Repair {
+        /// The scheduler's folder.
+        folder: PathBuf,
+    },
 }
 
 /// Ties a daemon to the process that started it.
@@ -73,6 +88,17 @@ impl Scheduler {
         match self.verb {
             Some(SchedulerVerb::Init { name }) => init(&self.dir, &name, format),
             Some(SchedulerVerb::Token { node }) => token(cluster.or(Some(self.dir)), node, format),
+            Some(SchedulerVerb::Reload) => reload(cluster.or(Some(self.dir)), format),
+            Some(SchedulerVerb::Check { folder }) => {
+                let report = gantry_scheduler::check(&folder).map_err(Failure::trouble)?;
+                journal(&report, format)?;
+                Ok(u8::from(report.damage.is_some()))
+            }
+            Some(SchedulerVerb::Repair { folder }) => {
+                let report = gantry_scheduler::repair(&folder).map_err(Failure::trouble)?;
+                journal(&report, format)?;
+                Ok(0)
+            }
             None => {
                 self.tie.fasten()?;
                 let settings: SchedulerSettings = settings(&self.dir.join("scheduler.toml"))?;
@@ -106,6 +132,47 @@ fn token(cluster: Option<PathBuf>, node: String, format: Format) -> Outcome {
     let Reply::Token(token) = reply else { return Err(unexpected(&reply)) };
     format.print("token", &json!({ "token": token }), || token.clone(), || token.clone())?;
     Ok(0)
+}
+
+fn reload(cluster: Option<PathBuf>, format: Format) -> Outcome {
+    let reply = Client::connect(cluster)?.ask(&Request::Reload)?;
+    let Reply::Reloaded(waiting) = reply else { return Err(unexpected(&reply)) };
+    let people = || {
+        let but = match waiting.join(", ") {
+            none if none.is_empty() => none,
+            some => format!(", but for what needs a restart: {some}"),
+        };
+        format!("the settings are in force{but}")
+    };
+    format.print("reloaded", &json!({ "restart": waiting }), people, || waiting.join("\n"))?;
+    Ok(0)
+}
+
+/// Prints what a journal holds.
+fn journal(report: &JournalReport, format: Format) -> Result<(), Failure> {
+    let value = json!({
+        "events": report.events,
+        "snapshot": report.snapshot,
+        "damage": report.damage,
+        "cut": report.cut,
+    });
+    format.print("journal", &value, || journal_text(report), String::new)
+}
+
+fn journal_text(report: &JournalReport) -> String {
+    let mut lines = vec![match report.snapshot {
+        Some(at) => format!("{} events, the newest snapshot at event {at}", report.events),
+        None => format!("{} events, no snapshot", report.events),
+    }];
+    match &report.damage {
+        Some(damage) => lines.push(format!("damaged: {damage}")),
+        None if report.cut == 0 => lines.push("no damage".to_owned()),
+        None => {}
+    }
+    if report.cut > 0 {
+        lines.push(format!("cut: {} events", report.cut));
+    }
+    lines.join("\n")
 }
 
 /// `gantry agent`.

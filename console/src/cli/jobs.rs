@@ -1,19 +1,22 @@
-//! Commands about jobs: list, show, logs, cancel, wait.
+//! Commands that look at jobs: list, show, wait; and a job as a row and as JSON, as every other
+//! command prints it too.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
-use gantry_model::{At, IndexSet, JobId, JobRow, JobState, Millis, TaskId, TaskRow};
-use gantry_wire::{Output, Reply, Request};
+use gantry_model::{At, JobId, JobRow, JobState, MemoryMib, Millis, Resources, Spent, TaskRow};
+use gantry_wire::{Reply, Request};
 use serde_json::{Value, json};
 
+use super::chosen::Chosen;
 use super::client::{Client, unexpected};
-use crate::error::{Failure, Outcome};
+use super::history::hours;
+use super::{logs, time};
+use crate::error::Outcome;
 use crate::output::{self, Format};
 
-/// How often a log that is followed is asked for more.
-const FOLLOW_EACH: Duration = Duration::from_millis(300);
+/// Tasks that `gantry job` lists where none are named.
+const TASKS_SHOWN: usize = 200;
 
 /// Whether a list holds jobs that have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +64,8 @@ impl List {
     }
 }
 
-fn ids(rows: &[JobRow]) -> String {
+/// Ids, one per line.
+pub(super) fn ids(rows: &[JobRow]) -> String {
     rows.iter().map(|row| row.job.to_string()).collect::<Vec<_>>().join("\n")
 }
 
@@ -69,6 +73,7 @@ fn job_table(rows: &[JobRow]) -> String {
     if rows.is_empty() {
         return "no jobs".into();
     }
+    let now = time::now();
     let rows: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
@@ -80,7 +85,7 @@ fn job_table(rows: &[JobRow]) -> String {
                 row.state.word().into(),
                 format!("{}/{}", row.tasks.ended(), row.tasks.total()),
                 row.nodes.join(","),
-                time(row),
+                time_taken(row, now),
                 row.reason.clone().unwrap_or_default(),
             ]
         })
@@ -89,10 +94,7 @@ fn job_table(rows: &[JobRow]) -> String {
 }
 
 /// How long a job ran, or has been running.
-fn time(row: &JobRow) -> String {
-    let now = At(std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64));
+pub(super) fn time_taken(row: &JobRow, now: At) -> String {
     let Some(started) = row.started else { return String::new() };
     let seconds = row.ended.unwrap_or(now).since(started).0 / 1000;
     Millis::from_seconds(seconds).to_string()
@@ -111,7 +113,14 @@ pub fn job_value(row: &JobRow) -> Value {
         "cores": row.resources.cores,
         "memory_mib": row.resources.memory.0,
         "gpus": row.resources.gpus,
+        "scratch_mib": row.resources.scratch.0,
         "nodes": row.nodes,
+        "group": row.group,
+        "priority": row.priority,
+        "held": row.held,
+        "progress_permille": row.progress_permille,
+        "spent": spent_value(&row.spent),
+        "time_limit_ms": row.time_limit.map(|limit| limit.0),
         "submitted_ms": row.submitted.0,
         "started_ms": row.started.map(|at| at.0),
         "ended_ms": row.ended.map(|at| at.0),
@@ -121,11 +130,21 @@ pub fn job_value(row: &JobRow) -> Value {
     })
 }
 
+/// What a job took, as JSON.
+pub(super) fn spent_value(spent: &Spent) -> Value {
+    json!({
+        "core_ms": spent.core_ms,
+        "gpu_ms": spent.gpu_ms,
+        "cpu_ms": spent.cpu_ms,
+        "memory_peak_mib": spent.memory_peak.0,
+    })
+}
+
 /// `gantry job`.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// The job.
-    job: JobId,
+    /// The job; with elements, as j12.0-99, their tasks.
+    job: Chosen,
 }
 
 impl Show {
@@ -135,19 +154,78 @@ impl Show {
     /// Where the job is unknown or the scheduler is not there.
     pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
         let client = Client::connect(cluster)?;
-        let reply = client.ask(&Request::Job { job: self.job })?;
+        let reply = client.ask(&Request::Job { job: self.job.job })?;
         let Reply::Job(row) = reply else { return Err(unexpected(&reply)) };
-        let reply = client.ask(&Request::Tasks { job: self.job, from: 0 })?;
-        let Reply::Tasks { rows, more } = reply else { return Err(unexpected(&reply)) };
+        let (rows, more) = self.tasks(&client)?;
         let mut value = job_value(&row);
         value["first_tasks"] = rows.iter().map(task_value).collect();
         let people = || {
             let more = if more { "\n…" } else { "" };
-            format!("{}\n\n{}{more}", job_table(std::slice::from_ref(&row)), task_table(&rows))
+            let table = job_table(std::slice::from_ref(&row));
+            format!("{table}\n\n{}\n\n{}{more}", details(&row), task_table(&rows))
         };
         format.print("job", &value, people, || row.job.to_string())?;
         Ok(0)
     }
+
+    /// The tasks that are shown, and whether there are more.
+    fn tasks(&self, client: &Client) -> Result<(Vec<TaskRow>, bool), crate::error::Failure> {
+        if self.job.indices.is_some() {
+            return Ok((logs::rows(client, &self.job)?, false));
+        }
+        let reply = client.ask(&Request::Tasks { job: self.job.job, from: 0 })?;
+        let Reply::Tasks { mut rows, more } = reply else { return Err(unexpected(&reply)) };
+        let more = more || rows.len() > TASKS_SHOWN;
+        rows.truncate(TASKS_SHOWN);
+        Ok((rows, more))
+    }
+}
+
+/// What a task asks for, without what it does not.
+pub(super) fn amounts(asked: &Resources) -> String {
+    let count = |count: u32, one: &str| {
+        (count > 0).then(|| format!("{count} {one}{}", if count == 1 { "" } else { "s" }))
+    };
+    let size = |size: MemoryMib, of: &str| (size.0 > 0).then(|| format!("{size} {of}"));
+    let parts = [
+        count(asked.cores, "core"),
+        size(asked.memory, "memory"),
+        count(asked.gpus, "gpu"),
+        size(asked.scratch, "scratch"),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// What a job's row has no column for.
+fn details(row: &JobRow) -> String {
+    let mut lines = vec![
+        ("group", row.group.clone().unwrap_or_else(|| row.user.clone())),
+        ("priority", row.priority.to_string()),
+        ("needs", amounts(&row.resources)),
+    ];
+    if row.held {
+        lines.push(("held", format!("until gantry release {}", row.job)));
+    }
+    if let Some(limit) = row.time_limit {
+        lines.push(("limit", limit.to_string()));
+    }
+    if let Some(permille) = row.progress_permille {
+        lines.push(("progress", format!("{} %", permille / 10)));
+    }
+    if row.spent != Spent::default() {
+        let Spent { core_ms, gpu_ms, cpu_ms, memory_peak } = row.spent;
+        lines.push((
+            "spent",
+            format!(
+                "{} core hours, {} gpu hours; {} hours of processor used, {memory_peak} memory at most",
+                hours(core_ms),
+                hours(gpu_ms),
+                hours(cpu_ms)
+            ),
+        ));
+    }
+    let lines = lines.iter().map(|(word, text)| format!("{word:<9} {}", output::clean(text)));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn task_value(row: &TaskRow) -> Value {
@@ -177,115 +255,12 @@ fn task_table(rows: &[TaskRow]) -> String {
     output::table(&["TASK", "STATE", "NODE", "STARTS", "EXIT"], &rows)
 }
 
-/// `gantry logs`.
-#[derive(Debug, Args)]
-pub struct Logs {
-    /// The task, as j12.3; j12 is its first.
-    task: TaskId,
-    /// Print what is added until the task has ended.
-    #[arg(long, short)]
-    follow: bool,
-}
-
-impl Logs {
-    /// Carries it out.
-    ///
-    /// # Errors
-    /// Where the task is unknown, its node is away, or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
-        let client = Client::connect(cluster)?;
-        let mut offset = 0;
-        let mut whole = Vec::new();
-        loop {
-            let piece = self.piece(&client, offset)?;
-            let (empty, live) = (piece.bytes.is_empty(), piece.live);
-            offset = piece.next;
-            if format == Format::Json && !self.follow {
-                whole.extend(piece.bytes);
-            } else if format == Format::Json {
-                let text = String::from_utf8_lossy(&piece.bytes);
-                for line in text.lines() {
-                    output::line(
-                        &json!({ "task": self.task.to_string(), "line": line }).to_string(),
-                    )?;
-                }
-            } else {
-                output::raw(&piece.bytes)?;
-            }
-            if empty && !(self.follow && live) {
-                break;
-            }
-            if empty {
-                std::thread::sleep(FOLLOW_EACH);
-            }
-        }
-        if format == Format::Json && !self.follow {
-            let text = String::from_utf8_lossy(&whole).into_owned();
-            let value = json!({ "task": self.task.to_string(), "text": text });
-            format.print("output", &value, String::new, String::new)?;
-        }
-        Ok(0)
-    }
-
-    fn piece(&self, client: &Client, offset: u64) -> Result<Output, Failure> {
-        match client.ask(&Request::Output { task: self.task, offset })? {
-            Reply::Output(piece) => Ok(piece),
-            other => Err(unexpected(&other)),
-        }
-    }
-}
-
-/// `gantry cancel`.
-#[derive(Debug, Args)]
-pub struct Cancel {
-    /// The jobs.
-    #[arg(required = true)]
-    jobs: Vec<JobId>,
-    /// Only these elements, as 0-9.
-    #[arg(long)]
-    elements: Option<IndexSet>,
-}
-
-impl Cancel {
-    /// Carries it out.
-    ///
-    /// # Errors
-    /// Where a job is unknown or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
-        let client = Client::connect(cluster)?;
-        let mut cancelled = Vec::new();
-        for job in &self.jobs {
-            let indices = self.elements.clone();
-            match client.ask(&Request::Cancel { job: *job, indices })? {
-                Reply::Cancelled(tasks) => cancelled.push((*job, tasks)),
-                other => return Err(unexpected(&other)),
-            }
-        }
-        let value: Vec<Value> = cancelled
-            .iter()
-            .map(|(job, tasks)| json!({ "job": job.to_string(), "tasks": tasks }))
-            .collect();
-        let people = || {
-            let line = |(job, tasks): &(JobId, u32)| match tasks {
-                0 => format!("{job} had ended already"),
-                1 => format!("cancelled {job}"),
-                n => format!("cancelled {job}, {n} tasks"),
-            };
-            cancelled.iter().map(line).collect::<Vec<_>>().join("\n")
-        };
-        let quiet =
-            || cancelled.iter().map(|(job, _)| job.to_string()).collect::<Vec<_>>().join("\n");
-        format.print("cancelled", &value, people, quiet)?;
-        Ok(0)
-    }
-}
-
 /// `gantry wait`.
 #[derive(Debug, Args)]
 pub struct Wait {
     /// The jobs.
-    #[arg(required = true)]
-    jobs: Vec<JobId>,
+    #[arg(required = true, value_name = "JOB")]
+    jobs: Vec<Chosen>,
 }
 
 impl Wait {
@@ -294,7 +269,9 @@ impl Wait {
     /// # Errors
     /// Where a job is unknown or the scheduler is not there.
     pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
-        end_code(&Client::connect(cluster)?, &self.jobs, format)
+        let jobs = self.jobs.iter().map(|job| job.whole("wait"));
+        let jobs: Vec<JobId> = jobs.collect::<Result<_, _>>()?;
+        end_code(&Client::connect(cluster)?, &jobs, format)
     }
 }
 
@@ -312,4 +289,49 @@ pub fn end_code(client: &Client, jobs: &[JobId], format: Format) -> Outcome {
         _ => row.exit.as_ref().map_or(0, gantry_model::Exit::code),
     };
     Ok(rows.iter().map(code).find(|code| *code != 0).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_say_what_matters_of_a_job() {
+        let plain = JobRow {
+            user: "ada".into(),
+            resources: Resources { cores: 4, ..Resources::default() },
+            ..JobRow::default()
+        };
+        let rich = JobRow {
+            job: JobId(7),
+            group: Some("chest".into()),
+            priority: -5,
+            held: true,
+            progress_permille: Some(425),
+            time_limit: Some(Millis::from_seconds(7200)),
+            resources: Resources { memory: MemoryMib(2048), gpus: 1, ..plain.resources },
+            spent: Spent { core_ms: 5_400_000, memory_peak: MemoryMib(2048), ..Spent::default() },
+            ..plain.clone()
+        };
+        for (row, expected) in [
+            (&plain, &["group     ada", "priority  0", "needs     4 cores"][..]),
+            (
+                &rich,
+                &[
+                    "group     chest",
+                    "priority  -5",
+                    "needs     4 cores, 2G memory, 1 gpu",
+                    "held      until gantry release j7",
+                    "limit     2h",
+                    "progress  42 %",
+                    "spent     1.5 core hours, 0.0 gpu hours; 0.0 hours of processor used, 2G memory at most",
+                ],
+            ),
+        ] {
+            assert_eq!(details(row).lines().collect::<Vec<_>>(), expected);
+        }
+        let value = job_value(&rich);
+        assert_eq!((&value["held"], &value["group"]), (&json!(true), &json!("chest")));
+        assert_eq!(value["spent"]["memory_peak_mib"], 2048);
+    }
 }

@@ -9,7 +9,8 @@ use gantry_library::{Library, SeriesId};
 use gantry_model::{Array, Builtin, IndexSet, JobSpec, Work};
 
 use super::library::Place;
-use super::submit::Needs;
+use super::needs::{Needs, NodeLabels};
+use super::submit::Submission;
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
 
@@ -44,6 +45,27 @@ impl Choice {
     }
 }
 
+/// What a built-in operation needs as a job, and how it is submitted.
+#[derive(Clone, Debug, Args)]
+struct JobNeeds {
+    #[command(flatten)]
+    submission: Submission,
+    #[command(flatten)]
+    needs: Needs,
+    #[command(flatten)]
+    labels: NodeLabels,
+}
+
+impl JobNeeds {
+    fn spec(&self, name: &str, work: Work) -> Result<JobSpec, Failure> {
+        Ok(JobSpec { labels: self.labels.set(), ..self.needs.spec(name, work)? })
+    }
+
+    fn submit(&self, spec: JobSpec, cluster: Option<PathBuf>, format: Format) -> Outcome {
+        self.submission.submit(spec, cluster, format)
+    }
+}
+
 /// A job with one task for each of these series.
 #[must_use]
 pub fn over_series(spec: JobSpec, count: usize) -> JobSpec {
@@ -56,13 +78,13 @@ pub fn over_series(spec: JobSpec, count: usize) -> JobSpec {
 pub struct Preprocess {
     #[command(flatten)]
     place: Place,
-    #[command(flatten)]
-    needs: Needs,
     /// A pipeline file, or the name of a shipped pipeline.
     #[arg(long, default_value = "chest-ct")]
     pipeline: String,
     #[command(flatten)]
     choice: Choice,
+    #[command(flatten)]
+    needs: JobNeeds,
 }
 
 impl Preprocess {
@@ -77,7 +99,8 @@ impl Preprocess {
         let count = series.len();
         let library = self.place.folder()?;
         let work = Work::Builtin(Builtin::Preprocess { library, pipeline, series });
-        self.needs.submit(over_series(self.needs.spec("preprocess", work), count), cluster, format)
+        let spec = over_series(self.needs.spec("preprocess", work)?, count);
+        self.needs.submit(spec, cluster, format)
     }
 }
 
@@ -106,8 +129,6 @@ pub fn pipeline(name: &str) -> Result<String, Failure> {
 pub struct Train {
     #[command(flatten)]
     place: Place,
-    #[command(flatten)]
-    needs: Needs,
     /// The label to learn.
     #[arg(long, default_value = "lungs")]
     label: String,
@@ -126,6 +147,8 @@ pub struct Train {
     /// The run's name: its checkpoints are kept, and a second start goes on from the last.
     #[arg(long)]
     run: Option<String>,
+    #[command(flatten)]
+    needs: JobNeeds,
 }
 
 impl Train {
@@ -147,7 +170,7 @@ impl Train {
         let run = self.run.clone().unwrap_or_else(super::client::submit_key);
         let library = self.place.folder()?;
         let work = Work::Builtin(Builtin::Train { library, settings, run });
-        self.needs.submit(self.needs.spec("train", work), cluster, format)
+        self.needs.submit(self.needs.spec("train", work)?, cluster, format)
     }
 }
 
@@ -156,13 +179,13 @@ impl Train {
 pub struct Predict {
     #[command(flatten)]
     place: Place,
-    #[command(flatten)]
-    needs: Needs,
     /// The model, by id or name, or run:NAME for what a run leaves.
     #[arg(long)]
     model: String,
     #[command(flatten)]
     choice: Choice,
+    #[command(flatten)]
+    needs: JobNeeds,
 }
 
 impl Predict {
@@ -175,6 +198,7 @@ impl Predict {
         let count = series.len();
         let (library, model) = (self.place.folder()?, self.model.clone());
         let work = Work::Builtin(Builtin::Predict { library, model, series });
-        self.needs.submit(over_series(self.needs.spec("predict", work), count), cluster, format)
+        let spec = over_series(self.needs.spec("predict", work)?, count);
+        self.needs.submit(spec, cluster, format)
     }
 }

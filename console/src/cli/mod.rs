@@ -1,12 +1,23 @@
 //! The command line: every subcommand and its flags, and where each is carried out.
 
+pub mod batch;
+pub mod chosen;
 pub mod client;
 pub mod daemons;
+pub mod history;
 pub mod jobs;
 pub mod learning;
 pub mod library;
+pub mod logs;
+pub mod man;
+pub mod needs;
 pub mod nodes;
+pub mod service;
+pub mod steer;
 pub mod submit;
+mod tail;
+pub mod time;
+pub mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,7 +53,7 @@ pub struct Cli {
 pub enum Command {
     /// Run everything on this machine: scanner, samples, training, prediction, console.
     Demo(demo::Options),
-    /// Submit a command as a job: gantry submit --cores 4 -- CMD ARGS.
+    /// Submit a command as a job, or the jobs of a file: gantry submit --cores 4 -- CMD ARGS.
     Submit(submit::Submit),
     /// List waiting and running jobs.
     Queue(jobs::List),
@@ -50,14 +61,34 @@ pub enum Command {
     Jobs(jobs::List),
     /// Show one job with its tasks.
     Job(jobs::Show),
-    /// Print the output of a task.
-    Logs(jobs::Logs),
+    /// Say why a job waits, who is ahead, and what each node says to it.
+    Why(why::WhyJob),
+    /// Print the output of tasks, or search it.
+    Logs(logs::Logs),
     /// Cancel jobs: TERM, then KILL after the grace time.
-    Cancel(jobs::Cancel),
+    Cancel(steer::Cancel),
+    /// Keep what waits of jobs from starting.
+    Hold(steer::Jobs),
+    /// Let held jobs go on.
+    Release(steer::Jobs),
+    /// Stop what runs of jobs and let it wait again.
+    Requeue(steer::Requeue),
+    /// Change jobs: priority, time limit, estimate, how many at once, retries.
+    Change(steer::Change),
     /// Wait until jobs have ended and exit as the first one that failed.
     Wait(jobs::Wait),
+    /// List jobs that have ended, also those the queue has forgotten.
+    History(history::History),
+    /// Sum what jobs took: hours of cores and GPUs by user, group, kind or day.
+    Report(history::Report),
     /// List nodes.
     Nodes,
+    /// Give nodes no new work.
+    Drain(service::Drain),
+    /// Give drained or quarantined nodes work again.
+    Resume(service::Resume),
+    /// Keep nodes free for a time that comes.
+    Maintenance(service::Maintenance),
     /// Print one frame of the overview.
     Top(nodes::Top),
     /// Print the newest lines of the event log.
@@ -76,7 +107,7 @@ pub enum Command {
     Predict(learning::Predict),
     /// Show the earlier cases nearest to a series.
     Similar(library::Similar),
-    /// The scheduler: init, serve, token.
+    /// The scheduler: serve, init, token, reload, check, repair.
     Scheduler(daemons::Scheduler),
     /// The agent of a node.
     Agent(daemons::Agent),
@@ -85,11 +116,16 @@ pub enum Command {
     /// Carry out built-in operations for an agent.
     #[command(hide = true)]
     Worker,
+    /// Hold the processes of an agent's tasks, so that they outlive it.
+    #[command(hide = true)]
+    Supervise,
     /// Print shell completions.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Print the manual page, or write those of all commands into a folder.
+    Man(man::Man),
 }
 
 impl Cli {
@@ -111,8 +147,10 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    if matches!(cli.command, Some(Command::Worker)) {
-        return gantry_agent::worker::run();
+    match cli.command {
+        Some(Command::Worker) => return gantry_agent::worker::run(),
+        Some(Command::Supervise) => return gantry_agent::supervise::run(),
+        _ => {}
     }
     let format = cli.format();
     output::finish(format, run(cli))
@@ -141,9 +179,19 @@ fn run(cli: Cli) -> Outcome {
         Command::Queue(list) => list.run(cluster, format, jobs::Ended::Hide),
         Command::Jobs(list) => list.run(cluster, format, jobs::Ended::Show),
         Command::Job(show) => show.run(cluster, format),
+        Command::Why(why) => why.run(cluster, format),
         Command::Logs(logs) => logs.run(cluster, format),
         Command::Cancel(cancel) => cancel.run(cluster, format),
+        Command::Hold(jobs) => jobs.hold(cluster, format),
+        Command::Release(jobs) => jobs.release(cluster, format),
+        Command::Requeue(requeue) => requeue.run(cluster, format),
+        Command::Change(change) => change.run(cluster, format),
         Command::Wait(wait) => wait.run(cluster, format),
+        Command::History(history) => history.run(cluster, format),
+        Command::Report(report) => report.run(cluster, format),
+        Command::Drain(drain) => drain.run(cluster, format),
+        Command::Resume(resume) => resume.run(cluster, format),
+        Command::Maintenance(maintenance) => maintenance.run(cluster, format),
         Command::Nodes => nodes::list(cluster, format),
         Command::Top(top) => top.run(cluster),
         Command::Events => nodes::events(cluster, format),
@@ -157,11 +205,80 @@ fn run(cli: Cli) -> Outcome {
         Command::Scheduler(scheduler) => scheduler.run(cluster, format),
         Command::Agent(agent) => agent.run(),
         Command::Join(join) => join.run(format),
-        Command::Worker => unreachable!("handled before anything else is set up"),
+        Command::Worker | Command::Supervise => {
+            unreachable!("handled before anything else is set up")
+        }
+        Command::Man(man) => man.run(format),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut script);
             output::raw(&script).map(|()| 0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_its_help_fits() {
+        let mut command = Cli::command();
+        command.clone().debug_assert();
+        command.build();
+        let help = |command: &mut clap::Command| command.render_long_help().to_string();
+        for sub in command.get_subcommands_mut() {
+            let text = help(sub);
+            let wide = text.lines().find(|line| output::width(line) > 100);
+            assert_eq!(wide, None, "in the help of {}", sub.get_name());
+        }
+        let submit = help(command.find_subcommand_mut("submit").unwrap());
+        for heading in ["Resources of each task", "Several tasks", "Order", "Life", "Options"] {
+            assert_eq!(
+                submit.matches(&format!("\n{heading}:\n")).count(),
+                1,
+                "{heading}\n{submit}"
+            );
+        }
+    }
+
+    #[test]
+    fn command_lines_people_type() {
+        for (text, fine) in [
+            ("hold j1 j2", true),
+            ("hold", false),
+            ("release j1", true),
+            ("requeue j1.0-9 j2", true),
+            ("change j1 --priority -3 --at-once 4", true),
+            ("change j1", false),
+            ("change j1 --at-once 0", false),
+            ("why j1", true),
+            ("drain cpu-1 cpu-2 --reason disk --deadline 30m", true),
+            ("drain cpu-1", false),
+            ("resume cpu-1", true),
+            ("maintenance cpu-1 --from 18:00 --for 2h --reason update", true),
+            ("maintenance cpu-1 --clear", true),
+            ("maintenance cpu-1 --from 18:00", false),
+            ("maintenance cpu-1 --clear --for 2h", false),
+            ("history --user ada --group chest --since 7d --limit 5", true),
+            ("report --by day --since 2026-11-01", true),
+            ("report --by colour", false),
+            ("logs j1 -f --tail 10", true),
+            ("logs j1.0-9 --search error", true),
+            ("logs j1 -f --search error", false),
+            ("cancel j1.3 j2", true),
+            ("cancel j1 --elements 0-9", true),
+            ("scheduler reload", true),
+            ("scheduler check /tmp", true),
+            ("scheduler repair /tmp", true),
+            ("supervise", true),
+            ("man", true),
+            ("man /tmp/man", true),
+            ("train --library /l --label lungs --node-label nvme --hold", true),
+            ("submit jobs.toml --dry-run --wait --key k", true),
+        ] {
+            let words = std::iter::once("gantry").chain(text.split_whitespace());
+            assert_eq!(Cli::try_parse_from(words).is_ok(), fine, "{text}");
         }
     }
 }

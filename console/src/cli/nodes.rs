@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use gantry_model::{At, Note};
+use gantry_model::{At, NodeRow, Note, Service};
 use gantry_wire::{NodeStatus, Reply, Request, Scope};
 use serde_json::{Value, json};
 
 use super::client::{Access, Client, unexpected};
+use super::time;
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
 use crate::ui::theme::Glyphs;
@@ -72,16 +73,54 @@ fn node_value(node: &NodeStatus) -> Value {
         "gpus": row.facts.gpus,
         "gpu_reason": row.facts.gpu_reason,
         "tasks": row.tasks,
+        "labels": row.facts.labels,
+        "service": service_value(&row.service),
+        "windows": row.windows.iter().map(|window| json!({
+            "from_ms": window.from.0,
+            "until_ms": window.until.0,
+            "reason": window.reason,
+        })).collect::<Vec<_>>(),
         "agent_version": row.facts.agent_version,
         "sample": node.sample,
         "sampled_ms": node.sampled.map(|at: At| at.0),
     })
 }
 
+fn service_value(service: &Service) -> Value {
+    let (reason, deadline) = match service {
+        Service::Open => (None, None),
+        Service::Drain { reason, deadline } => (Some(reason), deadline.map(|at| at.0)),
+        Service::Quarantine { reason } => (Some(reason), None),
+    };
+    json!({ "state": service.word(), "reason": reason, "deadline_ms": deadline })
+}
+
+/// What a person must know of a node beside its numbers: why it gets no work, when it will get
+/// none, why it has no GPU.
+fn note(row: &NodeRow, now: At) -> String {
+    let mut parts = Vec::new();
+    match &row.service {
+        Service::Open => {}
+        Service::Drain { reason, deadline: None } | Service::Quarantine { reason } => {
+            parts.push(reason.clone());
+        }
+        Service::Drain { reason, deadline: Some(at) } => {
+            parts.push(format!("{reason} (until {})", time::clock(*at, now)));
+        }
+    }
+    parts.extend(row.windows.iter().filter(|window| window.until > now).map(|window| {
+        let (from, until) = (time::clock(window.from, now), time::clock(window.until, now));
+        format!("maintenance {from} to {until}: {}", window.reason)
+    }));
+    parts.extend(row.facts.gpu_reason.clone());
+    parts.join("; ")
+}
+
 fn node_table(nodes: &[NodeStatus]) -> String {
     if nodes.is_empty() {
         return "no nodes; make a token with gantry scheduler token NODE and join one".into();
     }
+    let now = time::now();
     let rows: Vec<Vec<String>> = nodes
         .iter()
         .map(|node| {
@@ -90,18 +129,19 @@ fn node_table(nodes: &[NodeStatus]) -> String {
             vec![
                 facts.name.clone(),
                 row.state.word().into(),
+                row.service.word().into(),
                 busy.map_or_else(String::new, |percent| format!("{percent} %")),
                 format!("{}/{}", row.used.cores, facts.resources.cores),
                 format!("{}/{}", row.used.memory, facts.resources.memory),
                 format!("{}/{}", row.used.gpus, facts.resources.gpus),
                 row.tasks.to_string(),
                 facts.agent_version.clone(),
-                facts.gpu_reason.clone().unwrap_or_default(),
+                note(row, now),
             ]
         })
         .collect();
     output::table(
-        &["NODE", "STATE", "CPU", "CORES", "MEMORY", "GPUS", "TASKS", "AGENT", "NOTE"],
+        &["NODE", "STATE", "SERVICE", "CPU", "CORES", "MEMORY", "GPUS", "TASKS", "AGENT", "NOTE"],
         &rows,
     )
 }
@@ -165,5 +205,34 @@ impl Top {
         let update = client.watch_once(Scope::Overview)?;
         output::text(&ui::plain(&update, 100))?;
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_model::{NodeFacts, Window};
+
+    use super::*;
+
+    #[test]
+    fn a_note_says_why_a_node_gets_no_work() {
+        let drain = |deadline| Service::Drain { reason: "new disk".into(), deadline };
+        let facts = NodeFacts { gpu_reason: Some("no driver".into()), ..NodeFacts::default() };
+        let window = |until| Window { from: At(0), until: At(until), reason: "update".into() };
+        for (service, windows, parts, count) in [
+            (Service::Open, vec![], &["no driver"][..], 1),
+            (drain(None), vec![], &["new disk; ", "no driver"], 2),
+            (drain(Some(At(99))), vec![], &["new disk (until ", "); no driver"], 2),
+            (Service::Quarantine { reason: "5 failed".into() }, vec![], &["5 failed"], 2),
+            (Service::Open, vec![window(50), window(60)], &["maintenance ", ": update"], 2),
+        ] {
+            let facts = facts.clone();
+            let row = NodeRow { service, windows, facts, ..NodeRow::default() };
+            let shown = note(&row, At(50));
+            assert!(parts.iter().all(|part| shown.contains(part)), "{shown:?} lacks {parts:?}");
+            assert_eq!(shown.split("; ").count(), count, "{shown}");
+        }
+        let value = service_value(&drain(Some(At(99))));
+        assert_eq!(value, json!({ "state": "drain", "reason": "new disk", "deadline_ms": 99 }));
     }
 }

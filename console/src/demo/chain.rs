@@ -8,7 +8,8 @@ use gantry_imaging::{measure, nifti};
 use gantry_learning::TrainSettings;
 use gantry_library::{Library, SeriesId};
 use gantry_model::{
-    Builtin, Dependency, DependencyKind, JobId, JobSpec, MemoryMib, Resources, Work,
+    Builtin, Dependency, DependencyKind, DependencyScope, JobId, JobSpec, MemoryMib, Resources,
+    Work,
 };
 
 use super::Options;
@@ -142,13 +143,11 @@ impl<'a> Chain<'a> {
         let train = Builtin::Train { library: folder.clone(), settings, run: RUN.into() };
         let model = format!("run:{RUN}");
         let predict = Builtin::Predict { library: folder, model, series: ids.clone() };
+        let ok = |job| Dependency { job, kind: DependencyKind::Ok, scope: DependencyScope::Job };
         let submit = |key: &str, work: Builtin, after: Option<JobId>, tasks: Option<usize>| {
             let spec = JobSpec {
-                resources: Resources { cores: 1, memory: MemoryMib(512), gpus: 0 },
-                after: after
-                    .map(|job| Dependency { job, kind: DependencyKind::Ok })
-                    .into_iter()
-                    .collect(),
+                resources: Resources { cores: 1, memory: MemoryMib(512), ..Resources::default() },
+                after: after.map(ok).into_iter().collect(),
                 retries: 1,
                 ..JobSpec::new(key, Work::Builtin(work))
             };

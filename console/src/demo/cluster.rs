@@ -92,7 +92,7 @@ impl Site {
             String::new()
         };
         let text = format!(
-            "node = {node:?}\nscheduler = \"{address}\"\nlibrary = {:?}\n{settings}{receiver}",
+            "node = {node:?}\nscheduler = \"{address}\"\nlibrary = {:?}\norphans = \"end\"\n{settings}{receiver}",
             library.display().to_string()
         );
         std::fs::write(dir.join("agent.toml"), text).map_err(stage)?;

@@ -24,17 +24,16 @@ pub(crate) fn ago(seconds: u64) -> At {
 /// A node of so many cores, that is up and busy.
 pub(crate) fn node(number: u32, name: &str, cores: u32, busy: u32) -> NodeStatus {
     let memory = MemoryMib(u64::from(cores) * 8192);
-    let resources = Resources { cores, memory, gpus: 0 };
+    let resources = Resources { cores, memory, ..Resources::default() };
     let facts = NodeFacts {
         name: name.into(),
         roles: vec![Role::Cpu],
         resources,
-        gpus: Vec::new(),
-        gpu_reason: None,
         agent_version: "0.1.0".into(),
         boot_id: "b".into(),
+        ..NodeFacts::default()
     };
-    let used = Resources { cores: cores * busy / 1000, memory: MemoryMib(0), gpus: 0 };
+    let used = Resources { cores: cores * busy / 1000, ..Resources::default() };
     let sample = Sample {
         at: NOW,
         cpu_permille: busy,
@@ -54,7 +53,7 @@ pub(crate) fn node(number: u32, name: &str, cores: u32, busy: u32) -> NodeStatus
         since: ago(3_000),
         used,
         tasks: 2,
-        gpu_jobs: Vec::new(),
+        ..NodeRow::default()
     };
     NodeStatus { row, sample: Some(sample), sampled: Some(NOW) }
 }
@@ -71,6 +70,7 @@ pub(crate) fn gpu_node(number: u32, name: &str, busy: &[Option<u32>]) -> NodeSta
             uuid: format!("GPU-{index}"),
             name: "NVIDIA H100 80GB HBM3".into(),
             memory: MemoryMib(81_559),
+            ..Gpu::default()
         });
         node.row.gpu_jobs.push((index < 2).then_some(JobId(12)));
         if let Some(sample) = &mut node.sample {
@@ -101,15 +101,15 @@ pub(crate) fn job(
         kind: kind.into(),
         state,
         tasks,
-        resources: Resources { cores: 4, memory: MemoryMib(8192), gpus: 0 },
+        resources: Resources { cores: 4, memory: MemoryMib(8192), ..Resources::default() },
         nodes: if started.is_some() { vec!["cpu-1".into(), "cpu-2".into()] } else { Vec::new() },
         submitted: ago(660),
         started,
         ended: state.is_ended().then(|| ago(60)),
         time_limit: (state == JobState::Run).then_some(Millis(7_200_000)),
         starts: tasks.total() - tasks.wait,
-        reason: None,
         exit: (state == JobState::Done).then_some(Exit::Code(0)),
+        ..JobRow::default()
     }
 }
 
