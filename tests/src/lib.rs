@@ -243,7 +243,9 @@ impl Cluster {
         ])?;
         let path = dir.join("agent.toml");
         let base = std::fs::read_to_string(&path)?;
-        std::fs::write(&path, format!("{base}{settings}\n"))?;
+        // A test that ends leaves nothing behind, unless it says that it wants to.
+        let orphans = if settings.contains("orphans") { "" } else { "orphans = \"end\"\n" };
+        std::fs::write(&path, format!("{base}{orphans}{settings}\n"))?;
         self.agents.push((node.to_owned(), None));
         self.start_agent(node)
     }

@@ -9,8 +9,14 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// Crates that a pure crate may use beside its like.
 const PURE_MAY_USE: &[&str] = &["serde", "thiserror", "bincode", "crc32fast"];
-const PURE: &[&str] =
-    &["gantry-model", "gantry-cluster", "gantry-node", "gantry-telemetry", "gantry-wire"];
+const PURE: &[&str] = &[
+    "gantry-model",
+    "gantry-cluster",
+    "gantry-node",
+    "gantry-telemetry",
+    "gantry-wire",
+    "gantry-sim",
+];
 
 /// (what only one place may name, the places that may)
 const KNOWN_TO: &[(&str, &[&str])] = &[

@@ -127,6 +127,36 @@ fn a_killed_agent_costs_no_try_and_leaves_no_process() -> Result<()> {
 }
 
 #[test]
+fn a_killed_agent_s_task_goes_on_and_is_taken_over() -> Result<()> {
+    let mut cluster = Cluster::start(PROGRAM)?;
+    cluster.join("cpu-1", &format!("{TWO_CORES}\norphans = \"keep\""))?;
+    let (pids, go) = (cluster.folder().join("pids"), cluster.folder().join("go"));
+    let line = format!(
+        "echo $$ >> {}; while ! test -e {}; do sleep 0.05; done; exit 7",
+        pids.display(),
+        go.display()
+    );
+    let job = submit(&cluster, &["--", "sh", "-c", &line]);
+    until("the reported start", || (state(&cluster, &job) == "run").then_some(()))?;
+    let first = until("the start", || {
+        std::fs::read_to_string(&pids).ok()?.lines().next().map(String::from)
+    })?;
+    cluster.kill_agent("cpu-1");
+    cluster.start_agent("cpu-1")?;
+    assert!(std::path::Path::new(&format!("/proc/{first}")).exists(), "it did not notice");
+    assert_eq!(state(&cluster, &job), "run");
+    // And once more: it ends while no agent is there, and that is told too.
+    cluster.kill_agent("cpu-1");
+    std::fs::write(&go, "")?;
+    let gone = format!("/proc/{first}");
+    until("its end", || (!std::path::Path::new(&gone).exists()).then_some(()))?;
+    cluster.start_agent("cpu-1")?;
+    assert_eq!(code(&cluster, &["wait", &job]), 7, "{}", cluster.log("cpu-1"));
+    assert_eq!(std::fs::read_to_string(&pids)?.lines().count(), 1, "it ran once");
+    Ok(())
+}
+
+#[test]
 fn what_is_wrong_is_said_with_what_to_do() -> Result<()> {
     let mut cluster = Cluster::start(PROGRAM)?;
     cluster.join("cpu-1", TWO_CORES)?;
