@@ -61,23 +61,36 @@ pub fn run_console(
     identity: Identity,
     options: ConsoleOptions,
 ) -> anyhow::Result<()> {
+    run_with(options, move |messages, scopes, asked| {
+        tokio::spawn(keep_connected(address, identity, messages, scopes, asked));
+    })
+}
+
+/// Opens the console on whatever brings it pictures: `feed` is given where to send them, what is on
+/// the screen, and the jobs that the user wants cancelled.
+///
+/// # Errors
+/// Where there is no terminal, or it is gone.
+pub fn run_with<F>(options: ConsoleOptions, feed: F) -> anyhow::Result<()>
+where
+    F: FnOnce(mpsc::Sender<Message>, watch::Receiver<Scope>, mpsc::Receiver<JobId>),
+{
     let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     if !terminal {
         anyhow::bail!("the console needs a terminal; gantry top --once prints one frame without");
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(run(address, identity, options));
+    let result = runtime.block_on(run(options, feed));
     // The thread that waits for keys cannot be woken; it ends with the process.
     runtime.shutdown_background();
     result
 }
 
-async fn run(
-    address: SocketAddr,
-    identity: Identity,
-    options: ConsoleOptions,
-) -> anyhow::Result<()> {
+async fn run<F>(options: ConsoleOptions, feed: F) -> anyhow::Result<()>
+where
+    F: FnOnce(mpsc::Sender<Message>, watch::Receiver<Scope>, mpsc::Receiver<JobId>),
+{
     let theme = term::theme(options.glyphs, options.colours);
     let mut signals = Signals::listen()?;
     let mut screen = Screen::take()?;
@@ -88,7 +101,7 @@ async fn run(
     if let Some(banner) = options.banner {
         tokio::spawn(pass_on(banner, messages.clone()));
     }
-    tokio::spawn(keep_connected(address, identity, messages.clone(), scopes, asked));
+    feed(messages.clone(), scopes, asked);
     let mut clock = tokio::time::interval(TICK);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut app = App::new(Keymap::shipped(), term::size());

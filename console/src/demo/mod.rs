@@ -4,17 +4,21 @@
 //! with mutual TLS on loopback. A scanner sends series, a pipeline turns them into samples, a
 //! network trains, and the model predicts on a patient it has never seen. A cluster's own commands
 //! and requests drive all of it: nothing here takes a shortcut past the scheduler.
+//!
+//! With `--seed` none of that is started: a simulated cluster is shown instead ([`simulated`]).
 
 mod chain;
 mod cluster;
 mod processes;
 mod report;
 mod scanner;
+mod simulated;
 
 use std::path::PathBuf;
 use std::sync::mpsc;
 
 use clap::Args;
+use gantry_sim::Strength;
 use tokio::sync::watch;
 
 use crate::cli::nodes::Look;
@@ -43,8 +47,25 @@ pub struct Options {
     /// Epochs of the training.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     epochs: u32,
+    /// Show a simulated cluster instead: everything that happens follows from this number.
+    #[arg(long, value_name = "N", conflicts_with_all = ["data", "folder", "patients", "epochs"])]
+    seed: Option<u64>,
+    /// Nodes of the simulated cluster.
+    #[arg(long, default_value_t = 50, requires = "seed", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    nodes: u32,
+    /// How much faster than the clock it goes.
+    #[arg(long, default_value_t = 20, requires = "seed", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    speed: u32,
+    /// How often something fails: calm, light, heavy or storm.
+    #[arg(long, default_value = "heavy", requires = "seed", value_parser = strength)]
+    faults: Strength,
     #[command(flatten)]
     look: Look,
+}
+
+fn strength(word: &str) -> Result<Strength, String> {
+    Strength::of(word)
+        .ok_or_else(|| format!("{word:?} is no strength; write calm, light, heavy or storm"))
 }
 
 /// Runs the demonstration and prints what came out.
@@ -53,6 +74,15 @@ pub struct Options {
 /// Where a stage fails; the sentence names it.
 pub fn run(options: &Options, format: Format) -> Outcome {
     let screen = !options.no_screen && format == Format::Table;
+    if let Some(seed) = options.seed {
+        let (nodes, speed, strength) = (options.nodes, options.speed, options.faults);
+        let course = simulated::Course { seed, nodes, speed, strength };
+        return if screen {
+            simulated::run_on_screen(course, options.look)
+        } else {
+            simulated::run_quietly(course, format)
+        };
+    }
     let result = if screen { with_screen(options) } else { quietly(options) };
     match result {
         Ok(report) => {

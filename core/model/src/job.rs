@@ -216,7 +216,6 @@ impl JobSpec {
             )));
         }
         match (self.warning, self.time_limit) {
-            (None, _) => Ok(()),
             (Some(_), None) => Err(Reject::invalid(
                 "a warning comes before a time limit, and the job has none; add --time",
             )),

@@ -20,7 +20,7 @@ pub struct Gpu {
     pub memory: MemoryMib,
     /// The profile, where it is a MIG instance.
     pub mig: Option<String>,
-    /// GPUs with the same number reach one another over NVLink.
+    /// GPUs with the same number reach one another over `NVLink`.
     pub island: u16,
     /// The NUMA node it hangs on, where the kernel says so.
     pub numa: Option<u16>,

@@ -165,19 +165,26 @@ impl Core {
         answer.await.unwrap_or_else(|_| Err(ending()))
     }
 
-    /// Gives an agent's session its place. Returns its number, and the orders to it.
+    /// A number for a new session, greater than any before. It is taken when the caller is
+    /// greeted: an agent calls again only once it has given its call before up, and what that one
+    /// still says must not be taken for newer.
+    pub(crate) fn number(&self) -> u64 {
+        self.sessions.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Gives an agent's session its place. Returns the orders to it.
     pub(crate) async fn enter(
         &self,
+        session: u64,
         facts: NodeFacts,
         holds: Vec<TryId>,
         connection: Connection,
-    ) -> (u64, mpsc::Receiver<Order>) {
+    ) -> mpsc::Receiver<Order> {
         let (orders, receiver) = mpsc::channel(ORDERS_MAX);
-        let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let agent = Agent { session, orders, connection };
         // Where the thread is gone the orders end at once, and the session with them.
         let _ = self.commands.send(Command::Enter(facts, holds, agent)).await;
-        (session, receiver)
+        receiver
     }
 
     /// Says that an agent's session has ended.

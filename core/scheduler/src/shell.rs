@@ -73,6 +73,8 @@ pub(crate) struct Shell {
     wake: Option<At>,
     /// The newest session of each node, as the events taken so far have it.
     sessions: BTreeMap<String, u64>,
+    /// The newest session each node ever had in this life.
+    newest: BTreeMap<String, u64>,
     /// Nodes of which it is not written yet that their connection is gone.
     owed: Vec<String>,
     /// Jobs that have ended and are not in the history yet.
@@ -105,6 +107,7 @@ impl Shell {
             settings,
             wake: None,
             sessions,
+            newest: BTreeMap::new(),
             owed,
             over: Vec::new(),
             full: false,
@@ -181,6 +184,12 @@ impl Shell {
                 batch.events.push((event, reply.map_or(Then::Nothing, Then::Answer)));
             }
             Command::Enter(facts, holds, agent) => {
+                let newest = self.newest.entry(facts.name.clone()).or_insert(agent.session);
+                if *newest > agent.session {
+                    agent.connection.close("a newer session of this node has begun");
+                    return Ok(());
+                }
+                *newest = agent.session;
                 self.sessions.insert(facts.name.clone(), agent.session);
                 batch.events.push((Event::NodeUp { facts, holds }, Then::Enter(agent)));
             }

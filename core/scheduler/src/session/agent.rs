@@ -17,6 +17,7 @@ const REASON_CHARACTERS_MAX: usize = 1000;
 pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkError> {
     let Greeted { connection, sender, mut receiver } = greeted;
     let node = connection.peer().name.clone();
+    let session = shared.core.number();
     let AgentMessage::Up { mut facts, holds } = receiver.expect().await? else {
         return Err(refused(&connection, "an agent must say first what its node is"));
     };
@@ -28,7 +29,7 @@ pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkErr
     if let Err(reject) = facts.validate() {
         return Err(refused(&connection, &reject.sentence));
     }
-    let (session, orders) = shared.core.enter(facts, holds, connection.clone()).await;
+    let orders = shared.core.enter(session, facts, holds, connection.clone()).await;
     let result = tokio::select! {
         result = hear(shared, &node, receiver) => result,
         result = hear_datagrams(shared, &node, &connection) => result,

@@ -1,0 +1,151 @@
+//! Benchmarks: `cargo run --release -p gantry-tests --bin measure -- NAME [--json]`.
+//!
+//! Each prints ours beside a peer's, the machine's limit and the goal, all from the same run. What
+//! decides is measured in this process ([`bare`]); what serves, with real processes over real QUIC
+//! and a journal that is synced ([`served`]). A peer is run where it is installed; where it is not,
+//! its place stays empty.
+//!
+//! A cluster of a benchmark runs this same program under the name `gantry`, so that what is
+//! measured is never an older build.
+
+#![forbid(unsafe_code)]
+
+mod array;
+mod bare;
+mod builtin;
+mod deadnode;
+mod echo;
+mod gangs;
+mod latency;
+mod peers;
+mod placement;
+mod report;
+mod restart;
+mod served;
+mod statistics;
+mod tasks;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+
+use report::{Report, Row};
+
+/// Measures gantry beside a peer and the machine's limit.
+#[derive(Debug, Parser)]
+#[command(name = "measure")]
+struct Options {
+    /// What to measure.
+    name: Name,
+    /// Print one JSON value.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    size: Size,
+}
+
+/// How much is measured.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Size {
+    /// Rounds, of which the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Tasks, elements, jobs or gangs, instead of the benchmark's own number.
+    #[arg(long)]
+    count: Option<u32>,
+    /// Nodes, instead of the benchmark's own number.
+    #[arg(long)]
+    nodes: Option<u32>,
+    /// `HyperQueue`'s program; the one on PATH where absent.
+    #[arg(long, value_name = "PATH")]
+    hq: Option<PathBuf>,
+    /// A Python with the package hyperqueue, used where there is no `hq`.
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+}
+
+impl Size {
+    fn rounds(&self) -> usize {
+        usize::from(self.rounds)
+    }
+}
+
+/// The benchmarks.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Name {
+    /// Real `true` processes through one agent, beside a bare loop and peers.
+    Tasks,
+    /// Built-in operations on warm workers.
+    Builtin,
+    /// An array of 1,000,000 elements, and the memory of an element.
+    Array,
+    /// From a submit to its acknowledgement, and to the running task.
+    Latency,
+    /// What an event costs with 10,000 nodes and 100,000 waiting jobs.
+    Placement,
+    /// What a pass costs with 10,000 waiting gangs.
+    Gangs,
+    /// kill -9 of the scheduler with 1,000,000 tasks known.
+    Restart,
+    /// From the death of a node to its tasks in the queue.
+    Deadnode,
+}
+
+impl Name {
+    fn run(self, size: &Size) -> Result<Vec<Row>> {
+        match self {
+            Self::Tasks => tasks::run(size),
+            Self::Builtin => builtin::run(size),
+            Self::Array => array::run(size),
+            Self::Latency => latency::run(size),
+            Self::Placement => placement::run(size),
+            Self::Gangs => gangs::run(size),
+            Self::Restart => restart::run(size),
+            Self::Deadnode => deadnode::run(size),
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Tasks => "tasks",
+            Self::Builtin => "builtin",
+            Self::Array => "array",
+            Self::Latency => "latency",
+            Self::Placement => "placement",
+            Self::Gangs => "gangs",
+            Self::Restart => "restart",
+            Self::Deadnode => "deadnode",
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let called = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&called).file_name().is_some_and(|name| name == "gantry") {
+        return gantry::main();
+    }
+    let options = Options::parse();
+    match measure(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where nobody reads, the exit code still says it.
+            let _ = writeln!(std::io::stderr(), "{}: {error:#}", options.name.word());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(options: &Options) -> Result<()> {
+    let rows = options.name.run(&options.size)?;
+    let report = Report { name: options.name.word(), machine: statistics::machine(), rows };
+    let mut out = std::io::stdout().lock();
+    if options.json {
+        writeln!(out, "{}", report.json())?;
+    } else {
+        write!(out, "{report}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! What else runs tasks on this machine: a bare loop, `HyperQueue`, Slurm.
+//!
+//! The bare loop is the machine's limit. A peer is started here, given the same work and stopped
+//! again; where it is not installed there is no number. `HyperQueue` is an `hq`, named or on PATH,
+//! or the Python package `hyperqueue`, which brings server and worker as a library. Slurm is used as it
+//! is configured on this host.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use gantry_tests::until;
+use tempfile::TempDir;
+
+use crate::Size;
+use crate::report::Peer;
+use crate::statistics::{median, over_rounds, seconds};
+
+/// Elements of one array that Slurm takes as it is shipped.
+const SLURM_ARRAY_MAX: u32 = 1000;
+
+/// Server, worker and job within one Python process; prints the seconds from the submit until the
+/// last task has ended. The package itself looks for the end once a second, which is too coarse:
+/// a task that waits for all others writes down when it runs.
+const LIBRARY: &str = "
+import sys, time
+from hyperqueue.cluster import LocalCluster, WorkerConfig
+from hyperqueue.job import Job
+count, cores, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+with LocalCluster(server_dir=folder) as cluster:
+    cluster.start_worker(WorkerConfig(cores=cores))
+    client = cluster.client()
+    def run(count, name):
+        job, path = Job(), folder + '/' + name
+        tasks = [job.program(['true'], stdout=None, stderr=None) for _ in range(count)]
+        job.program(['date', '+%s%N'], stdout=path, stderr=None, deps=tasks)
+        begun = time.time_ns()
+        submitted = client.submit(job)
+        client.connection.wait_for_jobs((submitted.id,), lambda jobs: None)
+        return (int(open(path).read()) - begun) / 1e9
+    run(1, 'first')
+    print('took', run(count, 'second'))
+";
+
+/// Starts `true` so often and waits for each, with so many at once.
+pub(crate) fn bare_loop(count: u32, at_once: u32) -> Result<f64> {
+    let next = AtomicU32::new(0);
+    let one = || -> Result<()> {
+        while next.fetch_add(1, Ordering::Relaxed) < count {
+            ensure!(quiet(&mut Command::new("true")).status()?.success(), "true failed");
+        }
+        Ok(())
+    };
+    let took = seconds(|| {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..at_once).map(|_| scope.spawn(one)).collect();
+            for thread in threads {
+                let ended = thread.join();
+                ended.unwrap_or_else(|_| Err(anyhow::anyhow!("a thread of the loop panicked")))?;
+            }
+            anyhow::Ok(())
+        })
+    })?;
+    Ok(f64::from(count) / took)
+}
+
+/// `true` processes per second of every peer that is installed.
+pub(crate) fn tasks(size: &Size, count: u32, slots: u32) -> Result<(Option<Peer>, Option<Peer>)> {
+    let rate = |took: f64| f64::from(count) / took;
+    let hyperqueue = match HyperQueue::start(size, slots)? {
+        Some(server) => {
+            let took = over_rounds(size.rounds(), || server.array(count))?;
+            Some(Peer { name: server.name.clone(), value: rate(took) })
+        }
+        None => library(size, count, slots)?.map(|(name, took)| Peer { name, value: rate(took) }),
+    };
+    Ok((hyperqueue, slurm(size, count)?))
+}
+
+/// Milliseconds from the start of a command that submits `true` until it has seen its end.
+pub(crate) fn round_trip(size: &Size, count: u32) -> Result<Option<Peer>> {
+    let Some(server) = HyperQueue::start(size, 1)? else { return Ok(None) };
+    let mut took = Vec::new();
+    for _ in 0..count {
+        took.push(server.array(1)? * 1000.0);
+    }
+    Ok(Some(Peer { name: server.name.clone(), value: median(&took) }))
+}
+
+fn quiet(command: &mut Command) -> &mut Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+}
+
+/// What a command prints; nothing where it is not installed or fails.
+fn printed(command: &mut Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// A server of `HyperQueue` with one worker; both end with this value.
+struct HyperQueue {
+    name: String,
+    program: PathBuf,
+    folder: TempDir,
+    processes: Vec<Child>,
+}
+
+impl HyperQueue {
+    fn start(size: &Size, slots: u32) -> Result<Option<Self>> {
+        let program = size.hq.clone().unwrap_or_else(|| "hq".into());
+        let Some(name) = printed(Command::new(&program).arg("--version")) else {
+            return Ok(None);
+        };
+        let mut server = Self { name, program, folder: TempDir::new()?, processes: Vec::new() };
+        let journal = server.folder.path().join("journal").display().to_string();
+        server.spawn(&["server", "start", "--journal", &journal])?;
+        until("HyperQueue's first answer", || printed(&mut server.command(&["server", "info"])))?;
+        server.spawn(&["worker", "start", "--cpus", &slots.to_string()])?;
+        server.array(1)?;
+        Ok(Some(server))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--server-dir").arg(self.folder.path()).args(arguments);
+        command
+    }
+
+    fn spawn(&mut self, arguments: &[&str]) -> Result<()> {
+        let child = quiet(&mut self.command(arguments)).spawn().context("starting HyperQueue")?;
+        self.processes.push(child);
+        Ok(())
+    }
+
+    /// Seconds of a command that submits so many `true` and waits for them.
+    fn array(&self, count: u32) -> Result<f64> {
+        let array = format!("1-{count}");
+        let arguments =
+            ["submit", "--wait", "--array", &array, "--stdout", "none", "--stderr", "none", "true"];
+        let took = seconds(|| {
+            let ended = quiet(&mut self.command(&arguments)).status()?;
+            ensure!(ended.success(), "HyperQueue did not run an array of {count}");
+            Ok(())
+        })?;
+        Ok(took)
+    }
+}
+
+impl Drop for HyperQueue {
+    fn drop(&mut self) {
+        for process in self.processes.iter_mut().rev() {
+            // It may have ended already.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// The Python package: its name, and the seconds it took.
+fn library(size: &Size, count: u32, slots: u32) -> Result<Option<(String, f64)>> {
+    let python = size.python.as_deref().unwrap_or(Path::new("python3"));
+    let version = "import importlib.metadata as m; print(m.version('hyperqueue'))";
+    let Some(version) = printed(Command::new(python).args(["-c", version])) else {
+        return Ok(None);
+    };
+    let took = over_rounds(size.rounds(), || {
+        let folder = TempDir::new()?;
+        let arguments = [count.to_string(), slots.to_string()];
+        let mut command = Command::new(python);
+        command.args(["-c", LIBRARY]).args(arguments).arg(folder.path());
+        let text = printed(&mut command).context("HyperQueue's Python package failed")?;
+        let took = text.lines().find_map(|line| line.strip_prefix("took ")?.parse().ok());
+        took.with_context(|| format!("HyperQueue's Python package printed {text:?}"))
+    })?;
+    Ok(Some((format!("HyperQueue {version} from PyPI, no journal"), took)))
+}
+
+/// Slurm as this host has it, where it answers and has a node.
+fn slurm(size: &Size, count: u32) -> Result<Option<Peer>> {
+    let version = printed(Command::new("sinfo").arg("--version"));
+    let nodes = printed(Command::new("sinfo").args(["--noheader", "--states", "idle"]));
+    let (Some(name), Some(_)) = (version, nodes.filter(|nodes| !nodes.is_empty())) else {
+        return Ok(None);
+    };
+    let count = count.min(SLURM_ARRAY_MAX);
+    let array = format!("--array=1-{count}");
+    let took = over_rounds(size.rounds(), || {
+        let arguments = ["--wait", &array, "--output=/dev/null", "--wrap", "true"];
+        let took = seconds(|| {
+            let ended = quiet(Command::new("sbatch").args(arguments)).status()?;
+            ensure!(ended.success(), "Slurm did not run an array of {count}");
+            Ok(())
+        })?;
+        Ok(took)
+    })?;
+    Ok(Some(Peer { name, value: f64::from(count) / took }))
+}
