@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gantry_link::{Backoff, Connection, Identity, LinkError, Receiver, Sender, connect};
 use gantry_telemetry::Sample;
@@ -13,6 +13,8 @@ use crate::shell::Input;
 
 /// The longest wait between two attempts.
 const WAIT_MAX: Duration = Duration::from_secs(5);
+/// A session that lasted so long was a good one: the next wait is short again.
+const LASTING: Duration = Duration::from_secs(2);
 /// Messages that wait to be sent.
 const OUTBOX_MAX: usize = 4096;
 
@@ -31,12 +33,16 @@ pub(crate) async fn keep(
             Ok(connected) => {
                 tracing::info!(%address, cluster = connected.cluster, "connected");
                 (away, session) = (false, session + 1);
-                backoff.reset();
+                let begun = Instant::now();
                 let connection = connected.connection.clone();
                 let outcome = run(session, connected, &inputs, samples.clone()).await;
                 if inputs.send(Input::Disconnected { session }).await.is_err() {
                     connection.close("the agent is ending");
                     return;
+                }
+                // A scheduler that welcomes and lets go at once, its disk full, is not called in a storm.
+                if begun.elapsed() >= LASTING {
+                    backoff.reset();
                 }
                 let reason =
                     outcome.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());

@@ -27,7 +27,8 @@ impl Default for GroupSettings {
 /// What an administrator may set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterSettings {
-    /// How long a node may be away before its tasks are queued again.
+    /// How long a node may be away before its tasks are queued again; its connection is given up
+    /// three seconds after the last word from it, and the time counts from then.
     pub node_timeout: Millis,
     /// After how long only half of what was used still counts.
     pub half_life: Millis,
@@ -52,7 +53,7 @@ pub struct ClusterSettings {
 impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
-            node_timeout: Millis::from_seconds(10),
+            node_timeout: Millis::from_seconds(7),
             half_life: Millis::from_seconds(7 * 86_400),
             age_step: Millis::from_seconds(6 * 3600),
             age_max: 20,

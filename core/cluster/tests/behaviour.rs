@@ -337,7 +337,7 @@ fn the_same_events_give_the_same_cluster_and_effects() {
     env.ended("a", 1, Exit::Code(1));
     env.down("g");
     env.pass(20_000);
-    let mut cluster = Cluster::new(ClusterSettings::default());
+    let mut cluster = Cluster::new(env.cluster.settings().clone());
     let mut effects = Vec::new();
     for (at, event) in env.events.clone() {
         cluster.apply(at, event, &mut effects);

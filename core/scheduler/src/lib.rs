@@ -120,7 +120,12 @@ fn write_address(folder: &Path, mut address: std::net::SocketAddr) -> Result<(),
         address.set_ip(loopback);
     }
     let (part, path) = (folder.join("address.part"), folder.join("address"));
-    std::fs::write(&part, format!("{address}\n"))
+    let text = format!("{address}\n");
+    // A start on a full disk needs no room for what is there already.
+    if std::fs::read_to_string(&path).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
+    std::fs::write(&part, text)
         .and_then(|()| std::fs::rename(&part, &path))
         .map_err(|error| SchedulerError::file("writing", &path, &error))
 }

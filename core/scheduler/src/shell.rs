@@ -174,7 +174,7 @@ impl Shell {
 
     /// The ordinary end.
     fn leave(&mut self) -> Result<(), SchedulerError> {
-        self.snapshot()
+        if self.store.is_worth_a_snapshot() { self.snapshot() } else { Ok(()) }
     }
 
     /// Puts a command where it belongs.

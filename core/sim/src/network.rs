@@ -13,13 +13,13 @@ use gantry_model::{At, Millis, NodeFacts, Order, Report, TryId};
 use crate::random::Random;
 
 /// A side that hears nothing for so long gives a session up.
-pub(crate) const IDLE: Millis = Millis::from_seconds(10);
+pub(crate) const IDLE: Millis = Millis::from_seconds(3);
 /// Between two keep-alives, in beats of a second.
-const KEEP_ALIVE_BEATS: u64 = 3;
+const KEEP_ALIVE_BEATS: u64 = 1;
 /// The first wait before a packet is sent again; it doubles.
 const AGAIN_FIRST_MS: u64 = 50;
-/// Times a packet is sent again before the next keep-alive is due: 50 ms doubled to 1.6 s.
-const AGAIN_MAX: u32 = 5;
+/// Times a packet is sent again before the next keep-alive is due: 50 ms doubled to 0.4 s.
+const AGAIN_MAX: u32 = 4;
 /// The longest that a packet is under way.
 const DELAY_MAX_MS: u64 = 4;
 

@@ -2,8 +2,8 @@
 //! configuration: little endian, variable-length integers).
 //!
 //! A value never takes more than [`VALUE_BYTES_MAX`] encoded, neither on the wire nor in the
-//! journal nor in a spool file. Decoding reads no more than that, whatever a length prefix claims,
-//! and refuses bytes that are left over.
+//! journal nor in a spool file. Decoding takes no more memory than [`DECODED_BYTES_MAX`], whatever a
+//! length prefix claims, and refuses bytes that are left over.
 
 use bincode::config::{self, Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;
@@ -15,8 +15,13 @@ use crate::error::WireError;
 /// stays below it, and 16 streams of a connection can hold one each within its 1 MiB window.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes that a value may claim while it is decoded. An empty string takes one byte encoded and
+/// claims nine, so that a value within [`VALUE_BYTES_MAX`] claims at most nine times as much: what
+/// was encoded can always be decoded.
+pub const DECODED_BYTES_MAX: usize = 16 * VALUE_BYTES_MAX;
+
 // Every part is named, so that a change of the library's default cannot change the wire.
-fn configuration() -> Configuration<LittleEndian, Varint, Limit<VALUE_BYTES_MAX>> {
+fn configuration() -> Configuration<LittleEndian, Varint, Limit<DECODED_BYTES_MAX>> {
     config::standard().with_little_endian().with_variable_int_encoding().with_limit()
 }
 
@@ -105,6 +110,20 @@ mod tests {
             decode::<Vec<u8>>(&vec![0; VALUE_BYTES_MAX + 1]),
             Err(WireError::TooLong { .. })
         ));
+    }
+
+    #[test]
+    fn whatever_can_be_encoded_can_be_decoded() {
+        for (count, length) in [(7_300, 1), (32_000, 1), (60_000, 0), (300, 200)] {
+            let value = vec!["x".repeat(length); count];
+            let bytes = encode(&value).unwrap();
+            assert_eq!(decode::<Vec<String>>(&bytes).unwrap(), value, "{count} of {length}");
+        }
+        let pairs: Vec<(String, Option<String>)> = vec![(String::new(), None); 30_000];
+        assert_eq!(
+            decode::<Vec<(String, Option<String>)>>(&encode(&pairs).unwrap()).unwrap(),
+            pairs
+        );
     }
 
     proptest! {

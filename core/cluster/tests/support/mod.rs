@@ -3,8 +3,8 @@
 
 use gantry_cluster::{Answer, Cluster, ClusterSettings, Effect, Event};
 use gantry_model::{
-    Action, At, Exit, Gpu, JobId, JobSpec, JobState, Launch, Machine, MemoryMib, NodeFacts, Order,
-    Reject, Report, Resources, Role, TryId, Usage, Work,
+    Action, At, Exit, Gpu, JobId, JobSpec, JobState, Launch, Machine, MemoryMib, Millis, NodeFacts,
+    Order, Reject, Report, Resources, Role, TryId, Usage, Work,
 };
 
 pub fn spec(cores: u32) -> JobSpec {
@@ -45,7 +45,8 @@ pub struct Env {
 
 impl Env {
     pub fn new() -> Self {
-        Self { cluster: Cluster::new(ClusterSettings::default()), ..Self::default() }
+        let node_timeout = Millis::from_seconds(10);
+        Self::with(ClusterSettings { node_timeout, ..ClusterSettings::default() })
     }
 
     pub fn with(settings: ClusterSettings) -> Self {

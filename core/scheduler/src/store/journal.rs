@@ -209,6 +209,11 @@ impl Store {
         self.since_snapshot >= SNAPSHOT_EACH
     }
 
+    /// Whether a start would be noticeably faster with a snapshot.
+    pub(crate) const fn is_worth_a_snapshot(&self) -> bool {
+        self.since_snapshot >= SNAPSHOT_EACH / 50
+    }
+
     /// Keeps the state after the newest event, and lets go what the snapshot before the last one
     /// stood for.
     pub(crate) fn snapshot(&mut self, at: At, cluster: &Cluster) -> Result<(), SchedulerError> {
