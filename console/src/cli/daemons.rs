@@ -170,7 +170,7 @@ fn journal_text(report: &JournalReport) -> String {
         None => {}
     }
     if report.cut > 0 {
-        lines.push(format!("cut: {} events", report.cut));
+        lines.push(format!("cut: {} blocks", report.cut));
     }
     lines.join("\n")
 }

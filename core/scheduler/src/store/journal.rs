@@ -1,9 +1,11 @@
 //! Events and snapshots.
 //!
 //! The state of the cluster is what the events give when they are applied in order, from the newest
-//! snapshot on. The checksum of a row covers its number too, and the numbers have no gap up to the
-//! last one given: a row that was changed, moved or taken away is noticed. Two snapshots are kept,
-//! and the events since the older one: a damaged snapshot costs time and nothing else.
+//! snapshot on. Events of one moment are one row, a block: a row for each would cost more than
+//! everything else that an event costs. The checksum of a block covers its number too, and the
+//! numbers have no gap up to the last one given: a block that was changed, moved or taken away is
+//! noticed. Two snapshots are kept, and the blocks since the older one: a damaged snapshot costs
+//! time and nothing else.
 //!
 //! Rows at the very end that are damaged, with no good one after them, are cut and reported. Damage
 //! before a good row stops the scheduler: an administrator decides what to give up.
@@ -16,8 +18,11 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::{Store, checksum, damaged, wrong};
 use crate::error::SchedulerError;
 
-/// The format of a row. A newer one is refused, an older one is understood.
-pub(super) const FORMAT: u32 = 1;
+/// The format of a row: 1 is one event, 2 a block of events, each with its length before it. A
+/// newer one is refused, an older one is understood.
+pub(super) const FORMAT: u32 = 2;
+/// Bytes of one block, at which it is closed.
+const BLOCK_BYTES: usize = 1 << 20;
 /// Events after which a snapshot is worth its time: they are applied again in a tenth of a second.
 const SNAPSHOT_EACH: i64 = 50_000;
 
@@ -35,7 +40,7 @@ pub(crate) fn record(event: &Event) -> Result<Vec<u8>, WireError> {
 /// What a start found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Replayed {
-    /// The event after which the snapshot was taken that the start began from; 0 without one.
+    /// The block after which the snapshot was taken that the start began from; 0 without one.
     pub(crate) snapshot: i64,
     /// Events that were applied after it.
     pub(crate) events: i64,
@@ -64,10 +69,26 @@ impl Stored {
         (self.at.0 as i64, self.format, self.crc, &self.payload)
     }
 
+    /// The events' bytes, where the checksum holds and their lengths fit.
+    pub(super) fn events(&self) -> Result<Vec<&[u8]>, &'static str> {
+        let mut rest = self.sound()?;
+        if self.format == 1 {
+            return Ok(vec![rest]);
+        }
+        let mut events = Vec::new();
+        while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+            let length = u32::from_le_bytes(*length) as usize;
+            let (event, tail) = tail.split_at_checked(length).ok_or("has wrong lengths")?;
+            events.push(event);
+            rest = tail;
+        }
+        if rest.is_empty() { Ok(events) } else { Err("has wrong lengths") }
+    }
+
     /// The bytes, where the checksum holds.
     pub(super) fn sound(&self) -> Result<&[u8], &'static str> {
         if self.format > FORMAT {
-            return Err("was written by a newer scheduler");
+            return Err(NEWER);
         }
         if checksum(self.seq, self.at, &self.payload) != self.crc {
             return Err("has a wrong checksum");
@@ -77,7 +98,7 @@ impl Stored {
 }
 
 impl Store {
-    /// Appends records, each with its time, as one transaction with one sync.
+    /// Appends events, each with its time, as one transaction with one sync.
     ///
     /// # Errors
     /// [`SchedulerError::Full`] where the disk is full and nothing was written; anything else means
@@ -87,14 +108,14 @@ impl Store {
         let transaction = self.database.transaction().map_err(wrong)?;
         {
             let mut insert = transaction.prepare_cached(INSERT).map_err(wrong)?;
-            for (at, payload) in records {
+            for (at, block) in blocks(records) {
                 seq += 1;
-                let crc = checksum(seq, *at, payload);
-                insert.execute(params![seq, at.0 as i64, FORMAT, crc, payload]).map_err(wrong)?;
+                let crc = checksum(seq, at, &block);
+                insert.execute(params![seq, at.0 as i64, FORMAT, crc, block]).map_err(wrong)?;
             }
         }
         transaction.commit().map_err(wrong)?;
-        self.since_snapshot += seq - self.last;
+        self.since_snapshot += records.len() as i64;
         self.last = seq;
         Ok(())
     }
@@ -123,33 +144,28 @@ impl Store {
             let mut rows = select.query([replayed.snapshot]).map_err(damaged)?;
             while let Some(row) = rows.next().map_err(damaged)? {
                 expected += 1;
-                let result = sound_event(row, expected);
-                match (result, &harm) {
-                    (Ok((at, event)), None) => apply(at, event),
+                match (sound_block(row, expected), &harm) {
+                    (Ok((at, events)), None) => {
+                        replayed.events += events.len() as i64;
+                        events.into_iter().for_each(|event| apply(at, event));
+                    }
                     // A good one behind a damaged one: the middle is broken.
                     (Ok(_), Some((seq, what))) => {
-                        return Err(SchedulerError::Journal(format!("event {seq} {what}")));
+                        return Err(SchedulerError::Journal(format!("block {seq} {what}")));
                     }
-                    (Err(Harm::Newer), _) => {
-                        let what = format!("event {expected} was written by a newer scheduler");
-                        return Err(SchedulerError::Journal(what));
+                    // A newer format is no damage, and a missing block shifts all that follow.
+                    (Err(Harm::Final(what)), _) => {
+                        return Err(SchedulerError::Journal(format!("block {expected} {what}")));
                     }
                     (Err(Harm::Damaged(what)), None) => harm = Some((expected, what)),
                     (Err(Harm::Damaged(_)), Some(_)) => {}
                 }
-                // A row that is missing shifts all that follow.
-                if harm.as_ref().is_some_and(|(_, what)| what == MISSING) {
-                    let what = format!("event {expected} {MISSING}");
-                    return Err(SchedulerError::Journal(what));
-                }
             }
         }
         if harm.is_none() && expected < self.last {
-            return Err(SchedulerError::Journal(format!("event {} {MISSING}", expected + 1)));
+            return Err(SchedulerError::Journal(format!("block {} {MISSING}", expected + 1)));
         }
-        replayed.events = expected - replayed.snapshot;
         if let Some((seq, what)) = harm {
-            replayed.events = seq - 1 - replayed.snapshot;
             replayed.cut = Some(self.cut(seq, &what)?);
         }
         self.since_snapshot = replayed.events;
@@ -167,10 +183,10 @@ impl Store {
             })
             .map_err(wrong)?;
         self.last = from - 1;
-        Ok(format!("event {from} {what}; it and what followed, {count} events in all, were cut"))
+        Ok(format!("block {from} {what}; it and what followed, {count} blocks in all, were cut"))
     }
 
-    /// The newest snapshot that is sound, and after which event it was taken.
+    /// The newest snapshot that is sound, and after which block it was taken.
     fn newest_snapshot(&self) -> Result<Option<(i64, At, Cluster)>, SchedulerError> {
         let sql = "SELECT seq, at, format, crc, payload FROM snapshots ORDER BY seq DESC";
         let mut select = self.database.prepare(sql).map_err(damaged)?;
@@ -185,8 +201,8 @@ impl Store {
             match cluster {
                 Ok(cluster) => return Ok(Some((stored.seq, stored.at, cluster))),
                 Err(what) => {
-                    tracing::warn!("the snapshot after event {} {what}", stored.seq);
-                    harm = Some(format!("the snapshot after event {} {what}", stored.seq));
+                    tracing::warn!("the snapshot after block {} {what}", stored.seq);
+                    harm = Some(format!("the snapshot after block {} {what}", stored.seq));
                 }
             }
         }
@@ -197,7 +213,7 @@ impl Store {
             .map_err(damaged)?
             .flatten();
         match harm {
-            // The events since the beginning are all there: they are enough.
+            // The blocks since the beginning are all there: they are enough.
             Some(_) if first == Some(1) => Ok(None),
             Some(harm) => Err(SchedulerError::Journal(harm)),
             None => Ok(None),
@@ -241,24 +257,46 @@ impl Store {
 }
 
 const MISSING: &str = "is missing";
+const NEWER: &str = "was written by a newer scheduler";
 
 /// What is wrong with a row.
 enum Harm {
-    Newer,
+    /// No part of the journal behind it can be used.
+    Final(&'static str),
+    /// Where nothing good follows, it is the torn end.
     Damaged(String),
 }
 
-/// The event of a row that should have this number.
-fn sound_event(row: &Row, expected: i64) -> Result<(At, Event), Harm> {
+/// The events of a row that should have this number.
+fn sound_block(row: &Row, expected: i64) -> Result<(At, Vec<Event>), Harm> {
     let stored =
         Stored::read(row).map_err(|error| Harm::Damaged(format!("cannot be read: {error}")))?;
     if stored.seq != expected {
-        return Err(Harm::Damaged(MISSING.to_owned()));
+        return Err(Harm::Final(MISSING));
     }
     if stored.format > FORMAT {
-        return Err(Harm::Newer);
+        return Err(Harm::Final(NEWER));
     }
-    let bytes = stored.sound().map_err(|what| Harm::Damaged(what.to_owned()))?;
-    let event = codec::decode(bytes).map_err(|error| Harm::Damaged(error.to_string()))?;
-    Ok((stored.at, event))
+    let events = stored.events().map_err(|what| Harm::Damaged(what.to_owned()))?;
+    let decoded = events.into_iter().map(codec::decode).collect::<Result<Vec<Event>, _>>();
+    Ok((stored.at, decoded.map_err(|error| Harm::Damaged(error.to_string()))?))
+}
+
+/// Events of one moment together, each with its length before it.
+fn blocks(records: &[(At, Vec<u8>)]) -> Vec<(At, Vec<u8>)> {
+    let mut blocks: Vec<(At, Vec<u8>)> = Vec::new();
+    for (at, bytes) in records {
+        let fits = |(before, block): &&mut (At, Vec<u8>)| before == at && block.len() < BLOCK_BYTES;
+        let block = match blocks.last_mut().filter(fits) {
+            Some((_, block)) => block,
+            None => {
+                blocks.push((*at, Vec::new()));
+                let Some((_, block)) = blocks.last_mut() else { continue };
+                block
+            }
+        };
+        block.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        block.extend_from_slice(bytes);
+    }
+    blocks
 }

@@ -1,7 +1,7 @@
 //! The journal, its snapshots, the history and the tokens, in one `SQLite` file. The only module
 //! that knows the database.
 //!
-//! - [`journal`]: one row per event; a batch is one transaction and one sync (WAL,
+//! - [`journal`]: events in blocks; a batch is one transaction and one sync (WAL,
 //!   `synchronous=FULL`), so it is there whole or not at all. Snapshots let old events go.
 //! - [`history`]: one row per ended job, for questions about users, groups and times.
 //! - [`tokens`]: hashes of join tokens.
@@ -30,7 +30,7 @@ const FILE: &str = "journal.sqlite";
 /// The store of one scheduler.
 pub(crate) struct Store {
     database: Connection,
-    /// The number of the newest event.
+    /// The number of the newest block.
     last: i64,
     /// Events since the newest snapshot.
     since_snapshot: i64,

@@ -1,7 +1,7 @@
 //! What a journal holds, and what a damaged one still does.
 //!
 //! [`check`] changes nothing. [`repair`] keeps the damaged file beside the journal and writes a new
-//! one with everything up to the first event that is lost; what came after cannot be applied without
+//! one with everything up to the first block that is lost; what came after cannot be applied without
 //! it.
 
 use std::path::Path;
@@ -17,11 +17,11 @@ use crate::error::SchedulerError;
 pub struct JournalReport {
     /// Events that can be used.
     pub events: u64,
-    /// The event after which the newest sound snapshot was taken.
+    /// The block after which the newest sound snapshot was taken.
     pub snapshot: Option<u64>,
     /// The first damage, in a sentence.
     pub damage: Option<String>,
-    /// Events that a repair has given up.
+    /// Blocks that a repair has given up.
     pub cut: u64,
 }
 
@@ -64,14 +64,14 @@ fn look(database: &Connection, last: i64) -> JournalReport {
             report.snapshot = Some(seq as u64);
             break;
         }
-        report.damage.get_or_insert(format!("the snapshot after event {seq} is damaged"));
+        report.damage.get_or_insert(format!("the snapshot after block {seq} is damaged"));
     }
     let first = report.snapshot.map_or(0, |seq| seq as i64) + 1;
     for seq in first..=last {
-        match event(database, seq) {
-            Ok(_) => report.events += 1,
+        match block(database, seq) {
+            Ok(events) => report.events += events,
             Err(what) => {
-                report.damage.get_or_insert(format!("event {seq} {what}"));
+                report.damage.get_or_insert(format!("block {seq} {what}"));
                 return report;
             }
         }
@@ -86,15 +86,15 @@ fn numbers(database: &Connection, sql: &str) -> Vec<i64> {
     read().unwrap_or_default()
 }
 
-fn event(database: &Connection, seq: i64) -> Result<Stored, String> {
+/// How many events a sound block holds.
+fn block(database: &Connection, seq: i64) -> Result<u64, String> {
     let sql = "SELECT seq, at, format, crc, payload FROM events WHERE seq = ?1";
     let stored = database
         .query_row(sql, [seq], Stored::read)
         .optional()
         .map_err(|error| format!("cannot be read: {error}"))?
         .ok_or("is missing")?;
-    stored.sound()?;
-    Ok(stored)
+    Ok(stored.events()?.len() as u64)
 }
 
 /// Makes a damaged journal usable, and says what was given up. The old file is kept beside it.
@@ -131,8 +131,9 @@ pub fn repair(folder: &Path) -> Result<JournalReport, SchedulerError> {
             break;
         }
     }
-    let mut end = start;
+    let (mut end, mut events) = (start, 0);
     while end < last && copy_row(&old, &transaction, "events", end + 1) {
+        events += block(&old, end + 1).unwrap_or(0);
         end += 1;
     }
     let insert = "INSERT OR REPLACE INTO sqlite_sequence (name, seq) VALUES ('events', ?1)";
@@ -140,7 +141,7 @@ pub fn repair(folder: &Path) -> Result<JournalReport, SchedulerError> {
     transaction.execute(insert, [end]).map_err(wrong)?;
     transaction.commit().map_err(wrong)?;
     Ok(JournalReport {
-        events: (end - start) as u64,
+        events,
         snapshot: (start > 0).then_some(start as u64),
         damage: before.damage,
         cut: (last - end) as u64,

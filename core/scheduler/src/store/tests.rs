@@ -37,6 +37,31 @@ fn what_was_appended_is_there_after_a_restart_and_in_order() {
 }
 
 #[test]
+fn events_of_one_moment_are_one_block_and_old_rows_are_understood() {
+    let folder = TempDir::new().unwrap();
+    let mut store = Store::open(folder.path()).unwrap();
+    let expected: Vec<(At, Event)> = (0..1000).map(|n| (At(n / 400), event(n))).collect();
+    store.append(&records(&expected)).unwrap();
+    let rows = |store: &Store| -> i64 {
+        store.database.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(rows(&store), 3);
+    assert_eq!(all(&mut store).unwrap(), expected);
+    // As the first schedulers wrote them: one row an event.
+    let folder = TempDir::new().unwrap();
+    let mut store = Store::open(folder.path()).unwrap();
+    for (n, (at, bytes)) in records(&expected[..5]).into_iter().enumerate() {
+        let seq = n as i64 + 1;
+        let insert =
+            "INSERT INTO events (seq, at, format, crc, payload) VALUES (?1, ?2, 1, ?3, ?4)";
+        let crc = checksum(seq, at, &bytes);
+        store.database.execute(insert, rusqlite::params![seq, at.0 as i64, crc, bytes]).unwrap();
+    }
+    store.last = 5;
+    assert_eq!(all(&mut store).unwrap(), expected[..5]);
+}
+
+#[test]
 fn a_second_scheduler_is_refused_and_damage_is_named() {
     let folder = TempDir::new().unwrap();
     let mut store = Store::open(folder.path()).unwrap();
@@ -44,13 +69,13 @@ fn a_second_scheduler_is_refused_and_damage_is_named() {
     store.append(&records(&events)).unwrap();
     assert!(matches!(Store::open(folder.path()), Err(SchedulerError::InUse { .. })));
     for (harm, part) in [
-        ("UPDATE events SET at = 9 WHERE seq = 2", "event 2 has a wrong checksum"),
-        ("UPDATE events SET crc = 'x' WHERE seq = 2", "event 2 cannot be read"),
-        ("UPDATE events SET payload = x'00' WHERE seq = 2", "event 2 has a wrong checksum"),
-        ("UPDATE events SET format = 99 WHERE seq = 3", "event 3 was written by a newer"),
-        ("DELETE FROM events WHERE seq = 4", "event 4 is missing"),
-        ("DELETE FROM events WHERE seq = 9", "event 9 is missing"),
-        ("DELETE FROM events WHERE seq = 9; UPDATE events SET seq = 9 WHERE seq = 8", "event 8"),
+        ("UPDATE events SET at = 9 WHERE seq = 2", "block 2 has a wrong checksum"),
+        ("UPDATE events SET crc = 'x' WHERE seq = 2", "block 2 cannot be read"),
+        ("UPDATE events SET payload = x'00' WHERE seq = 2", "block 2 has a wrong checksum"),
+        ("UPDATE events SET format = 99 WHERE seq = 3", "block 3 was written by a newer"),
+        ("DELETE FROM events WHERE seq = 4", "block 4 is missing"),
+        ("DELETE FROM events WHERE seq = 9", "block 9 is missing"),
+        ("DELETE FROM events WHERE seq = 9; UPDATE events SET seq = 9 WHERE seq = 8", "block 8"),
     ] {
         store.database.execute_batch("SAVEPOINT whole").unwrap();
         store.database.execute_batch(harm).unwrap();
@@ -311,7 +336,7 @@ fn a_damaged_end_is_cut_and_a_damaged_middle_waits_for_a_repair() {
     let mut store = Store::open(folder.path()).unwrap();
     let replayed = store.replay(|_, _| {}, |_, _| {}).unwrap();
     assert_eq!((replayed.snapshot, replayed.events), (4, 6));
-    assert!(replayed.cut.unwrap().contains("2 events in all"));
+    assert!(replayed.cut.unwrap().contains("2 blocks in all"));
     store.append(&records(&[(At(99_000), event(1))])).unwrap();
     drop(store);
     assert_eq!(check(folder.path()).unwrap().damage, None, "and it goes on from there");
@@ -319,10 +344,10 @@ fn a_damaged_end_is_cut_and_a_damaged_middle_waits_for_a_repair() {
     let folder = TempDir::new().unwrap();
     damage(folder.path(), "UPDATE events SET payload = x'00' WHERE seq = 8");
     let error = restored(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("event 8") && error.contains("repair"), "{error}");
+    assert!(error.contains("block 8") && error.contains("repair"), "{error}");
     let report = check(folder.path()).unwrap();
     assert_eq!((report.events, report.snapshot, report.cut), (3, Some(4), 0));
-    assert!(report.damage.unwrap().contains("event 8"));
+    assert!(report.damage.unwrap().contains("block 8"));
     let repaired = repair(folder.path()).unwrap();
     assert_eq!((repaired.events, repaired.snapshot, repaired.cut), (3, Some(4), 5));
     assert_eq!(restored(folder.path()).unwrap().1, 3);
