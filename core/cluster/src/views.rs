@@ -39,7 +39,8 @@ impl Cluster {
     pub fn tasks(&self, id: JobId, from: u32, limit: usize) -> Option<(Vec<TaskRow>, bool)> {
         let job = self.jobs.get(&id)?;
         let indices = job.spec.indices();
-        let mut wanted = indices.iter().filter(|index| *index >= from);
+        let ranges = indices.ranges().iter().filter(|(_, last)| *last >= from);
+        let mut wanted = ranges.flat_map(|(first, last)| (*first).max(from)..=*last);
         let rows = wanted.by_ref().take(limit).map(|index| self.task_row(job, index)).collect();
         Some((rows, wanted.next().is_some()))
     }

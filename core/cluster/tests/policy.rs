@@ -535,6 +535,21 @@ fn a_million_elements_are_cancelled_and_kept_as_ranges() {
 }
 
 #[test]
+fn a_list_is_a_page_however_many_jobs_there_are() {
+    let mut env = Env::new();
+    for n in 0..2_000 {
+        env.submit_as("ada", spec(1), &n.to_string()).unwrap();
+    }
+    let (rows, more) = env.cluster.jobs(None, true, 200);
+    assert_eq!((rows.len(), rows[0].job, more), (200, JobId(2000), true));
+    let (rows, more) = env.cluster.jobs(Some(JobId(101)), true, 200);
+    assert_eq!((rows.len(), rows[0].job, more), (100, JobId(100), false));
+    let array = env.submit(array(1, "0-999999")).unwrap();
+    let (tasks, more) = env.cluster.tasks(array, 500_000, 200).unwrap();
+    assert_eq!((tasks.len(), tasks[0].task.index, more), (200, 500_000, true));
+}
+
+#[test]
 fn what_a_job_took_is_counted() {
     let mut env = Env::new().node("g", 4, 2);
     let resources = Resources { cores: 2, gpus: 1, ..Resources::default() };

@@ -64,6 +64,16 @@ pub async fn serve(
     settings: SchedulerSettings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), SchedulerError> {
+    serve_with(folder, settings, stop, |_| {}).await
+}
+
+/// The same; `with` is given the way to the cluster once it is there.
+async fn serve_with(
+    folder: &Path,
+    settings: SchedulerSettings,
+    stop: impl Future<Output = ()>,
+    with: impl FnOnce(&core::Core),
+) -> Result<(), SchedulerError> {
     let authority = Authority::load(folder).map_err(|error| SchedulerError::NoCluster {
         folder: folder.to_owned(),
         reason: error.to_string(),
@@ -75,6 +85,7 @@ pub async fn serve(
     let address = server.local_address();
     write_address(folder, address)?;
     tracing::info!(%address, cluster, "serving");
+    with(&core);
     let shared = Arc::new(session::Shared {
         cluster,
         folder: folder.to_owned(),
@@ -128,4 +139,47 @@ fn write_address(folder: &Path, mut address: std::net::SocketAddr) -> Result<(),
     std::fs::write(&part, text)
         .and_then(|()| std::fs::rename(&part, &path))
         .map_err(|error| SchedulerError::file("writing", &path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use gantry_wire::Peer;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cluster_that_is_busy_costs_no_connection() {
+        let folder = TempDir::new().unwrap();
+        let place = folder.path().join("scheduler");
+        init(&place, "test").unwrap();
+        let (given, core) = tokio::sync::oneshot::channel();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let settings =
+            SchedulerSettings { listen: ([127, 0, 0, 1], 0).into(), ..Default::default() };
+        let serving = tokio::spawn({
+            let place = place.clone();
+            async move {
+                let stop = async move { drop(ended.await) };
+                serve_with(&place, settings, stop, |core| drop(given.send(core.clone()))).await
+            }
+        });
+        let core = core.await.unwrap();
+        let address = std::fs::read_to_string(place.join("address")).unwrap();
+        let operator = Identity::load(&place, "operator").unwrap();
+        let address = address.trim().parse().unwrap();
+        let session = gantry_link::connect(address, &operator, Peer::Console).await.unwrap();
+        // Its thread does nothing else for longer than a silent connection is kept.
+        let (go_on, waits) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::spawn(async move { core.read(move |_| waits.recv().is_ok()).await });
+        let closed = session.connection.closed();
+        let lost = tokio::time::timeout(Duration::from_secs(5), closed).await;
+        assert!(lost.is_err(), "the connection ended: {lost:?}");
+        go_on.send(()).unwrap();
+        assert!(busy.await.unwrap().unwrap());
+        drop(end);
+        serving.await.unwrap().unwrap();
+    }
 }
