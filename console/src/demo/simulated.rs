@@ -50,6 +50,8 @@ impl Course {
             nodes: self.nodes,
             strength: self.strength,
             jobs_per_hour: self.nodes * 4,
+            // Each proof looks at every job that is kept.
+            check_each: 200,
             ..SimulationSettings::default()
         }
     }

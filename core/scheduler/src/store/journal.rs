@@ -147,7 +147,9 @@ impl Store {
                 match (sound_block(row, expected), &harm) {
                     (Ok((at, events)), None) => {
                         replayed.events += events.len() as i64;
-                        events.into_iter().for_each(|event| apply(at, event));
+                        for event in events {
+                            apply(at, event);
+                        }
                     }
                     // A good one behind a damaged one: the middle is broken.
                     (Ok(_), Some((seq, what))) => {
@@ -286,17 +288,14 @@ fn sound_block(row: &Row, expected: i64) -> Result<(At, Vec<Event>), Harm> {
 fn blocks(records: &[(At, Vec<u8>)]) -> Vec<(At, Vec<u8>)> {
     let mut blocks: Vec<(At, Vec<u8>)> = Vec::new();
     for (at, bytes) in records {
-        let fits = |(before, block): &&mut (At, Vec<u8>)| before == at && block.len() < BLOCK_BYTES;
-        let block = match blocks.last_mut().filter(fits) {
-            Some((_, block)) => block,
-            None => {
-                blocks.push((*at, Vec::new()));
-                let Some((_, block)) = blocks.last_mut() else { continue };
-                block
+        let length = (bytes.len() as u32).to_le_bytes();
+        match blocks.last_mut() {
+            Some((before, block)) if before == at && block.len() < BLOCK_BYTES => {
+                block.extend_from_slice(&length);
+                block.extend_from_slice(bytes);
             }
-        };
-        block.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-        block.extend_from_slice(bytes);
+            _ => blocks.push((*at, [&length, bytes.as_slice()].concat())),
+        }
     }
     blocks
 }
