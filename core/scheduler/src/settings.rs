@@ -65,3 +65,13 @@ pub(crate) async fn reload(shared: &Shared) -> Result<Vec<String>, Reject> {
     ];
     Ok(waits.into_iter().filter(|(_, waits)| *waits).map(|(key, _)| key.to_owned()).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_of_the_file_are_those_of_the_cluster() {
+        assert_eq!(cluster(&SchedulerSettings::default()), ClusterSettings::default());
+    }
+}
