@@ -1,6 +1,6 @@
 //! The nodes: state, use, what they hold; the chosen one below.
 
-use gantry_model::{At, JobId, NodeState};
+use gantry_model::{At, JobId, NodeRow, NodeState, Service};
 use gantry_telemetry::GpuSample;
 use gantry_wire::{NodeStatus, Update};
 use ratatui::style::Style;
@@ -63,11 +63,11 @@ pub(super) fn table(
 }
 
 /// The style of a node's state.
-fn state_style(state: NodeState, theme: Theme) -> Style {
-    match state {
-        NodeState::Up => theme.good(),
-        NodeState::Late => theme.warn(),
-        NodeState::Lost => theme.fail(),
+fn state_style(row: &NodeRow, theme: Theme) -> Style {
+    match (row.state, &row.service) {
+        (NodeState::Lost, _) | (NodeState::Up, Service::Quarantine { .. }) => theme.fail(),
+        (NodeState::Late, _) | (NodeState::Up, Service::Drain { .. }) => theme.warn(),
+        (NodeState::Up, Service::Open) => theme.good(),
     }
 }
 
@@ -81,7 +81,7 @@ fn cell(node: &NodeStatus, head: &str, width: u16, now: At, theme: Theme) -> (St
     };
     match head {
         "NODE" => (facts.name.clone(), Style::new()),
-        "STATE" => (node_state(node, now), state_style(row.state, theme)),
+        "STATE" => (node_state(node, now), state_style(row, theme)),
         "USE" => sample.map_or_else(
             || (theme.gap().to_string(), theme.dim()),
             |one| (theme.bar(one.cpu_permille, usize::from(width)), ramp(one.cpu_permille)),
@@ -129,11 +129,23 @@ fn note(node: &NodeStatus, theme: Theme) -> (String, Style) {
     match (row.state, disk, &facts.gpu_reason) {
         (NodeState::Late, ..) => ("! does not answer; its tasks go on".into(), theme.warn()),
         (NodeState::Lost, ..) => ("! its tasks were queued again".into(), theme.fail()),
+        (NodeState::Up, ..) if row.service != Service::Open => {
+            (closed(row), state_style(row, theme))
+        }
         (_, Some((free, total)), _) if total > 0 && free * 20 < total => {
             (format!("! disk {} % free", free * 100 / total), theme.warn())
         }
         (_, _, Some(reason)) => (format!("no gpu: {reason}"), theme.dim()),
         _ => (String::new(), theme.dim()),
+    }
+}
+
+/// Why a node gets no new work.
+fn closed(row: &NodeRow) -> String {
+    match &row.service {
+        Service::Open => String::new(),
+        Service::Drain { reason, .. } => format!("! drained: {reason}"),
+        Service::Quarantine { reason } => format!("! quarantined: {reason}"),
     }
 }
 
@@ -163,19 +175,18 @@ fn detail(app: &App, update: &Update, node: &NodeStatus, sheet: &mut Sheet<'_>) 
     let (theme, plain) = (sheet.theme, Style::new());
     let roles: Vec<String> =
         facts.roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
-    let state = format!("{} for {}", row.state.word(), duration(now.since(row.since).0));
+    let mut state = format!("{} for {}", row.state.word(), duration(now.since(row.since).0));
+    if row.service != Service::Open {
+        state = format!("{state}, {}", closed(row).trim_start_matches("! "));
+    }
     let facts_line = [
         format!("for {}", if roles.is_empty() { "-".into() } else { roles.join(", ") }),
         format!("{} cores", facts.resources.cores),
         format!("{} GB memory", gigabytes(facts.resources.memory.0)),
         format!("agent {}", facts.agent_version),
     ];
-    let x = sheet.pieces(
-        1,
-        0,
-        3,
-        &[(&facts.name, theme.heading()), (&state, state_style(row.state, theme))],
-    );
+    let x =
+        sheet.pieces(1, 0, 3, &[(&facts.name, theme.heading()), (&state, state_style(row, theme))]);
     sheet.pieces(x, 0, 3, &facts_line.each_ref().map(|text| (text.as_str(), plain)));
     let mut y = 2;
     if let Some(sample) = &node.sample {

@@ -1,6 +1,6 @@
 //! The overview: nodes, work, what needs a human, what happened just now, use over the last hour.
 
-use gantry_model::{JobState, Level, NodeState};
+use gantry_model::{JobState, Level, NodeState, Service};
 use gantry_wire::{NodeStatus, Update};
 use ratatui::style::Style;
 
@@ -74,7 +74,12 @@ fn humans(update: &Update) -> Vec<(String, Level)> {
     for node in &update.nodes {
         let name = &node.row.facts.name;
         match node.row.state {
-            NodeState::Up => {}
+            NodeState::Up => {
+                if matches!(node.row.service, Service::Quarantine { .. }) {
+                    let line = format!("! {name} is quarantined: tasks fail on it");
+                    lines.push((line, Level::Fail));
+                }
+            }
             NodeState::Late => lines.push((format!("! {name} is late"), Level::Warn)),
             NodeState::Lost => lines.push((format!("! {name} is lost"), Level::Fail)),
         }

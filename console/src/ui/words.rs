@@ -1,6 +1,6 @@
 //! Numbers and times as people read them, of fixed width.
 
-use gantry_model::{At, JobRow, JobState};
+use gantry_model::{At, JobRow, JobState, NodeState, Service};
 use gantry_wire::NodeStatus;
 
 /// A time of the day, UTC.
@@ -69,11 +69,14 @@ pub(super) fn gigabytes(mib: u64) -> String {
     }
 }
 
-/// The word for where a node stands, with its age where it is not up.
+/// The word for where a node stands, with its age where it is not up; a node that is up and gets no
+/// work says so.
 pub(super) fn node_state(node: &NodeStatus, now: At) -> String {
-    match node.row.state {
-        gantry_model::NodeState::Late => format!("late {} s", now.since(node.row.since).0 / 1000),
-        state => state.word().to_owned(),
+    match (node.row.state, &node.row.service) {
+        (NodeState::Late, _) => format!("late {} s", now.since(node.row.since).0 / 1000),
+        (NodeState::Up, Service::Drain { .. }) => "drain".to_owned(),
+        (NodeState::Up, Service::Quarantine { .. }) => "quarant.".to_owned(),
+        (state, _) => state.word().to_owned(),
     }
 }
 

@@ -6,7 +6,7 @@ use gantry::app::{App, Effect, Key, Keymap, Link, Message};
 use gantry::ui::{self, theme::Theme};
 use gantry_model::{
     At, Exit, Gpu, JobId, JobRow, JobState, Level, Machine, MemoryMib, Millis, NodeFacts, NodeId,
-    NodeRow, NodeState, Note, Resources, Role, Subject, Summary, TaskCounts,
+    NodeRow, NodeState, Note, Resources, Role, Service, Subject, Summary, TaskCounts,
 };
 use gantry_telemetry::{GpuSample, IngestCounts, LibraryCounts, Sample};
 use gantry_wire::{Metric, NodeStatus, Output, Point, Scope, Update};
@@ -154,6 +154,7 @@ fn jobs() -> Vec<JobRow> {
 fn nodes() -> Vec<NodeStatus> {
     let mut first = node(1, "cpu-1", 16, 742);
     let mut second = node(2, "cpu-2", 16, 91);
+    second.row.service = Service::Drain { reason: "new memory on Friday".into(), deadline: None };
     second.row.state = NodeState::Late;
     second.row.since = ago(9);
     second.sampled = Some(ago(10));
