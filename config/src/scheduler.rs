@@ -76,7 +76,7 @@ impl Default for SchedulerSettings {
     fn default() -> Self {
         Self {
             listen: ([0, 0, 0, 0], 7400).into(),
-            node_timeout: Millis::from_seconds(7),
+            node_timeout: Millis::from_seconds(6),
             token_valid: Millis::from_seconds(900),
             half_life: Millis::from_seconds(7 * 86_400),
             age_step: Millis::from_seconds(6 * 3600),

@@ -53,7 +53,7 @@ pub struct ClusterSettings {
 impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
-            node_timeout: Millis::from_seconds(7),
+            node_timeout: Millis::from_seconds(6),
             half_life: Millis::from_seconds(7 * 86_400),
             age_step: Millis::from_seconds(6 * 3600),
             age_max: 20,
