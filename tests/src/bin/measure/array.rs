@@ -14,7 +14,7 @@ use crate::Size;
 use crate::bare::{self, Bare};
 use crate::echo::Echo;
 use crate::report::{Goal, Row};
-use crate::served::{self, Served};
+use crate::served::{self, Served, processor_ms_of};
 use crate::statistics::{median, memory, over_rounds, seconds};
 
 const ELEMENTS: u32 = 1_000_000;
@@ -34,11 +34,13 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
         took.push(time);
         snapshot = bytes as f64 / all;
     }
-    let mut peaks = Vec::new();
+    let (mut peaks, mut theirs, mut mine) = (Vec::new(), Vec::new(), Vec::new());
     let with_journal = over_rounds(size.rounds(), || {
-        let (time, grown) = with_journal(elements)?;
-        peaks.push(grown as f64 / all);
-        Ok(time)
+        let course = with_journal(elements)?;
+        peaks.push(course.grown as f64 / all);
+        theirs.push(course.scheduler_s);
+        mine.push(course.node_s);
+        Ok(course.took_s)
     })?;
     let what = |of: &str| format!("{elements} elements, {SLOTS} slots, {of}");
     Ok(vec![
@@ -47,6 +49,9 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
         Row::new(what("journal and encryption on, no process"), "s", with_journal)
             .goal(Goal::AtMost(ARRAY_S * share)),
         Row::new(what("journal and encryption on, no process"), "tasks/s", all / with_journal),
+        // Where the time goes: both ends of the link stand on this machine and share its cores.
+        Row::new(what("of that, processor time of the scheduler"), "s", median(&theirs)),
+        Row::new(what("of that, processor time of the node"), "s", median(&mine)),
         Row::new(what("the scheduler's memory, most"), "bytes/element", median(&peaks))
             .goal(Goal::AtMost(ELEMENT_BYTES)),
         Row::new(what("snapshot half way"), "bytes/element", snapshot)
@@ -78,9 +83,20 @@ fn end(bare: &mut Bare, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// A scheduler as it is run: seconds from the submit to the last end, and how many bytes its
-/// process grew by at most.
-pub(crate) fn with_journal(elements: u32) -> Result<(f64, u64)> {
+/// An array through a scheduler as it is run.
+pub(crate) struct Course {
+    /// Seconds from the submit to the last end.
+    pub(crate) took_s: f64,
+    /// How many bytes the scheduler's process grew by at most.
+    grown: u64,
+    /// Processor time of the scheduler, in seconds.
+    scheduler_s: f64,
+    /// Processor time of the node that runs nothing, which is this process.
+    node_s: f64,
+}
+
+/// A scheduler as it is run, with its journal and a node that runs nothing.
+pub(crate) fn with_journal(elements: u32) -> Result<Course> {
     let mut served = Served::start()?;
     let facts = bare::facts("echo".into(), SLOTS, 0);
     let identity = served.identity("echo")?;
@@ -89,9 +105,17 @@ pub(crate) fn with_journal(elements: u32) -> Result<(f64, u64)> {
     ensure!(process.len() == 1, "the scheduler's process was not found");
     let process = process[0].as_raw_nonzero().to_string();
     let before = memory(&process, "VmRSS")?;
-    let took = seconds(|| {
+    let busy = || Ok::<_, anyhow::Error>((processor_ms_of(&process)?, processor_ms_of("self")?));
+    let started = busy()?;
+    let took_s = seconds(|| {
         let job = served.submit(served::array(elements, served::command(&["true"])))?;
         served.wait_done(job)
     })?;
-    Ok((took, memory(&process, "VmHWM")?.saturating_sub(before)))
+    let ended = busy()?;
+    Ok(Course {
+        took_s,
+        grown: memory(&process, "VmHWM")?.saturating_sub(before),
+        scheduler_s: (ended.0 - started.0) / 1000.0,
+        node_s: (ended.1 - started.1) / 1000.0,
+    })
 }

@@ -13,7 +13,7 @@ use gantry_model::{Builtin, JobSpec, Resources, Work};
 use crate::Size;
 use crate::array;
 use crate::report::{Goal, Row};
-use crate::served::{self, Served};
+use crate::served::{self, PARTS, Served};
 use crate::statistics::{cores, over_rounds};
 
 /// As many as one job can name: a message of 64 KiB, where each name counts its length and 8 more.
@@ -32,20 +32,30 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     let settings = format!("cores = {slots}\nmemory = \"64G\"\nworkers = {workers}");
     served.cluster.join("cpu-1", &settings)?;
     through(&mut served, workers as u32)?;
+    let before = served.parts()?;
     let took = over_rounds(size.rounds(), || through(&mut served, count))?;
+    let all = f64::from(count) * size.rounds() as f64;
+    let after = served.parts()?;
     drop(served);
     let elements = count * 40;
-    let idle = over_rounds(size.rounds(), || Ok(array::with_journal(elements)?.0))?;
+    let idle = over_rounds(size.rounds(), || Ok(array::with_journal(elements)?.took_s))?;
     let what = format!("{count} operations that end at once, {workers} workers, {slots} slots");
-    Ok(vec![
-        Row::new(what, "tasks/s", f64::from(count) / took).goal(Goal::AtLeast(WITH_WORKERS)),
+    let mut rows =
+        vec![Row::new(what, "tasks/s", f64::from(count) / took).goal(Goal::AtLeast(WITH_WORKERS))];
+    // Where the time goes.
+    for ((part, _), (after, before)) in PARTS.iter().zip(after.iter().zip(&before)) {
+        let what = format!("of that, processor time of the {part}");
+        rows.push(Row::new(what, "ms/task", (after - before) / all));
+    }
+    rows.push(
         Row::new(
             format!("{elements} tasks, a node that runs nothing"),
             "tasks/s",
             f64::from(elements) / idle,
         )
         .goal(Goal::AtLeast(WITHOUT_RUNNING)),
-    ])
+    );
+    Ok(rows)
 }
 
 /// Seconds from the submit of an array of operations to its last end.

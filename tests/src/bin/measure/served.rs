@@ -137,17 +137,13 @@ impl Served {
     /// Processor time so far of the processes whose command line has all of these words, in
     /// milliseconds.
     pub(crate) fn processor_ms(&self, words: &[&str]) -> Result<f64> {
-        let mut ticks = 0;
-        for process in self.processes(words)? {
-            let path = format!("/proc/{}/stat", process.as_raw_nonzero());
-            let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-            // The name, in brackets, may hold anything; the two times are the twelfth and
-            // thirteenth words behind it.
-            let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-            let times = rest.split_whitespace().skip(11).take(2);
-            ticks += times.map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum::<u64>();
-        }
-        Ok(ticks as f64 * 1000.0 / TICKS_PER_SECOND)
+        let processes = self.processes(words)?;
+        processes.iter().map(|process| processor_ms_of(&process.as_raw_nonzero().to_string())).sum()
+    }
+
+    /// Processor time so far of each of [`PARTS`].
+    pub(crate) fn parts(&self) -> Result<Vec<f64>> {
+        PARTS.iter().map(|(_, words)| self.processor_ms(words)).collect()
     }
 
     /// Sends a signal to the processes whose command line has all of these words.
@@ -161,14 +157,27 @@ impl Served {
     }
 }
 
+/// Processor time so far of one process, in milliseconds.
+pub(crate) fn processor_ms_of(process: &str) -> Result<f64> {
+    let path = format!("/proc/{process}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    // The name, in brackets, may hold anything; the two times are the twelfth and thirteenth words
+    // behind it.
+    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let times = rest.split_whitespace().skip(11).take(2);
+    let ticks: u64 = times.map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum();
+    Ok(ticks as f64 * 1000.0 / TICKS_PER_SECOND)
+}
+
 /// In what the kernel counts processor time, on every architecture gantry runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The parts of gantry that take processor time for a task, each with the words of its processes.
-pub(crate) const PARTS: [(&str, &[&str]); 3] = [
+pub(crate) const PARTS: [(&str, &[&str]); 4] = [
     ("scheduler", &["scheduler", "--exit-with-parent"]),
     ("agent", &["agent", "--exit-with-parent"]),
     ("supervisor", &["supervise"]),
+    ("workers", &["worker"]),
 ];
 
 /// A failed command as an error.

@@ -27,7 +27,7 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
         through(&mut served, slots)?;
         // One after the other, so that what the machine does meanwhile meets both.
         let mut limits = Vec::new();
-        let before = parts(&served)?;
+        let before = served.parts()?;
         let took = over_rounds(size.rounds(), || {
             limits.push(peers::bare_loop(count, slots)?);
             through(&mut served, count)
@@ -42,7 +42,7 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
         // Where the time goes: what is missing to the time a task takes is waiting, most of it for
         // the disk.
         let all = f64::from(count) * size.rounds() as f64;
-        for ((part, _), (after, before)) in PARTS.iter().zip(parts(&served)?.iter().zip(&before)) {
+        for ((part, _), (after, before)) in PARTS.iter().zip(served.parts()?.iter().zip(&before)) {
             let what = format!("{what}, processor time of the {part}");
             rows.push(Row::new(what, "ms/task", (after - before) / all));
         }
@@ -59,11 +59,6 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
         }
     }
     Ok(rows)
-}
-
-/// Processor time so far of each part.
-fn parts(served: &Served) -> Result<Vec<f64>> {
-    PARTS.iter().map(|(_, words)| served.processor_ms(words)).collect()
 }
 
 /// Seconds from the submit of an array to its last end.
