@@ -33,6 +33,12 @@ pub struct AgentSettings {
     pub labels: BTreeSet<String>,
     /// The library on the shared storage, for counts on the screen and for the receiver.
     pub library: Option<PathBuf>,
+    /// Where tasks find their checkpoint folders again, also on another node: a folder on the shared
+    /// storage. The agent's own folder where absent.
+    pub checkpoints: Option<PathBuf>,
+    /// Where other nodes reach this one, for the ranks of gangs; what the scheduler sees where
+    /// absent.
+    pub address: Option<String>,
     /// Warm workers for built-in operations; one per core, at most eight, where absent.
     pub workers: Option<u32>,
     /// Another libnvidia-ml than the system's.
@@ -88,6 +94,8 @@ impl Default for AgentSettings {
             scratch: None,
             labels: BTreeSet::new(),
             library: None,
+            checkpoints: None,
+            address: None,
             workers: None,
             nvml: None,
             grace: Millis::from_seconds(10),
@@ -120,6 +128,8 @@ impl Settings for AgentSettings {
         "scratch",
         "labels",
         "library",
+        "checkpoints",
+        "address",
         "workers",
         "nvml",
         "grace",
@@ -136,6 +146,9 @@ impl Settings for AgentSettings {
         gantry_model::job::check_name("node", &self.node).map_err(|reject| {
             format!("{}; set node to the name that the token was made for", reject.sentence)
         })?;
+        if self.checkpoints.as_ref().is_some_and(|folder| !folder.is_absolute()) {
+            return Err("checkpoints must be an absolute path; every node finds it there".into());
+        }
         if self.cores == Some(0) {
             return Err(
                 "cores = 0 would give the node nothing to work with; leave it out for all".into()

@@ -58,6 +58,7 @@ group = "chest"
 priority = -5
 time = "2h"
 estimate = "90m"
+output = "/out/%i.txt"
 warning = "USR1@60s"
 retries = 0
 retry-codes = [1, 75]
@@ -114,6 +115,7 @@ fn every_key_reaches_the_job() {
     assert_eq!((spec.group.as_deref(), spec.priority, spec.retries), (Some("chest"), -5, 0));
     assert_eq!(spec.time_limit, Some(Millis::from_seconds(7200)));
     assert_eq!(spec.estimate, Some(Millis::from_seconds(5400)));
+    assert_eq!(spec.output.as_deref(), Some("/out/%i.txt"));
     assert_eq!(spec.warning.unwrap().to_string(), "USR1@1m");
     assert_eq!(spec.retry_codes, [1, 75].into());
 

@@ -84,6 +84,7 @@ const KEYS: &[(&str, Setter)] = &[
     ("command", |draft, entry| entry.command().map(|command| draft.command = Some(command))),
     ("script", |draft, entry| entry.string().map(|script| draft.script = Some(script))),
     ("folder", |draft, entry| entry.string().map(|folder| draft.folder = Some(folder))),
+    ("output", |draft, entry| entry.string().map(|output| draft.spec.output = Some(output))),
     ("environment", |draft, entry| {
         entry.environment().map(|found| draft.spec.environment.extend(found))
     }),

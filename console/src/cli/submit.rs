@@ -82,6 +82,10 @@ struct JobFlags {
     /// The working folder; this one where it is not given.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
+    /// Where the output goes, on storage that every node sees: %j is the job, %i the element, %n the
+    /// name; the node's own folder where it is not given.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// A variable for the tasks; may be repeated.
     #[arg(long = "env", value_name = "NAME=VALUE")]
     environment: Vec<String>,
@@ -117,6 +121,9 @@ impl Submit {
             if let Work::Command { folder, .. } = &mut job.spec.work {
                 *folder = Some(absolute(folder.as_deref().map(Path::new))?);
             }
+            if let Some(output) = &mut job.spec.output {
+                *output = absolute(Some(Path::new(output)))?;
+            }
         }
         batch::submit(&parsed, &self.submission, cluster, format)
     }
@@ -133,6 +140,7 @@ impl JobFlags {
             labels: self.labels.set(),
             array: self.array.clone(),
             gang: self.gang.gang(),
+            output: self.output.as_deref().map(|file| absolute(Some(file))).transpose()?,
             environment: environment(&self.environment)?,
             ..self.needs.spec(&name, work)?
         })

@@ -120,6 +120,7 @@ impl Cluster {
             work: TaskWork::of(&job.spec, index),
             lease,
             time_limit: job.spec.time_limit,
+            output: job.spec.output_of(task),
             warning: job.spec.warning,
             environment,
             start,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::array::{Array, IndexSet};
 use crate::conditions::{Dependency, Gang, Preemption, Warning};
+use crate::ids::TaskId;
 use crate::limits;
 use crate::reject::Reject;
 use crate::resources::{GPU_WHOLE, GpuDemand, GpuPart, Resources, Sharing};
@@ -58,6 +59,9 @@ pub struct JobSpec {
     pub held: bool,
     /// Only on the node of this name.
     pub node: Option<String>,
+    /// Where a task's output goes instead of the node's own folder: an absolute path, in which `%j`
+    /// is the job, `%i` the array index or rank, `%n` the job's name and `%%` a percent sign.
+    pub output: Option<String>,
     /// Variables set for the tasks beside the `GANTRY_*` ones.
     pub environment: BTreeMap<String, String>,
 }
@@ -87,6 +91,7 @@ impl JobSpec {
             preemption: Preemption::Never,
             held: false,
             node: None,
+            output: None,
             environment: BTreeMap::new(),
         }
     }
@@ -137,6 +142,7 @@ impl JobSpec {
         self.check_demand()?;
         self.check_gang()?;
         self.check_times()?;
+        self.check_output()?;
         self.check_environment()?;
         match &self.work {
             Work::Command { arguments, folder } => check_command(arguments, folder.as_deref()),
@@ -205,6 +211,54 @@ impl JobSpec {
             return Err(Reject::invalid("a gang has no array; submit one job for each gang"));
         }
         Ok(())
+    }
+
+    fn check_output(&self) -> Result<(), Reject> {
+        let Some(pattern) = &self.output else { return Ok(()) };
+        let wrong =
+            |why: String| Err(Reject::invalid(format!("the output file {pattern:?} {why}")));
+        if pattern.len() > limits::OUTPUT_BYTES_MAX || pattern.chars().any(char::is_control) {
+            let most = limits::OUTPUT_BYTES_MAX;
+            return wrong(format!("is longer than {most} bytes, or holds a control character"));
+        }
+        if !pattern.starts_with('/') || pattern.ends_with('/') {
+            return wrong("is no absolute path of a file; begin it with /".into());
+        }
+        let mut letters = pattern.chars();
+        let mut by_index = false;
+        while let Some(letter) = letters.next() {
+            match (letter, if letter == '%' { letters.next() } else { None }) {
+                ('%', Some('i')) => by_index = true,
+                ('%', Some('j' | 'n' | '%')) => {}
+                ('%', _) => {
+                    return wrong("has a % that means nothing; %j, %i, %n and %% do".into());
+                }
+                _ => {}
+            }
+        }
+        let count = self.indices().count();
+        if count > 1 && !by_index {
+            return wrong(format!("is one file for {count} tasks; put %i into its name"));
+        }
+        Ok(())
+    }
+
+    /// The output file of a task, where the job names a pattern.
+    #[must_use]
+    pub fn output_of(&self, task: TaskId) -> Option<String> {
+        let mut path = String::new();
+        let mut letters = self.output.as_ref()?.chars();
+        while let Some(letter) = letters.next() {
+            match (letter, if letter == '%' { letters.next() } else { None }) {
+                ('%', Some('j')) => path.push_str(&task.job.to_string()),
+                ('%', Some('i')) => path.push_str(&task.index.to_string()),
+                // A name may hold anything that can be read; a file's name no slash.
+                ('%', Some('n')) => path.push_str(&self.name.replace('/', "_")),
+                ('%', _) => path.push('%'),
+                _ => path.push(letter),
+            }
+        }
+        Some(path)
     }
 
     fn check_times(&self) -> Result<(), Reject> {
@@ -339,6 +393,22 @@ mod tests {
     }
 
     #[test]
+    fn an_output_file_is_named_by_its_pattern() {
+        let task = crate::ids::JobId(12).task(3);
+        for (pattern, path) in [
+            ("/out/%j/%i.txt", "/out/j12/3.txt"),
+            ("/out/%n-100%%-%i", "/out/a_b-100%-3"),
+            ("/out/plain", "/out/plain"),
+        ] {
+            let output = Some(pattern.to_owned());
+            let spec = JobSpec { name: "a/b".into(), output, ..command(&["x"]) };
+            assert_eq!(spec.validate(), Ok(()), "{pattern}");
+            assert_eq!(spec.output_of(task).unwrap(), path);
+        }
+        assert_eq!(command(&["x"]).output_of(task), None);
+    }
+
+    #[test]
     fn a_wrong_job_is_refused_with_what_to_do() {
         let array = |text: &str| Some(text.parse::<Array>().unwrap());
         let predict = |series: &[&str]| {
@@ -351,6 +421,7 @@ mod tests {
         let share = |permille| GpuDemand { part: GpuPart::Share(permille), ..GpuDemand::default() };
         let gang = |ranks, nodes| Some(Gang { ranks, nodes });
         let warning = Some("USR1@60s".parse().unwrap());
+        let output = |pattern: &str| Some(pattern.to_owned());
         let cases: Vec<(JobSpec, &str)> = vec![
             (command(&[]), "no command"),
             (command(&["x\0"]), "zero byte"),
@@ -372,6 +443,13 @@ mod tests {
             (JobSpec { gang: gang(0, None), ..command(&["x"]) }, "1 to 4096 ranks"),
             (JobSpec { gang: gang(5, Some(2)), ..command(&["x"]) }, "evenly over 2 nodes"),
             (JobSpec { gang: gang(2, None), array: array("0-1"), ..command(&["x"]) }, "no array"),
+            (JobSpec { output: output("out"), ..command(&["x"]) }, "no absolute path"),
+            (JobSpec { output: output("/a/%x"), ..command(&["x"]) }, "means nothing"),
+            (JobSpec { output: output("/a/100%"), ..command(&["x"]) }, "means nothing"),
+            (
+                JobSpec { output: output("/a/%j"), array: array("0-1"), ..command(&["x"]) },
+                "put %i into",
+            ),
             (JobSpec { warning, ..command(&["x"]) }, "has none"),
             (JobSpec { warning, time_limit: Some(Millis(1000)), ..command(&["x"]) }, "USR1@1m"),
             (JobSpec { licences: [("m".to_owned(), 0)].into(), ..command(&["x"]) }, "leave it out"),

@@ -15,6 +15,8 @@ pub const ENVIRONMENT_BYTES_MAX: usize = 16 * 1024;
 pub const KEY_CHARACTERS_MAX: usize = 128;
 /// Bytes of all arguments and the folder of one job together.
 pub const COMMAND_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of the pattern of an output file's path.
+pub const OUTPUT_BYTES_MAX: usize = 1024;
 /// Dependencies of one job.
 pub const DEPENDENCIES_MAX: usize = 64;
 /// Characters of a job's, a node's or a user's name.
@@ -23,6 +25,8 @@ pub const NAME_CHARACTERS_MAX: usize = 64;
 pub const BUILTIN_BYTES_MAX: usize = 32 * 1024;
 /// Retries a job may ask for.
 pub const RETRIES_MAX: u8 = 100;
+/// Bytes of a node's address: the longest name of the domain name system.
+pub const ADDRESS_BYTES_MAX: usize = 255;
 /// Labels of one node, and labels one job may ask for.
 pub const LABELS_MAX: usize = 64;
 /// Licences one job may ask for.

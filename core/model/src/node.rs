@@ -57,7 +57,7 @@ pub struct NodeFacts {
     pub boot_id: String,
     /// What jobs may ask for by name, as `nvme` or `site=north`.
     pub labels: BTreeSet<String>,
-    /// Where other nodes reach it; the scheduler fills in what it sees.
+    /// Where other nodes reach it; the scheduler fills in what it sees where it is empty.
     pub address: String,
 }
 
@@ -66,6 +66,14 @@ impl NodeFacts {
     pub fn validate(&self) -> Result<(), Reject> {
         crate::job::check_name("node", &self.name)?;
         let count = self.gpus.len();
+        if self.address.len() > limits::ADDRESS_BYTES_MAX || self.address.contains(char::is_control)
+        {
+            return Err(Reject::invalid(format!(
+                "node {} has an address that is longer than {} bytes or holds a control character",
+                self.name,
+                limits::ADDRESS_BYTES_MAX
+            )));
+        }
         if self.labels.len() > limits::LABELS_MAX {
             return Err(Reject::invalid(format!(
                 "node {} has {} labels; at most {} are allowed",

@@ -74,6 +74,8 @@ pub struct Launch {
     pub lease: Lease,
     /// After how long the node ends it.
     pub time_limit: Option<Millis>,
+    /// Where its output goes, where its job says so.
+    pub output: Option<String>,
     /// The signal before that.
     pub warning: Option<Warning>,
     /// The job's own environment, and what a gang's ranks need to find one another.

@@ -18,6 +18,7 @@ fn plan(try_id: u64, time_limit: Option<Millis>) -> Launch {
         work: TaskWork::Command { arguments: vec!["true".into()], folder: None },
         lease: Lease::default(),
         time_limit,
+        output: None,
         warning: None,
         environment: BTreeMap::new(),
         start: 1,

@@ -24,8 +24,10 @@ pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkErr
     if facts.name != node {
         return Err(refused(&connection, "an agent may speak for its own node only"));
     }
-    // Where others reach a node is what is seen of it, not what it says.
-    facts.address = connection.remote().ip().to_string();
+    // An administrator may have said where others reach it; otherwise it is what is seen.
+    if facts.address.is_empty() {
+        facts.address = connection.remote().ip().to_string();
+    }
     if let Err(reject) = facts.validate() {
         return Err(refused(&connection, &reject.sentence));
     }
