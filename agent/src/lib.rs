@@ -55,7 +55,7 @@ pub async fn serve(
     let places = runner::Places {
         output: folder.join("output"),
         work: folder.join("work"),
-        checkpoints: folder.join("checkpoints"),
+        checkpoints: settings.checkpoints.clone().unwrap_or_else(|| folder.join("checkpoints")),
     };
     for place in [&places.output, &places.work, &places.checkpoints] {
         std::fs::create_dir_all(place).map_err(|error| AgentError::file("making", place, error))?;
@@ -97,11 +97,16 @@ pub async fn serve(
         inputs: inputs.clone(),
     };
     let mut shell = shell::Shell::new(parts, ends)?;
-    tokio::select! {
+    let session = session::start(settings.scheduler, identity, inputs, samples)
+        .map_err(|error| AgentError::file("starting the session of", &folder, error))?;
+    let result = tokio::select! {
         () = stop => Ok(()),
         result = shell.run(received) => result,
-        () = session::keep(settings.scheduler, identity, inputs, samples) => Ok(()),
-    }
+    };
+    // The session ends with the shell that hears it.
+    drop(shell);
+    session.ended().await;
+    result
 }
 
 /// Two agents in one folder would take each other's tasks over.

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 
 struct Bench {
-    _folder: TempDir,
+    folder: TempDir,
     outputs: Outputs,
 }
 
@@ -17,18 +17,16 @@ impl Bench {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let outputs = Outputs::new(folder.path().join("output"));
-        Self { _folder: folder, outputs }
+        Self { folder, outputs }
     }
 
     fn write(&self, index: u32, bytes: &[u8]) {
         let task = JOB.task(index);
-        self.outputs.create(task).unwrap();
-        let path = self.outputs.path(task);
-        File::options().append(true).open(path).unwrap().write_all(bytes).unwrap();
+        append_to(&self.outputs.path(task)).unwrap().write_all(bytes).unwrap();
     }
 
     fn finish(&self, index: u32, try_id: u64, hearing: Hearing) {
-        self.outputs.finish(JOB.task(index), TryId(try_id), hearing).unwrap();
+        finish(&self.outputs, JOB.task(index), TryId(try_id), hearing);
     }
 
     fn read(&self, index: u32, mut offset: u64) -> Vec<u8> {
@@ -64,6 +62,11 @@ impl Bench {
         file.read_exact_at(&mut byte, at).unwrap();
         file.write_all_at(&[!byte[0]], at).unwrap();
     }
+}
+
+fn finish(outputs: &Outputs, task: TaskId, try_id: TryId, hearing: Hearing) {
+    let length = length(&outputs.path(task));
+    outputs.finish(task, try_id, hearing, (length, "")).unwrap();
 }
 
 #[test]
@@ -123,11 +126,11 @@ fn an_end_that_is_heard_again_is_packed_once() {
     // The agent was killed before the file was gone.
     bench.write(0, &kept);
     let next = Outputs::new(bench.outputs.folder.clone());
-    next.finish(JOB.task(0), TryId(5), Hearing::Again).unwrap();
+    finish(&next, JOB.task(0), TryId(5), Hearing::Again);
     assert_eq!((bench.text(0), bench.files().len()), ("once\n".into(), 2));
     // Killed before it was packed at all.
     bench.write(0, b"twice\n");
-    next.finish(JOB.task(0), TryId(8), Hearing::Again).unwrap();
+    finish(&next, JOB.task(0), TryId(8), Hearing::Again);
     assert_eq!(bench.text(0), "once\ntwice\n");
 }
 
@@ -153,7 +156,7 @@ fn damage_is_told_and_hides_nothing_else() {
     File::options().append(true).open(&index).unwrap().write_all(b"half a record").unwrap();
     let next = Outputs::new(bench.outputs.folder.clone());
     bench.write(7, b"after it\n");
-    next.finish(JOB.task(7), TryId(9), Hearing::First).unwrap();
+    finish(&next, JOB.task(7), TryId(9), Hearing::First);
     assert_eq!(bench.text(7), "after it\n");
 }
 
@@ -193,8 +196,24 @@ fn a_search_finds_lines_of_every_task_within_its_limits() {
     let (lines, more) = find("nan");
     assert_eq!((lines.len(), more), (200, true));
     let (job, task) = (JobId(2), JobId(2).task(0));
-    bench.outputs.create(task).unwrap();
+    append_to(&bench.outputs.path(task)).unwrap();
     fs::write(bench.outputs.path(task), ("ä".repeat(400) + "\n").repeat(150)).unwrap();
     let (lines, more) = bench.outputs.search(job, "ä").unwrap();
     assert!(more && lines.iter().map(|one| one.text.len()).sum::<usize>() <= 32 * 1024);
+}
+
+#[test]
+fn an_output_that_its_job_named_stays_there_and_is_read_from_there() {
+    let bench = Bench::new();
+    let task = JOB.task(3);
+    let file = bench.folder.path().join("shared/j1-3.txt");
+    for start in 1..=2 {
+        bench.outputs.send_to(task, &file).unwrap();
+        append_to(&bench.outputs.path(task)).unwrap().write_all(b"hello\n").unwrap();
+        let length = length(&bench.outputs.path(task));
+        bench.outputs.finish(task, TryId(start), Hearing::First, (length, "")).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "hello\nhello\n");
+    let piece = bench.outputs.piece(task, 0, false).unwrap();
+    assert_eq!(piece.bytes, b"hello\nhello\n");
 }

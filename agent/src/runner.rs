@@ -3,6 +3,11 @@
 //! A command is started by the supervisor ([`crate::supervise`]), an operation by a worker
 //! ([`crate::worker`]); here is what both have in common: the variables a task finds, how an end
 //! reads, and how what a dead supervisor left behind is found and ended.
+//!
+//! `GANTRY_CHECKPOINT` names a folder that is the task's own on this node and stays for its later
+//! starts. It is there for a task that has GPUs, and from the second start on; another task makes it
+//! (`mkdir -p`) once it has something to keep. A folder for each element of an array, made and
+//! removed again empty, would cost as much as all else that the agent does for it.
 
 use std::fs;
 use std::io;
@@ -10,7 +15,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-use gantry_model::{Exit, GPU_WHOLE, Gpu, Launch, TaskId};
+use gantry_model::{Exit, GPU_WHOLE, Gpu, Launch, TaskId, TaskWork};
 use rustix::process::{
     Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
 };
@@ -33,9 +38,21 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// What tells this agent's processes from those of others on this host: checkpoints may be on a
+    /// storage that all share.
+    fn mark(&self) -> String {
+        self.output.display().to_string()
+    }
+
     /// The folder of a task's checkpoints.
-    pub(crate) fn checkpoint(&self, task: TaskId) -> PathBuf {
+    fn checkpoint(&self, task: TaskId) -> PathBuf {
         self.checkpoints.join(task.job.to_string()).join(task.index.to_string())
+    }
+
+    /// The folder of a task's checkpoints, where it is made before the task starts.
+    pub(crate) fn checkpoint_made(&self, launch: &Launch) -> Option<PathBuf> {
+        let made = launch.start > 1 || !launch.lease.gpus.is_empty();
+        made.then(|| self.checkpoint(launch.task))
     }
 }
 
@@ -51,6 +68,7 @@ pub(crate) fn environment(launch: &Launch, places: &Places, gpus: &[Gpu]) -> Vec
         ("GANTRY_INDEX".to_owned(), task.index.to_string()),
         ("GANTRY_TRY".to_owned(), launch.try_id.to_string()),
         ("GANTRY_CHECKPOINT".to_owned(), places.checkpoint(task).display().to_string()),
+        ("GANTRY_AGENT".to_owned(), places.mark()),
         ("CUDA_VISIBLE_DEVICES".to_owned(), devices.join(",")),
     ];
     if launch.start > 1 {
@@ -78,19 +96,22 @@ fn share(permille: u16, leased: &[&Gpu]) -> Vec<(String, String)> {
 
 /// What a supervisor needs to start a command.
 pub(crate) fn plan(
-    launch: &Launch,
-    folder: Option<&str>,
+    launch: Launch,
     output: PathBuf,
     read: u64,
     places: &Places,
     gpus: &[Gpu],
 ) -> Start {
+    let folder = match &launch.work {
+        TaskWork::Command { folder: Some(folder), .. } => Path::new(folder),
+        _ => places.work.as_path(),
+    };
     Start {
-        environment: environment(launch, places, gpus),
-        folder: folder.map_or(places.work.as_path(), Path::new).to_owned(),
+        environment: environment(&launch, places, gpus),
+        folder: folder.to_owned(),
         output,
-        checkpoint: places.checkpoint(launch.task),
-        launch: launch.clone(),
+        checkpoint: places.checkpoint_made(&launch),
+        launch,
         read,
     }
 }
@@ -113,7 +134,7 @@ pub(crate) fn end_with_parent(command: &mut Command) {
 /// Ends what commands of this folder have left whose supervisor is dead, told by their environment.
 /// Gives how many processes that were.
 pub(crate) fn sweep(places: &Places) -> usize {
-    let mark = format!("GANTRY_CHECKPOINT={}/", places.checkpoints.display());
+    let mark = format!("GANTRY_AGENT={}", places.mark());
     let mut ended = 0;
     for _ in 0..SWEEPS_MAX {
         let found = sweep_once(mark.as_bytes());
@@ -132,7 +153,7 @@ fn sweep_once(mark: &[u8]) -> usize {
         // Those of other users cannot be read, and are none of ours; of one that has ended there
         // is nothing to read.
         let environment = fs::read(entry.path().join("environ")).ok()?;
-        let ours = environment.split(|byte| *byte == 0).any(|one| one.starts_with(mark));
+        let ours = environment.split(|byte| *byte == 0).any(|one| one == mark);
         ours.then(|| Pid::from_raw(id)).flatten()
     });
     left.filter(|process| kill_process(*process, Signal::KILL).is_ok()).count()

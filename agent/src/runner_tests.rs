@@ -21,6 +21,7 @@ pub(crate) fn launch(arguments: &[&str]) -> Launch {
         work: TaskWork::Command { arguments, folder: None },
         lease: Lease { gpus: vec![1], gpu_permille: GPU_WHOLE, ..Lease::default() },
         time_limit: None,
+        output: None,
         warning: None,
         environment: BTreeMap::from([
             ("OWN".to_owned(), "yes".to_owned()),

@@ -1,5 +1,10 @@
 //! The agent's connection to the scheduler: it comes back for ever, with jitter.
+//!
+//! It lives on a thread of its own with all that QUIC does for it. What arrives together is then
+//! decoded together, and what is told together leaves in one packet, as no other thread sends it
+//! off between two messages; and the disk that the shell waits for does not hold up the connection.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,11 +20,47 @@ use crate::shell::Input;
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// A session that lasted so long was a good one: the next wait is short again.
 const LASTING: Duration = Duration::from_secs(2);
+/// Turns of the other tasks before the thread ends: one does what the closing needs, and the others
+/// cost nothing.
+const FAREWELL_TURNS: usize = 8;
 /// Messages that wait to be sent.
 const OUTBOX_MAX: usize = 4096;
 
+/// The thread of the connection.
+pub(crate) struct Session(tokio::task::JoinHandle<()>);
+
+impl Session {
+    /// Waits until the connection is closed; it is told so by the end of the shell.
+    pub(crate) async fn ended(self) {
+        // An error is a panic, which has been told on standard error.
+        let _ = self.0.await;
+    }
+}
+
+/// Starts the thread. It ends with the receiver of `inputs`.
+pub(crate) fn start(
+    address: SocketAddr,
+    identity: Identity,
+    inputs: mpsc::Sender<Input>,
+    samples: watch::Receiver<Sample>,
+) -> io::Result<Session> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let serve = async move {
+        let closed = inputs.clone();
+        tokio::select! {
+            () = keep(address, identity, inputs, samples) => {}
+            () = closed.closed() => {}
+        }
+        // The scheduler hears of it at once: the connection's own tasks get to say so.
+        for _ in 0..FAREWELL_TURNS {
+            tokio::task::yield_now().await;
+        }
+    };
+    Ok(Session(tokio::task::spawn_blocking(move || runtime.block_on(serve))))
+}
+
 /// Connects again and again until the shell is gone.
-pub(crate) async fn keep(
+async fn keep(
     address: SocketAddr,
     identity: Identity,
     inputs: mpsc::Sender<Input>,

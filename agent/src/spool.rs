@@ -1,14 +1,19 @@
-//! Ends of tries that the cluster has not acknowledged, in one file that grows.
+//! Ends of tries that the cluster has not acknowledged, in one file.
 //!
 //! A record is its length, a checksum and the value: an end that is kept, or the number of one that
-//! is acknowledged. Ends are appended as they come and synced together, before any of them is
-//! told. A tail that was cut is cut off, and a damaged record passed over, with a warning: the
-//! cluster asks the node what it holds and queues the task again. With no end left the file is
-//! emptied; where it grows nevertheless it is written anew.
+//! is acknowledged. Ends are written as they come and synced together, before any of them is
+//! told. A damaged record is passed over, with a warning: the cluster asks the node what it holds
+//! and queues the task again. When the file is full it is written anew with what is left.
+//!
+//! The file has its full size from the start, with zeros behind the last record. A sync that
+//! changes neither size nor place of a file does not wait for the file system's journal, in which
+//! each output that a task has opened stands: that is a third of its time, and much more where
+//! others are busy on the disk. It also takes ends while the disk is full, until it is itself.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use gantry_model::TryId;
@@ -18,11 +23,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
 
-/// Bytes from which on the file is written anew: at some 30 bytes an end, far more than a node
-/// has unacknowledged.
-const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Bytes from which on an empty spool's file is emptied.
-const EMPTIED_BYTES_MIN: u64 = 64 << 10;
+/// Bytes of the file, unless the ends that are left need half of that: some 15,000 tasks.
+const FILE_BYTES: u64 = 1 << 20;
 /// Length and checksum.
 const HEAD_BYTES: usize = 8;
 
@@ -37,7 +39,9 @@ enum Record {
 pub(crate) struct Spool {
     path: PathBuf,
     file: File,
+    /// Bytes of records, and what there is room for.
     length: u64,
+    room: u64,
     ends: BTreeMap<TryId, End>,
     /// Records that are not written yet, as a write each would cost more than the records.
     pending: Vec<u8>,
@@ -59,10 +63,9 @@ impl Spool {
             // Kept for people to look at; where that fails the warning was given.
             let _ = fs::copy(&path, path.with_extension("damaged"));
         }
-        let file = write_anew(&path, &ends).map_err(fail)?;
-        let length = file.metadata().map_err(fail)?.len();
+        let (file, length, room) = write_anew(&path, &ends).map_err(fail)?;
         let all = ends.values().cloned().collect();
-        Ok((Self { path, file, length, ends, pending: Vec::new() }, all))
+        Ok((Self { path, file, length, room, ends, pending: Vec::new() }, all))
     }
 
     /// Keeps an end; it is durable after the next [`Self::sync`].
@@ -81,25 +84,18 @@ impl Spool {
     /// nobody waits for the disk.
     pub(crate) fn forget(&mut self, try_id: TryId) -> Result<(), AgentError> {
         self.ends.remove(&try_id);
-        let fail = |error| AgentError::file("writing", &self.path, error);
-        append(&mut self.pending, &Record::Forgotten(try_id)).map_err(fail)?;
-        let length = self.length + self.pending.len() as u64;
-        if self.ends.is_empty() && length > EMPTIED_BYTES_MIN {
-            self.file.set_len(0).map_err(fail)?;
-            self.pending.clear();
-            self.length = 0;
-        }
-        Ok(())
+        append(&mut self.pending, &Record::Forgotten(try_id))
+            .map_err(|error| AgentError::file("writing", &self.path, error))
     }
 
     /// Writes what is pending, without waiting for the disk.
     pub(crate) fn write(&mut self) -> Result<(), AgentError> {
         let fail = |error| AgentError::file("writing", &self.path, error);
-        if self.length + self.pending.len() as u64 > FILE_BYTES_MAX {
-            self.file = write_anew(&self.path, &self.ends).map_err(fail)?;
-            self.length = self.file.metadata().map_err(fail)?.len();
+        if self.length + self.pending.len() as u64 > self.room {
+            (self.file, self.length, self.room) =
+                write_anew(&self.path, &self.ends).map_err(fail)?;
         } else if !self.pending.is_empty() {
-            self.file.write_all(&self.pending).map_err(fail)?;
+            self.file.write_all_at(&self.pending, self.length).map_err(fail)?;
             self.length += self.pending.len() as u64;
         }
         self.pending.clear();
@@ -126,12 +122,16 @@ fn read(mut bytes: &[u8]) -> (BTreeMap<TryId, End>, u64) {
     let mut ends = BTreeMap::new();
     let mut damaged = 0;
     while !bytes.is_empty() {
+        // The room behind the last record.
+        if bytes.iter().take(HEAD_BYTES).all(|byte| *byte == 0) {
+            return (ends, damaged);
+        }
         let four = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let (Some(length), Some(checksum)) = (four(0), four(4)) else { return (ends, damaged + 1) };
         let end = HEAD_BYTES + length as usize;
         // Where the length itself is damaged nothing behind it can be found.
-        let Some(value) = bytes.get(HEAD_BYTES..end).filter(|value| value.len() <= VALUE_BYTES_MAX)
-        else {
+        let may_be = |value: &&[u8]| (1..=VALUE_BYTES_MAX).contains(&value.len());
+        let Some(value) = bytes.get(HEAD_BYTES..end).filter(may_be) else {
             return (ends, damaged + 1);
         };
         let whole = crc32fast::hash(value) == checksum;
@@ -145,12 +145,17 @@ fn read(mut bytes: &[u8]) -> (BTreeMap<TryId, End>, u64) {
     (ends, damaged)
 }
 
-/// Writes a file with just these ends in place of the one that is there.
-fn write_anew(path: &Path, ends: &BTreeMap<TryId, End>) -> io::Result<File> {
+/// Writes a file with just these ends in place of the one that is there. Gives it with the bytes of
+/// its records and those it has room for.
+fn write_anew(path: &Path, ends: &BTreeMap<TryId, End>) -> io::Result<(File, u64, u64)> {
     let mut bytes = Vec::new();
     for end in ends.values() {
         append(&mut bytes, &Record::Kept(end.clone()))?;
     }
+    let length = bytes.len() as u64;
+    let room = FILE_BYTES.max(2 * length);
+    // Zeros that are written, as room that is only set aside changes its place at the first write.
+    bytes.resize(room as usize, 0);
     let part = path.with_extension("part");
     let mut file = File::create(&part)?;
     file.write_all(&bytes)?;
@@ -159,8 +164,7 @@ fn write_anew(path: &Path, ends: &BTreeMap<TryId, End>) -> io::Result<File> {
     if let Some(above) = path.parent() {
         File::open(above)?.sync_all()?;
     }
-    drop(file);
-    File::options().append(true).open(path)
+    Ok((file, length, room))
 }
 
 #[cfg(test)]
@@ -206,6 +210,9 @@ mod tests {
         };
         for (what, bytes, left, damaged) in [
             ("whole", bytes.clone(), vec![1, 2, 3], 0),
+            ("with room behind", [&bytes[..], &[0; 99]].concat(), vec![1, 2, 3], 0),
+            ("with little room behind", [&bytes[..], &[0; 3]].concat(), vec![1, 2, 3], 0),
+            ("written in part", [&bytes[..bytes.len() - 5], &[0; 99]].concat(), vec![1, 2], 1),
             ("cut", bytes[..bytes.len() - 1].to_vec(), vec![1, 2], 1),
             ("cut within a head", bytes[..2 * one + 3].to_vec(), vec![1, 2], 1),
             ("a value", flipped(one + HEAD_BYTES), vec![1, 3], 1),
@@ -232,10 +239,10 @@ mod tests {
         }
         spool.sync().unwrap();
         let size = || fs::metadata(folder.path().join("ends")).unwrap().len();
-        assert!(size() <= FILE_BYTES_MAX);
+        assert_eq!(size(), FILE_BYTES);
         spool.forget(TryId(1)).unwrap();
         spool.sync().unwrap();
-        assert_eq!(size(), 0);
+        assert_eq!(size(), FILE_BYTES);
         spool.keep(end(50_000, Exit::Code(0))).unwrap();
         spool.sync().unwrap();
         let (_, ends) = Spool::open(folder.path()).unwrap();

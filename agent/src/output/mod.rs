@@ -5,6 +5,8 @@
 //! leave two files. Whoever reads sees neither: the output of a task is what its starts have
 //! printed, one after the other, by offset.
 //!
+//! A job that names its output files has links to them instead, which are never packed.
+//!
 //! Reading happens beside the agent's loop. A lock keeps it from looking between the moment an
 //! output is in the pack and the moment its file is gone.
 
@@ -14,7 +16,7 @@ mod tail;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -80,42 +82,74 @@ impl Outputs {
         self.job(task.job).join(format!("{}.out", task.index))
     }
 
-    /// Makes the folder of a task's output, and the file.
-    pub(crate) fn create(&self, task: TaskId) -> io::Result<()> {
-        let path = self.path(task);
-        if let Some(above) = path.parent() {
+    /// Sends the output of a task to a file of its job's choice, by a link where it would be. Such
+    /// an output stays the file it is.
+    pub(crate) fn send_to(&self, task: TaskId, file: &Path) -> io::Result<()> {
+        if let Some(above) = file.parent() {
             fs::create_dir_all(above)?;
         }
-        File::options().create(true).append(true).open(path).map(drop)
+        File::options().create(true).append(true).open(file)?;
+        fs::create_dir_all(self.job(task.job))?;
+        match std::os::unix::fs::symlink(file, self.path(task)) {
+            // Of an earlier start.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, (Packer, Synced)>> {
         self.packers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A task has ended: a small output goes into the pack, an empty one goes. An output that
-    /// cannot be packed stays the file it is.
-    pub(crate) fn finish(&self, task: TaskId, try_id: TryId, hearing: Hearing) -> io::Result<()> {
+    /// A task has ended with an output file of this length, if any, and these last lines that are
+    /// in no file: a small output goes into the pack, an empty one goes. An output that cannot be
+    /// packed stays the file it is.
+    pub(crate) fn finish(
+        &self,
+        task: TaskId,
+        try_id: TryId,
+        hearing: Hearing,
+        (length, last): (Option<u64>, &str),
+    ) -> io::Result<()> {
         let path = self.path(task);
-        let length = match fs::metadata(&path) {
-            Ok(facts) => facts.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        if length > PACKED_BYTES_MAX {
-            return Ok(());
+        if fs::symlink_metadata(&path).is_ok_and(|facts| facts.is_symlink()) {
+            return if last.is_empty() {
+                Ok(())
+            } else {
+                append_to(&path)?.write_all(last.as_bytes())
+            };
         }
-        if length == 0 {
-            return fs::remove_file(&path);
+        match length {
+            Some(0) if last.is_empty() => return fs::remove_file(&path),
+            None if last.is_empty() => return Ok(()),
+            Some(length) if length > PACKED_BYTES_MAX => {
+                return append_to(&path)?.write_all(last.as_bytes());
+            }
+            _ => {}
         }
-        let mut bytes = Vec::with_capacity(length as usize);
-        File::open(&path)?.take(PACKED_BYTES_MAX).read_to_end(&mut bytes)?;
+        let mut bytes = Vec::with_capacity(length.unwrap_or(0) as usize + last.len());
+        if length.is_some() {
+            File::open(&path)?.take(PACKED_BYTES_MAX).read_to_end(&mut bytes)?;
+        }
+        bytes.extend_from_slice(last.as_bytes());
         let packed = hearing == Hearing::Again && self.is_packed(task, try_id)?;
+        // Held until the file is gone, so that nobody reads both.
         let mut packers = self.lock();
         if !packed {
-            self.packer(&mut packers, task.job)?.append(task.index, try_id, &bytes)?;
+            let packer = self.packer(&mut packers, task.job)?;
+            packer.append(task.index, try_id, &bytes);
+            if length.is_some() {
+                packer.write()?;
+            }
         }
-        fs::remove_file(&path)
+        if length.is_some() { fs::remove_file(&path) } else { Ok(()) }
+    }
+
+    /// Writes to the packs what was in no file. Until then nobody has been told of those ends, so
+    /// nobody looks for it.
+    pub(crate) fn write(&self) -> io::Result<()> {
+        let mut packers = self.lock();
+        packers.values_mut().map(|(packer, _)| packer.write()).fold(Ok(()), Result::and)
     }
 
     fn is_packed(&self, task: TaskId, try_id: TryId) -> io::Result<bool> {
@@ -130,10 +164,15 @@ impl Outputs {
         job: JobId,
     ) -> io::Result<&'a mut Packer> {
         if !packers.contains_key(&job) {
-            if packers.len() >= PACKERS_MAX {
-                packers.pop_first();
+            if packers.len() >= PACKERS_MAX
+                && let Some((_, (mut oldest, _))) = packers.pop_first()
+            {
+                oldest.write()?;
             }
-            packers.insert(job, (Packer::open(&self.job(job))?, Synced::Yes));
+            let folder = self.job(job);
+            // There is none where no task has written to a file of its own.
+            fs::create_dir_all(&folder)?;
+            packers.insert(job, (Packer::open(&folder)?, Synced::Yes));
         }
         let (packer, synced) =
             packers.get_mut(&job).ok_or_else(|| io::Error::other("a pack was closed"))?;
@@ -198,6 +237,24 @@ impl Outputs {
         }
         Ok(Parts { pack, segments: index.segments, file })
     }
+}
+
+/// Opens an output file to append to it; the folder above is made where it is missing, which is
+/// once per job.
+pub(crate) fn append_to(path: &Path) -> io::Result<File> {
+    let open = || File::options().create(true).append(true).open(path);
+    match (open(), path.parent()) {
+        (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(above)?;
+            open()
+        }
+        (result, _) => result,
+    }
+}
+
+/// The length of a file, if it is there.
+pub(crate) fn length(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|facts| facts.len())
 }
 
 /// A file with its present length, if it is there.

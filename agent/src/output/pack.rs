@@ -66,6 +66,8 @@ pub(super) struct Packer {
     bytes: File,
     index: File,
     length: u64,
+    /// What was appended and is not written yet, to either file.
+    unwritten: (Vec<u8>, Vec<u8>),
 }
 
 impl Packer {
@@ -79,22 +81,32 @@ impl Packer {
         if cut > 0 {
             index.write_all(&[0; RECORD_BYTES][cut..])?;
         }
-        Ok(Self { bytes: pack, index, length })
+        Ok(Self { bytes: pack, index, length, unwritten: Default::default() })
     }
 
-    /// Appends the output of one start of a task.
-    pub(super) fn append(&mut self, index: u32, try_id: TryId, bytes: &[u8]) -> io::Result<()> {
+    /// Appends the output of one start of a task; it is in the files after [`Self::write`].
+    pub(super) fn append(&mut self, index: u32, try_id: TryId, bytes: &[u8]) {
         let offset = self.length;
-        if let Err(error) = self.bytes.write_all(bytes) {
-            // A part may have been written: the next one begins behind it.
-            self.length = self.bytes.metadata()?.len();
-            return Err(error);
-        }
         self.length += bytes.len() as u64;
         let checksum = crc32fast::hash(bytes);
         let length = bytes.len() as u32;
         let segment = Segment { index, try_id, offset, length, checksum };
-        self.index.write_all(&segment.encode())
+        self.unwritten.0.extend_from_slice(bytes);
+        self.unwritten.1.extend_from_slice(&segment.encode());
+    }
+
+    /// Writes what was appended. Where that fails it is lost.
+    pub(super) fn write(&mut self) -> io::Result<()> {
+        if self.unwritten.1.is_empty() {
+            return Ok(());
+        }
+        let (bytes, records) = std::mem::take(&mut self.unwritten);
+        if let Err(error) = self.bytes.write_all(&bytes) {
+            // A part may have been written: the next one begins behind it.
+            self.length = self.bytes.metadata()?.len();
+            return Err(error);
+        }
+        self.index.write_all(&records)
     }
 
     /// Handles on both files, to sync them elsewhere.

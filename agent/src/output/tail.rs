@@ -4,7 +4,7 @@
 //! `::progress 3/7` says how far a task is. Any program in any language prints them; the agent reads
 //! them from the file, so a task needs nothing of gantry. Another line is just output.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
@@ -94,11 +94,16 @@ impl Tail {
         said
     }
 
-    /// What is left to say, after the task has ended.
-    pub(crate) fn look_to_the_end(&mut self) -> Said {
+    /// The length of the file, where it is there.
+    pub(crate) fn length(&self) -> Option<u64> {
+        super::length(&self.path)
+    }
+
+    /// What is left to say, after the task has ended with a file of this length.
+    pub(crate) fn look_to_the_end(&mut self, length: Option<u64>) -> Said {
         let mut said = Said::default();
-        // Most tasks print nothing, and asking for the length costs a quarter of looking.
-        if fs::metadata(&self.path).is_ok_and(|facts| facts.len() == self.offset) {
+        // Most tasks print nothing.
+        if length.is_none_or(|length| length == self.offset) {
             return said;
         }
         for _ in 0..LAST_LOOKS_MAX {
@@ -113,7 +118,7 @@ impl Tail {
 
     /// Whether the file has more than so many bytes.
     pub(crate) fn is_over(&self, bytes_max: u64) -> bool {
-        fs::metadata(&self.path).is_ok_and(|facts| facts.len() > bytes_max)
+        self.length().is_some_and(|length| length > bytes_max)
     }
 }
 
@@ -205,7 +210,10 @@ mod tests {
         file.write_all(&vec![b'x'; 300_000]).unwrap();
         file.write_all(b"\n::metric loss 3 3\n").unwrap();
         for tail in [&mut tail, &mut next] {
-            assert_eq!(tail.look_to_the_end().points, [("loss".into(), Point::new(3, 3.0))]);
+            assert_eq!(
+                tail.look_to_the_end(tail.length()).points,
+                [("loss".into(), Point::new(3, 3.0))]
+            );
         }
     }
 }

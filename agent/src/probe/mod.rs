@@ -63,7 +63,7 @@ pub(crate) fn facts(settings: &AgentSettings, work: &Path) -> Probed {
         boot_id: boot_id.trim().to_owned(),
         labels: settings.labels.clone(),
         // The scheduler sees it.
-        address: String::new(),
+        address: settings.address.clone().unwrap_or_default(),
     };
     Probed { facts, gpus }
 }

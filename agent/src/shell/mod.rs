@@ -2,18 +2,21 @@
 //!
 //! Everything that happens comes through one bounded channel. What is waiting is taken together,
 //! applied to the machine, and its effects are carried out in order; what is to be told waits until
-//! the ends among it are synced in the spool, once for all of them. The connection
+//! the ends among it are synced in the spool, once for all of them. Where starts follow each other
+//! closely they wait a moment for an end to go with, as each message makes the cluster sync its
+//! journal. The connection
 //! ([`crate::session`]), the supervisor ([`crate::supervise`]) and the workers ([`crate::worker`])
 //! only bring events and take orders.
 
 mod tries;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use gantry_model::{At, JobId, Machine, NodeFacts, Order, Reject, TaskId, TryId};
+use gantry_model::{At, JobId, Machine, NodeFacts, Order, Reject, Report, TaskId, TryId};
 use gantry_node::{Effect, End, Event, Node};
 use gantry_wire::{AgentMessage, Found, Output};
 use tokio::sync::{mpsc, oneshot};
@@ -23,12 +26,14 @@ use crate::output::{Hearing, Outputs, Tail};
 use crate::spool::Spool;
 use crate::supervise::client::{Plan, Supervisor};
 use crate::supervise::protocol::FromSupervisor;
-use crate::worker::pool::{Pool, Said};
+use crate::worker::pool::{Ended, Pool, Said};
 
 /// Between two looks at the output files for metrics.
 const LOOK_EACH: Duration = Duration::from_millis(500);
 /// Inputs that are taken together: their ends share one sync of the spool.
 const BATCH_MAX: usize = 256;
+/// Starts that come sooner than this after the last one was told wait for so long at most.
+const STARTS_WAIT: Duration = Duration::from_millis(2);
 /// Messages with what tasks have said that wait for a connection.
 const UNHEARD_MAX: usize = 1024;
 
@@ -65,6 +70,8 @@ struct Running {
     carrier: Carrier,
     tail: Tail,
     hearing: Hearing,
+    /// The folder that was made for its checkpoints.
+    checkpoint: Option<PathBuf>,
     /// It was ended because it wrote too much.
     over: bool,
 }
@@ -90,6 +97,8 @@ pub(crate) struct Shell {
     wake: Option<At>,
     /// What is told once the spool is synced.
     outgoing: Vec<AgentMessage>,
+    /// When a start was told the last time.
+    start_told: Instant,
     /// Ends that the supervisor may forget once the spool is synced.
     kept: Vec<TryId>,
 }
@@ -115,6 +124,7 @@ impl Shell {
             session: None,
             wake: None,
             outgoing: Vec::new(),
+            start_told: Instant::now(),
             kept: Vec::new(),
         };
         if !held.is_empty() {
@@ -137,9 +147,7 @@ impl Shell {
         let mut look = tokio::time::interval(LOOK_EACH);
         let mut batch = Vec::with_capacity(BATCH_MAX);
         loop {
-            let wait = self
-                .wake
-                .map_or(Duration::from_hours(1), |at| Duration::from_millis(at.since(now()).0));
+            let wait = self.wait();
             tokio::select! {
                 count = inputs.recv_many(&mut batch, BATCH_MAX) => {
                     if count == 0 {
@@ -152,6 +160,9 @@ impl Shell {
                 _ = look.tick() => {
                     self.look_at_output();
                     self.sync_output();
+                    self.parts.pool.spread();
+                    // Acknowledged ends, for which nobody waits.
+                    self.parts.spool.write()?;
                 }
                 () = tokio::time::sleep(wait) => {
                     self.wake = None;
@@ -160,6 +171,15 @@ impl Shell {
             }
             self.settle()?;
         }
+    }
+
+    /// How long the shell may sleep.
+    fn wait(&self) -> Duration {
+        let wake = self
+            .wake
+            .map_or(Duration::from_hours(1), |at| Duration::from_millis(at.since(now()).0));
+        let starts_wait = self.session.is_some() && !self.outgoing.is_empty();
+        if starts_wait { wake.min(STARTS_WAIT) } else { wake }
     }
 
     fn take(&mut self, input: Input) -> Result<(), AgentError> {
@@ -182,8 +202,8 @@ impl Shell {
             Input::SupervisorGone => self.supervisor_gone()?,
             Input::Worker(id, said) => {
                 let (ended, started) = self.parts.pool.hear(id, said);
-                if let Some((try_id, exit, usage)) = ended {
-                    self.ended(try_id, exit, usage)?;
+                for Ended { try_id, exit, usage, last } in ended {
+                    self.ended_saying(try_id, exit, usage, &last)?;
                 }
                 self.started(started)?;
             }
@@ -242,7 +262,7 @@ impl Shell {
 
     fn carry_out(&mut self, effect: Effect) -> Result<(), AgentError> {
         match effect {
-            Effect::Start(launch) => self.start(&launch)?,
+            Effect::Start(launch) => self.start(*launch)?,
             Effect::Signal { try_id, signal } => self.signal(try_id, signal)?,
             Effect::Spool(end) => {
                 self.kept.push(end.try_id);
@@ -255,28 +275,47 @@ impl Shell {
         Ok(())
     }
 
-    /// Syncs the ends of what was taken, then tells.
+    /// Sends what was taken to the supervisor and the workers, syncs its ends, then tells.
     fn settle(&mut self) -> Result<(), AgentError> {
-        if self.kept.is_empty() {
-            self.parts.spool.write()?;
-        } else {
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.send();
+        }
+        self.parts.pool.send();
+        if let Err(error) = self.outputs.write() {
+            tracing::warn!("the last lines of built-in operations are lost: {error}");
+        }
+        if !self.kept.is_empty() {
             self.parts.spool.sync()?;
         }
-        for try_id in std::mem::take(&mut self.kept) {
-            if let Some(supervisor) = &self.supervisor {
+        for try_id in self.kept.drain(..) {
+            if let Some(supervisor) = &mut self.supervisor {
+                // Sent with what comes next, as nobody waits for it.
                 supervisor.kept(try_id);
             }
         }
         if self.session.is_some() {
-            for message in std::mem::take(&mut self.outgoing) {
-                self.send(message);
-            }
+            self.tell_scheduler();
         } else {
             // Reports are told again on the next connection; what tasks have said is not.
             self.outgoing.retain(|message| !matches!(message, AgentMessage::Report(_)));
             self.outgoing.truncate(UNHEARD_MAX);
         }
         Ok(())
+    }
+
+    fn tell_scheduler(&mut self) {
+        let is_start = |message: &AgentMessage| {
+            matches!(message, AgentMessage::Report(Report::Started { .. }))
+        };
+        if self.outgoing.iter().all(is_start) && self.start_told.elapsed() < STARTS_WAIT {
+            return;
+        }
+        if self.outgoing.iter().any(is_start) {
+            self.start_told = Instant::now();
+        }
+        for message in std::mem::take(&mut self.outgoing) {
+            self.send(message);
+        }
     }
 
     /// Puts a message into the outbox. Where that is full the session is stuck: it is left, and

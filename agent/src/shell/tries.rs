@@ -1,6 +1,7 @@
 //! What the shell does with single tries: starting and taking over, signals, output, ends.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use gantry_model::{Exit, Launch, TaskId, TaskWork, TryId, Usage};
 use gantry_node::{Event, Signal};
@@ -24,6 +25,7 @@ impl Shell {
         spooled: &BTreeSet<TryId>,
     ) -> Result<(), AgentError> {
         let (try_id, task) = (held.launch.try_id, held.launch.task);
+        let checkpoint = self.parts.plan.places.checkpoint_made(&held.launch);
         if spooled.contains(&try_id) {
             self.kept.push(try_id);
             return Ok(());
@@ -31,37 +33,45 @@ impl Shell {
         let tail = Tail::new(self.outputs.path(task), held.read);
         let hearing = Hearing::Again;
         let carrier = Carrier::Supervisor;
-        self.running.insert(try_id, Running { task, carrier, tail, hearing, over: false });
+        let running = Running { task, carrier, tail, hearing, checkpoint, over: false };
+        self.running.insert(try_id, running);
         match held.end {
             Some((exit, usage)) => self.ended(try_id, exit, usage),
             None => Ok(()),
         }
     }
 
-    pub(super) fn start(&mut self, launch: &Launch) -> Result<(), AgentError> {
+    pub(super) fn start(&mut self, launch: Launch) -> Result<(), AgentError> {
         let (try_id, task) = (launch.try_id, launch.task);
         let path = self.outputs.path(task);
         // A small output of an earlier start is packed, a long one goes on.
-        let read = std::fs::metadata(&path).map_or(0, |facts| facts.len());
+        let read = if launch.start > 1 { output::length(&path).unwrap_or(0) } else { 0 };
         let carrier = match launch.work {
             TaskWork::Command { .. } => Carrier::Supervisor,
             TaskWork::Builtin(_) => Carrier::Worker,
         };
         let tail = Tail::new(path.clone(), read);
         let hearing = Hearing::First;
-        self.running.insert(try_id, Running { task, carrier, tail, hearing, over: false });
-        match &launch.work {
+        let checkpoint = match carrier {
+            Carrier::Supervisor => self.parts.plan.places.checkpoint_made(&launch),
+            Carrier::Worker => None,
+        };
+        let running = Running { task, carrier, tail, hearing, checkpoint, over: false };
+        self.running.insert(try_id, running);
+        if let Some(file) = &launch.output
+            && let Err(error) = self.outputs.send_to(task, Path::new(file))
+        {
+            let sentence = format!("its output file {file} cannot be made on this node: {error}");
+            return self.not_started(try_id, sentence);
+        }
+        match launch.work {
             TaskWork::Builtin(builtin) => {
-                if let Err(error) = self.outputs.create(task) {
-                    let sentence = format!("the output file cannot be written: {error}");
-                    return self.not_started(try_id, sentence);
-                }
-                let started = self.parts.pool.submit(try_id, task, builtin.clone(), path);
+                let started = self.parts.pool.submit(try_id, task, builtin, &path);
                 self.started(started)
             }
-            TaskWork::Command { folder, .. } => {
+            TaskWork::Command { .. } => {
                 let (places, gpus) = (&self.parts.plan.places, &self.parts.facts.gpus);
-                let start = runner::plan(launch, folder.as_deref(), path, read, places, gpus);
+                let start = runner::plan(launch, path, read, places, gpus);
                 let told = self.supervisor().and_then(|supervisor| {
                     supervisor.start(start).map_err(|error| {
                         format!("the command and its environment are too long: {error}")
@@ -77,13 +87,13 @@ impl Shell {
     }
 
     /// The supervisor; another one where the last is dead.
-    fn supervisor(&mut self) -> Result<&Supervisor, String> {
+    fn supervisor(&mut self) -> Result<&mut Supervisor, String> {
         if self.supervisor.is_none() {
             let (supervisor, _) = Supervisor::open(&self.parts.plan, &self.parts.inputs)
                 .map_err(|error| error.to_string())?;
             self.supervisor = Some(supervisor);
         }
-        self.supervisor.as_ref().ok_or_else(|| "there is no supervisor".to_owned())
+        self.supervisor.as_mut().ok_or_else(|| "there is no supervisor".to_owned())
     }
 
     /// The supervisor is dead, and with it everybody who knows how its commands end: they are ended,
@@ -117,7 +127,7 @@ impl Shell {
 
     pub(super) fn signal(&mut self, try_id: TryId, signal: Signal) -> Result<(), AgentError> {
         let carrier = self.running.get(&try_id).map(|running| running.carrier);
-        match (carrier, &self.supervisor, signal) {
+        match (carrier, &mut self.supervisor, signal) {
             (Some(Carrier::Supervisor), Some(supervisor), signal) => {
                 let number = match signal {
                     Signal::Warn(number) => number,
@@ -144,8 +154,19 @@ impl Shell {
     pub(super) fn ended(
         &mut self,
         try_id: TryId,
+        exit: Exit,
+        usage: Usage,
+    ) -> Result<(), AgentError> {
+        self.ended_saying(try_id, exit, usage, "")
+    }
+
+    /// A try has ended with a last line that is in no file yet.
+    pub(super) fn ended_saying(
+        &mut self,
+        try_id: TryId,
         mut exit: Exit,
         usage: Usage,
+        last: &str,
     ) -> Result<(), AgentError> {
         let Some(mut running) = self.running.remove(&try_id) else {
             // Told again, and in the spool since the first time.
@@ -153,7 +174,8 @@ impl Shell {
             return Ok(());
         };
         let task = running.task;
-        let said = running.tail.look_to_the_end();
+        let length = running.tail.length();
+        let said = running.tail.look_to_the_end(length);
         self.tell(task, &said);
         if running.over {
             exit = Exit::Failed(format!(
@@ -161,11 +183,13 @@ impl Shell {
                 output::OUTPUT_BYTES_MAX >> 30
             ));
         }
-        if let Err(error) = self.outputs.finish(task, try_id, running.hearing) {
+        if let Err(error) = self.outputs.finish(task, try_id, running.hearing, (length, last)) {
             tracing::warn!("the output of {task} stays a file of its own: {error}");
         }
-        // One without checkpoints in it: most tasks write none.
-        let _ = std::fs::remove_dir(self.parts.plan.places.checkpoint(task));
+        if let Some(checkpoint) = running.checkpoint {
+            // Only where nothing is in it.
+            let _ = std::fs::remove_dir(checkpoint);
+        }
         self.apply(Event::Exited { try_id, exit, usage })
     }
 
@@ -188,12 +212,12 @@ impl Shell {
         }
         for (try_id, task, read, said) in looks {
             self.tell(task, &said);
-            if let Some(supervisor) = &self.supervisor {
+            if let Some(supervisor) = &mut self.supervisor {
                 supervisor.read(try_id, read);
             }
         }
         for (try_id, carrier) in over {
-            match (carrier, &self.supervisor) {
+            match (carrier, &mut self.supervisor) {
                 (Carrier::Supervisor, Some(supervisor)) => {
                     supervisor.signal(try_id, libc::SIGKILL as u8);
                 }

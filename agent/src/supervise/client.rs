@@ -1,8 +1,9 @@
 //! The agent's side of its supervisor: finds it or starts it, and speaks to it.
 //!
-//! Two threads carry the messages, so that the agent's loop never waits for a supervisor that is
-//! busy starting commands: one writes what is queued, one reads and hands on. A supervisor that
-//! dies is an event, [`Input::SupervisorGone`], and another is started with the next command.
+//! Messages to it are gathered and sent together. The agent's loop never waits for a supervisor
+//! that is busy starting commands: what its socket does not take is written by a thread, and
+//! another thread reads and hands on. A supervisor that dies is an event,
+//! [`Input::SupervisorGone`], and another is started with the next command.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufReader, Write};
@@ -12,12 +13,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc as queue;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc as queue};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gantry_config::Orphans;
 use gantry_model::TryId;
+use rustix::net::{SendFlags, send};
 use tokio::sync::mpsc;
 
 use super::SOCKET;
@@ -45,7 +48,11 @@ pub(crate) struct Plan {
 
 /// A supervisor that is there.
 pub(crate) struct Supervisor {
-    orders: queue::Sender<Vec<u8>>,
+    /// Messages that are not sent yet.
+    unsent: Vec<u8>,
+    late: queue::Sender<Vec<u8>>,
+    /// How many pieces the writing thread still has; what comes later goes behind them.
+    late_pieces: Arc<AtomicUsize>,
     stream: UnixStream,
     reader: Option<JoinHandle<()>>,
     /// Where this agent has started it.
@@ -94,16 +101,16 @@ impl Supervisor {
     ) -> io::Result<(Self, Vec<Held>)> {
         greeted.stream.set_read_timeout(None)?;
         let mut writer = greeted.stream.try_clone()?;
-        let (orders, queued) = queue::channel::<Vec<u8>>();
+        let (late, queued) = queue::channel::<Vec<u8>>();
+        let late_pieces = Arc::new(AtomicUsize::new(0));
+        let left = late_pieces.clone();
         std::thread::spawn(move || {
             // A failed write is a supervisor that is gone, which the reader tells.
-            while let Ok(mut bytes) = queued.recv() {
-                for more in queued.try_iter() {
-                    bytes.extend(more);
-                }
+            while let Ok(bytes) = queued.recv() {
                 if writer.write_all(&bytes).is_err() {
                     return;
                 }
+                left.fetch_sub(1, Ordering::Release);
             }
         });
         let (inputs, mut input) = (inputs.clone(), greeted.input);
@@ -118,36 +125,56 @@ impl Supervisor {
             let _ = inputs.blocking_send(Input::SupervisorGone);
         });
         let stream = greeted.stream;
-        let supervisor = Self { orders, stream, reader: Some(reader), child, orphans };
-        supervisor.tell(&ToSupervisor::Orphans(orphans))?;
+        let reader = Some(reader);
+        let unsent = pipe::frame(&ToSupervisor::Orphans(orphans))?;
+        let supervisor = Self { unsent, late, late_pieces, stream, reader, child, orphans };
         Ok((supervisor, greeted.held))
     }
 
-    /// Queues a message. The error is that it is too long.
-    fn tell(&self, message: &ToSupervisor) -> io::Result<()> {
-        // Where the writer has ended the supervisor is gone, which the reader tells.
-        let _ = self.orders.send(pipe::frame(message)?);
+    /// Adds a message to what is sent next. The error is that it is too long.
+    fn tell(&mut self, message: &ToSupervisor) -> io::Result<()> {
+        self.unsent.extend(pipe::frame(message)?);
         Ok(())
     }
 
+    /// Sends what was gathered, as far as the socket takes it, and leaves the rest to the thread.
+    pub(crate) fn send(&mut self) {
+        if self.unsent.is_empty() {
+            return;
+        }
+        let sent = if self.late_pieces.load(Ordering::Acquire) == 0 {
+            // An error is a full socket, or a supervisor that is gone, which the reader tells.
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            send(&self.stream, &self.unsent, flags).unwrap_or(0)
+        } else {
+            0
+        };
+        if sent < self.unsent.len() {
+            self.late_pieces.fetch_add(1, Ordering::Relaxed);
+            // Where the thread has ended the supervisor is gone.
+            let _ = self.late.send(self.unsent.split_off(sent));
+        }
+        self.unsent.clear();
+    }
+
     /// Starts a command; whether it runs is said later. The error is that it is too long.
-    pub(crate) fn start(&self, start: Start) -> io::Result<()> {
+    pub(crate) fn start(&mut self, start: Start) -> io::Result<()> {
         self.tell(&ToSupervisor::Start(Box::new(start)))
     }
 
     /// Sends a signal to all processes of a try.
-    pub(crate) fn signal(&self, try_id: TryId, number: u8) {
+    pub(crate) fn signal(&mut self, try_id: TryId, number: u8) {
         // A message of two numbers is never too long; the same holds for the two below.
         let _ = self.tell(&ToSupervisor::Signal { try_id, number });
     }
 
     /// Says up to where a try's output was read.
-    pub(crate) fn read(&self, try_id: TryId, offset: u64) {
+    pub(crate) fn read(&mut self, try_id: TryId, offset: u64) {
         let _ = self.tell(&ToSupervisor::Read { try_id, offset });
     }
 
     /// Says that an end is in the spool.
-    pub(crate) fn kept(&self, try_id: TryId) {
+    pub(crate) fn kept(&mut self, try_id: TryId) {
         let _ = self.tell(&ToSupervisor::Kept { try_id });
     }
 }
@@ -155,6 +182,7 @@ impl Supervisor {
 impl Drop for Supervisor {
     /// Leaves the supervisor. Where commands shall end with the agent, waits until they have.
     fn drop(&mut self) {
+        self.send();
         let how = match self.orphans {
             Orphans::Keep => Shutdown::Both,
             Orphans::End => Shutdown::Write,

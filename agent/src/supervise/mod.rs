@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use crate::pipe;
 use protocol::{Hello, ToSupervisor, VERSION, Welcome};
-use table::{Needed, Shared};
+use table::{Needed, Shared, Told};
 
 /// The socket's name in the supervisor's folder.
 const SOCKET: &str = "socket";
@@ -90,6 +90,8 @@ fn converse(shared: &Shared, mut agent: UnixStream) -> io::Result<()> {
             ToSupervisor::Read { try_id, offset } => shared.lock().read(try_id, offset),
             ToSupervisor::Kept { try_id } => shared.lock().kept(try_id),
         }
+        // What comes together is answered together: waking the agent costs more than a message.
+        shared.lock().tell(if input.buffer().is_empty() { Told::Now } else { Told::WithMore });
     }
     Ok(())
 }

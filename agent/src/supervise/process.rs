@@ -4,10 +4,9 @@
 //! errors in one file. When it ends, whatever is left of its group is killed before it is reaped,
 //! so that the group's number cannot belong to somebody else by then.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
-use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -16,6 +15,7 @@ use gantry_model::{Exit, MemoryMib, TaskWork, Usage};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::protocol::Start;
+use crate::output;
 use crate::runner::exit_of;
 
 /// Starts a command and gives its group, or says how a shell would say that it cannot.
@@ -25,14 +25,13 @@ pub(super) fn start(start: &Start) -> Result<Pid, Exit> {
     };
     let (program, rest) =
         arguments.split_first().ok_or_else(|| cannot(127, "no command".into()))?;
-    let output = open(&start.output)
+    let output = output::append_to(&start.output)
         .and_then(|file| Ok((file.try_clone()?, file)))
         .map_err(|error| cannot(126, format!("the output file cannot be written: {error}")))?;
-    fs::create_dir_all(&start.checkpoint)
-        .map_err(|error| cannot(126, format!("the checkpoint folder cannot be made: {error}")))?;
-    if !start.folder.is_dir() {
-        let sentence = format!("there is no folder {} on this node", start.folder.display());
-        return Err(cannot(126, sentence));
+    if let Some(checkpoint) = &start.checkpoint {
+        fs::create_dir_all(checkpoint).map_err(|error| {
+            cannot(126, format!("the checkpoint folder cannot be made: {error}"))
+        })?;
     }
     let mut command = Command::new(program);
     command
@@ -47,6 +46,10 @@ pub(super) fn start(start: &Start) -> Result<Pid, Exit> {
         .process_group(0);
     // Its end is waited for by number: dropping the handle does nothing to the process.
     let child = command.spawn().map_err(|error| match error.kind() {
+        // The kernel does not say which of the two it misses.
+        _ if !start.folder.is_dir() => {
+            cannot(126, format!("there is no folder {} on this node", start.folder.display()))
+        }
         ErrorKind::NotFound => cannot(127, format!("{program} is not found on this node")),
         _ => cannot(126, format!("{program} cannot be run: {error}")),
     })?;
@@ -58,26 +61,22 @@ fn cannot(code: u8, sentence: String) -> Exit {
     Exit::NotStarted { code, sentence }
 }
 
-/// Opens an output file to append to it; the folder above is made where it is missing, which is
-/// once per job.
-fn open(path: &Path) -> io::Result<File> {
-    let open = || File::options().create(true).append(true).open(path);
-    match (open(), path.parent()) {
-        (Err(error), Some(above)) if error.kind() == ErrorKind::NotFound => {
-            fs::create_dir_all(above)?;
-            open()
-        }
-        (result, _) => result,
-    }
-}
-
 /// Waits until any child has ended, without reaping it. An error means that there is none.
 pub(super) fn next_ended() -> io::Result<Pid> {
+    find_ended(0)
+}
+
+/// A child that has ended already, without reaping it.
+pub(super) fn one_ended() -> Option<Pid> {
+    find_ended(libc::WNOHANG).ok()
+}
+
+fn find_ended(how: libc::c_int) -> io::Result<Pid> {
     let mut facts = MaybeUninit::<libc::siginfo_t>::zeroed();
     loop {
         // SAFETY: the pointer is to a value of the right type, which the call fills.
         let done = unsafe {
-            libc::waitid(libc::P_ALL, 0, facts.as_mut_ptr(), libc::WEXITED | libc::WNOWAIT)
+            libc::waitid(libc::P_ALL, 0, facts.as_mut_ptr(), libc::WEXITED | libc::WNOWAIT | how)
         };
         if done == 0 {
             break;
@@ -88,7 +87,7 @@ pub(super) fn next_ended() -> io::Result<Pid> {
         }
     }
     // SAFETY: zeroed bytes are a valid value, and the call has filled in a child's facts, of which
-    // the process id is one.
+    // the process id is one; it is left zero where none has ended.
     let raw = unsafe { facts.assume_init().si_pid() };
     Pid::from_raw(raw).ok_or_else(|| io::Error::other("a child without a number"))
 }

@@ -25,7 +25,7 @@ impl Bench {
 
     fn start(&self, arguments: &[&str]) -> Result<Pid, Exit> {
         let places = places(self.folder.path());
-        super::start(&runner::plan(&launch(arguments), None, self.path(), 0, &places, &gpus()))
+        super::start(&runner::plan(launch(arguments), self.path(), 0, &places, &gpus()))
     }
 
     fn run(&self, arguments: &[&str]) -> (Exit, Usage) {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// The version of everything below but [`Hello`] and [`Welcome`]. It rises when the layout of a
 /// message, or of the launch in it, changes.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 
 /// The agent's first message.
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,8 +68,8 @@ pub(crate) struct Start {
     pub(crate) folder: PathBuf,
     /// The file its output goes to.
     pub(crate) output: PathBuf,
-    /// The folder made for its checkpoints.
-    pub(crate) checkpoint: PathBuf,
+    /// The folder to be made for its checkpoints.
+    pub(crate) checkpoint: Option<PathBuf>,
     /// Bytes of output that the task's earlier starts have left.
     pub(crate) read: u64,
 }

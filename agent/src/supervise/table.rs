@@ -1,7 +1,8 @@
 //! What a supervisor holds, and the thread that waits for its processes.
 //!
-//! One lock guards all of it: a command is started and entered under the lock, so that its end,
-//! however soon, finds it there.
+//! One lock guards all of it. It is free while a command is started, as that takes longer than
+//! anything else: an end that comes before its command is entered waits for it. What is said to the
+//! agent is gathered and written together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
@@ -29,9 +30,31 @@ pub(super) struct Table {
     /// Ends that are in files.
     written: BTreeSet<TryId>,
     groups: HashMap<Pid, TryId>,
+    /// Whether a command is being started, of which nothing is entered yet.
+    starting: Starting,
     agent: Option<UnixStream>,
+    /// Messages to the agent that are not written yet.
+    unsaid: Vec<u8>,
     orphans: Orphans,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Starting {
+    Nothing,
+    One,
+}
+
+/// When the agent is told what was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// At once.
+    Now,
+    /// With what follows, unless there is much already.
+    WithMore,
+}
+
+/// Bytes to the agent that wait for more: some 60 messages.
+const UNSAID_BYTES_MAX: usize = 1024;
 
 impl Shared {
     /// A table with what an earlier supervisor of the folder has left.
@@ -43,7 +66,9 @@ impl Shared {
             held,
             folder,
             groups: HashMap::new(),
+            starting: Starting::Nothing,
             agent: None,
+            unsaid: Vec::new(),
             orphans: Orphans::Keep,
         };
         Ok(Self(Arc::new((Mutex::new(table), Condvar::new()))))
@@ -54,9 +79,19 @@ impl Shared {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a command.
+    /// Starts a command. Only one thread does.
     pub(super) fn start(&self, start: Start) {
-        self.lock().start(start);
+        let mut table = self.lock();
+        if table.held.contains_key(&start.launch.try_id) {
+            return;
+        }
+        table.starting = Starting::One;
+        drop(table);
+        let result = process::start(&start);
+        let mut table = self.lock();
+        table.starting = Starting::Nothing;
+        table.enter(start, result);
+        drop(table);
         self.0.1.notify_one();
     }
 
@@ -69,20 +104,45 @@ impl Shared {
             }
             drop(table);
             // An error means that a child which could not be started was the only one.
-            if let Ok(leader) = process::next_ended() {
-                self.lock().ended(leader);
+            let mut next = process::next_ended().ok();
+            let mut table = self.lock();
+            while let Some(leader) = next {
+                while table.starting == Starting::One && !table.groups.contains_key(&leader) {
+                    table = self.0.1.wait(table).unwrap_or_else(PoisonError::into_inner);
+                }
+                table.ended(leader);
+                next = process::one_ended();
             }
+            table.tell(Told::Now);
+            table.keep_unheard();
         }
     }
 }
 
 impl Table {
-    /// Tells the agent. One that does not hear is gone, and asks again when it is back.
+    /// Says something to the agent, if there is one; it is told with [`Self::tell`].
     fn say(&mut self, message: &FromSupervisor) {
-        let Some(agent) = &mut self.agent else { return };
-        if pipe::write(agent, message).is_err() {
+        if self.agent.is_none() {
+            return;
+        }
+        // None is too long to be said: what is held came here in a longer message.
+        if let Ok(frame) = pipe::frame(message) {
+            self.unsaid.extend(frame);
+        }
+    }
+
+    /// Tells the agent what was said. One that does not hear is gone, and asks again when it is back.
+    pub(super) fn tell(&mut self, told: Told) {
+        let few = told == Told::WithMore && self.unsaid.len() < UNSAID_BYTES_MAX;
+        if few || self.unsaid.is_empty() {
+            return;
+        }
+        if let Some(agent) = &mut self.agent
+            && agent.write_all(&self.unsaid).is_err()
+        {
             self.agent = None;
         }
+        self.unsaid.clear();
     }
 
     /// An agent is there: it hears what is held, then what happens.
@@ -91,14 +151,17 @@ impl Table {
         let all: Vec<Held> = self.held.values().cloned().collect();
         for held in all {
             self.say(&FromSupervisor::Held(Box::new(held)));
+            self.tell(Told::WithMore);
         }
         self.say(&FromSupervisor::Ready);
+        self.tell(Told::Now);
     }
 
     /// The agent is gone. Ends that it has not kept become files; where nobody shall outlive it
     /// everything is told to end. Gives whether the supervisor is needed any longer.
     pub(super) fn disconnect(&mut self) -> Needed {
         self.agent = None;
+        self.unsaid.clear();
         if self.orphans == Orphans::End {
             self.groups.keys().for_each(|group| process::signal(*group, libc::SIGKILL as u8));
             // The cluster hears that the node holds them no more: it was not they who failed.
@@ -128,15 +191,14 @@ impl Table {
     }
 
     fn needed(&self) -> Needed {
-        if self.agent.is_some() || !self.groups.is_empty() { Needed::Yes } else { Needed::No }
+        let runs = !self.groups.is_empty() || self.starting == Starting::One;
+        if self.agent.is_some() || runs { Needed::Yes } else { Needed::No }
     }
 
-    fn start(&mut self, start: Start) {
+    /// Enters a command that runs, or could not be started.
+    fn enter(&mut self, start: Start, result: Result<Pid, Exit>) {
         let try_id = start.launch.try_id;
-        if self.held.contains_key(&try_id) {
-            return;
-        }
-        match process::start(&start) {
+        match result {
             Ok(group) => {
                 let (launch, read) = (start.launch, start.read);
                 let held = Held { launch, since: now(), read, end: None };
@@ -186,6 +248,11 @@ impl Table {
             held.end = Some((exit.clone(), usage));
         }
         self.say(&FromSupervisor::Ended { try_id, exit, usage });
+    }
+
+    /// Where no agent is there to hear it, what has ended becomes files; the last one ends the
+    /// supervisor.
+    fn keep_unheard(&mut self) {
         if self.agent.is_some() {
             return;
         }

@@ -2,23 +2,26 @@
 //! operation costs no process of its own and a crash costs one operation.
 //!
 //! `gantry worker` is the process; [`pool`] is the agent's side. The operations themselves are
-//! calls into `kernels/` with what the library holds.
+//! calls into `kernels/` with what the library holds. A worker may have several operations, of which
+//! it carries out the first, and gives those that have not begun back when it is asked.
 
 mod operations;
 pub(crate) mod pool;
 mod protocol;
 mod usage;
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use gantry_model::{Builtin, Exit, TaskId};
+use gantry_model::{Builtin, Exit, TaskId, TryId};
 
+use crate::output;
 use crate::pipe;
 use protocol::{FromWorker, ToWorker};
 use usage::Meter;
@@ -40,40 +43,106 @@ pub fn run() -> ExitCode {
 }
 
 fn serve() -> io::Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let operations = listen(stop.clone());
-    let mut out = io::stdout().lock();
-    pipe::write(&mut out, &FromWorker::Ready)?;
-    while let Ok((task, builtin, output)) = operations.recv() {
-        let meter = Meter::start();
-        let exit =
-            carry_out(builtin.name(), &output, |log| operations::run(task, &builtin, log, &stop));
-        pipe::write(&mut out, &FromWorker::Done(exit, meter.read()))?;
+    let queue = Arc::new(Queue::default());
+    let heard = queue.clone();
+    say(&FromWorker::Ready)?;
+    std::thread::spawn(move || listen(&heard));
+    let mut meter = Meter::new();
+    loop {
+        let Operation { task, builtin, output, .. } = queue.next();
+        meter.begin();
+        let run = |log: &mut Log| operations::run(&builtin, log, &queue.stop);
+        let exit = carry_out(builtin.name(), &output, run);
+        let last = match &exit {
+            // The sentence stands in the exit as well.
+            Exit::Failed(sentence) => format!("failed: {sentence}\n"),
+            _ => format!("{task} done\n"),
+        };
+        say(&FromWorker::Done { exit, usage: meter.end(), last })?;
     }
-    Ok(())
 }
 
-/// Reads what the agent says on a thread of its own, so that a stop is heard within an operation.
-fn listen(stop: Arc<AtomicBool>) -> mpsc::Receiver<(TaskId, Builtin, String)> {
-    let (sender, operations) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut input = io::stdin().lock();
+/// Tells the agent. Two threads do.
+fn say(message: &FromWorker) -> io::Result<()> {
+    pipe::write(&mut io::stdout().lock(), message)
+}
+
+/// An operation that has not begun.
+struct Operation {
+    try_id: TryId,
+    task: TaskId,
+    builtin: Builtin,
+    output: String,
+    /// Whether it is told to end soon before it begins.
+    stopped: bool,
+}
+
+/// What a worker has to do.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<(Option<TryId>, VecDeque<Operation>)>,
+    bell: Condvar,
+    /// Tells the operation that is carried out to end soon.
+    stop: AtomicBool,
+}
+
+impl Queue {
+    /// The operation that is carried out, and those that wait.
+    fn lock(&self) -> MutexGuard<'_, (Option<TryId>, VecDeque<Operation>)> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins the next operation.
+    fn next(&self) -> Operation {
+        let mut guard = self.lock();
         loop {
-            match pipe::read::<ToWorker>(&mut input) {
-                Ok(Some(ToWorker::Run { task, builtin, output })) => {
-                    // Here and not where it begins: a stop that follows at once is not undone.
-                    stop.store(false, Ordering::Relaxed);
-                    if sender.send((task, builtin, output)).is_err() {
-                        return;
-                    }
-                }
-                Ok(Some(ToWorker::Stop)) => stop.store(true, Ordering::Relaxed),
-                // The agent is gone: so is everybody who could use the result.
-                Ok(None) | Err(_) => std::process::exit(0),
+            if let Some(next) = guard.1.pop_front() {
+                guard.0 = Some(next.try_id);
+                self.stop.store(next.stopped, Ordering::Relaxed);
+                return next;
             }
+            guard.0 = None;
+            guard = self.bell.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
-    });
-    operations
+    }
+
+    fn add(&self, operation: Operation) {
+        self.lock().1.push_back(operation);
+        self.bell.notify_one();
+    }
+
+    /// Lets an operation end soon; one that is not there has ended.
+    fn stop(&self, try_id: TryId) {
+        let mut guard = self.lock();
+        if guard.0 == Some(try_id) {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        if let Some(waiting) = guard.1.iter_mut().find(|waiting| waiting.try_id == try_id) {
+            waiting.stopped = true;
+        }
+    }
+
+    fn give_back(&self) -> Vec<TryId> {
+        self.lock().1.drain(..).map(|waiting| waiting.try_id).collect()
+    }
+}
+
+/// Reads what the agent says, on a thread of its own, so that a stop is heard within an operation.
+fn listen(queue: &Queue) {
+    // Standard input is buffered already.
+    let mut input = io::stdin().lock();
+    loop {
+        match pipe::read::<ToWorker>(&mut input) {
+            Ok(Some(ToWorker::Run { try_id, task, builtin, output })) => {
+                queue.add(Operation { try_id, task, builtin, output, stopped: false });
+            }
+            Ok(Some(ToWorker::Stop { try_id })) => queue.stop(try_id),
+            // An error is the end of the agent, which the next read finds.
+            Ok(Some(ToWorker::Return)) => drop(say(&FromWorker::Returned(queue.give_back()))),
+            // The agent is gone: so is everybody who could use the result.
+            Ok(None) | Err(_) => std::process::exit(0),
+        }
+    }
 }
 
 /// Carries out one operation. A panic ends it and not the process; what it says has gone to
@@ -81,25 +150,36 @@ fn listen(stop: Arc<AtomicBool>) -> mpsc::Receiver<(TaskId, Builtin, String)> {
 fn carry_out(
     name: &str,
     output: &str,
-    operation: impl FnOnce(&mut File) -> Result<(), String>,
+    operation: impl FnOnce(&mut Log) -> Result<(), String>,
 ) -> Exit {
-    let mut log = match File::options().create(true).append(true).open(output) {
-        Ok(log) => log,
-        Err(error) => return Exit::Failed(format!("the output file cannot be written: {error}")),
-    };
-    let result = catch_unwind(AssertUnwindSafe(|| operation(&mut log)));
-    let exit = match result {
+    let mut log = Log { path: output.into(), file: None };
+    match catch_unwind(AssertUnwindSafe(|| operation(&mut log))) {
         Ok(Ok(())) => Exit::Code(0),
         Ok(Err(sentence)) => Exit::Failed(sentence),
         Err(_) => {
             Exit::Failed(format!("{name} panicked; this is a fault of gantry, please report it"))
         }
-    };
-    if let Exit::Failed(sentence) = &exit {
-        // The sentence stands in the exit as well.
-        let _ = writeln!(log, "failed: {sentence}");
     }
-    exit
+}
+
+/// The output file of an operation, which is made with the first line.
+struct Log {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(output::append_to(&self.path)?),
+        };
+        file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_operation_ends_with_a_sentence_and_never_with_the_process() {
-        type Operation = fn(&mut File) -> Result<(), String>;
+        type Operation = fn(&mut Log) -> Result<(), String>;
         let panicked = "broken panicked; this is a fault of gantry, please report it";
         let cases: [(&str, Operation, Exit); 3] = [
             ("fine", |log| writeln!(log, "hello").map_err(|e| e.to_string()), Exit::Code(0)),
@@ -121,7 +201,6 @@ mod tests {
         for (name, operation, expected) in cases {
             assert_eq!(carry_out(name, &output, operation), expected);
         }
-        let written = std::fs::read_to_string(&output).unwrap();
-        assert_eq!(written, format!("hello\nfailed: it is wrong\nfailed: {panicked}\n"));
+        assert_eq!(std::fs::read_to_string(&output).unwrap(), "hello\n");
     }
 }

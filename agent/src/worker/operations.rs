@@ -4,7 +4,6 @@
 //! and models by the library's opaque ids only.
 
 use std::fmt::{Display, Write as _};
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -16,19 +15,16 @@ use gantry_learning::{Predictor, RunOutcome, RunSink, TrainSettings, similar, tr
 use gantry_library::{
     Author, Library, ObjectHash, PredictionDraft, Provenance, SampleDraft, SeriesId,
 };
-use gantry_model::{Builtin, TaskId};
+use gantry_model::Builtin;
 use serde_json::json;
+
+use super::Log;
 
 /// Cases that a prediction names.
 const NEAREST: usize = 5;
 
 /// Carries out an operation. The error is the sentence of its exit.
-pub(super) fn run(
-    task: TaskId,
-    builtin: &Builtin,
-    log: &mut File,
-    stop: &AtomicBool,
-) -> Result<(), String> {
+pub(super) fn run(builtin: &Builtin, log: &mut Log, stop: &AtomicBool) -> Result<(), String> {
     match builtin {
         Builtin::Preprocess { library, pipeline, series } => {
             let library = open(library)?;
@@ -53,10 +49,6 @@ pub(super) fn run(
             Ok(())
         }
     }
-    .inspect(|()| {
-        // A full output disk does not undo what is done.
-        let _ = writeln!(log, "{task} done");
-    })
 }
 
 fn words(error: impl Display) -> String {
@@ -68,7 +60,7 @@ fn open(library: &str) -> Result<Library, String> {
 }
 
 /// Writes a line; a full output disk does not end the work.
-fn say(log: &mut File, line: &str) {
+fn say(log: &mut Log, line: &str) {
     let _ = writeln!(log, "{line}");
 }
 
@@ -100,7 +92,7 @@ fn nifti_mask(mask: &Mask) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn preprocess(library: &Library, text: &str, series: &str, log: &mut File) -> Result<(), String> {
+fn preprocess(library: &Library, text: &str, series: &str, log: &mut Log) -> Result<(), String> {
     let pipeline = Pipeline::parse(text, "pipeline").map_err(words)?;
     let series: SeriesId = series.parse().map_err(words)?;
     let (image, sources, _) = volume(library, &series)?;
@@ -146,7 +138,7 @@ fn preprocess(library: &Library, text: &str, series: &str, log: &mut File) -> Re
 /// Turns what a training reports into lines: metrics, of which the agent makes curves, and one line
 /// an epoch for people.
 struct Lines<'a> {
-    log: &'a mut File,
+    log: &'a mut Log,
     of: u64,
     epoch: String,
 }
@@ -179,7 +171,7 @@ fn learn(
     library: &Library,
     settings: &TrainSettings,
     folder: &Path,
-    log: &mut File,
+    log: &mut Log,
     stop: &AtomicBool,
 ) -> Result<(), String> {
     let samples = library.samples().map_err(words)?;
@@ -205,7 +197,7 @@ fn predict(
     library: &Library,
     predictor: &Predictor,
     series: &str,
-    log: &mut File,
+    log: &mut Log,
 ) -> Result<(), String> {
     let series: SeriesId = series.parse().map_err(words)?;
     let (image, _, instances) = volume(library, &series)?;

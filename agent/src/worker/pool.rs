@@ -1,10 +1,16 @@
 //! The agent's side of the workers: as many processes as there is work, up to a limit, and kept
 //! warm. A worker that dies ends its operation only, and another takes its place.
+//!
+//! A worker whose last operation was short gets some more than the one it carries out: the way
+//! there and back then costs many operations together what it would cost each. They begin one after
+//! the other. Where one takes long after all while another worker is free, what waits behind it is
+//! asked back ([`Pool::spread`]). What is told to workers leaves with [`Pool::send`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::io::{self, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use gantry_model::{Builtin, Exit, TaskId, TryId, Usage};
 use tokio::sync::mpsc;
@@ -14,31 +20,64 @@ use crate::pipe;
 use crate::runner::{end_with_parent, exit_of};
 use crate::shell::Input;
 
-/// An operation that waits for a worker.
-struct Waiting {
+/// Operations that a worker has at once, with the one that it carries out: from eight on the way
+/// there and back is no more than a part of what they cost.
+const AT_ONCE_MAX: usize = 8;
+/// An operation that took less was a short one.
+const SHORT: Duration = Duration::from_millis(5);
+
+/// An operation that has not ended.
+struct Operation {
     try_id: TryId,
-    task: TaskId,
-    builtin: Builtin,
-    output: PathBuf,
+    /// What tells it to a worker.
+    frame: Vec<u8>,
+    /// Whether it shall end soon.
+    stopped: bool,
 }
 
-/// A worker process and what it does.
+/// A worker process and what it has to do.
 struct Worker {
     child: Child,
     input: ChildStdin,
-    busy: Option<TryId>,
+    unsent: Vec<u8>,
+    /// The first is carried out, since `since`.
+    has: VecDeque<Operation>,
+    since: Instant,
+    /// How many operations it may have at once.
+    at_once: usize,
+    asked_back: AskedBack,
+    killed: Option<TryId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AskedBack {
+    Nothing,
+    WhatWaits,
 }
 
 /// A try that was given to a worker, or could not be.
 pub(crate) type Begun = (TryId, Result<(), Exit>);
 
 /// A try that has ended.
-pub(crate) type Ended = (TryId, Exit, Usage);
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) try_id: TryId,
+    pub(crate) exit: Exit,
+    pub(crate) usage: Usage,
+    /// The last line of its output, which is in no file.
+    pub(crate) last: String,
+}
+
+impl Ended {
+    fn without_usage(try_id: TryId, exit: Exit) -> Self {
+        Self { try_id, exit, usage: Usage::default(), last: String::new() }
+    }
+}
 
 /// What a worker's reader tells.
 pub(crate) enum Said {
-    /// The operation has ended.
-    Done(Exit, Usage),
+    /// The worker said something.
+    Message(FromWorker),
     /// The process has closed its output: it is dead or dying.
     Gone,
 }
@@ -49,8 +88,47 @@ pub(crate) struct Pool {
     workers_max: usize,
     workers: BTreeMap<u64, Worker>,
     made: u64,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Operation>,
     inputs: mpsc::Sender<Input>,
+}
+
+impl Worker {
+    fn tell(&mut self, message: &ToWorker) {
+        // A message of a number is never too long.
+        self.unsent.extend(pipe::frame(message).unwrap_or_default());
+    }
+
+    /// The first of what it has begins.
+    fn begin(&mut self) -> Option<Begun> {
+        let first = self.has.front()?;
+        let (try_id, stopped) = (first.try_id, first.stopped);
+        self.since = Instant::now();
+        if stopped {
+            self.tell(&ToWorker::Stop { try_id });
+        }
+        Some((try_id, Ok(())))
+    }
+
+    fn ask_back(&mut self) {
+        if self.asked_back == AskedBack::Nothing {
+            self.asked_back = AskedBack::WhatWaits;
+            self.at_once = 1;
+            self.tell(&ToWorker::Return);
+        }
+    }
+
+    /// How it has died.
+    fn end(mut self) -> (Exit, VecDeque<Operation>, Option<TryId>) {
+        let _ = self.child.kill();
+        let exit = match self.child.wait() {
+            Ok(status) => match exit_of(status) {
+                Exit::Code(code) => Exit::Failed(format!("its worker ended with exit code {code}")),
+                other => other,
+            },
+            Err(error) => Exit::Failed(format!("its worker's end could not be read: {error}")),
+        };
+        (exit, self.has, self.killed)
+    }
 }
 
 impl Pool {
@@ -77,45 +155,76 @@ impl Pool {
         try_id: TryId,
         task: TaskId,
         builtin: Builtin,
-        output: PathBuf,
+        output: &Path,
     ) -> Vec<Begun> {
-        self.waiting.push_back(Waiting { try_id, task, builtin, output });
+        let output = output.display().to_string();
+        match pipe::frame(&ToWorker::Run { try_id, task, builtin, output }) {
+            Ok(frame) => self.waiting.push_back(Operation { try_id, frame, stopped: false }),
+            Err(error) => {
+                let sentence = format!("the operation is too long for a worker: {error}");
+                return vec![(try_id, Err(Exit::NotStarted { code: 126, sentence }))];
+            }
+        }
         self.assign()
     }
 
-    /// Gives waiting operations to workers that are free.
+    /// Gives waiting operations to workers: to a free one, to another one, then to one that is
+    /// busy with short ones.
     fn assign(&mut self) -> Vec<Begun> {
         let mut started = Vec::new();
-        while let Some(next) = self.waiting.front() {
-            let try_id = next.try_id;
-            let free =
-                self.workers.iter().find(|(_, worker)| worker.busy.is_none()).map(|(id, _)| *id);
-            let id = match free {
-                Some(id) => id,
-                None if self.workers.len() < self.workers_max => match self.start_worker() {
+        while !self.waiting.is_empty() {
+            let least = self.workers.iter().min_by_key(|(_, worker)| worker.has.len());
+            let id = match least {
+                Some((id, worker)) if worker.has.is_empty() => *id,
+                _ if self.workers.len() < self.workers_max => match self.start_worker() {
                     Ok(id) => id,
                     Err(error) => {
-                        self.waiting.pop_front();
                         let sentence = format!("a worker could not be started: {error}");
-                        started.push((try_id, Err(Exit::NotStarted { code: 126, sentence })));
+                        let exit = Exit::NotStarted { code: 126, sentence };
+                        let next = self.waiting.pop_front();
+                        started.extend(next.map(|next| (next.try_id, Err(exit))));
                         continue;
                     }
                 },
-                None => break,
+                _ => {
+                    let room = |(_, worker): &(&u64, &Worker)| worker.has.len() < worker.at_once;
+                    match self.workers.iter().find(room) {
+                        Some((id, _)) => *id,
+                        None => break,
+                    }
+                }
             };
-            let Some(next) = self.waiting.pop_front() else { break };
             let Some(worker) = self.workers.get_mut(&id) else { break };
-            let run = ToWorker::Run {
-                task: next.task,
-                builtin: next.builtin,
-                output: next.output.display().to_string(),
-            };
-            worker.busy = Some(try_id);
-            // Where the worker has just died its reader tells, and the operation ends with it.
-            let _ = pipe::write(&mut worker.input, &run);
-            started.push((try_id, Ok(())));
+            let Some(next) = self.waiting.pop_front() else { break };
+            worker.unsent.extend_from_slice(&next.frame);
+            worker.has.push_back(next);
+            if worker.has.len() == 1 {
+                started.extend(worker.begin());
+            }
         }
         started
+    }
+
+    /// Sends what workers are to be told.
+    pub(crate) fn send(&mut self) {
+        for worker in self.workers.values_mut().filter(|worker| !worker.unsent.is_empty()) {
+            // Where the worker has just died its reader tells, and the operation ends with it.
+            let _ = worker.input.write_all(&worker.unsent);
+            worker.unsent.clear();
+        }
+    }
+
+    /// Asks back what waits behind a long operation, where a worker is free for it.
+    pub(crate) fn spread(&mut self) {
+        let idle = self.workers.values().any(|worker| worker.has.is_empty());
+        if !idle && self.workers.len() >= self.workers_max {
+            return;
+        }
+        for worker in self.workers.values_mut() {
+            if worker.has.len() > 1 && worker.since.elapsed() >= SHORT {
+                worker.ask_back();
+            }
+        }
     }
 
     fn start_worker(&mut self) -> io::Result<u64> {
@@ -125,57 +234,79 @@ impl Pool {
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         end_with_parent(&mut command);
         let mut child = command.spawn()?;
-        let (Some(input), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::Error::other("its pipes are missing"));
         };
         self.made += 1;
         let id = self.made;
         let inputs = self.inputs.clone();
-        std::thread::spawn(move || {
-            loop {
-                match pipe::read::<FromWorker>(&mut output) {
-                    Ok(Some(FromWorker::Ready)) => {}
-                    Ok(Some(FromWorker::Done(exit, usage))) => {
-                        let done = Input::Worker(id, Said::Done(exit, usage));
-                        if inputs.blocking_send(done).is_err() {
-                            return;
-                        }
-                    }
-                    Ok(None) | Err(_) => {
-                        let _ = inputs.blocking_send(Input::Worker(id, Said::Gone));
-                        return;
-                    }
-                }
-            }
-        });
-        self.workers.insert(id, Worker { child, input, busy: None });
+        std::thread::spawn(move || read(id, output, &inputs));
+        let worker = Worker {
+            child,
+            input,
+            unsent: Vec::new(),
+            has: VecDeque::new(),
+            since: Instant::now(),
+            at_once: 1,
+            asked_back: AskedBack::Nothing,
+            killed: None,
+        };
+        self.workers.insert(id, worker);
         Ok(id)
     }
 
-    /// Hears what a worker said. Gives the try that has ended, and those that have started.
-    pub(crate) fn hear(&mut self, id: u64, said: Said) -> (Option<Ended>, Vec<Begun>) {
-        let ended = match said {
-            Said::Done(exit, usage) => {
-                let worker = self.workers.get_mut(&id);
-                worker.and_then(|worker| worker.busy.take()).map(|try_id| (try_id, exit, usage))
+    /// Hears what a worker said. Gives the tries that have ended, and those that have started.
+    pub(crate) fn hear(&mut self, id: u64, said: Said) -> (Vec<Ended>, Vec<Begun>) {
+        let (mut ended, mut begun) = (Vec::new(), Vec::new());
+        match (said, self.workers.get_mut(&id)) {
+            (Said::Message(FromWorker::Done { exit, usage, last }), Some(worker)) => {
+                let short = worker.since.elapsed() < SHORT;
+                worker.at_once = if short { AT_ONCE_MAX } else { 1 };
+                let first = worker.has.pop_front().map(|first| first.try_id);
+                ended.extend(first.map(|try_id| Ended { try_id, exit, usage, last }));
+                begun.extend(worker.begin());
             }
-            Said::Gone => self.workers.remove(&id).and_then(|mut worker| {
-                let _ = worker.child.kill();
-                let exit = match worker.child.wait() {
-                    Ok(status) => match exit_of(status) {
-                        Exit::Code(code) => {
-                            Exit::Failed(format!("its worker ended with exit code {code}"))
-                        }
-                        other => other,
-                    },
-                    Err(error) => {
-                        Exit::Failed(format!("its worker's end could not be read: {error}"))
-                    }
-                };
-                worker.busy.map(|try_id| (try_id, exit, Usage::default()))
-            }),
-        };
-        (ended, self.assign())
+            (Said::Message(FromWorker::Returned(tries)), Some(worker)) => {
+                worker.asked_back = AskedBack::Nothing;
+                let had = std::mem::take(&mut worker.has);
+                let (back, has) = had.into_iter().partition(|one| tries.contains(&one.try_id));
+                worker.has = has;
+                ended.extend(self.wait_again(back));
+            }
+            (Said::Gone, _) => {
+                if let Some((exit, mut has, killed)) = self.workers.remove(&id).map(Worker::end) {
+                    // One that began when the one before it was to be killed begins again.
+                    let own = |first: &mut Operation| killed.is_none_or(|it| it == first.try_id);
+                    let first = has.pop_front_if(own);
+                    ended.extend(first.map(|first| Ended::without_usage(first.try_id, exit)));
+                    ended.extend(self.wait_again(has));
+                }
+            }
+            (Said::Message(_), _) => {}
+        }
+        begun.extend(self.assign());
+        (ended, begun)
+    }
+
+    /// Puts operations that have not begun before those that wait. Gives those that were stopped.
+    fn wait_again(&mut self, back: VecDeque<Operation>) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        for one in back.into_iter().rev() {
+            if one.stopped {
+                ended.push(Ended::without_usage(one.try_id, Exit::Signal(15)));
+            } else {
+                self.waiting.push_front(one);
+            }
+        }
+        ended
+    }
+
+    /// The worker that has an operation, and its place there.
+    fn of(&mut self, try_id: TryId) -> Option<(&mut Worker, usize)> {
+        self.workers.values_mut().find_map(|worker| {
+            let place = worker.has.iter().position(|one| one.try_id == try_id)?;
+            Some((worker, place))
+        })
     }
 
     /// Tells an operation to stop. One that still waits is taken away and given back as ended.
@@ -184,17 +315,38 @@ impl Pool {
             self.waiting.remove(place);
             return Some(Exit::Signal(15));
         }
-        if let Some(worker) = self.workers.values_mut().find(|worker| worker.busy == Some(try_id)) {
-            let _ = pipe::write(&mut worker.input, &ToWorker::Stop);
+        let (worker, place) = self.of(try_id)?;
+        if place == 0 {
+            worker.tell(&ToWorker::Stop { try_id });
+        } else {
+            worker.has[place].stopped = true;
+            worker.ask_back();
         }
         None
     }
 
     /// Kills the worker that carries out an operation.
     pub(crate) fn kill(&mut self, try_id: TryId) {
-        if let Some(worker) = self.workers.values_mut().find(|worker| worker.busy == Some(try_id)) {
+        if let Some((worker, 0)) = self.of(try_id) {
+            worker.killed = Some(try_id);
             // Its reader notices and tells.
             let _ = worker.child.kill();
+        }
+    }
+}
+
+/// Hands on what a worker says until it is gone, or the agent.
+fn read(id: u64, output: ChildStdout, inputs: &mpsc::Sender<Input>) {
+    let mut output = BufReader::new(output);
+    loop {
+        let said = match pipe::read::<FromWorker>(&mut output) {
+            Ok(Some(FromWorker::Ready)) => continue,
+            Ok(Some(message)) => Said::Message(message),
+            Ok(None) | Err(_) => Said::Gone,
+        };
+        let gone = matches!(said, Said::Gone);
+        if inputs.blocking_send(Input::Worker(id, said)).is_err() || gone {
+            return;
         }
     }
 }
@@ -225,7 +377,9 @@ mod tests {
     fn submit(pool: &mut Pool, number: u64) -> Vec<Begun> {
         let builtin =
             Builtin::Preprocess { library: "l".into(), pipeline: "p".into(), series: Vec::new() };
-        pool.submit(TryId(number), JobId(number).task(0), builtin, "o".into())
+        let begun = pool.submit(TryId(number), JobId(number).task(0), builtin, Path::new("o"));
+        pool.send();
+        begun
     }
 
     /// What the next news of a worker ends, and how many operations begin by it.
@@ -235,7 +389,8 @@ mod tests {
     ) -> (Option<(TryId, Exit)>, usize) {
         let Some(Input::Worker(id, said)) = received.blocking_recv() else { panic!() };
         let (ended, begun) = pool.hear(id, said);
-        (ended.map(|(try_id, exit, _)| (try_id, exit)), begun.len())
+        pool.send();
+        (ended.into_iter().map(|ended| (ended.try_id, ended.exit)).next(), begun.len())
     }
 
     #[test]
@@ -266,6 +421,37 @@ mod tests {
         pool.kill(TryId(1));
         let ended = hear(&mut pool, &mut received);
         assert_eq!(ended, (Some((TryId(1), Exit::Signal(9))), 0));
+    }
+
+    #[test]
+    fn a_worker_gets_short_operations_ahead_and_gives_back_what_waits_behind_a_long_one() {
+        let (mut pool, mut received) = pool("exec sleep 1000");
+        assert_eq!(submit(&mut pool, 1), [(TryId(1), Ok(()))]);
+        pool.workers.get_mut(&1).unwrap().at_once = AT_ONCE_MAX;
+        for number in 2..=9 {
+            assert_eq!(submit(&mut pool, number), [], "it waits behind the first");
+        }
+        let waiting = |pool: &Pool| -> Vec<u64> {
+            pool.waiting.iter().map(|waiting| waiting.try_id.0).collect()
+        };
+        assert_eq!((pool.workers[&1].has.len(), waiting(&pool)), (AT_ONCE_MAX, vec![9]));
+        // One of those is stopped; the worker has begun the second when it is asked.
+        assert_eq!(pool.stop(TryId(4)), None);
+        let (exit, usage, last) = (Exit::Code(0), Usage::default(), "done".to_owned());
+        let done = Said::Message(FromWorker::Done { exit, usage, last });
+        // The first was a long one.
+        pool.workers.get_mut(&1).unwrap().since = Instant::now().checked_sub(SHORT).unwrap();
+        let (ended, begun) = pool.hear(1, done);
+        assert_eq!((ended[0].try_id, &begun[0]), (TryId(1), &(TryId(2), Ok(()))));
+        let back = (3..=8).map(TryId).collect();
+        let (ended, begun) = pool.hear(1, Said::Message(FromWorker::Returned(back)));
+        assert_eq!((ended[0].try_id, &ended[0].exit), (TryId(4), &Exit::Signal(15)));
+        assert_eq!((ended.len(), begun.len()), (1, 0));
+        assert_eq!((pool.workers[&1].has.len(), waiting(&pool)), (1, vec![3, 5, 6, 7, 8, 9]));
+        // It dies: what it carried out ends, and the next begins on another.
+        pool.kill(TryId(2));
+        let ended = hear(&mut pool, &mut received);
+        assert_eq!(ended, (Some((TryId(2), Exit::Signal(9))), 1));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! What an agent and its worker say to each other, over the worker's standard input and output.
 
-use gantry_model::{Builtin, Exit, TaskId, Usage};
+use gantry_model::{Builtin, Exit, TaskId, TryId, Usage};
 use serde::{Deserialize, Serialize};
 
 /// What a worker is told.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    /// Carry out an operation; its lines go to the end of this file.
+    /// Carry out an operation after those that came before; its lines go to the end of this file.
     Run {
+        /// The execution.
+        try_id: TryId,
         /// The task.
         task: TaskId,
         /// The operation.
@@ -15,8 +17,13 @@ pub(crate) enum ToWorker {
         /// The output file.
         output: String,
     },
-    /// End the operation soon, keeping what can be kept.
-    Stop,
+    /// End an operation soon, keeping what can be kept.
+    Stop {
+        /// The execution.
+        try_id: TryId,
+    },
+    /// Give back what has not begun.
+    Return,
 }
 
 /// What a worker says.
@@ -24,8 +31,18 @@ pub(crate) enum ToWorker {
 pub(crate) enum FromWorker {
     /// It is there.
     Ready,
-    /// The operation has ended.
-    Done(Exit, Usage),
+    /// These have not begun, and will not.
+    Returned(Vec<TryId>),
+    /// The operation that was the first of those it has, has ended.
+    Done {
+        /// How.
+        exit: Exit,
+        /// What it used.
+        usage: Usage,
+        /// The last line of its output, which is not in the file: most of the operations that
+        /// end soon have no other, and no file then.
+        last: String,
+    },
 }
 
 #[cfg(test)]
@@ -40,9 +57,10 @@ mod tests {
         let builtin = Builtin::Predict { library: "l".into(), model: "run:a".into(), series };
         let task = JobId(7).task(0);
         let mut bytes = Vec::new();
-        let run = ToWorker::Run { task, builtin: builtin.clone(), output: "o".into() };
+        let try_id = TryId(3);
+        let run = ToWorker::Run { try_id, task, builtin: builtin.clone(), output: "o".into() };
         write(&mut bytes, &run).unwrap();
-        write(&mut bytes, &ToWorker::Stop).unwrap();
+        write(&mut bytes, &ToWorker::Stop { try_id }).unwrap();
         let mut from = bytes.as_slice();
         let Ok(Some(ToWorker::Run { task: read_task, builtin: read_builtin, .. })) =
             read(&mut from)
@@ -50,7 +68,7 @@ mod tests {
             panic!()
         };
         assert_eq!((read_task, read_builtin), (task, builtin));
-        assert!(matches!(read(&mut from), Ok(Some(ToWorker::Stop))));
+        assert!(matches!(read(&mut from), Ok(Some(ToWorker::Stop { .. }))));
         assert!(matches!(read::<ToWorker>(&mut from), Ok(None)));
         for damaged in [&bytes[..bytes.len() / 2], &[0xff; 8], &[1, 0, 0, 0, 99]] {
             assert!(read::<ToWorker>(&mut &*damaged).is_err(), "{}", damaged.len());

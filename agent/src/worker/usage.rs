@@ -1,36 +1,57 @@
 //! What an operation used, as the kernel counted it for its worker.
 //!
 //! A worker carries out many operations, so its counters are read before and after each. The peak of
-//! its memory is set back before each, where the kernel allows that; otherwise it is the peak of all
-//! operations so far.
+//! its memory is set back between them, where the kernel allows that; otherwise it is the peak of
+//! all operations so far. Reading it costs more than a short operation takes: one that had the
+//! processor for less than [`SHORT_NS`] is said to have used what the worker has at rest.
 
 use std::fs;
 
 use gantry_model::{MemoryMib, Usage};
 
+/// Processor time of an operation whose memory is not looked at.
+const SHORT_NS: u64 = 1_000_000;
+
 /// What the kernel had counted when an operation began.
 pub(super) struct Meter {
-    cpu_ms: u64,
+    cpu_ns: u64,
+    at_rest: MemoryMib,
 }
 
 impl Meter {
-    /// Begins to count.
-    pub(super) fn start() -> Self {
-        // An error means that the peak is not set back.
-        let _ = fs::write("/proc/self/clear_refs", "5");
-        Self { cpu_ms: cpu_ms() }
+    /// The meter of a worker.
+    pub(super) fn new() -> Self {
+        Self { cpu_ns: cpu_ns(), at_rest: rest() }
     }
 
-    /// What was used since.
-    pub(super) fn read(&self) -> Usage {
-        Usage { cpu_ms: cpu_ms().saturating_sub(self.cpu_ms), memory_peak: memory_peak() }
+    /// An operation begins.
+    pub(super) fn begin(&mut self) {
+        self.cpu_ns = cpu_ns();
+    }
+
+    /// It has ended: what it used.
+    pub(super) fn end(&mut self) -> Usage {
+        let used_ns = cpu_ns().saturating_sub(self.cpu_ns);
+        if used_ns < SHORT_NS {
+            return Usage { cpu_ms: 0, memory_peak: self.at_rest };
+        }
+        let memory_peak = memory_peak();
+        self.at_rest = rest();
+        Usage { cpu_ms: used_ns / 1_000_000, memory_peak }
     }
 }
 
+/// Sets the peak back, and gives what is left of it.
+fn rest() -> MemoryMib {
+    // An error means that the peak is not set back.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+    memory_peak()
+}
+
 /// Processor time of all threads of this process so far.
-fn cpu_ms() -> u64 {
+fn cpu_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    (time.tv_sec as u64) * 1000 + (time.tv_nsec as u64) / 1_000_000
+    (time.tv_sec as u64) * 1_000_000_000 + (time.tv_nsec as u64)
 }
 
 /// The most memory that this process has had at once.
@@ -47,14 +68,16 @@ mod tests {
 
     #[test]
     fn time_and_memory_are_counted() {
-        let meter = Meter::start();
+        let mut meter = Meter::new();
+        meter.begin();
         let mut block = vec![0_u8; 64 << 20];
-        while meter.read().cpu_ms < 20 {
+        while cpu_ns() < meter.cpu_ns + 20_000_000 {
             for byte in &mut block {
                 *byte = byte.wrapping_mul(7).wrapping_add(1);
             }
         }
         assert!(std::hint::black_box(block)[0] > 0);
-        assert!(meter.read().memory_peak >= MemoryMib(64), "{:?}", meter.read());
+        let used = meter.end();
+        assert!(used.cpu_ms >= 20 && used.memory_peak >= MemoryMib(64), "{used:?}");
     }
 }

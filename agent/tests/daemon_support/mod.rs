@@ -306,6 +306,7 @@ pub(crate) fn plan(number: u64, work: TaskWork) -> Launch {
         work,
         lease: Lease::default(),
         time_limit: None,
+        output: None,
         warning: None,
         environment: BTreeMap::new(),
         start: 1,

@@ -1,6 +1,6 @@
 //! The node's value and its one method.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_model::{At, Exit, Launch, Machine, Millis, Order, Report, TryId, Usage, Warning};
 use serde::{Deserialize, Serialize};
@@ -116,6 +116,8 @@ struct Live {
     /// Why it was told to stop, and when it gets KILL.
     stopping: Option<(Stop, At)>,
     killed: bool,
+    /// What stands of it among the timers.
+    armed: Option<At>,
     time_limit: Option<Millis>,
     warning: Option<Warning>,
 }
@@ -128,6 +130,7 @@ impl Live {
             warn: None,
             stopping: None,
             killed: false,
+            armed: None,
             time_limit: launch.time_limit,
             warning: launch.warning,
         }
@@ -140,6 +143,13 @@ impl Live {
             |limit: Millis, warning: Warning| Millis(limit.0.saturating_sub(warning.before.0));
         let warned = self.time_limit.zip(self.warning);
         self.warn = warned.map(|(limit, warning)| at.after(early(limit, warning)));
+    }
+
+    fn timer(&self) -> Option<At> {
+        match self.stopping {
+            Some((_, kill)) => (!self.killed).then_some(kill),
+            None => self.warn.or(self.limit),
+        }
     }
 }
 
@@ -155,6 +165,8 @@ pub struct Node {
     settings: NodeSettings,
     connected: bool,
     live: BTreeMap<TryId, Live>,
+    /// When something is due for a live try: an event costs the same however many are live.
+    timers: BTreeSet<(At, TryId)>,
     spool: BTreeMap<TryId, End>,
     /// The newest try this connection has named in a launch or a stop. The cluster orders tries
     /// in rising order on a connection, so that none up to this one is ever to be started again.
@@ -177,7 +189,7 @@ impl Machine for Node {
             Event::Exited { try_id, exit, usage } => self.exited(try_id, exit, usage, effects),
             Event::Tick => self.tick(at, effects),
         }
-        effects.extend(self.next_timer().map(Effect::Wake));
+        effects.extend(self.timers.first().map(|(at, _)| Effect::Wake(*at)));
     }
 
     fn check(&self) -> Result<(), String> {
@@ -186,7 +198,15 @@ impl Machine for Node {
             return Err(format!("{try_id} is live and ended"));
         }
         let early = self.live.iter().find(|(_, live)| live.killed && live.stopping.is_none());
-        early.map_or(Ok(()), |(try_id, _)| Err(format!("{try_id} was killed without being told")))
+        if let Some((try_id, _)) = early {
+            return Err(format!("{try_id} was killed without being told"));
+        }
+        let timers = self.live.iter().filter_map(|(try_id, live)| Some((live.timer()?, *try_id)));
+        if timers.collect::<BTreeSet<_>>() == self.timers {
+            Ok(())
+        } else {
+            Err("the timers are not those of the live tries".into())
+        }
     }
 }
 
@@ -228,6 +248,7 @@ impl Node {
                 let mut adopted = Live::new(&launch);
                 adopted.start(since);
                 self.live.insert(launch.try_id, adopted);
+                self.arm(launch.try_id);
             }
         }
     }
@@ -246,6 +267,7 @@ impl Node {
     fn started(&mut self, at: At, try_id: TryId, effects: &mut Vec<Effect>) {
         let Some(live) = self.live.get_mut(&try_id) else { return };
         live.start(at);
+        self.arm(try_id);
         self.send(Report::Started { try_id }, effects);
     }
 
@@ -269,11 +291,24 @@ impl Node {
         if live.stopping.is_none() {
             live.stopping = Some((why, kill));
             effects.push(Effect::Signal { try_id, signal: Signal::Term });
+            self.arm(try_id);
+        }
+    }
+
+    /// Puts a live try among the timers as it stands now.
+    fn arm(&mut self, try_id: TryId) {
+        let Some(live) = self.live.get_mut(&try_id) else { return };
+        let timer = live.timer();
+        let before = std::mem::replace(&mut live.armed, timer);
+        if before != timer {
+            before.map(|at| self.timers.remove(&(at, try_id)));
+            timer.map(|at| self.timers.insert((at, try_id)));
         }
     }
 
     fn exited(&mut self, try_id: TryId, exit: Exit, usage: Usage, effects: &mut Vec<Effect>) {
         let Some(live) = self.live.remove(&try_id) else { return };
+        live.armed.map(|at| self.timers.remove(&(at, try_id)));
         let by_limit = matches!(live.stopping, Some((Stop::TimeLimit, _)));
         // A task that ended well just before its limit was enforced has ended well.
         let exit = if by_limit && !exit.is_success() { Exit::TimeLimit } else { exit };
@@ -290,39 +325,31 @@ impl Node {
     }
 
     fn tick(&mut self, at: At, effects: &mut Vec<Effect>) {
-        let over = |live: &&mut Live| live.limit.is_some_and(|limit| limit <= at);
-        let limited: Vec<TryId> = self
-            .live
-            .iter_mut()
-            .filter(|(_, live)| over(live) && live.stopping.is_none())
-            .map(|(try_id, _)| *try_id)
-            .collect();
-        for try_id in limited {
-            self.tell_to_stop(at, try_id, Stop::TimeLimit, effects);
+        let due = self.timers.range(..=(at, TryId(u64::MAX)));
+        let due: BTreeSet<TryId> = due.map(|(_, try_id)| *try_id).collect();
+        for try_id in &due {
+            let over = |live: &Live| live.limit.is_some_and(|limit| limit <= at);
+            if self.live.get(try_id).is_some_and(|live| over(live) && live.stopping.is_none()) {
+                self.tell_to_stop(at, *try_id, Stop::TimeLimit, effects);
+            }
         }
-        for (try_id, live) in &mut self.live {
+        for try_id in due {
+            let Some(live) = self.live.get_mut(&try_id) else { continue };
             let warned = live.warn.is_some_and(|warn| warn <= at);
             if let Some(warning) = live.warning.filter(|_| warned) {
                 live.warn = None;
                 if live.stopping.is_none() {
                     let signal = Signal::Warn(warning.signal);
-                    effects.push(Effect::Signal { try_id: *try_id, signal });
+                    effects.push(Effect::Signal { try_id, signal });
                 }
             }
-            let due = live.stopping.is_some_and(|(_, kill)| kill <= at);
-            if due && !live.killed {
+            let killing = live.stopping.is_some_and(|(_, kill)| kill <= at);
+            if killing && !live.killed {
                 live.killed = true;
-                effects.push(Effect::Signal { try_id: *try_id, signal: Signal::Kill });
+                effects.push(Effect::Signal { try_id, signal: Signal::Kill });
             }
+            self.arm(try_id);
         }
-    }
-
-    fn next_timer(&self) -> Option<At> {
-        let timer = |live: &Live| match live.stopping {
-            Some((_, kill)) => (!live.killed).then_some(kill),
-            None => live.warn.or(live.limit),
-        };
-        self.live.values().filter_map(timer).min()
     }
 
     fn send(&self, report: Report, effects: &mut Vec<Effect>) {
