@@ -92,7 +92,7 @@ pub enum Command {
     /// Print one frame of the overview.
     Top(nodes::Top),
     /// Print the newest lines of the event log.
-    Events,
+    Events(nodes::Events),
     /// Take DICOM files from a folder into a library.
     Import(library::Import),
     /// Send DICOM files to a receiver, as a scanner does.
@@ -194,7 +194,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Maintenance(maintenance) => maintenance.run(cluster, format),
         Command::Nodes => nodes::list(cluster, format),
         Command::Top(top) => top.run(cluster),
-        Command::Events => nodes::events(cluster, format),
+        Command::Events(events) => events.run(cluster, format),
         Command::Import(import) => import.run(format),
         Command::Send(send) => send.run(format),
         Command::Data(data) => data.run(format),

@@ -1,6 +1,7 @@
 //! Commands about nodes and the cluster as a whole.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use gantry_model::{At, NodeRow, Note, Service};
@@ -146,31 +147,75 @@ fn node_table(nodes: &[NodeStatus]) -> String {
     )
 }
 
+/// Between two looks at an event log that is followed.
+const FOLLOW_EACH: Duration = Duration::from_millis(500);
+
 /// `gantry events`.
-///
-/// # Errors
-/// Where the scheduler is not there.
-pub fn events(cluster: Option<PathBuf>, format: Format) -> Outcome {
-    let client = Client::connect(cluster)?;
-    let reply = client.ask(&Request::Notes)?;
-    let Reply::Notes(notes) = reply else { return Err(unexpected(&reply)) };
-    let value: Vec<Value> = notes.iter().map(note_value).collect();
-    let people = || {
-        let row = |note: &Note| {
-            vec![
-                ui::clock(note.at),
-                note.level.word().into(),
-                note.subject.to_string(),
-                note.sentence.clone(),
-            ]
-        };
-        output::table(
-            &["TIME", "LEVEL", "SUBJECT", "WHAT"],
-            &notes.iter().map(row).collect::<Vec<_>>(),
-        )
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Print further lines as they come, until interrupted; with --json one value a line.
+    #[arg(long, short)]
+    follow: bool,
+}
+
+impl Events {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// Where the scheduler is not there.
+    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+        let client = Client::connect(cluster)?;
+        let mut notes = ask(&client)?;
+        if !self.follow {
+            let value: Vec<Value> = notes.iter().map(note_value).collect();
+            format.print("events", &value, || note_table(&notes), String::new)?;
+            return Ok(0);
+        }
+        let mut fresh = notes.clone();
+        loop {
+            for note in &fresh {
+                output::text(&note_line(note, format))?;
+            }
+            std::thread::sleep(FOLLOW_EACH);
+            let next = ask(&client)?;
+            fresh = further(&notes, &next);
+            notes = next;
+        }
+    }
+}
+
+fn ask(client: &Client) -> Result<Vec<Note>, Failure> {
+    match client.ask(&Request::Notes)? {
+        Reply::Notes(notes) => Ok(notes),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The lines behind the last one that was known. Where none of those is left all are new.
+fn further(known: &[Note], next: &[Note]) -> Vec<Note> {
+    let last = known.last().and_then(|last| next.iter().rposition(|note| note == last));
+    next[last.map_or(0, |last| last + 1)..].to_vec()
+}
+
+fn note_line(note: &Note, format: Format) -> String {
+    if format == Format::Json {
+        return note_value(note).to_string();
+    }
+    let (time, word) = (ui::clock(note.at), note.level.word());
+    format!("{time}  {word:<5}  {:<8} {}", note.subject.to_string(), note.sentence)
+}
+
+fn note_table(notes: &[Note]) -> String {
+    let row = |note: &Note| {
+        vec![
+            ui::clock(note.at),
+            note.level.word().into(),
+            note.subject.to_string(),
+            note.sentence.clone(),
+        ]
     };
-    format.print("events", &value, people, String::new)?;
-    Ok(0)
+    let rows: Vec<Vec<String>> = notes.iter().map(row).collect();
+    output::table(&["TIME", "LEVEL", "SUBJECT", "WHAT"], &rows)
 }
 
 fn note_value(note: &Note) -> Value {
@@ -213,6 +258,7 @@ mod tests {
     use gantry_model::{NodeFacts, Window};
 
     use super::*;
+    use gantry_model::{Level, Subject};
 
     #[test]
     fn a_note_says_why_a_node_gets_no_work() {
@@ -234,5 +280,25 @@ mod tests {
         }
         let value = service_value(&drain(Some(At(99))));
         assert_eq!(value, json!({ "state": "drain", "reason": "new disk", "deadline_ms": 99 }));
+    }
+
+    #[test]
+    fn what_is_new_in_a_log_stands_behind_what_was_known() {
+        let note = |n: u64| Note {
+            at: At(n),
+            level: Level::Info,
+            subject: Subject::Cluster,
+            sentence: n.to_string(),
+        };
+        let log = |range: std::ops::Range<u64>| range.map(note).collect::<Vec<_>>();
+        for (known, next, expected) in [
+            (log(0..3), log(0..5), log(3..5)),
+            (log(0..3), log(0..3), log(0..0)),
+            (log(0..3), log(2..6), log(3..6)),
+            (log(0..3), log(7..9), log(7..9)),
+            (log(0..0), log(0..2), log(0..2)),
+        ] {
+            assert_eq!(further(&known, &next), expected);
+        }
     }
 }
