@@ -44,8 +44,16 @@ impl Shell {
     pub(super) fn start(&mut self, launch: Launch) -> Result<(), AgentError> {
         let (try_id, task) = (launch.try_id, launch.task);
         let path = self.outputs.path(task);
-        // A small output of an earlier start is packed, a long one goes on.
-        let read = if launch.start > 1 { output::length(&path).unwrap_or(0) } else { 0 };
+        let named = launch.output.as_ref().map(|file| {
+            let sent = self.outputs.send_to(task, Path::new(file));
+            sent.map_err(|error| {
+                format!("its output file {file} cannot be made on this node: {error}")
+            })
+        });
+        // A small output of an earlier start is packed, a long one goes on; a file of the job's own
+        // choice may hold anything.
+        let goes_on = launch.start > 1 || named.is_some();
+        let read = if goes_on { output::length(&path).unwrap_or(0) } else { 0 };
         let carrier = match launch.work {
             TaskWork::Command { .. } => Carrier::Supervisor,
             TaskWork::Builtin(_) => Carrier::Worker,
@@ -58,10 +66,7 @@ impl Shell {
         };
         let running = Running { task, carrier, tail, hearing, checkpoint, over: false };
         self.running.insert(try_id, running);
-        if let Some(file) = &launch.output
-            && let Err(error) = self.outputs.send_to(task, Path::new(file))
-        {
-            let sentence = format!("its output file {file} cannot be made on this node: {error}");
+        if let Some(Err(sentence)) = named {
             return self.not_started(try_id, sentence);
         }
         match launch.work {

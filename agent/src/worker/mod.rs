@@ -188,6 +188,29 @@ mod tests {
     use tempfile::TempDir;
 
     #[test]
+    fn a_stop_reaches_one_operation_and_what_has_not_begun_is_given_back() {
+        let queue = Queue::default();
+        let operation = |number: u64| {
+            let series = Vec::new();
+            let builtin = Builtin::Preprocess { library: "l".into(), pipeline: "p".into(), series };
+            let (try_id, task) = (TryId(number), gantry_model::JobId(1).task(number as u32));
+            Operation { try_id, task, builtin, output: "o".into(), stopped: false }
+        };
+        (1..=5).for_each(|number| queue.add(operation(number)));
+        let begin = || (queue.next().try_id.0, queue.stop.load(Ordering::Relaxed));
+        assert_eq!(begin(), (1, false));
+        queue.stop(TryId(1));
+        assert!(queue.stop.load(Ordering::Relaxed));
+        queue.stop(TryId(3));
+        assert_eq!(begin(), (2, false), "the stop was for another");
+        queue.stop(TryId(1));
+        assert_eq!(begin(), (3, true), "it was stopped before it began");
+        assert_eq!(queue.give_back(), [TryId(4), TryId(5)]);
+        queue.add(operation(6));
+        assert_eq!(begin(), (6, false));
+    }
+
+    #[test]
     fn an_operation_ends_with_a_sentence_and_never_with_the_process() {
         type Operation = fn(&mut Log) -> Result<(), String>;
         let panicked = "broken panicked; this is a fault of gantry, please report it";
