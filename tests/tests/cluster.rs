@@ -157,6 +157,25 @@ fn a_killed_agent_s_task_goes_on_and_is_taken_over() -> Result<()> {
 }
 
 #[test]
+fn settings_are_read_again_while_the_scheduler_runs() -> Result<()> {
+    let cluster = Cluster::start(PROGRAM)?;
+    let file = cluster.folder().join("scheduler/scheduler.toml");
+    let before = std::fs::read_to_string(&file)?;
+    let licensed = ["submit", "--licence", "m=2", "--", "true"];
+    let (code, sentence) = cluster.gantry.refusal(&licensed)?;
+    assert!(code == 2 && sentence.contains("the settings give 0"), "{code}: {sentence}");
+    // A wrong file changes nothing, and says where it is wrong.
+    std::fs::write(&file, format!("{before}licence = 3\n"))?;
+    let (_, sentence) = cluster.gantry.refusal(&["scheduler", "reload"])?;
+    assert!(sentence.contains(":2:1") && sentence.contains("\"licences\""), "{sentence}");
+    std::fs::write(&file, format!("{before}token_valid = \"1h\"\n[licences]\nm = 2\n"))?;
+    let value = cluster.gantry.json(&["scheduler", "reload"])?;
+    assert_eq!(value["restart"], serde_json::json!(["token_valid"]), "it waits for a restart");
+    assert_eq!(cluster.gantry.json(&licensed)?["job"], "j1");
+    Ok(())
+}
+
+#[test]
 fn what_is_wrong_is_said_with_what_to_do() -> Result<()> {
     let mut cluster = Cluster::start(PROGRAM)?;
     cluster.join("cpu-1", TWO_CORES)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use gantry_cluster::{ClusterSettings, Event, GroupSettings};
 use gantry_config::scheduler::Amount;
 use gantry_config::{SchedulerSettings, load_file};
-use gantry_model::{MemoryMib, Reject, Resources};
+use gantry_model::{MemoryMib, Reject, RejectKind, Resources};
 
 use crate::session::Shared;
 
@@ -57,7 +57,15 @@ pub(crate) async fn reload(shared: &Shared) -> Result<Vec<String>, Reject> {
     let path = Path::new(&shared.folder).join(FILE);
     let settings: SchedulerSettings =
         load_file(&path).map_err(|error| Reject::invalid(error.to_string()))?;
-    shared.core.tell(Event::Settings(Box::new(cluster(&settings)))).await;
+    let wanted = cluster(&settings);
+    shared.core.tell(Event::Settings(Box::new(wanted.clone()))).await;
+    // What is read comes after what was told before it; a full disk takes no event.
+    let taken = shared.core.read(move |cluster| *cluster.settings() == wanted).await?;
+    if !taken {
+        let sentence =
+            "the settings could not be written to the journal; free some space and reload again";
+        return Err(Reject::new(RejectKind::Busy, sentence));
+    }
     let before = &shared.settings;
     let waits = [
         ("listen", settings.listen != before.listen),
