@@ -31,6 +31,7 @@ pub(crate) fn read(server: &Server, at: At) -> (String, Sample) {
             memory_used_mib: Some(500 + size * permille * 7 / 10_000),
             temperature_c: Some((34 + busy / 25 + wave / 400) as u32),
             power_mw: Some((70_000 + busy * 580) as u32),
+            ..GpuSample::default()
         }
     });
     let sample = Sample {

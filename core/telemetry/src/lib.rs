@@ -11,4 +11,7 @@ pub mod ring;
 pub mod sample;
 
 pub use ring::{Bucket, Ring};
-pub use sample::{GpuSample, IngestCounts, LibraryCounts, Sample};
+pub use sample::{
+    DiskSample, GpuProcess, GpuSample, IngestCounts, LibraryCounts, NetworkSample, Pressure, Sample,
+    StorageSample, TaskSample,
+};
