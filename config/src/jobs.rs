@@ -1,25 +1,32 @@
 //! Job files: many jobs in one TOML file, with dependencies between them by name.
 //!
-//! `[[job]]` describes one job with the keys that `gantry submit` has as flags, `[defaults]` what
-//! all of them share. The whole file is checked before anything is submitted, with the scheduler's
-//! own [`JobSpec::validate`], and a mistake is said with line and column. Jobs come out in an order
-//! in which every job stands after those it waits for.
+//! `[[job]]` describes one job with the keys that `gantry submit` has as flags, or with those of
+//! `gantry preprocess`, `train` and `predict` where it says so as its `kind`; `[defaults]` what all
+//! of them share. The whole file is checked before anything is submitted, with the scheduler's own
+//! `JobSpec::validate`, and a mistake is said with line and column. Jobs come out in an order in
+//! which every job stands after those it waits for.
 //!
-//! Left to the command: the folder of a job that names none, and the ids that the scheduler gives.
+//! Left to the command: the folder of a job that names none, the ids that the scheduler gives, and
+//! what only a library knows ([`FileBuiltin`]).
 
+mod draft;
+mod file;
 mod keys;
+mod kind;
 mod order;
 mod text;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_model::{Dependency, DependencyKind, DependencyScope, JobId, JobSpec};
+use gantry_model::{Dependency, DependencyKind, DependencyScope, JobId};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::load::SettingsError;
-use keys::{Draft, Other};
+use draft::{Draft, Other};
+pub use file::{FileDependency, FileJob, JobFile};
+pub use kind::{FileBuiltin, FileModel, FileSeries, FileTraining, FileWork, Kind, Placed, Spot};
 pub use text::{DependencyText, GpuAmount, LicenceText, RetryCodes};
 
 /// Jobs of one file: their table must still be read by a person, and each is one submit.
@@ -27,45 +34,8 @@ pub const FILE_JOBS_MAX: usize = 1000;
 /// Bytes of a file: a thousand jobs of 4 KiB each.
 pub const FILE_BYTES_MAX: usize = 4 << 20;
 
-/// The jobs of a file, each after those it waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobFile {
-    /// The jobs.
-    pub jobs: Vec<FileJob>,
-}
-
-/// One job of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileJob {
-    /// The job, with the dependencies on jobs outside of the file.
-    pub spec: JobSpec,
-    /// The dependencies on jobs of the file.
-    pub after: Vec<FileDependency>,
-}
-
-/// A dependency on another job of the same file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileDependency {
-    /// Its place in [`JobFile::jobs`], before the one that waits.
-    pub place: usize,
-    /// When it counts as met.
-    pub kind: DependencyKind,
-    /// Whether it goes element by element.
-    pub scope: DependencyScope,
-}
-
-impl FileJob {
-    /// The job with all its dependencies, once those before it have these ids.
-    #[must_use]
-    pub fn with_ids(&self, ids: &[JobId]) -> JobSpec {
-        let mut spec = self.spec.clone();
-        spec.after.extend(self.after.iter().filter_map(|dependency| {
-            let job = *ids.get(dependency.place)?;
-            Some(Dependency { job, kind: dependency.kind, scope: dependency.scope })
-        }));
-        spec
-    }
-}
+/// The shipped job files, by name: to be copied and changed.
+pub const EXAMPLES: &[(&str, &str)] = &[("chest-ct", include_str!("../files/jobs/chest-ct.toml"))];
 
 /// What is wrong, and at which byte of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,11 +72,11 @@ impl JobFile {
                 ),
             });
         }
-        read(text).map_err(|mistake| mistake.placed(path, text))
+        read(path, text).map_err(|mistake| mistake.placed(path, text))
     }
 }
 
-fn read(text: &str) -> Result<JobFile, Mistake> {
+fn read(path: &str, text: &str) -> Result<JobFile, Mistake> {
     let document = DeTable::parse(text).map_err(|error| {
         let first = error.message().lines().next().unwrap_or_default().to_owned();
         Mistake::new(error.span().map_or(0, |span| span.start), first)
@@ -114,33 +84,23 @@ fn read(text: &str) -> Result<JobFile, Mistake> {
     let (defaults, tables) = parts(document.get_ref())?;
     let mut shared = Draft::default();
     if let Some((at, table)) = defaults {
-        shared.fill(at, table, keys::Place::Defaults)?;
+        shared.fill(at, table, draft::Place::Defaults)?;
     }
     let mut drafts = Vec::with_capacity(tables.len());
     for (at, table) in tables {
         let mut draft = shared.clone();
-        draft.fill(at, table, keys::Place::Job)?;
+        draft.fill(at, table, draft::Place::Job)?;
         drafts.push(draft);
     }
     let names = names(&drafts)?;
-    let mut after: Vec<Vec<(usize, FileDependency)>> = Vec::with_capacity(drafts.len());
-    let mut specs = Vec::with_capacity(drafts.len());
-    for draft in &drafts {
-        let (spec, inside) = resolve(draft, &names)?;
-        specs.push(spec);
-        after.push(inside);
-    }
-    check_elements(&drafts, &specs, &after)?;
-    let named = |place: usize| drafts[place].name.as_str();
-    let order = order::order(&after, named)?;
-    let jobs = sorted(&order, &specs, &after);
-    for (job, place) in jobs.iter().zip(&order) {
-        let placeholders = vec![JobId(1); jobs.len()];
-        job.with_ids(&placeholders).validate().map_err(|reject| {
-            Mistake::new(drafts[*place].at, format!("job {:?}: {}", job.spec.name, reject.sentence))
-        })?;
-    }
-    Ok(JobFile { jobs })
+    let jobs: Vec<FileJob> =
+        drafts.iter().map(|draft| resolve(draft, &drafts, &names)).collect::<Result<_, _>>()?;
+    check_runs(&jobs)?;
+    let order = order::order(&jobs)?;
+    let file =
+        JobFile { jobs: sorted(&order, &jobs), path: path.to_owned(), text: text.to_owned() };
+    file.find_mistake()?;
+    Ok(file)
 }
 
 /// A table and the byte at which it begins.
@@ -228,18 +188,21 @@ fn names(drafts: &[Draft]) -> Result<BTreeMap<&str, usize>, Mistake> {
     Ok(names)
 }
 
-/// A job with its dependencies resolved: those by id stand in it, those within the file beside it,
-/// each with the byte where it is written.
+/// A job with its dependencies resolved: those by id stand in its specification, those within the
+/// file beside it, by their places there.
 fn resolve(
     draft: &Draft,
+    drafts: &[Draft],
     names: &BTreeMap<&str, usize>,
-) -> Result<(JobSpec, Vec<(usize, FileDependency)>), Mistake> {
-    let mut spec = draft.spec()?;
-    let mut inside = Vec::new();
+) -> Result<FileJob, Mistake> {
+    let trains =
+        |name: &str| names.get(name).copied().filter(|place| drafts[*place].kind == Kind::Train);
+    let (mut spec, builtin) = draft.finish(trains)?;
+    let mut after = Vec::new();
     for Other { at, text } in &draft.after {
         let (kind, scope) = (text.kind, text.scope);
         if let Some(place) = names.get(text.job.as_str()) {
-            inside.push((*at, FileDependency { place: *place, kind, scope }));
+            after.push(FileDependency { place: *place, kind, scope, at: *at });
         } else if let Ok(job) = text.job.parse::<JobId>() {
             spec.after.push(Dependency { job, kind, scope });
         } else {
@@ -257,28 +220,39 @@ fn resolve(
             ));
         }
     }
-    Ok((spec, inside))
+    after.extend(builtin.as_ref().and_then(|builtin| training_of(builtin, &after)));
+    Ok(FileJob { spec, after, builtin, at: draft.at })
 }
 
-/// Element by element needs the element on both sides.
-fn check_elements(
-    drafts: &[Draft],
-    specs: &[JobSpec],
-    after: &[Vec<(usize, FileDependency)>],
-) -> Result<(), Mistake> {
-    for (place, dependencies) in after.iter().enumerate() {
-        for (at, dependency) in dependencies {
-            let (own, others) = (specs[place].indices(), specs[dependency.place].indices());
-            if dependency.scope == DependencyScope::Job || own == others {
-                continue;
-            }
-            let missing = own.iter().find(|index| !others.contains(*index));
-            let Some(missing) = missing else { continue };
+/// A prediction waits for the training of its model, also where it does not say so.
+fn training_of(builtin: &FileBuiltin, after: &[FileDependency]) -> Option<FileDependency> {
+    let FileWork::Predict { model: Placed { value: FileModel::Job(place), spot }, .. } =
+        &builtin.work
+    else {
+        return None;
+    };
+    let waits = |one: &FileDependency| one.place == *place && one.kind != DependencyKind::Fail;
+    let (kind, scope) = (DependencyKind::Ok, DependencyScope::Job);
+    let new = FileDependency { place: *place, kind, scope, at: spot.at };
+    (!after.iter().any(waits)).then_some(new)
+}
+
+/// Two trainings of one run would write the same checkpoints.
+fn check_runs(jobs: &[FileJob]) -> Result<(), Mistake> {
+    let mut known = BTreeSet::new();
+    for job in jobs {
+        let Some(FileBuiltin { library, work: FileWork::Train(training), .. }) = &job.builtin
+        else {
+            continue;
+        };
+        let Some(run) = &training.run else { continue };
+        let library = library.as_ref().map(|library| &library.value);
+        if !known.insert((library, &run.value)) {
             return Err(Mistake::new(
-                *at,
+                run.spot.at,
                 format!(
-                    "after: {:?} waits element by element for {:?}, which has no element {missing}; give both the same array",
-                    drafts[place].name, drafts[dependency.place].name
+                    "run: another training of the file is the run {:?}; give each its own name",
+                    run.value
                 ),
             ));
         }
@@ -286,23 +260,23 @@ fn check_elements(
     Ok(())
 }
 
-/// The jobs in `order`, their dependencies pointing into it.
-fn sorted(
-    order: &[usize],
-    specs: &[JobSpec],
-    after: &[Vec<(usize, FileDependency)>],
-) -> Vec<FileJob> {
+/// The jobs in `order`, pointing at one another by their new places.
+fn sorted(order: &[usize], jobs: &[FileJob]) -> Vec<FileJob> {
     let mut moved = vec![0; order.len()];
     for (new, old) in order.iter().enumerate() {
         moved[*old] = new;
     }
     let job = |old: &usize| {
-        let points = after[*old].iter();
-        let after = points.map(|(_, dependency)| FileDependency {
-            place: moved[dependency.place],
-            ..*dependency
-        });
-        FileJob { spec: specs[*old].clone(), after: after.collect() }
+        let mut job = jobs[*old].clone();
+        for dependency in &mut job.after {
+            dependency.place = moved[dependency.place];
+        }
+        if let Some(FileBuiltin { work: FileWork::Predict { model, .. }, .. }) = &mut job.builtin
+            && let FileModel::Job(training) = &mut model.value
+        {
+            *training = moved[*training];
+        }
+        job
     };
     order.iter().map(job).collect()
 }

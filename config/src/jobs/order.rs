@@ -6,27 +6,23 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::{FileDependency, Mistake};
+use super::{FileJob, Mistake};
 
-/// The places of the file's jobs in the order of their submission. `after` holds, for each job,
-/// its dependencies with the byte where each is written.
+/// The places of the file's jobs in the order of their submission.
 ///
 /// # Errors
 /// Where jobs wait for one another.
-pub(super) fn order<'a>(
-    after: &[Vec<(usize, FileDependency)>],
-    name: impl Fn(usize) -> &'a str,
-) -> Result<Vec<usize>, Mistake> {
-    let mut waits: Vec<usize> = after.iter().map(Vec::len).collect();
-    let mut followers = vec![Vec::new(); after.len()];
-    for (place, dependencies) in after.iter().enumerate() {
-        for (_, dependency) in dependencies {
+pub(super) fn order(jobs: &[FileJob]) -> Result<Vec<usize>, Mistake> {
+    let mut waits: Vec<usize> = jobs.iter().map(|job| job.after.len()).collect();
+    let mut followers = vec![Vec::new(); jobs.len()];
+    for (place, job) in jobs.iter().enumerate() {
+        for dependency in &job.after {
             followers[dependency.place].push(place);
         }
     }
-    let free = (0..after.len()).filter(|place| waits[*place] == 0);
+    let free = (0..jobs.len()).filter(|place| waits[*place] == 0);
     let mut ready: BinaryHeap<Reverse<usize>> = free.map(Reverse).collect();
-    let mut order = Vec::with_capacity(after.len());
+    let mut order = Vec::with_capacity(jobs.len());
     while let Some(Reverse(place)) = ready.pop() {
         order.push(place);
         for follower in &followers[place] {
@@ -36,23 +32,20 @@ pub(super) fn order<'a>(
             }
         }
     }
-    if order.len() == after.len() { Ok(order) } else { Err(cycle(after, &waits, name)) }
+    if order.len() == jobs.len() { Ok(order) } else { Err(cycle(jobs, &waits)) }
 }
 
 /// Names one circle among the jobs that still wait. Each of them waits for another of them, so that
 /// following the first such dependency must come back to a job it has passed.
-fn cycle<'a>(
-    after: &[Vec<(usize, FileDependency)>],
-    waits: &[usize],
-    name: impl Fn(usize) -> &'a str,
-) -> Mistake {
+fn cycle(jobs: &[FileJob], waits: &[usize]) -> Mistake {
     let next =
-        |place: usize| after[place].iter().find(|(_, dependency)| waits[dependency.place] > 0);
+        |place: usize| jobs[place].after.iter().find(|dependency| waits[dependency.place] > 0);
+    let name = |place: usize| jobs[place].spec.name.as_str();
     let mut passed = Vec::new();
     let mut here = waits.iter().position(|count| *count > 0).unwrap_or_default();
     while !passed.contains(&here) {
         passed.push(here);
-        let Some((_, dependency)) = next(here) else { break };
+        let Some(dependency) = next(here) else { break };
         here = dependency.place;
     }
     let begin = passed.iter().position(|place| *place == here).unwrap_or_default();
@@ -62,7 +55,7 @@ fn cycle<'a>(
     let mut names: Vec<&str> =
         circle.iter().cycle().skip(turn).take(circle.len()).map(|place| name(*place)).collect();
     names.extend(names.first().copied());
-    let at = circle.get(turn).and_then(|place| next(*place)).map_or(0, |(at, _)| *at);
+    let at = circle.get(turn).and_then(|place| next(*place)).map_or(0, |dependency| dependency.at);
     Mistake::new(
         at,
         format!(

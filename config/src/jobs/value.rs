@@ -10,7 +10,9 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Mistake;
-use super::keys::{Other, in_order};
+use super::draft::Other;
+use super::keys::in_order;
+use super::kind::{Placed, Spot};
 use super::text::{self, DependencyText, LicenceText, RetryCodes};
 
 /// One key with its value.
@@ -27,6 +29,11 @@ impl<'a> Entry<'a> {
     /// The byte at which the value begins.
     pub(super) fn at(&self) -> usize {
         self.value.span().start
+    }
+
+    /// What was read, with its place.
+    pub(super) fn placed<T>(&self, value: T) -> Placed<T> {
+        Placed { value, spot: Spot { at: self.at(), key: self.key.to_owned() } }
     }
 
     /// Another value that belongs to the same key.
@@ -48,7 +55,12 @@ impl<'a> Entry<'a> {
     }
 
     fn refused(&self, reject: &Reject) -> Mistake {
-        Mistake::new(self.at(), format!("{}: {}", self.key, reject.sentence))
+        self.refuse(&reject.sentence)
+    }
+
+    /// A mistake that is said of the value.
+    pub(super) fn refuse(&self, reason: &str) -> Mistake {
+        Mistake::new(self.at(), format!("{}: {reason}", self.key))
     }
 
     /// A string.
@@ -66,6 +78,11 @@ impl<'a> Entry<'a> {
             _ => return Err(self.wrong("a string, or a bare number")),
         };
         text.parse().map_err(|reject| self.refused(&reject))
+    }
+
+    /// A word of a few that are known.
+    pub(super) fn word<T: FromStr<Err = Reject>>(&self) -> Result<T, Mistake> {
+        self.string()?.parse().map_err(|reject| self.refused(&reject))
     }
 
     /// A whole number that its place has room for.
@@ -104,6 +121,11 @@ impl<'a> Entry<'a> {
     /// A string, or a list of strings.
     pub(super) fn strings(&self) -> Result<Vec<String>, Mistake> {
         self.items().iter().map(Self::string).collect()
+    }
+
+    /// The same, each with its place.
+    pub(super) fn placed_strings(&self) -> Result<Vec<Placed<String>>, Mistake> {
+        self.items().iter().map(|item| item.string().map(|text| item.placed(text))).collect()
     }
 
     /// A program and its arguments.
@@ -241,6 +263,11 @@ impl Bounds for u8 {
 impl Bounds for u32 {
     const LEAST: i64 = 0;
     const MOST: i64 = u32::MAX as i64;
+}
+
+impl Bounds for u64 {
+    const LEAST: i64 = 0;
+    const MOST: i64 = i64::MAX;
 }
 
 impl Bounds for i32 {

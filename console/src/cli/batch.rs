@@ -4,15 +4,20 @@
 //! all are released once the last is accepted. Where one is refused, those before it are cancelled,
 //! so that nothing of the file has started. Keys derive from one base and the job's name: the same
 //! file with the same `--key` gives the same jobs, and finishes what a broken connection left.
+//!
+//! What only a library knows of built-in operations is filled in first.
 
-use std::path::PathBuf;
+mod fill;
+
+use std::path::{Path, PathBuf};
 
 use gantry_config::jobs::JobFile;
 use gantry_model::limits::{KEY_CHARACTERS_MAX, NAME_CHARACTERS_MAX};
-use gantry_model::{Action, DependencyScope, GpuPart, JobId, JobSpec, Work};
+use gantry_model::{Action, Builtin, DependencyScope, GpuPart, JobId, JobSpec, Work};
 use gantry_wire::{Reply, Request};
 use serde_json::{Value, json};
 
+use super::chosen::Chosen;
 use super::client::{Client, submit_key, unexpected};
 use super::jobs::{amounts, end_code};
 use super::submit::Submission;
@@ -38,17 +43,27 @@ pub fn submit(
     cluster: Option<PathBuf>,
     format: Format,
 ) -> Outcome {
-    if submission.dry_run {
-        return show(&planned(file), format);
-    }
     let base = submission.key.clone().unwrap_or_else(submit_key);
     if base.chars().count() > BASE_CHARACTERS_MAX {
         return Err(Failure::usage(format!(
             "the key {base:?} is too long for a job file; at most {BASE_CHARACTERS_MAX} characters are allowed, since each job's name is added"
         )));
     }
+    let mut file = file.clone();
+    let fallback = std::env::var_os("GANTRY_LIBRARY");
+    for name in fill::fill(&mut file, &base, fallback.as_deref().map(Path::new))? {
+        output::complain(&format!("job {name:?} is left out: no series is pending for it"));
+    }
+    if submission.dry_run {
+        return show(&planned(&file), format);
+    }
+    if file.jobs.is_empty() {
+        let none: [Value; 0] = [];
+        format.print("submitted", &none, || "nothing was submitted".into(), String::new)?;
+        return Ok(0);
+    }
     let client = Client::connect(cluster)?;
-    let ids = all_or_none(file, &base, &mut |request| client.ask(request));
+    let ids = all_or_none(&file, &base, &mut |request| client.ask(request));
     let ids = ids.map_err(|failure| match &submission.key {
         Some(key) if failure.sentence.contains(CANCELLED) => Failure {
             sentence: format!(
@@ -60,7 +75,8 @@ pub fn submit(
         _ => failure,
     })?;
     if submission.wait {
-        return end_code(&client, &ids, format);
+        let all: Vec<Chosen> = ids.into_iter().map(Chosen::from).collect();
+        return end_code(&client, &all, format);
     }
     let named = || file.jobs.iter().map(|job| job.spec.name.as_str()).zip(&ids);
     let value: Vec<Value> =
@@ -92,7 +108,7 @@ fn all_or_none(file: &JobFile, base: &str, ask: Ask<'_>) -> Result<Vec<JobId>, F
         if job.spec.held {
             continue;
         }
-        match ask(&Request::Act(Action::Release { job: *id })) {
+        match ask(&Request::Act(Action::Release { job: *id, indices: None })) {
             Ok(_) => {}
             // It was released by an earlier run with the same key, and has gone on since.
             Err(failure) if failure.kind == "state" => {}
@@ -221,7 +237,11 @@ fn needs(spec: &JobSpec) -> String {
 fn command(work: &Work) -> String {
     match work {
         Work::Command { arguments, .. } => arguments.join(" "),
-        Work::Builtin(builtin) => builtin.name().to_owned(),
+        Work::Builtin(builtin) => match builtin {
+            Builtin::Preprocess { .. } => builtin.name().to_owned(),
+            Builtin::Train { run, .. } => format!("{} run {run}", builtin.name()),
+            Builtin::Predict { model, .. } => format!("{} with {model}", builtin.name()),
+        },
     }
 }
 
@@ -275,10 +295,10 @@ mod tests {
                     });
                     Ok(Reply::Submitted(JobId(10 + place as u64)))
                 }
-                Request::Act(Action::Release { job }) if self.refuses == "release" => {
+                Request::Act(Action::Release { job, .. }) if self.refuses == "release" => {
                     refuse(&job.to_string())
                 }
-                Request::Act(Action::Release { job }) => {
+                Request::Act(Action::Release { job, .. }) => {
                     self.log.push(format!("release {job}"));
                     Ok(Reply::Acted(1))
                 }

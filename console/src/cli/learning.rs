@@ -1,12 +1,17 @@
 //! Commands that submit the built-in operations as jobs: preprocess, train, predict.
+//!
+//! What they ask a library (which series it has, and which have a result already) and what they
+//! refuse is the same for a job file, which comes here too.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gantry_imaging::pipeline::Pipeline;
 use gantry_learning::TrainSettings;
-use gantry_library::{Library, SeriesId};
+use gantry_library::{Library, LibraryError, ModelId, SeriesId, SeriesRecord};
 use gantry_model::{Array, Builtin, IndexSet, JobSpec, Work};
+use serde_json::json;
 
 use super::library::Place;
 use super::needs::{Needs, NodeLabels};
@@ -14,35 +19,116 @@ use super::submit::Submission;
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
 
+/// The pipeline of a job that names none.
+pub const PIPELINE: &str = "chest-ct";
+/// What is said of all series where there are none.
+pub const NO_SERIES: &str = "the library has no series; gantry import takes images into it";
+
 /// Series of a library, named one by one or all of them.
 #[derive(Clone, Debug, Args)]
 struct Choice {
     /// Series, as gantry data series lists them.
-    #[arg(required_unless_present = "all")]
+    #[arg(required_unless_present_any = ["all", "pending"])]
     series: Vec<String>,
     /// Every series of the library.
     #[arg(long, conflicts_with = "series")]
     all: bool,
+    /// Every series without a result of this very pipeline or model.
+    #[arg(long, conflicts_with_all = ["series", "all"])]
+    pending: bool,
 }
 
 impl Choice {
-    /// The ids, each of which the library knows.
-    fn resolve(&self, library: &Library) -> Result<Vec<String>, Failure> {
+    /// The ids, each of which the library knows; none where none is pending. `done` gives those that
+    /// have a result.
+    fn resolve(
+        &self,
+        library: &Library,
+        done: impl FnOnce(&[SeriesRecord]) -> Result<BTreeSet<SeriesId>, Failure>,
+    ) -> Result<Vec<String>, Failure> {
         let known = library.series().map_err(Failure::trouble)?;
+        if self.all && known.is_empty() {
+            return Err(Failure::usage(NO_SERIES));
+        }
         if self.all {
             return Ok(known.iter().map(|record| record.id.to_string()).collect());
         }
+        if self.pending {
+            let done = done(&known)?;
+            let pending = known.iter().filter(|record| !done.contains(&record.id));
+            return Ok(pending.map(|record| record.id.to_string()).collect());
+        }
         for text in &self.series {
-            let id: SeriesId = text.parse().map_err(Failure::usage_of)?;
-            if !known.iter().any(|record| record.id == id) {
-                return Err(Failure::usage(format!(
-                    "the library has no series {id}; gantry data series lists the {} it has",
-                    known.len()
-                )));
-            }
+            check_series(text, &known)?;
         }
         Ok(self.series.clone())
     }
+}
+
+/// Refuses what is no series of these.
+///
+/// # Errors
+/// Where it is no id, or the library does not know it.
+pub fn check_series(text: &str, known: &[SeriesRecord]) -> Result<(), Failure> {
+    let id: SeriesId = text.parse().map_err(Failure::usage_of)?;
+    if known.iter().any(|record| record.id == id) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "the library has no series {id}; gantry data series lists the {} it has",
+        known.len()
+    )))
+}
+
+/// The series with a sample of this very pipeline, made of all the images that they have now: one
+/// that grew since is to be done again.
+///
+/// # Errors
+/// Where the library cannot be read.
+pub fn prepared(
+    library: &Library,
+    pipeline: &Pipeline,
+    known: &[SeriesRecord],
+) -> Result<BTreeSet<SeriesId>, Failure> {
+    let hash = pipeline.hash();
+    let mut made = BTreeSet::new();
+    for sample in library.samples().map_err(Failure::trouble)? {
+        if sample.provenance.pipeline_hash == hash {
+            made.insert((sample.series, sample.provenance.sources.len() as u64));
+        }
+    }
+    let whole = |record: &&SeriesRecord| {
+        made.contains(&(record.id.clone(), record.instances.saturating_sub(record.conflicts)))
+    };
+    Ok(known.iter().filter(whole).map(|record| record.id.clone()).collect())
+}
+
+/// The series with a prediction of this model.
+///
+/// # Errors
+/// Where the library cannot be read.
+pub fn predicted(library: &Library, model: &ModelId) -> Result<BTreeSet<SeriesId>, Failure> {
+    let all = library.predictions().map_err(Failure::trouble)?;
+    Ok(all.into_iter().filter(|one| one.model == *model).map(|one| one.series).collect())
+}
+
+/// The most characters of a run's name, as the library has it.
+const RUN_CHARACTERS_MAX: usize = 64;
+
+/// Refuses the name of a run before the library does so on a node.
+///
+/// # Errors
+/// Where no folder can have that name.
+pub fn check_run(run: &str) -> Result<(), Failure> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let length = run.len();
+    if (1..=RUN_CHARACTERS_MAX).contains(&length) && !run.starts_with('.') && run.chars().all(plain)
+    {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "{run:?} is not the name of a run; use 1 to {RUN_CHARACTERS_MAX} letters, digits, - and _"
+    )))
 }
 
 /// What a built-in operation needs as a job, and how it is submitted.
@@ -59,6 +145,23 @@ struct JobNeeds {
 impl JobNeeds {
     fn spec(&self, name: &str, work: Work) -> Result<JobSpec, Failure> {
         Ok(JobSpec { labels: self.labels.set(), ..self.needs.spec(name, work)? })
+    }
+
+    /// Submits a job with a task for each of these series. Where none is pending there is nothing to
+    /// do, which is no failure: a job of every night finds that often.
+    fn submit_over(
+        &self,
+        series: usize,
+        spec: JobSpec,
+        cluster: Option<PathBuf>,
+        format: Format,
+    ) -> Outcome {
+        if series > 0 {
+            return self.submit(over_series(spec, series), cluster, format);
+        }
+        let nothing = || "nothing was submitted: no series is pending".to_owned();
+        format.print("submitted", &json!({ "job": null }), nothing, String::new)?;
+        Ok(0)
     }
 
     fn submit(&self, spec: JobSpec, cluster: Option<PathBuf>, format: Format) -> Outcome {
@@ -79,7 +182,7 @@ pub struct Preprocess {
     #[command(flatten)]
     place: Place,
     /// A pipeline file, or the name of a shipped pipeline.
-    #[arg(long, default_value = "chest-ct")]
+    #[arg(long, default_value = PIPELINE)]
     pipeline: String,
     #[command(flatten)]
     choice: Choice,
@@ -94,13 +197,13 @@ impl Preprocess {
     /// Where the pipeline has a mistake (said with line and column), a series is unknown, or the
     /// job is refused.
     pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
-        let pipeline = pipeline(&self.pipeline)?;
-        let series = self.choice.resolve(&self.place.open()?)?;
+        let (pipeline, parsed) = read_pipeline(&self.pipeline)?;
+        let library = self.place.open()?;
+        let series = self.choice.resolve(&library, |known| prepared(&library, &parsed, known))?;
         let count = series.len();
         let library = self.place.folder()?;
         let work = Work::Builtin(Builtin::Preprocess { library, pipeline, series });
-        let spec = over_series(self.needs.spec("preprocess", work)?, count);
-        self.needs.submit(spec, cluster, format)
+        self.needs.submit_over(count, self.needs.spec("preprocess", work)?, cluster, format)
     }
 }
 
@@ -109,6 +212,14 @@ impl Preprocess {
 /// # Errors
 /// Where there is no such pipeline, or it has a mistake.
 pub fn pipeline(name: &str) -> Result<String, Failure> {
+    read_pipeline(name).map(|(text, _)| text)
+}
+
+/// The same, and what the text says.
+///
+/// # Errors
+/// Where there is no such pipeline, or it has a mistake.
+pub fn read_pipeline(name: &str) -> Result<(String, Pipeline), Failure> {
     let shipped = gantry_config::PIPELINES.iter().find(|(shipped, _)| *shipped == name);
     let text = match shipped {
         Some((_, text)) => (*text).to_owned(),
@@ -120,8 +231,8 @@ pub fn pipeline(name: &str) -> Result<String, Failure> {
             ))
         })?,
     };
-    Pipeline::parse(&text, name).map_err(Failure::usage_of)?;
-    Ok(text)
+    let parsed = Pipeline::parse(&text, name).map_err(Failure::usage_of)?;
+    Ok((text, parsed))
 }
 
 /// `gantry train`.
@@ -166,8 +277,10 @@ impl Train {
             hold_out: self.hold_out.clone(),
             ..TrainSettings::default()
         };
+        settings.check().map_err(Failure::usage_of)?;
         let settings = serde_json::to_string(&settings).map_err(Failure::trouble)?;
         let run = self.run.clone().unwrap_or_else(super::client::submit_key);
+        check_run(&run)?;
         let library = self.place.folder()?;
         let work = Work::Builtin(Builtin::Train { library, settings, run });
         self.needs.submit(self.needs.spec("train", work)?, cluster, format)
@@ -194,11 +307,16 @@ impl Predict {
     /// # Errors
     /// Where a series is unknown or the job is refused.
     pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
-        let series = self.choice.resolve(&self.place.open()?)?;
+        let library = self.place.open()?;
+        let series = self.choice.resolve(&library, |_| match library.model(&self.model) {
+            Ok(model) => predicted(&library, &model.id),
+            // Nothing has a prediction of a model that a training is yet to leave.
+            Err(LibraryError::Unknown { .. }) => Ok(BTreeSet::new()),
+            Err(error) => Err(Failure::trouble(error)),
+        })?;
         let count = series.len();
         let (library, model) = (self.place.folder()?, self.model.clone());
         let work = Work::Builtin(Builtin::Predict { library, model, series });
-        let spec = over_series(self.needs.spec("predict", work)?, count);
-        self.needs.submit(spec, cluster, format)
+        self.needs.submit_over(count, self.needs.spec("predict", work)?, cluster, format)
     }
 }

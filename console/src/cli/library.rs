@@ -60,7 +60,9 @@ impl Import {
     /// # Errors
     /// Where the path cannot be read or the library not written.
     pub fn run(&self, format: Format) -> Outcome {
-        let library = Library::open_or_create(&self.place.library).map_err(Failure::trouble)?;
+        // A new folder is synced into the one above it, which a relative name need not have.
+        let folder = std::path::absolute(&self.place.library)?;
+        let library = Library::open_or_create(&folder).map_err(Failure::trouble)?;
         let mut seen = 0_u64;
         let report = import::import(&library, &self.path, &mut |_| {
             seen += 1;
