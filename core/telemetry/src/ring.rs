@@ -1,12 +1,12 @@
-//! A series of integers, one slot a second, of which the newest are kept.
+//! Integers of one resolution, one slot a second, of which the newest are kept exactly.
 //!
-//! A slot without a reading is a gap. [`Ring::resample`] is the one way from slots to the cells of
-//! a screen: each cell holds the least, the mean and the most of its slots, so that a short peak is
-//! not lost however many seconds a cell stands for.
-
-use std::collections::VecDeque;
+//! A slot without a reading is a gap. [`Ring::resample`] gives the cells of a screen: each holds the
+//! least, the mean and the most of its slots, so that a short peak is not lost however many seconds
+//! a cell stands for. What is kept for more than an hour is a [`Series`](crate::Series).
 
 use gantry_model::At;
+
+use crate::slots::{Bucket, Slots, resample, window};
 
 /// Milliseconds of one slot.
 const SLOT_MS: u64 = 1000;
@@ -14,87 +14,37 @@ const SLOT_MS: u64 = 1000;
 /// The newest readings of one series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ring {
-    slots: VecDeque<Option<u32>>,
-    slots_max: usize,
-    /// The second of the newest slot.
-    newest: u64,
-}
-
-/// What one cell stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bucket {
-    /// The least reading.
-    pub min: u32,
-    /// The mean, rounded down.
-    pub mean: u32,
-    /// The most.
-    pub max: u32,
+    slots: Slots<Option<u32>>,
 }
 
 impl Ring {
     /// A ring of so many seconds.
     #[must_use]
     pub fn new(seconds: usize) -> Self {
-        Self { slots: VecDeque::with_capacity(seconds), slots_max: seconds.max(1), newest: 0 }
+        Self { slots: Slots::new(seconds) }
     }
 
     /// Takes a reading. Seconds that were passed over become gaps; one that comes late is put in
     /// its place if that is still kept; a second one within a second replaces the first.
     pub fn push(&mut self, at: At, value: u32) {
-        let second = at.0 / SLOT_MS;
-        if self.slots.is_empty() {
-            self.newest = second;
-            self.slots.push_back(Some(value));
-            return;
-        }
-        if second <= self.newest {
-            let age = usize::try_from(self.newest - second).unwrap_or(usize::MAX);
-            if let Some(place) =
-                self.slots.len().checked_sub(age + 1).filter(|_| age < self.slots.len())
-            {
-                self.slots[place] = Some(value);
-            }
-            return;
-        }
-        let passed = usize::try_from(second - self.newest).unwrap_or(usize::MAX);
-        if passed > self.slots_max {
-            self.slots.clear();
-        } else {
-            self.slots.extend(std::iter::repeat_n(None, passed - 1));
-        }
-        self.slots.push_back(Some(value));
-        self.newest = second;
-        while self.slots.len() > self.slots_max {
-            self.slots.pop_front();
+        if let Some(slot) = self.slots.at(at.0 / SLOT_MS) {
+            *slot = Some(value);
         }
     }
 
     /// The reading of a second, if there is one.
     #[must_use]
     pub fn get(&self, second: u64) -> Option<u32> {
-        let age = usize::try_from(self.newest.checked_sub(second)?).ok()?;
-        let place = self.slots.len().checked_sub(age + 1)?;
-        self.slots.get(place).copied().flatten()
+        self.slots.get(second).flatten()
     }
 
     /// The `span_seconds` that end with the second of `at`, in `cells` equal parts, oldest first.
     #[must_use]
     pub fn resample(&self, at: At, span_seconds: u64, cells: usize) -> Vec<Option<Bucket>> {
-        let end = at.0 / SLOT_MS + 1;
-        let start = end.saturating_sub(span_seconds);
-        let edge = |cell: usize| start + (end - start) * cell as u64 / cells.max(1) as u64;
-        (0..cells).map(|cell| self.bucket(edge(cell)..edge(cell + 1))).collect()
-    }
-
-    fn bucket(&self, seconds: std::ops::Range<u64>) -> Option<Bucket> {
-        let (mut min, mut max, mut sum, mut count) = (u32::MAX, 0, 0_u64, 0_u64);
-        for value in seconds.filter_map(|second| self.get(second)) {
-            (min, max) = (min.min(value), max.max(value));
-            sum += u64::from(value);
-            count += 1;
-        }
-        let mean = u32::try_from(sum.checked_div(count)?).unwrap_or(u32::MAX);
-        Some(Bucket { min, mean, max })
+        let slots = window(at.0 / SLOT_MS, span_seconds, 1);
+        resample(slots, cells, &self.slots.kept(), |second| {
+            Some((Bucket::of(self.get(second)?), 1))
+        })
     }
 }
 
@@ -140,7 +90,7 @@ mod tests {
         #[test]
         fn the_newest_are_kept_and_never_more(readings in prop::collection::vec((0_u64..60, 0_u32..100), 1..200)) {
             let ring = ring(&readings);
-            prop_assert!(ring.slots.len() <= 10);
+            prop_assert!(ring.slots.kept().count() <= 10);
             let newest = readings.iter().map(|(second, _)| *second).max().unwrap();
             let last = readings.iter().rfind(|(second, _)| *second == newest).unwrap().1;
             prop_assert_eq!(ring.get(newest), Some(last));

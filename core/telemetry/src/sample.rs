@@ -152,11 +152,11 @@ pub struct GpuSample {
     pub remap_pending: Option<bool>,
     /// Whether a row could not be replaced.
     pub remap_failed: Option<bool>,
-    /// Sent over PCIe, in KiB per second.
+    /// Sent over `PCIe`, in KiB per second.
     pub pcie_sent_kib: Option<u64>,
-    /// Received over PCIe, in KiB per second.
+    /// Received over `PCIe`, in KiB per second.
     pub pcie_received_kib: Option<u64>,
-    /// PCIe packets that were sent again, since the driver was loaded.
+    /// `PCIe` packets that were sent again, since the driver was loaded.
     pub pcie_replays: Option<u32>,
     /// Errors of all `NVLink` links, since the driver was loaded.
     pub nvlink_errors: Option<u64>,
