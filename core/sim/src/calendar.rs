@@ -29,6 +29,8 @@ pub(crate) enum Happening {
     Synced { life: u32 },
     /// A timer of the scheduler.
     SchedulerTimer { life: u32 },
+    /// The spool of an agent is synced.
+    SpoolSynced { server: usize, life: u32 },
     /// A timer of an agent.
     AgentTimer { server: usize, life: u32 },
     /// An agent is started again.

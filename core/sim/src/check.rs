@@ -1,52 +1,40 @@
 //! The checks that need both sides: what the cluster believes and what really runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use gantry_cluster::{Effect, Event};
+use gantry_cluster::Event;
 use gantry_model::{
-    Action, At, JobId, JobState, Launch, Machine, Millis, NodeRow, NodeState, Order, Resources,
+    Action, At, JobId, JobRow, JobState, Launch, Machine, Millis, NodeRow, NodeState, Resources,
     Service, TryId,
 };
+use gantry_node::Signal;
 
+use crate::process::Process;
 use crate::scheduler::Phase;
 use crate::server::number;
+use crate::settings::Flaw;
 use crate::trace::{Line, name};
 use crate::world::World;
 
 /// A job whose tasks fit an idle node may not wait for so long: longer than any task takes with
 /// its retries, so that a node kept for a wider job has become free for that one meanwhile.
 const IDLE_WAIT_MAX: Millis = Millis::from_seconds(2 * 3600);
+/// By how much a clock may be off that counts steadily, and how late a signal may be.
+const LATE: Millis = Millis::from_seconds(3);
+/// After its time limit a task has the grace time, and its agent may have been away.
+const OVERTIME: Millis = Millis::from_seconds(60);
 /// Jobs that one look goes through.
 const LOOK_MAX: usize = 200;
 
 impl World {
-    /// The orders of one event: a gang starts whole, and an array stays under its cap.
-    pub(crate) fn check_launches(&mut self, effects: &[Effect]) {
-        let mut launched: BTreeMap<JobId, BTreeSet<u32>> = BTreeMap::new();
-        for effect in effects {
-            if let Effect::Order { order: Order::Launch(launch), .. } = effect {
-                launched.entry(launch.task.job).or_default().insert(launch.task.index);
-            }
-        }
-        for (job, indices) in launched {
-            let Some(spec) = self.ledger.jobs.get(&job) else { continue };
-            let ranks = spec.gang.map(|gang| gang.ranks as usize);
-            let cap = spec.array.as_ref().map(|array| array.at_once_max);
-            if let Some(ranks) = ranks.filter(|ranks| *ranks != indices.len()) {
-                self.fail(format!("{} of {ranks} ranks of {job} are launched", indices.len()));
-            }
-            // A change of a job that is no array was refused.
-            let Some(cap) = cap else { continue };
-            let Some(cap) = self.caps.get(&job).copied().or(cap) else { continue };
-            let run = self.scheduler.cluster.job(job).map_or(0, |row| row.tasks.run);
-            if run > cap {
-                self.fail(format!("{run} tasks of {job} run, beyond its cap of {cap}"));
-            }
-        }
-    }
-
     /// An order to launch leaves the scheduler: fencing, held against what really runs.
     pub(crate) fn check_launch(&mut self, server: usize, launch: &Launch) {
+        let done = self.ledger.safe_end(launch.task);
+        let gang = launch.environment.contains_key("WORLD_SIZE");
+        let lost = |try_id: &TryId| self.scheduler.books.lost.contains(try_id);
+        if let Some(done) = done.filter(|done| !gang && !lost(done)) {
+            self.fail(format!("{} is launched again; it ended well as {done}", launch.task));
+        }
         let kept = self.ledger.launched(launch.task, launch.try_id);
         self.hold(kept);
         let others = self.ledger.others(launch.task, launch.try_id);
@@ -145,7 +133,7 @@ impl World {
 
     /// A node is called lost only when nothing of it was heard for as long as is allowed.
     fn check_lost(&mut self) {
-        let timeout = self.settings.cluster.node_timeout;
+        let timeout = self.scheduler.cluster.settings().node_timeout;
         for row in self.scheduler.cluster.nodes() {
             let server = number(&row.facts.name);
             if row.state != NodeState::Lost {
@@ -181,13 +169,25 @@ impl World {
             self.ask(request, event);
         }
         self.check_ends_are_told();
+        self.check_limits();
+        if self.settings.flaw == Flaw::None && self.scheduler.phase != Phase::Down {
+            let agree = self.scheduler.books.agree(&self.scheduler.cluster);
+            self.hold(agree);
+        }
         let idle: Vec<NodeRow> = rows.into_iter().filter(is_idle).collect();
         let (jobs, _) = self.scheduler.cluster.jobs(None, false, LOOK_MAX);
         let mut waits = BTreeMap::new();
         for row in jobs.iter().filter(|row| row.state == JobState::Wait && !row.held) {
             let Some(spec) = self.ledger.jobs.get(&row.job) else { continue };
             let plain = spec.after.is_empty() && spec.gang.is_none() && spec.resources.gpus == 0;
-            if plain && idle.iter().any(|node| node.facts.resources.hold(&spec.resources)) {
+            let free = spec.licences.is_empty() && !self.is_limited(row) && row.tasks_held == 0;
+            let fits = |node: &NodeRow| {
+                let named = spec.node.as_ref().is_none_or(|name| *name == node.facts.name);
+                named
+                    && spec.labels.is_subset(&node.facts.labels)
+                    && node.facts.resources.hold(&spec.resources)
+            };
+            if plain && free && idle.iter().any(fits) {
                 let since = self.waits.get(&row.job).copied().unwrap_or(self.now);
                 waits.insert(row.job, since);
             }
@@ -197,6 +197,62 @@ impl World {
         if let Some((job, _)) = late {
             let why = self.scheduler.cluster.job(*job).and_then(|row| row.reason);
             self.fail(format!("{job} waits while an idle node fits it; it says: {why:?}"));
+        }
+    }
+
+    /// Whether a job's group has a limit.
+    fn is_limited(&self, row: &JobRow) -> bool {
+        let group = row.group.as_ref().unwrap_or(&row.user);
+        let groups = &self.scheduler.cluster.settings().groups;
+        groups.get(group).is_some_and(|group| group.limit.is_some())
+    }
+
+    /// A signal reaches a process: by its time limit, or the warning before it, only when that has
+    /// come.
+    pub(crate) fn check_signal(&mut self, server: usize, try_id: TryId, signal: Signal) {
+        let Some(process) = self.servers[server].processes.get(&try_id) else { return };
+        let ran = self.now.since(process.began);
+        let launch = &process.launch;
+        let told = self.ledger.is_fenced(try_id);
+        let due = match signal {
+            Signal::Warn(_) => {
+                self.summary.warned += 1;
+                launch
+                    .time_limit
+                    .zip(launch.warning)
+                    .map(|(limit, warning)| Millis(limit.0.saturating_sub(warning.before.0)))
+            }
+            Signal::Term if !told => {
+                self.summary.limited += 1;
+                launch.time_limit
+            }
+            _ => return,
+        };
+        let task = launch.task;
+        match due {
+            None => self.fail(format!("{task} gets {signal:?} and has no time limit")),
+            Some(due) if ran.0 + ran.0 / 1000 + LATE.0 < due.0 => {
+                self.fail(format!("{task} gets {signal:?} after {ran}, which is due after {due}"));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Nothing runs for long past its time limit where an agent is there to end it.
+    fn check_limits(&mut self) {
+        let late = self.servers.iter().find_map(|server| {
+            let agent = server.agent.as_ref()?;
+            let watched = self.now.since(agent.since) > OVERTIME;
+            let over = |process: &&Process| {
+                let ran = self.now.since(process.began).0;
+                let limit = process.launch.time_limit;
+                limit.is_some_and(|limit| ran > limit.0 + limit.0 / 1000 + OVERTIME.0)
+            };
+            let process = server.processes.values().filter(|_| watched).find(over)?;
+            Some((process.launch.task, process.launch.time_limit))
+        });
+        if let Some((task, limit)) = late {
+            self.fail(format!("{task} runs on past its time limit of {limit:?}"));
         }
     }
 
@@ -219,25 +275,14 @@ impl World {
                 Line::SaidUp { server: number(&facts.name), holds: holds.len() }
             }
             Event::NodeDown { node } => Line::SaidDown { server: number(node) },
-            _ => {
-                self.caps.extend(changed_cap(event));
-                return;
-            }
+            Event::Settings(_) => Line::SettingsRead,
+            _ => return,
         };
         self.trace.write(self.now, line);
     }
 }
 
 fn is_idle(row: &NodeRow) -> bool {
-    row.state == NodeState::Up && row.service == Service::Open && row.tasks == 0
-}
-
-/// The cap of an array that an event changes.
-pub(crate) fn changed_cap(event: &Event) -> Option<(JobId, u32)> {
-    match event {
-        Event::Act { action: Action::Change { job, change }, .. } => {
-            change.at_once_max.map(|cap| (*job, cap))
-        }
-        _ => None,
-    }
+    let open = row.service == Service::Open && row.windows.is_empty();
+    row.state == NodeState::Up && open && row.tasks == 0
 }

@@ -7,6 +7,7 @@
 use gantry_cluster::{Cluster, Effect, Event};
 use gantry_model::{At, JobRow, Machine};
 
+use crate::books::Books;
 use crate::random::Random;
 
 /// Records after which a snapshot is made, so that memory and starts stay bounded.
@@ -19,6 +20,8 @@ type Record = (At, Event);
 #[derive(Clone, Debug)]
 pub(crate) struct Journal {
     snapshot: Cluster,
+    /// The books as of the snapshot.
+    books: Books,
     /// The time of the newest record that the snapshot holds.
     newest: At,
     tail: Vec<Record>,
@@ -27,14 +30,24 @@ pub(crate) struct Journal {
     full: bool,
 }
 
+/// What a journal leads to.
+pub(crate) struct Replayed {
+    pub(crate) cluster: Cluster,
+    pub(crate) books: Books,
+    /// Jobs that ended within its tail, for the history.
+    pub(crate) ended: Vec<JobRow>,
+    /// Whether what it led to keeps the rules.
+    pub(crate) kept: Result<(), String>,
+}
+
 /// The disk is full, and nothing of what was to be appended is on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
 impl Journal {
-    pub(crate) fn new(empty: Cluster) -> Self {
+    pub(crate) fn new(empty: Cluster, books: Books) -> Self {
         let (tail, unsynced) = (Vec::new(), Vec::new());
-        Self { snapshot: empty, newest: At(0), tail, unsynced, full: false }
+        Self { snapshot: empty, books, newest: At(0), tail, unsynced, full: false }
     }
 
     /// Appends records, which are not safe yet.
@@ -53,12 +66,13 @@ impl Journal {
 
     /// Replaces the records by the state that they led to, once they are many. Only what is synced
     /// may be in `cluster`.
-    pub(crate) fn compact(&mut self, cluster: &Cluster) {
+    pub(crate) fn compact(&mut self, cluster: &Cluster, books: &Books) {
         if self.tail.len() < TAIL_MAX || !self.unsynced.is_empty() {
             return;
         }
         self.newest = self.last();
         self.snapshot = cluster.clone();
+        self.books = books.clone();
         self.tail.clear();
     }
 
@@ -80,14 +94,15 @@ impl Journal {
         before - kept
     }
 
-    /// The state that the journal holds, as a scheduler that starts finds it, and the jobs that
-    /// ended within its tail, for the history.
-    pub(crate) fn replay(&self) -> (Cluster, Vec<JobRow>) {
-        let mut cluster = self.snapshot.clone();
+    /// The state that the journal holds, as a scheduler that starts finds it.
+    pub(crate) fn replay(&self) -> Replayed {
+        let (mut cluster, mut books) = (self.snapshot.clone(), self.books.clone());
         let mut ended = Vec::new();
         let mut effects = Vec::new();
+        let mut kept = Ok(());
         for (at, event) in &self.tail {
             cluster.apply(*at, event.clone(), &mut effects);
+            kept = kept.and_then(|()| books.take(*at, event, &effects, &cluster));
             // What else they asked for was done in an earlier life, or is made up for when the
             // nodes come back and say what they hold.
             for effect in effects.drain(..) {
@@ -96,12 +111,7 @@ impl Journal {
                 }
             }
         }
-        (cluster, ended)
-    }
-
-    /// The events since the last snapshot.
-    pub(crate) fn events(&self) -> impl Iterator<Item = &Event> {
-        self.tail.iter().map(|(_, event)| event)
+        Replayed { cluster, books, ended, kept }
     }
 
     /// The time of the newest safe record.

@@ -11,6 +11,9 @@ use crate::network::Direction;
 use crate::random::Random;
 use crate::trace::name;
 
+/// A year.
+const YEAR_MS: u64 = 365 * 86_400_000;
+
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Fault {
@@ -20,6 +23,12 @@ pub(crate) enum Fault {
     AgentCrash { server: usize },
     /// A host is started again; its tasks are gone.
     Reboot { server: usize },
+    /// A host loses power, and its disk what was not synced.
+    PowerCut { server: usize },
+    /// Whatever runs on a host fails soon.
+    BadHost { server: usize },
+    /// The wall clock of a host is set wrong; of the scheduler's where no server is named.
+    ClockJump { server: Option<usize>, by_ms: i64 },
     /// A path is cut, one way.
     Cut { server: usize, direction: Direction },
     /// Some servers, from this one on, are cut off both ways.
@@ -42,6 +51,14 @@ impl fmt::Display for Fault {
             Self::SchedulerCrash => f.write_str("the scheduler is killed"),
             Self::AgentCrash { server } => write!(f, "the agent of {} is killed", name(server)),
             Self::Reboot { server } => write!(f, "{} is started again", name(server)),
+            Self::PowerCut { server } => write!(f, "{} loses power", name(server)),
+            Self::BadHost { server } => write!(f, "whatever runs on {} fails", name(server)),
+            Self::ClockJump { server: Some(server), by_ms } => {
+                write!(f, "the clock of {} jumps by {by_ms} ms", name(server))
+            }
+            Self::ClockJump { server: None, by_ms } => {
+                write!(f, "the clock of the scheduler's host jumps by {by_ms} ms")
+            }
             Self::Cut { server, direction: Direction::ToScheduler } => {
                 write!(f, "nothing arrives from {}", name(server))
             }
@@ -66,7 +83,7 @@ impl Fault {
     /// The next fault, somewhere among so many servers.
     pub(crate) fn draw(random: &mut Random, servers: usize) -> Self {
         let server = random.below(servers as u64) as usize;
-        match random.below(20) {
+        match random.below(26) {
             0..=2 => Self::SchedulerCrash,
             3..=5 => Self::AgentCrash { server },
             6..=7 => Self::Reboot { server },
@@ -82,8 +99,19 @@ impl Fault {
             14..=16 => Self::Reset { server },
             17 => Self::GpuVanishes { server, gpu: random.below(8) as usize },
             18 => Self::SlowDisk,
-            _ => Self::FullDisk,
+            19 => Self::FullDisk,
+            20..=21 => Self::PowerCut { server },
+            22..=23 => Self::BadHost { server },
+            _ => Self::jump(server, random),
         }
+    }
+
+    /// A clock is set wrong by minutes or by a year, forward or back.
+    fn jump(server: usize, random: &mut Random) -> Self {
+        let server = random.chance(600).then_some(server);
+        let far = if random.chance(500) { YEAR_MS } else { random.between(60_000, 3_600_000) };
+        let by_ms = if random.chance(500) { far as i64 } else { -(far as i64) };
+        Self::ClockJump { server, by_ms }
     }
 
     /// How long it lasts.
@@ -91,11 +119,12 @@ impl Fault {
         let (least, most) = match self {
             Self::SchedulerCrash => (300, 60_000),
             Self::AgentCrash { .. } => (200, 40_000),
-            Self::Reboot { .. } => (20_000, 240_000),
+            Self::Reboot { .. } | Self::PowerCut { .. } => (20_000, 240_000),
+            Self::ClockJump { .. } => (10_000, 1_800_000),
             Self::Cut { .. } | Self::Partition { .. } => (500, 180_000),
             Self::Loss { .. } => (5_000, 300_000),
             Self::Reset { .. } => (0, 0),
-            Self::GpuVanishes { .. } => (60_000, 1_800_000),
+            Self::GpuVanishes { .. } | Self::BadHost { .. } => (60_000, 1_800_000),
             Self::SlowDisk => (1_000, 60_000),
             Self::FullDisk => (1_000, 30_000),
         };

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_cluster::Cluster;
 use gantry_model::{JobId, JobRow, JobSpec, JobState, TaskId, TryId};
+use gantry_node::End;
 
 use crate::trace::name;
 
@@ -31,6 +32,8 @@ pub(crate) struct Ledger {
     running: BTreeMap<TaskId, Vec<(usize, TryId)>>,
     /// Tasks of which a process ended well.
     succeeded: BTreeSet<TaskId>,
+    /// Tries that ended well, whose end is safe on their node.
+    safe: BTreeSet<TryId>,
     /// Tasks whose end was acknowledged, and how they stood then.
     finished: BTreeMap<TaskId, String>,
 }
@@ -70,6 +73,18 @@ impl Ledger {
             return Err(format!("{task} is launched as {try_id} after {before:?}"));
         }
         Ok(())
+    }
+
+    /// An end is safe on its node.
+    pub(crate) fn is_safe(&mut self, end: &End) {
+        if end.exit.is_success() {
+            self.safe.insert(end.try_id);
+        }
+    }
+
+    /// A try of a task that ended well and whose end is safe, where it is the newest.
+    pub(crate) fn safe_end(&self, task: TaskId) -> Option<TryId> {
+        self.newest.get(&task).copied().filter(|try_id| self.safe.contains(try_id))
     }
 
     /// The task of a try.

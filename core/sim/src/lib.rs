@@ -12,11 +12,14 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod books;
 mod calendar;
 mod check;
 mod clock;
 mod disk;
 mod faults;
+mod flaw;
+mod hardware;
 mod ledger;
 mod life;
 mod load;
@@ -30,8 +33,12 @@ mod server;
 mod sessions;
 mod settings;
 mod simulation;
+mod site;
+mod spool;
 mod strike;
+mod timer;
 mod trace;
+mod users;
 mod world;
 
 pub use report::{Failure, Summary};

@@ -6,13 +6,14 @@
 
 use gantry_model::{At, Machine};
 
-use crate::check::changed_cap;
 use crate::clock::Clock;
+use crate::disk::Replayed;
 use crate::scheduler::Phase;
 use crate::settings::Flaw;
 use crate::trace::Line;
 use crate::world::World;
-/// The clock of the scheduler's host is off by up to so much whenever the scheduler starts.
+
+/// The wall clock of the scheduler's host is off by up to so much beside its jumps.
 const SKEW_MAX_MS: u64 = 120_000;
 
 impl World {
@@ -49,7 +50,10 @@ impl World {
         if self.scheduler.phase != Phase::Down {
             return;
         }
-        let (cluster, ended) = self.scheduler.journal.replay();
+        let Replayed { cluster, books, ended, kept } = self.scheduler.journal.replay();
+        if self.settings.flaw == Flaw::None {
+            self.hold(kept);
+        }
         if self.scheduler.before.take().is_some_and(|before| *before != cluster) {
             self.fail("the journal leads to another state than the one that was lost");
         }
@@ -61,17 +65,19 @@ impl World {
                 self.job_ended(&row);
             }
         }
-        // Records that were not known to be safe may have stayed.
-        self.caps.extend(self.scheduler.journal.events().filter_map(changed_cap));
         let scheduler = &mut self.scheduler;
         scheduler.cluster = cluster;
+        scheduler.books = books;
+        scheduler.file_owed = *scheduler.cluster.settings() != scheduler.file;
         scheduler.life += 1;
         scheduler.phase = Phase::Idle;
         scheduler.steady = self.now;
         // The host's clock may have been set; time does not go back behind the journal.
         let skew = self.random.between(0, 2 * SKEW_MAX_MS);
         let host = At((self.now.0 + skew).saturating_sub(SKEW_MAX_MS));
-        scheduler.clock = Clock::new(host.max(scheduler.journal.last()), self.now);
+        let host = At(host.0.saturating_add_signed(scheduler.wall_ms));
+        let base = host.max(scheduler.journal.last());
+        scheduler.clock = Clock::new(base, self.now, scheduler.drift_ppm);
         scheduler.owed = scheduler.cluster.up_nodes();
         scheduler.wake = Some(scheduler.clock.read(self.now));
         self.trace.write(self.now, Line::SchedulerStarted);

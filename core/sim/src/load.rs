@@ -1,173 +1,97 @@
-//! The users of a simulated cluster: what they submit, and how they change their minds.
+//! The jobs of a simulated cluster: every kind of request that there is, drawn from the seed.
 //!
-//! A user who gets no answer asks again with the same key, as the commands do. The work of a task
-//! is a command whose last argument says how long it takes; `broken` in it fails whenever it runs.
+//! The work of a task is a command whose last argument says how long it takes; `broken` in it fails
+//! whenever it runs.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use gantry_cluster::Event;
 use gantry_model::{
-    Action, Array, Dependency, DependencyKind, DependencyScope, Gang, GpuDemand, GpuPart, IndexSet,
-    JobChange, JobId, JobSpec, MemoryMib, Millis, Preemption, Resources, Sharing, Warning, Work,
+    Array, Dependency, DependencyKind, DependencyScope, Gang, GpuDemand, GpuPart, IndexSet, JobId,
+    JobSpec, MemoryMib, Millis, Preemption, Resources, Sharing, Warning, Work,
 };
 
+use crate::hardware::{INSTANCES, LABELS};
+use crate::process::AGAIN_CODE;
 use crate::random::Random;
+use crate::site::{LICENCES, groups_of};
 use crate::trace::name;
 
-const USERS: [&str; 5] = ["ada", "grace", "marie", "rosalind", "wilhelm"];
-/// Users look again at no more of their jobs than these, the newest.
-const OPEN_MAX: usize = 200;
+/// Of a thousand jobs so many may be stopped to make room, and so many are urgent.
+const PREEMPTIBLE_PERMILLE: u64 = 250;
+const URGENT_PERMILLE: u64 = 60;
 
-/// The users.
-#[derive(Clone, Debug)]
-pub(crate) struct Users {
-    random: Random,
-    servers: usize,
-    /// Requests without an answer.
-    pub(crate) pending: BTreeMap<u64, Event>,
-    asked: u64,
-    /// Jobs that may not have ended.
-    open: Vec<JobId>,
-    held: BTreeSet<JobId>,
-    drained: BTreeSet<usize>,
+/// Elements wait for those of so many jobs, the newest.
+const NEWEST: usize = 4;
+
+/// Draws a job of a user, which may come after some that are open.
+pub(crate) fn job(random: &mut Random, user: &str, open: &[JobId], servers: usize) -> JobSpec {
+    let kind = random.below(10);
+    let takes = random.duration(Millis::from_seconds(2), Millis::from_seconds(900));
+    let word = *random.pick(&["segment", "train", "register", "convert", "predict"]);
+    let broken = if random.chance(20) { "broken" } else { "sound" };
+    let arguments = [word, broken, &takes.to_string()].map(str::to_owned).to_vec();
+    let mut spec = JobSpec::new(word, Work::Command { arguments, folder: None });
+    let cores = random.between(1, 8) as u32;
+    let memory = MemoryMib(random.between(1, 16) * 1024);
+    spec.resources = Resources { cores, memory, ..Resources::default() };
+    times(&mut spec, takes, random);
+    standing(&mut spec, user, random);
+    match kind {
+        0..=1 => {}
+        2..=4 => array(&mut spec, random),
+        5..=7 => gpus(&mut spec, random),
+        8 => gang(&mut spec, random),
+        _ => {
+            array(&mut spec, random);
+            after(&mut spec, random, open);
+        }
+    }
+    place(&mut spec, random, servers);
+    spec
 }
 
-impl Users {
-    pub(crate) fn new(servers: usize, random: Random) -> Self {
-        Self {
-            random,
-            servers,
-            pending: BTreeMap::new(),
-            asked: 0,
-            open: Vec::new(),
-            held: BTreeSet::new(),
-            drained: BTreeSet::new(),
-        }
+/// Its limit, its warning and its retries.
+fn times(spec: &mut JobSpec, takes: Millis, random: &mut Random) {
+    spec.retries = random.between(0, 3) as u8;
+    if random.chance(150) {
+        spec.retry_codes = [AGAIN_CODE].into();
     }
-
-    /// A job was submitted.
-    pub(crate) fn submitted(&mut self, job: JobId) {
-        self.open.push(job);
-        if self.open.len() > OPEN_MAX {
-            self.open.remove(0);
-        }
+    spec.estimate = random.chance(500).then_some(takes);
+    if random.chance(300) {
+        let limit = Millis(takes.0 + takes.0 / random.between(1, 8));
+        spec.time_limit = Some(limit);
+        let before = Millis(limit.0 / 4);
+        spec.warning = random.chance(500).then_some(Warning { signal: 10, before });
     }
+}
 
-    /// A job has ended.
-    pub(crate) fn ended(&mut self, job: JobId) {
-        self.open.retain(|open| *open != job);
-        self.held.remove(&job);
+/// How it stands to others: group, priority, and whether it gives way.
+fn standing(spec: &mut JobSpec, user: &str, random: &mut Random) {
+    spec.priority = random.between(0, 4) as i32 - 2;
+    if random.chance(PREEMPTIBLE_PERMILLE) {
+        spec.preemption = Preemption::Requeue;
+        spec.priority = spec.priority.min(0);
+    } else if random.chance(URGENT_PERMILLE) {
+        spec.priority = 15;
     }
-
-    /// The next thing a user does: its number and what is asked.
-    pub(crate) fn act(&mut self) -> (u64, Event) {
-        self.asked += 1;
-        let request = self.asked;
-        let user = (*self.random.pick(&USERS)).to_owned();
-        let kind = self.random.below(100);
-        let event = if kind < 75 || self.open.is_empty() {
-            let (key, spec) = (format!("k{request}"), Box::new(self.job()));
-            Event::Submit { request, user, key, spec }
-        } else if kind < 81 {
-            let job = *self.random.pick(&self.open);
-            let indices = self.random.chance(400).then(|| IndexSet::first(2));
-            Event::Cancel { request, user, job, indices }
-        } else {
-            let action = self.action(kind);
-            Event::Act { request, user, action }
-        };
-        self.pending.insert(request, event.clone());
-        (request, event)
+    if random.chance(150) {
+        spec.group = Some((*random.pick(&groups_of(user))).to_owned());
     }
-
-    fn action(&mut self, kind: u64) -> Action {
-        let job = *self.random.pick(&self.open);
-        match kind {
-            81..=84 => {
-                self.held.insert(job);
-                Action::Hold { job }
-            }
-            85..=88 => {
-                let job = self.held.pop_first().unwrap_or(job);
-                Action::Release { job }
-            }
-            89..=91 => Action::Requeue { job, indices: None },
-            92..=94 => {
-                let priority = Some(self.random.between(0, 20) as i32 - 10);
-                let at_once_max = self.random.chance(300).then(|| self.random.between(2, 8) as u32);
-                Action::Change {
-                    job,
-                    change: JobChange { priority, at_once_max, ..JobChange::default() },
-                }
-            }
-            95..=96 => {
-                let server = self.random.below(self.servers as u64) as usize;
-                self.drained.insert(server);
-                Action::Drain { node: name(server), reason: "a fan is loud".into(), deadline: None }
-            }
-            _ => {
-                let any = self.random.below(self.servers as u64) as usize;
-                let server = self.drained.pop_first().unwrap_or(any);
-                Action::Resume { node: name(server) }
-            }
-        }
+    spec.held = random.chance(15);
+    if random.chance(80) {
+        let (licence, all) = *random.pick(&LICENCES);
+        let count = random.between(1, u64::from(all / 3)) as u32;
+        spec.licences = [(licence.to_owned(), count)].into();
     }
+}
 
-    /// What users and operators do before they go home: every hold is released and every node
-    /// resumed.
-    pub(crate) fn farewell(
-        &mut self,
-        held: impl Iterator<Item = JobId>,
-        closed: impl Iterator<Item = String>,
-    ) -> Vec<(u64, Event)> {
-        let jobs = held.map(|job| Action::Release { job });
-        let nodes = closed.map(|node| Action::Resume { node });
-        jobs.chain(nodes).map(|action| self.operate(action)).collect()
+/// Where it may go.
+fn place(spec: &mut JobSpec, random: &mut Random, servers: usize) {
+    if random.chance(60) {
+        spec.labels = [(*random.pick(&LABELS)).to_owned()].into();
+    } else if spec.array.is_none() && random.chance(30) {
+        spec.node = Some(name(random.below(servers as u64) as usize));
     }
-
-    /// An operator does something: its number and what is asked.
-    pub(crate) fn operate(&mut self, action: Action) -> (u64, Event) {
-        self.asked += 1;
-        let (request, user) = (self.asked, "operator".to_owned());
-        let event = Event::Act { request, user, action };
-        self.pending.insert(request, event.clone());
-        (request, event)
-    }
-
-    fn job(&mut self) -> JobSpec {
-        let kind = self.random.below(10);
-        let random = &mut self.random;
-        let takes = random.duration(Millis::from_seconds(2), Millis::from_seconds(900));
-        let word = *random.pick(&["segment", "train", "register", "convert", "predict"]);
-        let broken = if random.chance(20) { "broken" } else { "sound" };
-        let arguments = [word, broken, &takes.to_string()].map(str::to_owned).to_vec();
-        let mut spec = JobSpec::new(word, Work::Command { arguments, folder: None });
-        spec.retries = random.between(0, 3) as u8;
-        spec.priority = random.between(0, 4) as i32 - 2;
-        spec.estimate = random.chance(500).then_some(takes);
-        if random.chance(300) {
-            let limit = Millis(takes.0 + takes.0 / random.between(1, 8));
-            spec.time_limit = Some(limit);
-            let before = Millis(limit.0 / 4);
-            spec.warning = random.chance(300).then_some(Warning { signal: 10, before });
-        }
-        if random.chance(100) {
-            spec.preemption = Preemption::Requeue;
-        }
-        let cores = random.between(1, 8) as u32;
-        let memory = MemoryMib(random.between(1, 16) * 1024);
-        spec.resources = Resources { cores, memory, ..Resources::default() };
-        match kind {
-            0..=1 => {}
-            2..=5 => array(&mut spec, random),
-            6..=7 => gpus(&mut spec, random),
-            8 => gang(&mut spec, random),
-            _ => {
-                array(&mut spec, random);
-                after(&mut spec, random, &self.open);
-            }
-        }
-        spec
+    if random.chance(60) {
+        spec.resources.scratch = MemoryMib(random.between(1, 8) * 65_536);
     }
 }
 
@@ -183,11 +107,20 @@ fn array(spec: &mut JobSpec, random: &mut Random) {
 
 fn gpus(spec: &mut JobSpec, random: &mut Random) {
     spec.resources.gpus = *random.pick(&[1, 1, 1, 2, 4]);
-    if spec.resources.gpus == 1 && random.chance(300) {
-        let part = GpuPart::Share(*random.pick(&[250, 500]));
-        spec.gpu = GpuDemand { part, ..GpuDemand::default() };
+    let one = spec.resources.gpus == 1;
+    let part = match random.below(3) {
+        0 if one => GpuPart::Share(*random.pick(&[100, 250, 300, 500])),
+        1 if one => GpuPart::Mig(random.pick(&INSTANCES).0.to_owned()),
+        _ => GpuPart::Whole,
+    };
+    if let (GpuPart::Mig(profile), true) = (&part, random.chance(200)) {
+        // There are two of the smallest.
+        spec.resources.gpus = if profile == INSTANCES[3].0 { 2 } else { 1 };
     }
-    if random.chance(300) {
+    let model = random.chance(200).then(|| "h100".to_owned());
+    let memory = MemoryMib(if random.chance(200) { 10 * 1024 } else { 0 });
+    spec.gpu = GpuDemand { part, model, memory };
+    if random.chance(400) {
         let indices = IndexSet::first(random.between(2, 8) as u32);
         spec.array = Some(Array { indices, at_once_max: None });
     }
@@ -195,7 +128,7 @@ fn gpus(spec: &mut JobSpec, random: &mut Random) {
 
 fn gang(spec: &mut JobSpec, random: &mut Random) {
     let ranks = *random.pick(&[2, 2, 4, 8]);
-    let nodes = random.chance(300).then_some(2);
+    let nodes = random.chance(400).then_some(2);
     spec.gang = Some(Gang { ranks, nodes });
     spec.resources.gpus = *random.pick(&[0, 1, 1, 2]);
     spec.resources.cores = spec.resources.cores.min(4);
@@ -209,8 +142,16 @@ fn after(spec: &mut JobSpec, random: &mut Random, open: &[JobId]) {
         let kinds =
             [DependencyKind::Ok, DependencyKind::Ok, DependencyKind::Any, DependencyKind::Fail];
         let kind = *random.pick(&kinds);
-        let scope =
-            if random.chance(250) { DependencyScope::Element } else { DependencyScope::Job };
-        spec.after.push(Dependency { job: *random.pick(open), kind, scope });
+        let element = random.chance(600);
+        if element {
+            // Every element needs one of the same index.
+            let indices = IndexSet::first(2);
+            spec.array = Some(Array { indices, at_once_max: None });
+        }
+        let scope = if element { DependencyScope::Element } else { DependencyScope::Job };
+        // The newest ones may wait for one another.
+        let newest = &open[open.len().saturating_sub(NEWEST)..];
+        let job = *random.pick(if element { newest } else { open });
+        spec.after.push(Dependency { job, kind, scope });
     }
 }

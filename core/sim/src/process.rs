@@ -15,6 +15,12 @@ use crate::world::World;
 const NOT_STARTED_PERMILLE: u64 = 3;
 /// Of a thousand tries so many fail by themselves.
 const FAILS_PERMILLE: u64 = 30;
+/// How commands fail: codes, of which some say that a further start may mend it.
+const CODES: [u8; 4] = [1, 1, 2, AGAIN_CODE];
+/// The code by which a command says that it may be started again.
+pub(crate) const AGAIN_CODE: u8 = 75;
+/// On a host that is bad a task fails within so long.
+const BAD_MS_MAX: u64 = 3_000;
 /// Of a thousand tries so many do not heed TERM.
 const DEAF_PERMILLE: u64 = 100;
 /// A task that is told to end takes up to so long.
@@ -65,8 +71,11 @@ impl World {
         let takes = work_time(&launch.work);
         let takes = Millis(here.random.between(takes.0 * 3 / 4, takes.0 * 5 / 4));
         let fails = is_broken(&launch.work) || here.random.chance(FAILS_PERMILLE);
-        let (takes, exit) = if fails {
-            (Millis(here.random.between(1, takes.0.max(1))), Exit::Code(1))
+        let code = *here.random.pick(&CODES);
+        let (takes, exit) = if here.bad > 0 {
+            (Millis(here.random.between(1, BAD_MS_MAX)), Exit::Code(code))
+        } else if fails {
+            (Millis(here.random.between(1, takes.0.max(1))), Exit::Code(code))
         } else {
             (takes, Exit::Code(0))
         };
@@ -93,6 +102,7 @@ impl World {
     }
 
     pub(crate) fn signal(&mut self, server: usize, try_id: TryId, signal: Signal) {
+        self.check_signal(server, try_id, signal);
         let here = &mut self.servers[server];
         let Some(process) = here.processes.get_mut(&try_id) else { return };
         let wait = match signal {
@@ -137,6 +147,7 @@ impl World {
             here.unseen.insert(try_id, (process.launch, process.began, exit));
             return;
         }
+        here.reaped.insert(try_id, (process.launch.clone(), process.began, exit.clone()));
         let usage = used(&process.launch, self.now.since(process.began));
         if !process.said {
             self.tell_node(server, Event::Started { try_id });
@@ -148,5 +159,6 @@ impl World {
 /// What a try has used: most of what it was leased.
 pub(crate) fn used(launch: &Launch, ran: Millis) -> Usage {
     let cpu_ms = ran.0 * u64::from(launch.lease.resources.cores) * 9 / 10;
-    Usage { cpu_ms, memory_peak: MemoryMib(launch.lease.resources.memory.0 * 3 / 4) }
+    let memory_peak = MemoryMib(launch.lease.resources.memory.0 * 3 / 4);
+    Usage { cpu_ms, memory_peak, ..Usage::default() }
 }

@@ -32,6 +32,22 @@ pub struct Summary {
     pub nodes_lost: u32,
     /// Sessions that were opened.
     pub sessions: u64,
+    /// Tries that were stopped to make room for others.
+    pub preempted: u32,
+    /// Of them, those that gave back what their group had borrowed.
+    pub reclaimed: u32,
+    /// Times a node was quarantined.
+    pub quarantined: u32,
+    /// Tries that were stopped because their node had to be empty.
+    pub cleared: u32,
+    /// Times the settings were read again and were others.
+    pub reloads: u32,
+    /// Records of spools that a power cut took.
+    pub records_torn: u32,
+    /// Tries that got their warning before the time limit.
+    pub warned: u32,
+    /// Tries that were ended by their time limit.
+    pub limited: u32,
     /// How long it took until everything had ended once faults and users had stopped.
     pub settled_after: Millis,
     /// A hash of everything that happened, in order.
@@ -55,7 +71,8 @@ impl fmt::Display for Summary {
         write!(
             f,
             "{}: {} events, {} jobs done, {} failed, {} cancelled, {} tasks, {} launches, {} faults, \
-             {} crashes, {} lost nodes, settled after {}",
+             {} crashes, {} lost nodes, {} preempted, {} reclaimed, {} quarantined, {} cleared, {} reloads, \
+             settled after {}",
             self.simulated,
             self.events,
             self.jobs_done,
@@ -66,6 +83,11 @@ impl fmt::Display for Summary {
             self.faults,
             self.scheduler_crashes,
             self.nodes_lost,
+            self.preempted,
+            self.reclaimed,
+            self.quarantined,
+            self.cleared,
+            self.reloads,
             self.settled_after
         )
     }

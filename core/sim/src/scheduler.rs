@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use gantry_cluster::{Cluster, Effect, Event};
-use gantry_model::{At, JobRow, Machine, Millis, NodeFacts, Report, TryId};
+use gantry_cluster::{Cluster, ClusterSettings, Effect, Event};
+use gantry_model::{At, JobRow, Millis, NodeFacts, Report, TryId};
 
+use crate::books::Books;
 use crate::calendar::Happening;
 use crate::clock::Clock;
 use crate::disk::{Full, Journal};
@@ -30,9 +31,22 @@ const FULL_AGAIN: Millis = Millis::from_seconds(1);
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
     Request(Event),
-    Up { session: u64, facts: Box<NodeFacts>, holds: Vec<TryId> },
-    Report { session: u64, server: usize, report: Report },
-    Left { session: u64, server: usize },
+    Up {
+        session: u64,
+        facts: Box<NodeFacts>,
+        holds: Vec<TryId>,
+    },
+    Report {
+        session: u64,
+        server: usize,
+        report: Report,
+    },
+    Left {
+        session: u64,
+        server: usize,
+    },
+    /// The settings file is to be read again.
+    Reload,
 }
 
 /// What goes with an event, once it is durable.
@@ -64,6 +78,10 @@ pub(crate) enum Doom {
 #[derive(Clone, Debug)]
 pub(crate) struct Scheduler {
     pub(crate) cluster: Cluster,
+    /// What the cluster's events and effects say, on the other side of every check.
+    pub(crate) books: Books,
+    /// What the settings file says.
+    pub(crate) file: ClusterSettings,
     pub(crate) journal: Journal,
     pub(crate) phase: Phase,
     /// Counts starts and crashes, so that what an earlier life had planned does not happen.
@@ -71,6 +89,9 @@ pub(crate) struct Scheduler {
     /// Since when it can keep what it hears: when this life began, or its disk was full last.
     pub(crate) steady: At,
     pub(crate) clock: Clock,
+    /// How far its host's wall clock is off, and how much too fast its oscillator goes.
+    pub(crate) wall_ms: i64,
+    pub(crate) drift_ppm: i64,
     pub(crate) inbox: VecDeque<Input>,
     pub(crate) drain_noted: bool,
     pub(crate) batch: Vec<(Event, Then)>,
@@ -83,6 +104,8 @@ pub(crate) struct Scheduler {
     pub(crate) entered: BTreeMap<usize, u64>,
     /// Servers of which it is not written yet that their connection is gone.
     pub(crate) owed: Vec<String>,
+    /// Whether the settings file may say something else than the cluster has.
+    pub(crate) file_owed: bool,
     pub(crate) wake: Option<At>,
     pub(crate) armed: Option<At>,
     /// Whether it is to be killed at the worst moment.
@@ -96,14 +119,20 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(empty: Cluster, now: At) -> Self {
+    pub(crate) fn new(settings: ClusterSettings, now: At, drift_ppm: i64) -> Self {
+        let empty = Cluster::new(settings.clone());
+        let books = Books::new(settings.clone());
         Self {
-            journal: Journal::new(empty.clone()),
+            journal: Journal::new(empty.clone(), books.clone()),
+            books,
+            file: settings,
             cluster: empty,
             phase: Phase::Idle,
             life: 0,
             steady: now,
-            clock: Clock::new(now, now),
+            clock: Clock::new(now, now, drift_ppm),
+            wall_ms: 0,
+            drift_ppm,
             inbox: VecDeque::new(),
             drain_noted: false,
             batch: Vec::new(),
@@ -112,6 +141,7 @@ impl Scheduler {
             newest: BTreeMap::new(),
             entered: BTreeMap::new(),
             owed: Vec::new(),
+            file_owed: false,
             wake: None,
             armed: None,
             doom: Doom::None,
@@ -149,6 +179,7 @@ impl Scheduler {
                 }
                 (Event::Report { node: crate::trace::name(server), report }, Then::Nothing)
             }
+            Input::Reload => (Event::Settings(Box::new(self.file.clone())), Then::Nothing),
             // A session that was replaced leaves nothing behind: its node is connected.
             Input::Left { session, server } => {
                 if self.taken.get(&server) != Some(&session) {
@@ -160,10 +191,6 @@ impl Scheduler {
             }
         };
         self.batch.push((event, then));
-    }
-
-    fn timer_is_due(&self, now: At) -> bool {
-        self.wake.is_some_and(|at| at <= self.clock.read(now))
     }
 }
 
@@ -191,6 +218,10 @@ impl World {
             return;
         }
         scheduler.drain_noted = false;
+        // What the file says comes first where that is not what the cluster has.
+        if std::mem::take(&mut scheduler.file_owed) {
+            scheduler.sort(Input::Reload, self.settings.flaw);
+        }
         let owed = std::mem::take(&mut scheduler.owed).into_iter();
         scheduler.batch.extend(owed.map(|node| (Event::NodeDown { node }, Then::Nothing)));
         while scheduler.batch.len() < BATCH_MAX {
@@ -241,7 +272,7 @@ impl World {
             self.apply_batch();
         }
         if self.settings.flaw == Flaw::None {
-            self.scheduler.journal.compact(&self.scheduler.cluster);
+            self.scheduler.journal.compact(&self.scheduler.cluster, &self.scheduler.books);
         }
         self.scheduler.phase = Phase::Idle;
         if !self.scheduler.inbox.is_empty() || self.scheduler.timer_is_due(self.now) {
@@ -260,6 +291,7 @@ impl World {
             self.scheduler_closes(session);
         }
         self.scheduler.owed = self.scheduler.cluster.up_nodes();
+        self.scheduler.file_owed = self.scheduler.cluster.settings() != &self.scheduler.file;
         self.scheduler.wake = Some(self.scheduler.clock.read(self.now).after(FULL_AGAIN));
         self.arm();
     }
@@ -276,10 +308,11 @@ impl World {
             }
             self.observe(&event);
             let watched = event.clone();
-            let mut effects = Vec::new();
-            self.scheduler.cluster.apply(at, event, &mut effects);
+            let effects = self.scheduler.apply(at, event, self.settings.flaw);
             self.scheduler.events += 1;
-            self.check_launches(&effects);
+            let scheduler = &mut self.scheduler;
+            let kept = scheduler.books.take(at, &watched, &effects, &scheduler.cluster);
+            self.hold(kept);
             for effect in effects {
                 self.carry_out(effect, &watched);
             }
@@ -318,34 +351,5 @@ impl World {
         self.hold(kept);
         self.users.ended(row.job);
         self.summary.count(row);
-    }
-
-    /// Arms the timer that the cluster asked for.
-    fn arm(&mut self) {
-        let Some(wake) = self.scheduler.wake else { return };
-        if self.settings.flaw == Flaw::ForgetsTimers {
-            return;
-        }
-        let due = self.scheduler.clock.when(wake).max(self.now);
-        if self.scheduler.armed.is_none_or(|armed| due < armed) {
-            self.scheduler.armed = Some(due);
-            let life = self.scheduler.life;
-            self.calendar.note(due, Happening::SchedulerTimer { life });
-        }
-    }
-
-    pub(crate) fn scheduler_timer(&mut self, life: u32) {
-        if self.scheduler.life != life || self.scheduler.armed.is_none_or(|at| at > self.now) {
-            return;
-        }
-        self.scheduler.armed = None;
-        // While a batch is being synced, what follows it looks at the timer.
-        if self.scheduler.phase == Phase::Idle {
-            if self.scheduler.timer_is_due(self.now) {
-                self.note_drain();
-            } else {
-                self.arm();
-            }
-        }
     }
 }

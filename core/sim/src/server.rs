@@ -6,26 +6,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_model::{
-    At, Exit, Gpu, Launch, Machine, MemoryMib, Millis, NodeFacts, Order, Resources, Role, TryId,
-};
-use gantry_node::{Effect, End, Event, Node};
+use gantry_model::{At, Exit, Launch, Machine, Millis, NodeFacts, Order, Report, TryId};
+use gantry_node::{Effect, Event, Node};
 
 use crate::calendar::Happening;
-use crate::clock::Clock;
+use crate::clock::{Clock, drift};
+use crate::hardware::Hardware;
 use crate::ledger::Gone;
 use crate::network::Said;
 use crate::process::{Process, used};
 use crate::random::Random;
 use crate::settings::Flaw;
-use crate::trace::{Line, name};
+use crate::spool::Spool;
+use crate::trace::Line;
 use crate::world::World;
 
-/// The clock of a host is off by up to so much.
-const SKEW_MAX_MS: u64 = 3_600_000;
 /// The number in a server's name.
 pub(crate) fn number(name: &str) -> usize {
     name.trim_start_matches("node").parse::<usize>().unwrap_or(1).saturating_sub(1)
+}
+
+/// Whether a host that is started again had power all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Power {
+    Kept,
+    Cut,
 }
 
 /// An agent's process.
@@ -35,8 +40,11 @@ pub(crate) struct Agent {
     pub(crate) session: Option<u64>,
     /// What it found when it started, and says whenever it connects.
     pub(crate) facts: NodeFacts,
-    clock: Clock,
     armed: Option<At>,
+    /// What is told once the spool is synced.
+    pub(crate) outgoing: Vec<Report>,
+    /// Since when it runs.
+    pub(crate) since: At,
     /// The longest wait before the next call; it doubles with each that fails.
     call_bound_ms: u64,
 }
@@ -45,33 +53,48 @@ pub(crate) struct Agent {
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     /// All it was built with.
-    hardware: NodeFacts,
-    gone_gpus: BTreeSet<usize>,
+    hardware: Hardware,
+    gone_boards: BTreeSet<usize>,
+    /// Counts from the host's start.
+    clock: Clock,
+    drift_ppm: i64,
+    /// How far its wall clock is off.
+    pub(crate) wall_ms: i64,
+    /// How many faults make what runs here fail.
+    pub(crate) bad: u32,
     boots: u32,
     /// Counts starts and ends of agents.
     pub(crate) life: u32,
     pub(crate) agent: Option<Agent>,
     pub(crate) processes: BTreeMap<TryId, Process>,
     /// Ends that the cluster has not acknowledged, on disk.
-    pub(crate) spool: BTreeMap<TryId, End>,
+    pub(crate) spool: Spool,
     /// Ends of processes that no agent has seen, on disk.
     pub(crate) unseen: BTreeMap<TryId, (Launch, At, Exit)>,
+    /// Ends that the agent has seen and that are not safe in its spool: the supervisor keeps them.
+    pub(crate) reaped: BTreeMap<TryId, (Launch, At, Exit)>,
     pub(crate) plans: u64,
     pub(crate) random: Random,
 }
 
 impl Server {
-    pub(crate) fn new(server: usize, mut random: Random) -> Self {
-        let hardware = hardware(server, &mut random);
+    pub(crate) fn new(server: usize, now: At, mut random: Random) -> Self {
+        let hardware = Hardware::draw(server, &mut random);
+        let drift_ppm = drift(&mut random);
         Self {
             hardware,
-            gone_gpus: BTreeSet::new(),
+            gone_boards: BTreeSet::new(),
+            clock: Clock::new(At(0), now, drift_ppm),
+            drift_ppm,
+            wall_ms: 0,
+            bad: 0,
             boots: 1,
             life: 0,
             agent: None,
             processes: BTreeMap::new(),
-            spool: BTreeMap::new(),
+            spool: Spool::default(),
             unseen: BTreeMap::new(),
+            reaped: BTreeMap::new(),
             plans: 0,
             random,
         }
@@ -79,55 +102,36 @@ impl Server {
 
     /// What an agent says of it now: GPUs that vanished are not seen.
     fn facts(&self) -> NodeFacts {
-        let mut facts = self.hardware.clone();
+        let mut facts = self.hardware.without(&self.gone_boards);
         facts.boot_id = format!("boot-{}", self.boots);
-        let seen = |(index, _): &(usize, &Gpu)| !self.gone_gpus.contains(index);
-        let gpus = self.hardware.gpus.iter().enumerate().filter(seen);
-        facts.gpus = gpus.map(|(_, gpu)| gpu.clone()).collect();
-        facts.resources.gpus = facts.gpus.len() as u32;
         facts
     }
 
     /// What it was built with.
     pub(crate) fn hardware(&self) -> &NodeFacts {
-        &self.hardware
+        &self.hardware.facts
     }
 
-    pub(crate) fn lose_gpu(&mut self, gpu: usize) -> bool {
-        gpu < self.hardware.gpus.len() && self.gone_gpus.insert(gpu)
+    /// A board is not seen any more. Gives its devices; none where it was gone or never there.
+    pub(crate) fn lose_board(&mut self, board: usize) -> BTreeSet<String> {
+        let devices = self.hardware.devices(board);
+        if devices.is_empty() || !self.gone_boards.insert(board) {
+            return BTreeSet::new();
+        }
+        devices
     }
 
-    pub(crate) fn find_gpu(&mut self, gpu: usize) {
-        self.gone_gpus.remove(&gpu);
+    pub(crate) fn find_board(&mut self, board: usize) {
+        self.gone_boards.remove(&board);
     }
-}
 
-/// A third of the servers has GPUs.
-fn hardware(server: usize, random: &mut Random) -> NodeFacts {
-    let gpus = if server.is_multiple_of(3) { *random.pick(&[4_usize, 8]) } else { 0 };
-    let gpu = |index: usize| Gpu {
-        uuid: format!("GPU-{server}-{index}"),
-        name: "H100".into(),
-        memory: MemoryMib(80 * 1024),
-        island: (index / 4) as u16,
-        ..Gpu::default()
-    };
-    let cores = if gpus > 0 { 64 } else { *random.pick(&[16, 32]) };
-    NodeFacts {
-        name: name(server),
-        roles: vec![if gpus > 0 { Role::Gpu } else { Role::Cpu }],
-        resources: Resources {
-            cores,
-            memory: MemoryMib(u64::from(cores) * 4096),
-            gpus: gpus as u32,
-            scratch: MemoryMib(1 << 20),
-        },
-        gpus: (0..gpus).map(gpu).collect(),
-        gpu_reason: None,
-        agent_version: "simulated".into(),
-        boot_id: String::new(),
-        labels: BTreeSet::new(),
-        address: String::new(),
+    /// The time by which an agent goes.
+    fn read_clock(&self, now: At, flaw: Flaw) -> At {
+        let steady = self.clock.read(now);
+        match flaw {
+            Flaw::GoesByWallClock => At(now.0.saturating_add_signed(self.wall_ms)),
+            _ => steady,
+        }
     }
 }
 
@@ -135,9 +139,10 @@ impl World {
     /// Tells a node's machine what happened and does what it asks for.
     pub(crate) fn tell_node(&mut self, server: usize, event: Event) {
         let here = &mut self.servers[server];
+        let at = here.read_clock(self.now, self.settings.flaw);
         let Some(agent) = &mut here.agent else { return };
         let mut effects = Vec::new();
-        agent.node.apply(agent.clock.read(self.now), event, &mut effects);
+        agent.node.apply(at, event, &mut effects);
         let kept = agent.node.check();
         self.hold(kept);
         for effect in effects {
@@ -149,23 +154,31 @@ impl World {
         let here = &mut self.servers[server];
         match effect {
             Effect::Start(launch) => self.begin(server, *launch),
-            Effect::Spool(end) => drop(here.spool.insert(end.try_id, end)),
-            Effect::Unspool { try_id } => drop(here.spool.remove(&try_id)),
-            Effect::Send(report) => {
-                let session = here.agent.as_ref().and_then(|agent| agent.session);
-                if let Some(session) = session {
-                    self.say(session, Said::Report(report));
+            Effect::Spool(end) => self.spool(server, end),
+            Effect::Unspool { try_id } => here.spool.forget(try_id),
+            Effect::Send(report) if here.spool.owes() => {
+                if let Some(agent) = &mut here.agent {
+                    agent.outgoing.push(report);
                 }
             }
+            Effect::Send(report) => self.tell(server, report),
             Effect::Signal { try_id, signal } => self.signal(server, try_id, signal),
             Effect::Wake(at) => self.arm_agent(server, at),
+            // Nothing is found to be wrong in this world, and so nothing is tested.
+            Effect::Test { .. } => {}
         }
     }
 
     fn arm_agent(&mut self, server: usize, wake: At) {
         let here = &mut self.servers[server];
+        let due = match self.settings.flaw {
+            Flaw::GoesByWallClock => {
+                self.now.after(wake.since(here.read_clock(self.now, self.settings.flaw)))
+            }
+            _ => here.clock.when(wake),
+        };
+        let due = due.max(self.now);
         let Some(agent) = &mut here.agent else { return };
-        let due = agent.clock.when(wake).max(self.now);
         if agent.armed.is_none_or(|armed| due < armed || armed < self.now) {
             agent.armed = Some(due);
             self.calendar.note(due, Happening::AgentTimer { server, life: here.life });
@@ -185,18 +198,29 @@ impl World {
     pub(crate) fn kill_agent(&mut self, server: usize) {
         let here = &mut self.servers[server];
         here.life += 1;
+        // What the agent had not written yet is lost; the supervisor keeps what the spool may not
+        // have.
+        if here.spool.owes() && here.random.chance(500) {
+            here.spool.crash(&mut here.random);
+        }
+        here.unseen.append(&mut here.reaped);
         let session = here.agent.take().and_then(|agent| agent.session);
         if let Some(session) = session.and_then(|id| self.network.sessions.get_mut(&id)) {
             session.server_open = false;
         }
     }
 
-    /// The host loses power, and its processes with it.
-    pub(crate) fn reboot(&mut self, server: usize) {
+    /// The host is started again, and its processes are gone.
+    pub(crate) fn reboot(&mut self, server: usize, power: Power) {
         self.kill_agent(server);
         let here = &mut self.servers[server];
+        if power == Power::Cut {
+            self.summary.records_torn += here.spool.crash(&mut here.random) as u32;
+        }
         here.boots += 1;
+        here.clock = Clock::new(At(0), self.now, here.drift_ppm);
         here.unseen.clear();
+        here.reaped.clear();
         for (try_id, process) in std::mem::take(&mut here.processes) {
             self.ledger.gone(process.launch.task, try_id, Gone::Badly);
         }
@@ -210,12 +234,19 @@ impl World {
             return;
         }
         here.life += 1;
-        let skew = here.random.between(0, 2 * SKEW_MAX_MS);
-        let clock = Clock::new(At((self.now.0 + skew).saturating_sub(SKEW_MAX_MS)), self.now);
         // What ran while there was no agent is measured by the time since its start.
-        let since = |began: At| At(clock.read(self.now).0 - self.now.since(began).0);
+        let at = here.read_clock(self.now, self.settings.flaw);
+        let since = |began: At| At(at.0.saturating_sub(self.now.since(began).0));
         let facts = here.facts();
-        let agent = Agent { node, session: None, facts, clock, armed: None, call_bound_ms: 100 };
+        let agent = Agent {
+            node,
+            session: None,
+            facts,
+            armed: None,
+            outgoing: Vec::new(),
+            since: self.now,
+            call_bound_ms: 100,
+        };
         let unseen = std::mem::take(&mut here.unseen);
         let running = here.processes.values().map(|p| (p.launch.clone(), since(p.began)));
         let ended = unseen.values().map(|(launch, began, _)| (launch.clone(), since(*began)));
@@ -223,7 +254,17 @@ impl World {
         if self.settings.flaw == Flaw::ForgetsProcesses {
             live.clear();
         }
-        let spool: Vec<End> = here.spool.values().cloned().collect();
+        let mut spool = here.spool.open();
+        for end in &spool {
+            self.ledger.is_safe(end);
+        }
+        // The supervisor tells again what it was not told to forget.
+        let told = |try_id: &TryId| spool.iter().any(|end| end.try_id == *try_id);
+        here.reaped = unseen.clone();
+        here.reaped.retain(|try_id, _| !told(try_id));
+        if self.settings.flaw == Flaw::ForgetsSpool {
+            spool.clear();
+        }
         here.agent = Some(agent);
         let line = Line::AgentStarted { server, live: live.len(), ended: spool.len() };
         self.trace.write(self.now, line);
@@ -264,6 +305,7 @@ impl World {
             return;
         }
         agent.session = None;
+        agent.outgoing.clear();
         self.trace.write(self.now, Line::Disconnected { server, session });
         self.tell_node(server, Event::Disconnected);
         self.call_soon(server);

@@ -64,6 +64,20 @@ pub enum Flaw {
     ReportsEarly,
     /// The scheduler's timers never fire.
     ForgetsTimers,
+    /// The scheduler grants that a node is drained, or has a window, and forgets it.
+    ForgetsDrains,
+    /// The scheduler grants that a job is held, and forgets it.
+    ForgetsHolds,
+    /// The scheduler does not read its settings again when it is told to.
+    ForgetsSettings,
+    /// Whatever devices a try was granted, the order names the first ones.
+    MixesGpus,
+    /// With the try that is to make room another one is told to stop.
+    StopsBystanders,
+    /// An agent that starts does not read its spool.
+    ForgetsSpool,
+    /// An agent goes by its host's wall clock, which may be set at any time.
+    GoesByWallClock,
 }
 
 /// The settings of a simulation.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_cluster::{Answer, Cluster, Event};
-use gantry_model::{At, JobId, Machine, Millis, Note, Reject, Service};
+use gantry_model::{At, JobId, Machine, Millis, NodeRow, Note, Reject, Service};
 use gantry_telemetry::Sample;
 
 use crate::report::{Failure, Summary};
@@ -64,6 +64,7 @@ impl Simulation {
         self.world.scheduler.doom = Doom::None;
         self.world.trace.write(self.world.now, Line::Calm);
         let begin = self.world.now;
+        self.world.reload(self.world.first.clone());
         // Faults that last end by themselves, and so do requests that are on their way.
         self.advance(begin.after(Millis::from_seconds(2400)))?;
         self.farewell();
@@ -87,11 +88,13 @@ impl Simulation {
 
     fn farewell(&mut self) {
         let (rows, _) = self.world.scheduler.cluster.jobs(None, false, OPEN_MAX);
-        let held = rows.into_iter().filter(|row| row.held).map(|row| row.job);
+        let waits = |row: &gantry_model::JobRow| row.held || row.tasks_held > 0;
+        let held = rows.into_iter().filter(waits).map(|row| row.job);
         let nodes = self.world.scheduler.cluster.nodes();
-        let closed = nodes.into_iter().filter(|row| row.service != Service::Open);
-        let closed = closed.map(|row| row.facts.name);
-        for (request, event) in self.world.users.farewell(held, closed) {
+        let name = |row: &NodeRow| row.facts.name.clone();
+        let closed = nodes.iter().filter(|row| row.service != Service::Open).map(name);
+        let planned = nodes.iter().filter(|row| !row.windows.is_empty()).map(name);
+        for (request, event) in self.world.users.farewell(held, closed, planned) {
             self.world.ask(request, event);
         }
     }
@@ -148,10 +151,16 @@ impl Simulation {
     #[must_use]
     pub fn summary(&self) -> Summary {
         let world = &self.world;
+        let counts = &world.scheduler.books.counts;
         Summary {
             simulated: world.trace.after(world.now),
             events: world.scheduler.events,
             digest: world.trace.digest,
+            preempted: counts.preempted,
+            reclaimed: counts.reclaimed,
+            quarantined: counts.quarantined,
+            cleared: counts.cleared,
+            reloads: counts.reloads,
             ..world.summary
         }
     }

@@ -5,7 +5,9 @@ use gantry_model::{Exit, Millis};
 use crate::calendar::Happening;
 use crate::faults::Fault;
 use crate::network::Direction;
+use crate::process::Process;
 use crate::scheduler::Doom;
+use crate::server::Power;
 use crate::trace::Line;
 use crate::world::World;
 
@@ -38,7 +40,10 @@ impl World {
             }
             Fault::SchedulerCrash => self.crash_scheduler(),
             Fault::AgentCrash { server } => self.kill_agent(server),
-            Fault::Reboot { server } => self.reboot(server),
+            Fault::Reboot { server } => self.reboot(server, Power::Kept),
+            Fault::PowerCut { server } => self.reboot(server, Power::Cut),
+            Fault::BadHost { server } => self.servers[server].bad += 1,
+            Fault::ClockJump { server, by_ms } => self.set_clock(server, by_ms),
             Fault::Cut { server, direction } => self.network.cut(server, direction),
             Fault::Partition { server, count } => {
                 for server in self.servers_from(server, count) {
@@ -75,7 +80,11 @@ impl World {
         self.trace.write(self.now, Line::Over(fault));
         match fault {
             Fault::SchedulerCrash => self.start_scheduler(),
-            Fault::AgentCrash { server } | Fault::Reboot { server } => self.start_agent(server),
+            Fault::AgentCrash { server }
+            | Fault::Reboot { server }
+            | Fault::PowerCut { server } => self.start_agent(server),
+            Fault::BadHost { server } => self.servers[server].bad -= 1,
+            Fault::ClockJump { server, by_ms } => self.set_clock(server, -by_ms),
             Fault::Cut { server, direction } => self.mend(server, direction),
             Fault::Partition { server, count } => {
                 for server in self.servers_from(server, count) {
@@ -87,12 +96,20 @@ impl World {
             Fault::Loss { permille } => self.network.loss_more -= permille,
             Fault::Reset { .. } => {}
             Fault::GpuVanishes { server, gpu } => {
-                self.servers[server].find_gpu(gpu);
+                self.servers[server].find_board(gpu);
                 self.kill_agent(server);
                 self.start_agent(server);
             }
             Fault::SlowDisk => self.scheduler.slow -= 1,
             Fault::FullDisk => self.scheduler.full -= 1,
+        }
+    }
+
+    /// Sets the wall clock of a server, or of the scheduler's host.
+    fn set_clock(&mut self, server: Option<usize>, by_ms: i64) {
+        match server {
+            Some(server) => self.servers[server].wall_ms += by_ms,
+            None => self.scheduler.wall_ms += by_ms,
         }
     }
 
@@ -120,14 +137,16 @@ impl World {
         self.agent_leaves(server, session);
     }
 
-    /// A GPU falls off the bus. What used it fails or hangs on; the agent is started again.
+    /// A GPU falls off the bus, and its instances where it is cut into some. What used it fails or
+    /// hangs on; the agent is started again.
     fn lose_gpu(&mut self, server: usize, gpu: usize) -> bool {
         let here = &mut self.servers[server];
-        if !here.lose_gpu(gpu) {
+        let devices = here.lose_board(gpu);
+        if devices.is_empty() {
             return false;
         }
-        let uuid = here.hardware().gpus[gpu].uuid.clone();
-        let users = here.processes.iter().filter(|(_, process)| process.gpus.contains(&uuid));
+        let uses = |process: &Process| process.gpus.iter().any(|uuid| devices.contains(uuid));
+        let users = here.processes.iter().filter(|(_, process)| uses(process));
         let users: Vec<_> = users.map(|(try_id, _)| *try_id).collect();
         self.kill_agent(server);
         for try_id in users {

@@ -32,6 +32,7 @@ pub(crate) enum Line {
     Exited { server: usize, try_id: TryId, code: u8 },
     SaidUp { server: usize, holds: usize },
     SaidDown { server: usize },
+    SettingsRead,
     Connected { server: usize, session: u64 },
     Disconnected { server: usize, session: u64 },
     AgentStarted { server: usize, live: usize, ended: usize },
@@ -71,6 +72,7 @@ impl fmt::Display for Line {
             Self::SaidDown { server } => {
                 write!(f, "the cluster hears that {} is down", name(server))
             }
+            Self::SettingsRead => f.write_str("the settings are read again"),
             Self::Connected { server, session } => {
                 write!(f, "{} opens session {session}", name(server))
             }

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_cluster::{Answer, Cluster, Event};
+use gantry_cluster::{Answer, ClusterSettings, Event};
 use gantry_model::{At, JobId, Millis, Note, Reject};
 
 use crate::calendar::{Calendar, Happening};
+use crate::clock::drift;
 use crate::ledger::Ledger;
-use crate::load::Users;
 use crate::network::Network;
 use crate::random::Random;
 use crate::report::{Failure, Summary};
@@ -15,10 +15,14 @@ use crate::scheduler::{Input, Scheduler};
 use crate::server::Server;
 use crate::sessions::BEAT;
 use crate::settings::SimulationSettings;
+use crate::site;
 use crate::trace::{Line, Trace};
+use crate::users::Users;
 
 /// Between two looks at everything.
 const LOOK: Millis = Millis::from_seconds(60);
+/// With so many of a thousand actions of users the settings are changed.
+const RELOADS_PERMILLE: u64 = 20;
 /// A user who got no answer asks again.
 const ASK_AGAIN: Millis = Millis::from_seconds(7);
 /// Requests from outside have numbers from here on; the simulated users stay below.
@@ -47,8 +51,9 @@ pub(crate) struct World {
     pub(crate) answers: BTreeMap<u64, Result<Answer, Reject>>,
     /// Servers that the cluster calls lost.
     pub(crate) lost: BTreeSet<usize>,
-    /// Caps of arrays that were changed.
-    pub(crate) caps: BTreeMap<JobId, u32>,
+    /// The first settings of the cluster, and what decides about others.
+    pub(crate) first: ClusterSettings,
+    administrator: Random,
     /// Jobs that wait beside an idle node, and since when.
     pub(crate) waits: BTreeMap<JobId, At>,
     /// Users and faults have stopped.
@@ -61,23 +66,29 @@ impl World {
         let stream = |number: u64| Random::new(settings.seed, number);
         let count = settings.nodes.max(1) as usize;
         let now = settings.start;
-        let server = |server: usize| Server::new(server, stream(100 + server as u64));
+        let server = |server: usize| Server::new(server, now, stream(100 + server as u64));
+        let servers: Vec<Server> = (0..count).map(server).collect();
+        let hardware = || servers.iter().map(Server::hardware);
+        let first = site::first(settings.cluster.clone(), hardware());
+        let mut random = stream(1);
+        let drift_ppm = drift(&mut random);
         let mut world = Self {
             now,
             calendar: Calendar::default(),
-            random: stream(1),
+            random,
             faults: stream(2),
             network: Network::new(settings.loss_permille, stream(3)),
-            scheduler: Scheduler::new(Cluster::new(settings.cluster.clone()), now),
-            servers: (0..count).map(server).collect(),
+            scheduler: Scheduler::new(first.clone(), now, drift_ppm),
             users: Users::new(count, stream(4)),
+            servers,
             ledger: Ledger::default(),
             trace: Trace::new(now),
             summary: Summary::default(),
             notes: Vec::new(),
             answers: BTreeMap::new(),
             lost: BTreeSet::new(),
-            caps: BTreeMap::new(),
+            first: first.clone(),
+            administrator: stream(6),
             waits: BTreeMap::new(),
             calm: false,
             failure: None,
@@ -132,6 +143,7 @@ impl World {
             Happening::Drain { life } => self.drain(life),
             Happening::Synced { life } => self.synced(life),
             Happening::SchedulerTimer { life } => self.scheduler_timer(life),
+            Happening::SpoolSynced { server, life } => self.spool_synced(server, life),
             Happening::AgentTimer { server, life } => self.agent_timer(server, life),
             Happening::AgentStart { server } => self.start_agent(server),
             Happening::Begun { server, try_id } => self.begun(server, try_id),
@@ -148,12 +160,22 @@ impl World {
         if self.calm {
             return;
         }
-        let (request, event) = self.users.act();
+        let (request, event) = self.users.act(self.scheduler.clock.read(self.now));
         self.ask(request, event);
-        // Three of four actions submit.
-        let mean = 3_600_000 * 3 / 4 / u64::from(self.settings.jobs_per_hour.max(1));
+        if self.administrator.chance(RELOADS_PERMILLE) {
+            let settings = site::others(&self.first, &mut self.administrator);
+            self.reload(settings);
+        }
+        // Seven of ten actions submit.
+        let mean = 3_600_000 * 7 / 10 / u64::from(self.settings.jobs_per_hour.max(1));
         let wait = self.random.wait(Millis(mean));
         self.calendar.note(self.now.after(wait), Happening::UserActs);
+    }
+
+    /// The settings file is another one, and the scheduler is told to read it.
+    pub(crate) fn reload(&mut self, settings: ClusterSettings) {
+        self.scheduler.file = settings;
+        self.reach_scheduler(Input::Reload);
     }
 
     /// Sends a request, and again until it is answered.

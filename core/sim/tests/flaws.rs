@@ -63,3 +63,42 @@ fn a_node_that_reports_an_end_before_it_is_one() {
 fn a_scheduler_whose_timers_never_fire() {
     check(Flaw::ForgetsTimers, &["has not ended", "waits while an idle node fits it"]);
 }
+
+#[test]
+fn a_scheduler_that_forgets_what_it_drains() {
+    check(Flaw::ForgetsDrains, &["a drained node"]);
+    check(Flaw::ForgetsDrains, &["into a window"]);
+    check(Flaw::ForgetsDrains, &["where nothing may run any more"]);
+}
+
+#[test]
+fn a_scheduler_that_forgets_what_it_holds() {
+    check(Flaw::ForgetsHolds, &["is launched and is held"]);
+}
+
+#[test]
+fn a_scheduler_that_does_not_read_its_settings_again() {
+    check(Flaw::ForgetsSettings, &["beyond its"]);
+    check(Flaw::ForgetsSettings, &["licences"]);
+}
+
+#[test]
+fn a_scheduler_that_orders_other_devices_than_it_granted() {
+    check(Flaw::MixesGpus, &["beyond a whole"]);
+    check(Flaw::MixesGpus, &["and asks for"]);
+}
+
+#[test]
+fn a_scheduler_that_stops_more_than_it_has_to() {
+    check(Flaw::StopsBystanders, &["nobody asked and it may not be"]);
+}
+
+#[test]
+fn an_agent_that_does_not_read_its_spool() {
+    check(Flaw::ForgetsSpool, &["is launched again; it ended well as"]);
+}
+
+#[test]
+fn an_agent_that_goes_by_a_clock_that_people_set() {
+    check(Flaw::GoesByWallClock, &["which is due after", "runs on past its time limit"]);
+}

@@ -94,7 +94,26 @@ fn storm() {
     let crashes: u32 = held.iter().map(|summary| summary.scheduler_crashes).sum();
     let lost: u32 = held.iter().map(|summary| summary.nodes_lost).sum();
     println!("{crashes} crashes of the scheduler, {lost} lost nodes");
+    everything_happens(&held);
     assert!(crashes > 100 && lost > 100, "the faults did not strike");
+}
+
+/// Each thing that the checks are about has really happened somewhere.
+fn everything_happens(held: &[Summary]) {
+    let sum = |count: fn(&Summary) -> u32| held.iter().map(count).sum::<u32>();
+    for (what, count) in [
+        ("tries made room for others", sum(|summary| summary.preempted)),
+        ("tries gave back what was borrowed", sum(|summary| summary.reclaimed)),
+        ("nodes were quarantined", sum(|summary| summary.quarantined)),
+        ("tries were stopped as their node had to be empty", sum(|summary| summary.cleared)),
+        ("settings were read again", sum(|summary| summary.reloads)),
+        ("records of spools were torn", sum(|summary| summary.records_torn)),
+        ("tries were warned", sum(|summary| summary.warned)),
+        ("tries were ended by their limit", sum(|summary| summary.limited)),
+    ] {
+        println!("{count} {what}");
+        assert!(count > 0, "no {what}");
+    }
 }
 
 #[test]
