@@ -1,37 +1,51 @@
 //! What a node is, and how it is doing.
 //!
-//! Facts are read once, when the agent starts; a [`Sample`] each second on a thread of its own, so
-//! that a slow disk or driver delays numbers and nothing else. A reading that cannot be had is
-//! absent, with its reason where there is one.
+//! Facts are read once, when the agent starts, but for its GPUs, whose changes are news
+//! ([`GpuNews`]); a [`Sample`] each second on a thread of its own. What may hang has a thread for
+//! itself, so that it delays its own numbers and nothing else: the driver of the GPUs ([`nvml`]) and
+//! shared storage ([`storage`]). A reading that cannot be had is absent, with its reason where there
+//! is one.
 
+mod disks;
+mod host;
 mod nvml;
+mod process;
+mod storage;
+mod tasks;
 mod topology;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use gantry_config::AgentSettings;
-use gantry_library::Library;
-use gantry_model::{At, MemoryMib, NodeFacts, Resources};
-use gantry_telemetry::{LibraryCounts, Sample};
-use sysinfo::{Networks, System};
-use tokio::sync::watch;
+use gantry_model::health::{Finding, Sign, Trouble};
+use gantry_model::{MemoryMib, NodeFacts, Resources};
+use gantry_telemetry::Sample;
+use sysinfo::System;
+use tokio::sync::{mpsc, watch};
 
 use crate::ingest::Counters;
+use crate::shell::Input;
+use host::Host;
+pub(crate) use nvml::{Found as GpuList, GpuNews};
+use nvml::{Found, Gpus};
+use storage::Storage;
+use tasks::Tasks;
 
 /// Between two samples.
 const SAMPLE_EACH: Duration = Duration::from_secs(1);
-/// Samples between two looks at the library, which lists folders on shared storage.
-const LIBRARY_EACH: u64 = 3;
 const MIB: u64 = 1 << 20;
 
-/// What a node is, and the thread that asks its GPUs.
+/// What a node is, and what asks its GPUs.
 pub(crate) struct Probed {
     /// The facts.
     pub(crate) facts: NodeFacts,
-    gpus: nvml::Gpus,
+    /// What changes of its GPUs beside the samples.
+    pub(crate) news: GpuNews,
+    /// Its GPUs, for [`sample`].
+    pub(crate) gpus: Gpus,
 }
 
 /// Reads the facts of this node, whose commands run in the folder `work`.
@@ -41,7 +55,7 @@ pub(crate) fn facts(settings: &AgentSettings, work: &Path) -> Probed {
         system.total_memory() / MIB
     });
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
-    let gpus = nvml::Gpus::start(settings.nvml.as_deref());
+    let (gpus, news) = Gpus::start(settings.nvml.as_deref());
     let found = gpus.found();
     let (list, gpu_reason) = match found {
         Ok(list) => (list, None),
@@ -55,7 +69,7 @@ pub(crate) fn facts(settings: &AgentSettings, work: &Path) -> Probed {
             cores: settings.cores.unwrap_or(cores),
             memory: settings.memory.unwrap_or(MemoryMib(memory_mib)),
             gpus: list.len() as u32,
-            scratch: settings.scratch.unwrap_or(MemoryMib(disk(work).0)),
+            scratch: settings.scratch.unwrap_or(MemoryMib(disk(work).0 / MIB)),
         },
         gpus: list,
         gpu_reason,
@@ -64,114 +78,130 @@ pub(crate) fn facts(settings: &AgentSettings, work: &Path) -> Probed {
         labels: settings.labels.clone(),
         // The scheduler sees it.
         address: settings.address.clone().unwrap_or_default(),
+        // Told by who prepares it.
+        isolation: String::new(),
     };
-    Probed { facts, gpus }
+    Probed { facts, news, gpus }
+}
+
+/// Where samples come from beside the node itself.
+pub(crate) struct Sources {
+    /// The agent's folder.
+    pub(crate) folder: PathBuf,
+    /// What tells its commands' processes from those of others, in their variable `GANTRY_AGENT`.
+    pub(crate) mark: String,
+    /// The library on shared storage.
+    pub(crate) library: Option<PathBuf>,
+    /// What the DICOM receiver counts.
+    pub(crate) ingest: Option<Arc<Counters>>,
+    /// Live tries.
+    pub(crate) tasks: Arc<AtomicU32>,
 }
 
 /// Samples the node until nobody wants samples any more.
-pub(crate) fn sample(
-    probed: Probed,
-    folder: PathBuf,
-    library: Option<PathBuf>,
-    ingest: Option<Arc<Counters>>,
-    tasks: Arc<AtomicU32>,
-) -> watch::Receiver<Sample> {
+pub(crate) fn sample(gpus: Gpus, sources: Sources) -> watch::Receiver<Sample> {
     let (newest, samples) = watch::channel(Sample::default());
     std::thread::spawn(move || {
-        let mut sampler = Sampler::new(folder, library);
+        let mut sampler = Sampler::new(gpus, sources);
         while !newest.is_closed() {
             let start = Instant::now();
-            let mut sample = sampler.read();
-            sample.gpus = probed.gpus.samples();
-            sample.ingest = ingest.as_ref().map(Counters::read);
-            sample.tasks = tasks.load(Ordering::Relaxed);
-            newest.send_replace(sample);
+            newest.send_replace(sampler.read());
             std::thread::sleep(SAMPLE_EACH.saturating_sub(start.elapsed()));
         }
     });
     samples
 }
 
+/// Says in the log what changes of the GPUs beside the samples.
+pub(crate) async fn tell_news(mut news: GpuNews, inputs: mpsc::Sender<Input>) {
+    loop {
+        tokio::select! {
+            changed = news.found.changed() => match changed {
+                Ok(()) => {
+                    let found = news.found.borrow_and_update().clone();
+                    log_found(&found);
+                    if inputs.send(Input::Gpus(found)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            },
+            Some(event) = news.xids.recv() => {
+                tracing::warn!(gpu = event.uuid, xid = event.code, "the driver calls out an error");
+                let finding = Finding {
+                    trouble: Trouble::of_xid(event.code),
+                    sign: Sign::Seen,
+                    gpu: Some(event.uuid),
+                    detail: format!("XID {}", event.code),
+                };
+                if inputs.send(Input::Found(finding)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn log_found(found: &Found) {
+    match found {
+        Ok(gpus) => {
+            let gpus: Vec<&str> = gpus.iter().map(|gpu| gpu.uuid.as_str()).collect();
+            tracing::info!("the GPUs have changed: {}", gpus.join(" "));
+        }
+        Err(reason) => tracing::info!("the GPUs have changed: {reason}"),
+    }
+}
+
+/// What a sample is put together from.
 struct Sampler {
-    /// Absent where the kernel does not say what is read through them.
-    system: Option<System>,
-    networks: Option<Networks>,
-    folder: PathBuf,
-    library: Option<PathBuf>,
-    counts: Option<LibraryCounts>,
-    read: u64,
-    last: Instant,
+    gpus: Gpus,
+    host: Host,
+    storage: Option<Storage>,
+    running: Tasks,
+    ingest: Option<Arc<Counters>>,
+    tasks: Arc<AtomicU32>,
 }
 
 impl Sampler {
-    fn new(folder: PathBuf, library: Option<PathBuf>) -> Self {
-        let system = System::new().ok();
-        let networks = Networks::new_with_refreshed_list().ok();
-        let last = Instant::now();
-        Self { system, networks, folder, library, counts: None, read: 0, last }
+    fn new(gpus: Gpus, sources: Sources) -> Self {
+        Self {
+            gpus,
+            host: Host::new(sources.folder),
+            storage: sources.library.as_deref().map(Storage::watch),
+            running: Tasks::new(sources.mark),
+            ingest: sources.ingest,
+            tasks: sources.tasks,
+        }
     }
 
     fn read(&mut self) -> Sample {
-        let millis = (self.last.elapsed().as_millis() as u64).max(1);
-        self.last = Instant::now();
-        let (received, sent) = self.traffic();
-        let (cpu_permille, used, total) = self.system.as_mut().map_or((0, 0, 0), |system| {
-            system.refresh_cpu_usage();
-            system.refresh_memory();
-            let busy = (system.global_cpu_usage() * 10.0).round() as u32;
-            (busy, system.used_memory() / MIB, system.total_memory() / MIB)
-        });
-        if self.read.is_multiple_of(LIBRARY_EACH) {
-            self.counts = self.library.as_deref().and_then(library_counts);
-        }
-        self.read += 1;
-        let (disk_free_mib, disk_total_mib) = disk(&self.folder);
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let mut gpus = self.gpus.samples();
+        let running = self.running.read(&mut gpus);
+        let (storage, library) = self.storage.as_ref().map(Storage::read).unzip();
         Sample {
-            at: At(since.as_millis() as u64),
-            cpu_permille,
-            memory_used_mib: used,
-            memory_total_mib: total,
-            disk_free_mib,
-            disk_total_mib,
-            network_received_kib: received * 1000 / millis / 1024,
-            network_sent_kib: sent * 1000 / millis / 1024,
-            library: self.counts,
-            ..Sample::default()
+            gpus,
+            running,
+            storage,
+            library: library.flatten(),
+            driver_silent_s: self.gpus.silent_s(),
+            ingest: self.ingest.as_ref().map(Counters::read),
+            tasks: self.tasks.load(Ordering::Relaxed),
+            ..self.host.read()
         }
     }
 }
 
-impl Sampler {
-    /// Bytes received and sent since the last reading, over all networks but the loopback.
-    fn traffic(&mut self) -> (u64, u64) {
-        let Some(networks) = &mut self.networks else { return (0, 0) };
-        networks.refresh(true);
-        let outside = networks.iter().filter(|(name, _)| name.to_str() != Some("lo"));
-        outside.fold((0, 0), |(received, sent), (_, network)| {
-            (received + network.received(), sent + network.transmitted())
-        })
-    }
+/// Bytes within a time as KiB per second.
+fn per_second(bytes: u64, millis: u64) -> u64 {
+    (u128::from(bytes) * 1000 / u128::from(millis.max(1)) / 1024) as u64
 }
 
-fn library_counts(root: &Path) -> Option<LibraryCounts> {
-    let counts = Library::open(root).and_then(|library| library.counts()).ok()?;
-    Some(LibraryCounts {
-        series: counts.series,
-        instances: counts.instances,
-        quarantined: counts.quarantined,
-        samples: counts.samples,
-        models: counts.models,
-        predictions: counts.predictions,
-    })
-}
-
-/// Free space and size of the disk that holds a folder, in MiB.
+/// Free space and size of the file system that holds a folder, in bytes.
 fn disk(folder: &Path) -> (u64, u64) {
     rustix::fs::statvfs(folder).map_or((0, 0), |facts| {
-        let mib = |blocks: u64| {
-            (u128::from(blocks) * u128::from(facts.f_frsize) / u128::from(MIB)) as u64
-        };
-        (mib(facts.f_bavail), mib(facts.f_blocks))
+        (
+            facts.f_bavail.saturating_mul(facts.f_frsize),
+            facts.f_blocks.saturating_mul(facts.f_frsize),
+        )
     })
 }
