@@ -5,7 +5,7 @@
 
 use gantry_model::{At, JobRow, JobState, MemoryMib, Spent};
 use gantry_wire::{HistoryQuery, UseBy, UseRow, codec};
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::{Store, damaged, wrong};
 use crate::error::SchedulerError;
@@ -13,46 +13,40 @@ use crate::error::SchedulerError;
 /// Lines of one report.
 const USE_ROWS_MAX: usize = 1000;
 
-impl Store {
-    /// Keeps ended jobs.
-    pub(crate) fn keep_history(&mut self, rows: &[JobRow]) -> Result<(), SchedulerError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let transaction = self.database.transaction().map_err(wrong)?;
-        {
-            let mut insert = transaction
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO history
-                     (job, user, grp, kind, ended, failed, tasks, core_ms, gpu_ms, cpu_ms, memory_mib, row)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-                )
-                .map_err(wrong)?;
-            for row in rows {
-                let bytes = codec::encode(row)
-                    .map_err(|error| SchedulerError::Storage(error.to_string()))?;
-                let spent = &row.spent;
-                insert
-                    .execute(params![
-                        row.job.0 as i64,
-                        row.user,
-                        row.group.as_deref().unwrap_or(&row.user),
-                        row.kind,
-                        row.ended.unwrap_or_default().0 as i64,
-                        row.state == JobState::Fail,
-                        row.tasks.total(),
-                        spent.core_ms as i64,
-                        spent.gpu_ms as i64,
-                        spent.cpu_ms as i64,
-                        spent.memory_peak.0 as i64,
-                        bytes,
-                    ])
-                    .map_err(wrong)?;
-            }
-        }
-        transaction.commit().map_err(wrong)
+/// Keeps ended jobs.
+pub(super) fn insert(database: &Connection, rows: &[JobRow]) -> Result<(), SchedulerError> {
+    let mut insert = database
+        .prepare_cached(
+            "INSERT OR REPLACE INTO history
+             (job, user, grp, kind, ended, failed, tasks, core_ms, gpu_ms, cpu_ms, memory_mib, row)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        )
+        .map_err(wrong)?;
+    for row in rows {
+        let bytes =
+            codec::encode(row).map_err(|error| SchedulerError::Storage(error.to_string()))?;
+        let spent = &row.spent;
+        insert
+            .execute(params![
+                row.job.0 as i64,
+                row.user,
+                row.group.as_deref().unwrap_or(&row.user),
+                row.kind,
+                row.ended.unwrap_or_default().0 as i64,
+                row.state == JobState::Fail,
+                row.tasks.total(),
+                spent.core_ms as i64,
+                spent.gpu_ms as i64,
+                spent.cpu_ms as i64,
+                spent.memory_peak.0 as i64,
+                bytes,
+            ])
+            .map_err(wrong)?;
     }
+    Ok(())
+}
 
+impl Store {
     /// A page of ended jobs, newest first; and whether further ones exist.
     pub(crate) fn history(
         &self,

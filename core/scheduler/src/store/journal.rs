@@ -121,7 +121,7 @@ impl Store {
     }
 
     /// Gives what the journal holds: a snapshot where there is one, then every event after it in
-    /// order.
+    /// order, each with its time and the number of its block.
     ///
     /// # Errors
     /// Names the first event that is damaged, missing or of a newer format, where good ones follow
@@ -129,7 +129,7 @@ impl Store {
     pub(crate) fn replay(
         &mut self,
         start: impl FnOnce(At, Cluster),
-        mut apply: impl FnMut(At, Event),
+        mut apply: impl FnMut(i64, At, Event),
     ) -> Result<Replayed, SchedulerError> {
         let mut replayed = Replayed::default();
         if let Some((seq, at, cluster)) = self.newest_snapshot()? {
@@ -148,7 +148,7 @@ impl Store {
                     (Ok((at, events)), None) => {
                         replayed.events += events.len() as i64;
                         for event in events {
-                            apply(at, event);
+                            apply(expected, at, event);
                         }
                     }
                     // A good one behind a damaged one: the middle is broken.

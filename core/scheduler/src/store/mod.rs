@@ -1,12 +1,15 @@
-//! The journal, its snapshots, the history and the tokens, in one `SQLite` file. The only module
-//! that knows the database.
+//! The journal, its snapshots, the history, the event log and the tokens, in one `SQLite` file. The
+//! only module that knows the database.
 //!
 //! - [`journal`]: events in blocks; a batch is one transaction and one sync (WAL,
 //!   `synchronous=FULL`), so it is there whole or not at all. Snapshots let old events go.
 //! - [`history`]: one row per ended job, for questions about users, groups and times.
+//! - [`events`]: the event log, a row a line. It and the history follow from the journal and are
+//!   written without a sync of their own.
 //! - [`tokens`]: hashes of join tokens.
 //! - [`repair`]: what a damaged file still holds.
 
+mod events;
 mod history;
 mod journal;
 mod repair;
@@ -17,13 +20,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use gantry_model::At;
-use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 
 use crate::error::SchedulerError;
 
+pub(crate) use events::Retention;
 pub(crate) use journal::record;
 pub use repair::{JournalReport, check, repair};
 
+/// Statements that are kept prepared: more than there are.
+const STATEMENTS: usize = 32;
 /// The file in the scheduler's folder.
 const FILE: &str = "journal.sqlite";
 
@@ -34,6 +40,8 @@ pub(crate) struct Store {
     last: i64,
     /// Events since the newest snapshot.
     since_snapshot: i64,
+    /// Where the event log begins and ends.
+    log: events::Log,
 }
 
 impl Store {
@@ -56,6 +64,7 @@ impl Store {
             .and_then(|()| database.pragma_update(None, "journal_mode", "WAL"))
             .and_then(|()| database.pragma_update(None, "synchronous", "FULL"))
             .and_then(|()| database.execute_batch(TABLES))
+            .and_then(|()| database.execute_batch(events::TABLES))
             .map_err(|error| match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                     SchedulerError::InUse { folder: folder.to_owned() }
@@ -68,7 +77,28 @@ impl Store {
             })
             .optional()
             .map_err(wrong)?;
-        Ok(Self { database, last: last.unwrap_or(0), since_snapshot: 0 })
+        database.set_prepared_statement_cache_capacity(STATEMENTS);
+        let log = events::Log::open(&database).map_err(damaged)?;
+        Ok(Self { database, last: last.unwrap_or(0), since_snapshot: 0, log })
+    }
+
+    /// Writes what follows from the journal as one transaction that no sync waits for. It outlives
+    /// the process at once; the next sync of the journal makes it outlive the machine.
+    fn without_sync(
+        &mut self,
+        write: impl FnOnce(&Transaction) -> Result<(), SchedulerError>,
+    ) -> Result<(), SchedulerError> {
+        let synchronous = |database: &Connection, how| {
+            database.pragma_update(None, "synchronous", how).map_err(wrong)
+        };
+        synchronous(&self.database, "NORMAL")?;
+        let written = self.database.transaction().map_err(wrong).and_then(|transaction| {
+            write(&transaction)?;
+            transaction.commit().map_err(wrong)
+        });
+        // Before anything else: what is acknowledged is synced.
+        synchronous(&self.database, "FULL")?;
+        written
     }
 }
 

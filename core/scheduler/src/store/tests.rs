@@ -22,7 +22,7 @@ fn records(events: &[(At, Event)]) -> Vec<(At, Vec<u8>)> {
 
 fn all(store: &mut Store) -> Result<Vec<(At, Event)>, SchedulerError> {
     let mut events = Vec::new();
-    store.replay(|_, _| {}, |at, event| events.push((at, event)))?;
+    store.replay(|_, _| {}, |_, at, event| events.push((at, event)))?;
     Ok(events)
 }
 
@@ -188,7 +188,7 @@ fn every_prefix_of_a_journal_gives_a_cluster_that_holds() {
         let mut store = Store::open(folder.path()).unwrap();
         store.append(&records(&story[..count])).unwrap();
         let mut replayed = Cluster::new(settings.clone());
-        store.replay(|_, _| {}, |at, event| replayed.apply(at, event, &mut Vec::new())).unwrap();
+        store.replay(|_, _| {}, |_, at, event| replayed.apply(at, event, &mut Vec::new())).unwrap();
         assert_eq!(replayed.check(), Ok(()), "after {count} events");
         assert_eq!(replayed, live, "after {count} events");
         if let Some((at, event)) = story.get(count) {
@@ -196,6 +196,13 @@ fn every_prefix_of_a_journal_gives_a_cluster_that_holds() {
         }
     }
     assert_eq!(live.summary().jobs_ended, 1, "the story is about something");
+}
+
+/// The thread with the store of a folder.
+fn start(
+    folder: &Path,
+) -> Result<(crate::core::Core, tokio::sync::oneshot::Receiver<SchedulerError>), SchedulerError> {
+    crate::core::start(folder, ClusterSettings::default(), Retention::default())
 }
 
 #[tokio::test]
@@ -207,7 +214,7 @@ async fn a_journal_that_cannot_be_written_ends_the_scheduler_and_acknowledges_no
         BEGIN SELECT RAISE(ABORT, 'input/output error'); END";
     store.database.execute_batch(broken).unwrap();
     drop(store);
-    let (core, ended) = crate::core::start(folder.path(), ClusterSettings::default()).unwrap();
+    let (core, ended) = start(folder.path()).unwrap();
     let mut submits =
         story().into_iter().filter(|(_, event)| matches!(event, Event::Submit { .. }));
     let mut submit = || submits.next().map(|(_, event)| event).unwrap();
@@ -229,7 +236,7 @@ async fn a_clock_in_the_future_of_the_journal_loses_no_node() {
     let (_, up) = story().swap_remove(1);
     store.append(&records(&[(ahead, up.clone())])).unwrap();
     drop(store);
-    let (core, _ended) = crate::core::start(folder.path(), ClusterSettings::default()).unwrap();
+    let (core, _ended) = start(folder.path()).unwrap();
     let state = |cluster: &Cluster| cluster.nodes()[0].state;
     assert_eq!(core.read(state).await.unwrap(), gantry_model::NodeState::Late);
     core.tell(up).await;
@@ -285,7 +292,7 @@ fn restored(folder: &Path) -> Result<(Cluster, i64), SchedulerError> {
     let cluster = std::cell::RefCell::new(Cluster::new(ClusterSettings::default()));
     let replayed = store.replay(
         |_, snapshot| *cluster.borrow_mut() = snapshot,
-        |at, event| cluster.borrow_mut().apply(at, event, &mut Vec::new()),
+        |_, at, event| cluster.borrow_mut().apply(at, event, &mut Vec::new()),
     )?;
     Ok((cluster.into_inner(), replayed.events))
 }
@@ -334,7 +341,7 @@ fn a_damaged_end_is_cut_and_a_damaged_middle_waits_for_a_repair() {
     let folder = TempDir::new().unwrap();
     damage(folder.path(), "UPDATE events SET payload = x'00' WHERE seq > 10");
     let mut store = Store::open(folder.path()).unwrap();
-    let replayed = store.replay(|_, _| {}, |_, _| {}).unwrap();
+    let replayed = store.replay(|_, _| {}, |_, _, _| {}).unwrap();
     assert_eq!((replayed.snapshot, replayed.events), (4, 6));
     assert!(replayed.cut.unwrap().contains("2 blocks in all"));
     store.append(&records(&[(At(99_000), event(1))])).unwrap();
@@ -376,8 +383,8 @@ fn the_history_answers_by_user_group_and_time() {
         row(2, "ada", None, 2_000, JobState::Fail),
         row(3, "bob", Some("lab"), 90_000_000, JobState::Done),
     ];
-    store.keep_history(&rows).unwrap();
-    store.keep_history(&rows[1..]).unwrap();
+    store.keep_after(&rows, &[], At(0)).unwrap();
+    store.keep_after(&rows[1..], &[], At(0)).unwrap();
     let all = HistoryQuery::default;
     for (query, expected) in [
         (all(), vec![3, 2, 1]),
