@@ -24,6 +24,13 @@ pub(crate) fn frame<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Whether bytes begin with a whole message.
+pub(crate) fn holds_message(bytes: &[u8]) -> bool {
+    let whole =
+        |(length, rest): (&[u8; 4], &[u8])| u32::from_le_bytes(*length) as usize <= rest.len();
+    bytes.split_first_chunk().is_some_and(whole)
+}
+
 /// Reads a message; nothing where the other end has closed.
 pub(crate) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T>> {
     let mut length = [0; 4];

@@ -20,9 +20,9 @@ use crate::pipe;
 use crate::runner::{end_with_parent, exit_of};
 use crate::shell::Input;
 
-/// Operations that a worker has at once, with the one that it carries out: from eight on the way
-/// there and back is no more than a part of what they cost.
-const AT_ONCE_MAX: usize = 8;
+/// Operations that a worker has at once, with the one that it carries out: with so many the way
+/// there and back is a small part of what they cost.
+const AT_ONCE_MAX: usize = 32;
 /// An operation that took less was a short one.
 const SHORT: Duration = Duration::from_millis(5);
 
@@ -335,17 +335,26 @@ impl Pool {
     }
 }
 
-/// Hands on what a worker says until it is gone, or the agent.
+/// Hands on what a worker says until it is gone, or the agent: together what has come together.
 fn read(id: u64, output: ChildStdout, inputs: &mpsc::Sender<Input>) {
     let mut output = BufReader::new(output);
-    loop {
-        let said = match pipe::read::<FromWorker>(&mut output) {
-            Ok(Some(FromWorker::Ready)) => continue,
-            Ok(Some(message)) => Said::Message(message),
-            Ok(None) | Err(_) => Said::Gone,
-        };
-        let gone = matches!(said, Said::Gone);
-        if inputs.blocking_send(Input::Worker(id, said)).is_err() || gone {
+    let mut gone = false;
+    while !gone {
+        let mut all = Vec::new();
+        loop {
+            match pipe::read::<FromWorker>(&mut output) {
+                Ok(Some(FromWorker::Ready)) => {}
+                Ok(Some(message)) => all.push(Said::Message(message)),
+                Ok(None) | Err(_) => {
+                    all.push(Said::Gone);
+                    gone = true;
+                }
+            }
+            if gone || !pipe::holds_message(output.buffer()) {
+                break;
+            }
+        }
+        if inputs.blocking_send(Input::Worker(id, all)).is_err() {
             return;
         }
     }

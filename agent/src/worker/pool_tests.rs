@@ -23,9 +23,14 @@ fn submit(pool: &mut Pool, number: u64) -> Vec<Begun> {
 /// What the next news of a worker ends, and how many operations begin by it.
 fn hear(pool: &mut Pool, received: &mut mpsc::Receiver<Input>) -> (Option<(TryId, Exit)>, usize) {
     let Some(Input::Worker(id, said)) = received.blocking_recv() else { panic!() };
-    let (ended, begun) = pool.hear(id, said);
+    let (mut ended, mut begun) = (Vec::new(), 0);
+    for one in said {
+        let (more, started) = pool.hear(id, one);
+        ended.extend(more);
+        begun += started.len();
+    }
     pool.send();
-    (ended.into_iter().map(|ended| (ended.try_id, ended.exit)).next(), begun.len())
+    (ended.into_iter().map(|ended| (ended.try_id, ended.exit)).next(), begun)
 }
 
 #[test]

@@ -33,11 +33,11 @@ impl Meter {
     pub(super) fn end(&mut self) -> Usage {
         let used_ns = cpu_ns().saturating_sub(self.cpu_ns);
         if used_ns < SHORT_NS {
-            return Usage { cpu_ms: 0, memory_peak: self.at_rest };
+            return Usage { memory_peak: self.at_rest, ..Usage::default() };
         }
         let memory_peak = memory_peak();
         self.at_rest = rest();
-        Usage { cpu_ms: used_ns / 1_000_000, memory_peak }
+        Usage { cpu_ms: used_ns / 1_000_000, memory_peak, ..Usage::default() }
     }
 }
 

@@ -3,14 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::{Buf, BytesMut};
 use gantry_wire::frame::{self, HEADER_BYTES, Message};
-use quinn::{ReadError, ReadExactError, RecvStream, SendStream};
+use quinn::{ReadError, RecvStream, SendStream};
 
 use crate::error::LinkError;
 use crate::identity::PeerIdentity;
 
 /// How long opening a stream or sending one message may take before the peer counts as stuck.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages are written together up to this size: larger writes gain nothing.
+const TOGETHER_BYTES: usize = 32 * 1024;
+/// Bytes that are taken from a stream at once.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// A connection. Clones share it.
 #[derive(Clone, Debug)]
@@ -56,13 +61,13 @@ impl Connection {
         let (send, receive) = within("opening a stream", self.quic.open_bi())
             .await?
             .map_err(|error| LinkError::Closed(error.to_string()))?;
-        Ok((Sender(send), Receiver(receive)))
+        Ok((Sender(send), Receiver::new(receive)))
     }
 
     /// Waits for a stream that the peer opens; `None` once the connection has ended.
     pub async fn accept(&self) -> Option<(Sender, Receiver)> {
         let (send, receive) = self.quic.accept_bi().await.ok()?;
-        Some((Sender(send), Receiver(receive)))
+        Some((Sender(send), Receiver::new(receive)))
     }
 
     /// Sends a message that may be lost. Says `false` where it does not fit: use a stream then.
@@ -105,8 +110,27 @@ impl Sender {
     /// # Errors
     /// Where it is too long, the stream or connection has ended, or the peer does not read.
     pub async fn send<T: Message>(&mut self, message: &T) -> Result<(), LinkError> {
-        let bytes = frame::write(message)?;
-        within("sending a message", self.0.write_all(&bytes))
+        self.write(&frame::write(message)?).await
+    }
+
+    /// Sends several messages, as few writes as hold them.
+    ///
+    /// # Errors
+    /// As [`Sender::send`]; those before the one that failed may have been sent.
+    pub async fn send_all<T: Message>(&mut self, messages: &[T]) -> Result<(), LinkError> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            bytes.extend(frame::write(message)?);
+            if bytes.len() >= TOGETHER_BYTES {
+                self.write(&bytes).await?;
+                bytes.clear();
+            }
+        }
+        if bytes.is_empty() { Ok(()) } else { self.write(&bytes).await }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        within("sending a message", self.0.write_all(bytes))
             .await?
             .map_err(|error| LinkError::Closed(error.to_string()))
     }
@@ -126,26 +150,53 @@ impl Sender {
 
 /// The receiving half of a stream.
 #[derive(Debug)]
-pub struct Receiver(RecvStream);
+pub struct Receiver {
+    stream: RecvStream,
+    /// What has come and is no whole message yet, or not asked for.
+    bytes: BytesMut,
+}
+
+impl Receiver {
+    fn new(stream: RecvStream) -> Self {
+        Self { stream, bytes: BytesMut::new() }
+    }
+}
 
 impl Receiver {
     /// Waits for the next message; `None` once the peer has finished the stream.
     ///
-    /// Not cancel safe: a message half read is lost with the future.
+    /// Cancel safe: what has come of a message is there for the next call.
     ///
     /// # Errors
     /// Where the stream broke off, or what came is no such message.
     pub async fn receive<T: Message>(&mut self) -> Result<Option<T>, LinkError> {
-        let mut head = [0_u8; HEADER_BYTES];
-        match self.0.read_exact(&mut head).await {
-            Ok(()) => {}
-            Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
-            Err(error) => return Err(broken(error)),
+        loop {
+            if let Some(message) = self.next()? {
+                return Ok(Some(message));
+            }
+            let chunk = self.stream.read_chunk(CHUNK_BYTES, true).await;
+            match chunk.map_err(|error| broken(&error))? {
+                Some(chunk) => self.bytes.extend_from_slice(&chunk.bytes),
+                None if self.bytes.is_empty() => return Ok(None),
+                None => {
+                    return Err(LinkError::Closed("the peer finished within a message".into()));
+                }
+            }
         }
-        let head = frame::header(&head)?;
-        let mut value = vec![0_u8; head.length];
-        self.0.read_exact(&mut value).await.map_err(broken)?;
-        Ok(Some(frame::value(head, &value)?))
+    }
+
+    /// The next message, where all of it is there. Its length is checked before room is made for it.
+    fn next<T: Message>(&mut self) -> Result<Option<T>, LinkError> {
+        let Some(head) = self.bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+        let head = frame::header(head)?;
+        let whole = HEADER_BYTES + head.length;
+        let Some(value) = self.bytes.get(HEADER_BYTES..whole) else {
+            self.bytes.reserve(whole - self.bytes.len());
+            return Ok(None);
+        };
+        let message = frame::value(head, value)?;
+        self.bytes.advance(whole);
+        Ok(Some(message))
     }
 
     /// Waits for one message that must come.
@@ -158,11 +209,9 @@ impl Receiver {
     }
 }
 
-fn broken(error: ReadExactError) -> LinkError {
+fn broken(error: &ReadError) -> LinkError {
     match error {
-        ReadExactError::ReadError(ReadError::ConnectionLost(lost)) => {
-            LinkError::Closed(lost.to_string())
-        }
+        ReadError::ConnectionLost(lost) => LinkError::Closed(lost.to_string()),
         other => LinkError::Closed(other.to_string()),
     }
 }

@@ -22,8 +22,10 @@ use crate::error::LinkError;
 const STREAMS_MAX: u32 = 64;
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-const IDLE: Duration = Duration::from_secs(3);
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// Counted from the last word from the other side, or from the first keep-alive sent to it since:
+/// with that, a silent node is noticed three seconds after its last word at the latest.
+const IDLE: Duration = Duration::from_millis(2250);
+const KEEP_ALIVE: Duration = Duration::from_millis(750);
 
 /// Bytes of the endpoint's kept secret: 64 for resets, 8 for connection ids.
 const RESET_KEY_BYTES: usize = 72;
