@@ -170,13 +170,17 @@ impl Accounts {
         group.guarantee != Resources::default() && !exceeds(&held.plus(more), &group.guarantee)
     }
 
-    /// Whether an account's group has more than its guarantee: it borrows.
-    pub(crate) fn borrows(&self, id: AccountId, settings: &ClusterSettings) -> bool {
-        let held = self.groups.get(self.group(id)).map(|group| group.held).unwrap_or_default();
+    /// Whether so much is more than the guarantee of an account's group: it borrows.
+    pub(crate) fn borrows(
+        &self,
+        id: AccountId,
+        held: &Resources,
+        settings: &ClusterSettings,
+    ) -> bool {
         let group = settings.groups.get(self.group(id));
         let guarantee = group.map(|group| group.guarantee).unwrap_or_default();
-        held != Resources::default()
-            && (guarantee == Resources::default() || exceeds(&held, &guarantee))
+        *held != Resources::default()
+            && (guarantee == Resources::default() || exceeds(held, &guarantee))
     }
 
     /// Why a group may not have so much more, where its limit says so.

@@ -1,14 +1,13 @@
-//! What people change: hold, release, requeue, limits and priority of jobs; drain, resume and
-//! maintenance windows of nodes.
+//! What people change: requeue of jobs; drain, resume and maintenance windows of nodes. Hold, release
+//! and change stand in `holds` and `changes`.
 
 use gantry_model::{
-    Action, AfterStop, At, IndexSet, JobChange, JobId, Level, NodeId, Reject, RejectKind, Service,
-    Subject, Window, limits,
+    Action, AfterStop, At, IndexSet, JobId, Level, NodeId, Reject, RejectKind, Service, Subject,
+    Window, limits,
 };
 
 use crate::cluster::{Cluster, note};
 use crate::event::{Answer, Effect};
-use crate::kind::Kind;
 
 impl Cluster {
     pub(crate) fn act(
@@ -19,12 +18,19 @@ impl Cluster {
         effects: &mut Vec<Effect>,
     ) -> Result<Answer, Reject> {
         match action {
-            Action::Hold { job } => self.hold(at, user, job, Held::Yes, effects),
-            Action::Release { job } => self.hold(at, user, job, Held::No, effects),
+            Action::Hold { job, indices } => self.hold(at, user, job, indices.as_ref(), effects),
+            Action::Release { job, indices } => {
+                self.let_go(at, user, job, indices.as_ref(), effects)
+            }
             Action::Requeue { job, indices } => {
                 self.requeue_live(at, user, job, indices.as_ref(), effects)
             }
-            Action::Change { job, change } => self.change(at, user, job, &change, effects),
+            Action::Change { job, indices: None, change } => {
+                self.change(at, user, job, &change, effects)
+            }
+            Action::Change { job, indices: Some(elements), change } => {
+                self.change_elements(at, user, job, elements, &change, effects)
+            }
             Action::Drain { node, reason, deadline } => {
                 check_reason(&reason)?;
                 let id = self.named(&node)?;
@@ -37,7 +43,7 @@ impl Cluster {
             Action::Resume { node } => {
                 let id = self.named(&node)?;
                 let here = self.node_mut(id);
-                if here.service == Service::Open {
+                if here.service == Service::Open && here.ailments.is_empty() {
                     return Err(Reject::new(
                         RejectKind::State,
                         format!("{node} is given work already; there is nothing to resume"),
@@ -45,6 +51,9 @@ impl Cluster {
                 }
                 here.service = Service::Open;
                 here.fast.clear();
+                here.ailments.clear();
+                here.relapses.clear();
+                here.mark();
                 self.serve(at, id, format!("resumed by {user}"), effects);
                 Ok(Answer::Acted(0))
             }
@@ -56,28 +65,6 @@ impl Cluster {
                 Ok(Answer::Acted(count as u32))
             }
         }
-    }
-
-    fn hold(
-        &mut self,
-        at: At,
-        user: &str,
-        id: JobId,
-        held: Held,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Answer, Reject> {
-        let job = self.open_job(id)?;
-        if job.held == (held == Held::Yes) {
-            return Ok(Answer::Acted(0));
-        }
-        let count = job.counts.wait;
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.held = held == Held::Yes;
-        }
-        self.requeue(id);
-        let word = if held == Held::Yes { "held" } else { "released" };
-        effects.push(note(at, Level::Note, Subject::Job(id), format!("{word} by {user}")));
-        Ok(Answer::Acted(count))
     }
 
     fn requeue_live(
@@ -106,44 +93,8 @@ impl Cluster {
         Ok(Answer::Acted(count))
     }
 
-    fn change(
-        &mut self,
-        at: At,
-        user: &str,
-        id: JobId,
-        change: &JobChange,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Answer, Reject> {
-        let mut spec = self.open_job(id)?.spec.clone();
-        spec.priority = change.priority.unwrap_or(spec.priority);
-        spec.time_limit = change.time_limit.or(spec.time_limit);
-        spec.estimate = change.estimate.or(spec.estimate);
-        spec.retries = change.retries.unwrap_or(spec.retries);
-        match (&mut spec.array, change.at_once_max) {
-            (_, None) => {}
-            (Some(array), Some(cap)) if cap > 0 => array.at_once_max = Some(cap),
-            (Some(_), Some(_)) => {
-                return Err(Reject::invalid("0 at once would stop the array; hold it instead"));
-            }
-            (None, Some(_)) => {
-                return Err(Reject::invalid(format!("{id} is no array and has no such cap")));
-            }
-        }
-        spec.validate()?;
-        self.leave_queue(id);
-        let kind = self.kinds.enter(Kind::of(&spec));
-        let Some(job) = self.jobs.get_mut(&id) else { return Ok(Answer::Acted(0)) };
-        let before = std::mem::replace(&mut job.kind, kind);
-        job.spec = spec;
-        let count = job.counts.wait + job.counts.run;
-        self.kinds.leave(before);
-        self.requeue(id);
-        effects.push(note(at, Level::Note, Subject::Job(id), format!("changed by {user}")));
-        Ok(Answer::Acted(count))
-    }
-
     /// A job that has not ended.
-    fn open_job(&self, id: JobId) -> Result<&crate::job::Job, Reject> {
+    pub(crate) fn open_job(&self, id: JobId) -> Result<&crate::job::Job, Reject> {
         let job = self.known(id)?;
         let state = job.state();
         if state.is_ended() {
@@ -198,13 +149,6 @@ impl Cluster {
         self.has_changed(id);
         self.look_at_node(at, id, effects);
     }
-}
-
-/// Whether a job is to wait for a release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
-    Yes,
-    No,
 }
 
 fn check_reason(reason: &str) -> Result<(), Reject> {

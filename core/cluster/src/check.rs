@@ -15,6 +15,7 @@ type Leases = BTreeMap<TaskId, (NodeId, TryId)>;
 pub(crate) fn check(cluster: &Cluster) -> Result<(), String> {
     let live = leases(cluster)?;
     quotas(cluster)?;
+    marks(cluster)?;
     jobs(cluster, &live)?;
     numbers(cluster)
 }
@@ -92,13 +93,25 @@ fn quotas(cluster: &Cluster) -> Result<(), String> {
     Ok(())
 }
 
+/// A GPU is marked exactly where a trouble says so.
+fn marks(cluster: &Cluster) -> Result<(), String> {
+    for node in &cluster.nodes {
+        let mut again = node.clone();
+        again.mark();
+        if again != *node {
+            return Err(format!("the marks of {} are not what its troubles say", node.name()));
+        }
+    }
+    Ok(())
+}
+
 /// A task is live exactly where a lease says so, and the counts are the states' sums.
 fn jobs(cluster: &Cluster, live: &Leases) -> Result<(), String> {
     let mut seen = 0;
     for (id, job) in &cluster.jobs {
         let done: u32 = job.done.values().map(crate::ranges::Ranges::count).sum();
         let mut counts = TaskCounts {
-            wait: job.fresh.count() + job.locked.count(),
+            wait: job.fresh.count() + job.locked.count() + parked(job)?,
             cancel: job.cancelled.count(),
             done,
             ..TaskCounts::default()
@@ -116,7 +129,9 @@ fn jobs(cluster: &Cluster, live: &Leases) -> Result<(), String> {
             }
             let soon = job.again.contains(index);
             let later = cluster.backoffs.contains(&(task.ready, id.task(*index)));
-            if (task.state == TaskState::Waiting) != (soon != later) || (soon && later) {
+            let held = job.parked.contains(*index);
+            let queues = [soon, later, held].iter().filter(|here| **here).count();
+            if usize::from(task.state == TaskState::Waiting) != queues {
                 return Err(format!("{id}.{index} is {:?} and not in one queue", task.state));
             }
         }
@@ -127,6 +142,15 @@ fn jobs(cluster: &Cluster, live: &Leases) -> Result<(), String> {
         gang(job)?;
     }
     if seen == live.len() { Ok(()) } else { Err("a lease belongs to no task".into()) }
+}
+
+/// Elements that were never started and wait for a release alone.
+fn parked(job: &Job) -> Result<u32, String> {
+    if job.parked.iter().any(|index| job.fresh.contains(index)) {
+        return Err(format!("{} has an element that is held and may start", job.id));
+    }
+    let elsewhere = |index: &u32| job.locked.contains(*index) || job.tasks.contains_key(index);
+    Ok(job.parked.iter().filter(|index| !elsewhere(index)).count() as u32)
 }
 
 fn queued(cluster: &Cluster, job: &Job) -> Result<(), String> {

@@ -49,6 +49,7 @@ pub struct Cluster {
     pub(crate) ended: VecDeque<JobId>,
     pub(crate) jobs_made: u64,
     pub(crate) tries_made: u64,
+    pub(crate) tests_made: u64,
 }
 
 impl Machine for Cluster {
@@ -73,6 +74,10 @@ impl Machine for Cluster {
             Event::NodeUp { facts, holds } => self.node_up(at, facts, &holds, effects),
             Event::NodeDown { node } => self.node_down(at, &node, effects),
             Event::Report { node, report } => self.report(at, &node, report, effects),
+            Event::Found { node, finding } => self.found(at, &node, finding, effects),
+            Event::Tested { node, number, wrong } => {
+                self.tested(at, &node, number, wrong, effects);
+            }
             Event::Tick => self.tick(at, effects),
         }
         self.place(at, effects);

@@ -157,7 +157,9 @@ impl Cluster {
     }
 
     fn unlock(&mut self, id: JobId, index: u32) {
-        let Some(job) = self.jobs.get(&id) else { return };
+        // The end of another job that waited may have freed it already.
+        let locked = |job: &&Job| job.locked.contains(index);
+        let Some(job) = self.jobs.get(&id).filter(locked) else { return };
         let verdict = job.spec.after.iter().map(|after| match after.scope {
             DependencyScope::Job => Verdict::Met,
             DependencyScope::Element => self.element(after.job, index, after.kind),
@@ -168,10 +170,13 @@ impl Cluster {
             Verdict::Open => {}
             Verdict::Met => {
                 job.locked.remove(index);
-                job.fresh.insert(index);
+                if !job.parked.contains(index) {
+                    job.fresh.insert(index);
+                }
             }
             Verdict::Never => {
                 job.locked.remove(index);
+                job.parked.remove(index);
                 job.cancelled.insert(index);
                 job.counts.wait -= 1;
                 job.counts.cancel += 1;

@@ -1,5 +1,6 @@
 //! What the cluster hears, and what it wants done.
 
+use gantry_model::health::Finding;
 use gantry_model::{
     Action, At, IndexSet, JobId, JobRow, JobSpec, NodeFacts, Note, Order, Reject, Report, TryId,
 };
@@ -61,6 +62,22 @@ pub enum Event {
         node: String,
         /// What it reports.
         report: Report,
+    },
+    /// Something is wrong with a node or a GPU of it, or not any more.
+    Found {
+        /// Its name.
+        node: String,
+        /// What was found.
+        finding: Finding,
+    },
+    /// A test that was ordered has ended.
+    Tested {
+        /// The node's name.
+        node: String,
+        /// The test's number.
+        number: u64,
+        /// What is wrong; nothing where it is absent.
+        wrong: Option<String>,
     },
     /// Time has passed.
     Tick,

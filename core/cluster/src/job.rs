@@ -8,13 +8,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_model::{
-    At, DependencyScope, Exit, JobId, JobSpec, JobState, NodeId, Spent, TaskCounts, TaskState, Work,
+    At, DependencyScope, Exit, IndexSet, JobId, JobSpec, JobState, Millis, NodeId, Spent,
+    TaskCounts, TaskState, Work,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::AccountId;
 use crate::kind::KindId;
 use crate::ranges::Ranges;
+
+/// What was changed of some elements only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Exception {
+    pub(crate) elements: IndexSet,
+    pub(crate) time_limit: Option<Millis>,
+    pub(crate) retries: Option<u8>,
+}
 
 /// A task of which more is known than a range says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +56,11 @@ pub(crate) struct Job {
     pub(crate) fresh: Ranges,
     /// Elements that wait for an element of another job.
     pub(crate) locked: Ranges,
+    /// Elements that wait for a release. Such an element may also be locked; it is neither fresh
+    /// nor among those that may have a further start.
+    pub(crate) parked: Ranges,
+    /// What holds for some elements only, the newest last.
+    pub(crate) exceptions: Vec<Exception>,
     /// Elements that wait for a further start and may have it now.
     pub(crate) again: BTreeSet<u32>,
     /// Elements that were cancelled without a start.
@@ -98,6 +112,8 @@ impl Job {
             ended: None,
             fresh,
             locked: Ranges::default(),
+            parked: Ranges::default(),
+            exceptions: Vec::new(),
             again: BTreeSet::new(),
             cancelled: Ranges::default(),
             done: BTreeMap::new(),
@@ -115,18 +131,7 @@ impl Job {
     }
 
     pub(crate) fn state(&self) -> JobState {
-        let counts = &self.counts;
-        if counts.run > 0 {
-            JobState::Run
-        } else if counts.wait > 0 {
-            JobState::Wait
-        } else if counts.fail > 0 {
-            JobState::Fail
-        } else if counts.cancel > 0 {
-            JobState::Cancel
-        } else {
-            JobState::Done
-        }
+        self.counts.state()
     }
 
     pub(crate) fn kind_word(&self) -> &'static str {
@@ -167,7 +172,7 @@ impl Job {
         if let Some(task) = self.tasks.get(&index) {
             return Some(task.state.clone());
         }
-        if self.fresh.contains(index) || self.locked.contains(index) {
+        if [&self.fresh, &self.locked, &self.parked].iter().any(|set| set.contains(index)) {
             return Some(TaskState::Waiting);
         }
         if self.cancelled.contains(index) {
@@ -233,9 +238,41 @@ impl Job {
         self.done.entry(node).or_default().insert(index);
     }
 
+    /// The time limit of an element.
+    pub(crate) fn time_limit(&self, index: u32) -> Option<Millis> {
+        let newest = self.exceptions.iter().rev();
+        let mut own = newest.filter(|some| some.elements.contains(index));
+        own.find_map(|some| some.time_limit).or(self.spec.time_limit)
+    }
+
+    /// How often an element may fail and be started again.
+    pub(crate) fn retries(&self, index: u32) -> u8 {
+        let newest = self.exceptions.iter().rev();
+        let mut own = newest.filter(|some| some.elements.contains(index));
+        own.find_map(|some| some.retries).unwrap_or(self.spec.retries)
+    }
+
+    /// What placement counts with: elements of one job are alike to it, so that the longest limit
+    /// among them stands for all.
+    pub(crate) fn longest(&self) -> JobSpec {
+        let mut spec = self.spec.clone();
+        let own = self.exceptions.iter().filter_map(|some| some.time_limit);
+        spec.time_limit = spec.time_limit.map(|limit| own.fold(limit, Ord::max));
+        spec
+    }
+
+    /// Elements that wait for nothing but a release.
+    pub(crate) fn held_tasks(&self) -> u32 {
+        if self.locked.is_empty() {
+            return self.parked.count();
+        }
+        let both = self.parked.iter().filter(|index| self.locked.contains(*index)).count();
+        self.parked.count() - both as u32
+    }
+
     /// Why it waits where placement does not look at it.
     pub(crate) fn waits_aside(&self) -> Option<String> {
-        if self.held {
+        if self.held || (self.counts.run == 0 && self.parked.count() == self.counts.wait) {
             return Some("held; gantry release lets it go on".into());
         }
         if self.blocked {

@@ -90,7 +90,6 @@ impl Cluster {
             since: at,
             until: kind.duration.map(|duration| at.after(duration)),
             account: job.account,
-            priority: job.spec.priority,
             preemption: job.spec.preemption,
             port: rendezvous.as_ref().and_then(|rendezvous| rendezvous.port),
         };
@@ -119,7 +118,7 @@ impl Cluster {
             user: job.user.clone(),
             work: TaskWork::of(&job.spec, index),
             lease,
-            time_limit: job.spec.time_limit,
+            time_limit: job.time_limit(index),
             output: job.spec.output_of(task),
             warning: job.spec.warning,
             environment,

@@ -19,12 +19,15 @@
 
 mod accounts;
 mod actions;
+mod changes;
 mod check;
 mod cluster;
 mod decay;
 mod dependencies;
 mod event;
 mod gang;
+mod health;
+mod holds;
 mod job;
 mod kind;
 mod launch;

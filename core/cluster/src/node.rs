@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use gantry_model::health::Ailment;
 use gantry_model::{
     At, JobId, Lease, NodeFacts, NodeId, NodeState, Preemption, Resources, Service, Sharing,
     TaskId, TryId, Window,
@@ -9,6 +10,7 @@ use gantry_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::AccountId;
+use crate::health::Relapse;
 use crate::room::Room;
 
 /// The first port at which the ranks of a gang meet; a node gives each gang its own.
@@ -26,7 +28,6 @@ pub(crate) struct Live {
     /// When it will have ended at the latest, where its owner said so or it is being stopped.
     pub(crate) until: Option<At>,
     pub(crate) account: AccountId,
-    pub(crate) priority: i32,
     pub(crate) preemption: Preemption,
     /// The port of its gang, where it is the rank at which the others meet.
     pub(crate) port: Option<u16>,
@@ -61,6 +62,10 @@ pub(crate) struct Node {
     pub(crate) armed: Option<At>,
     /// Fast failures in a row.
     pub(crate) fast: VecDeque<FastEnd>,
+    /// What is wrong with it and its GPUs.
+    pub(crate) ailments: Vec<Ailment>,
+    /// What was wrong and is over.
+    pub(crate) relapses: Vec<Relapse>,
 }
 
 impl Node {
@@ -81,6 +86,8 @@ impl Node {
             strays: BTreeSet::new(),
             armed: None,
             fast: VecDeque::new(),
+            ailments: Vec::new(),
+            relapses: Vec::new(),
         }
     }
 
@@ -101,7 +108,8 @@ impl Node {
     /// Takes a lease back; nothing where the try holds none here.
     pub(crate) fn take_back(&mut self, try_id: TryId) -> Option<Live> {
         let live = self.live.remove(&try_id)?;
-        if self.over {
+        // What is marked counts as taken, whatever is given back of it.
+        if self.over || self.facts.gpus.iter().any(|gpu| gpu.unfit.is_some()) {
             self.weigh();
         } else {
             self.room.give_back(&live.lease, live.sharing);
@@ -128,10 +136,10 @@ impl Node {
         }
         self.whole = Room::whole(&facts);
         self.facts = facts;
-        self.weigh();
+        self.mark();
     }
 
-    fn weigh(&mut self) {
+    pub(crate) fn weigh(&mut self) {
         self.room = self.recount();
         self.over = Room::is_over(&self.facts, self.live.values().map(|live| &live.lease));
     }
@@ -155,7 +163,8 @@ impl Node {
     pub(crate) fn held(&self) -> Resources {
         let leases = self.live.values().map(|live| live.lease.resources);
         let sum = leases.fold(Resources::default(), |sum, one| sum.plus(&one));
-        let gpus = self.room.used_permille.iter().filter(|used| **used > 0).count() as u32;
+        let devices = self.live.values().flat_map(|live| &live.lease.gpus);
+        let gpus = devices.collect::<BTreeSet<_>>().len() as u32;
         Resources { gpus, ..sum }
     }
 

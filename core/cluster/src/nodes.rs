@@ -61,6 +61,7 @@ impl Cluster {
                 effects.push(Effect::Order { node: name.clone(), order });
             }
         }
+        self.test_again(at, id, effects);
         self.look_at_node(at, id, effects);
     }
 
@@ -104,7 +105,8 @@ impl Cluster {
             (node.state, node.since) = (NodeState::Late, at);
             let sentence = "its connection is gone";
             effects.push(note(at, Level::Warn, Subject::Node(name.to_owned()), sentence));
-            self.arm(at, id);
+            // What was due on it before this was heard is done now: its timer is set anew.
+            self.look_at_node(at, id, effects);
         }
     }
 
@@ -156,6 +158,7 @@ impl Cluster {
         if self.node(id).windows.iter().any(|window| window.from <= at) {
             self.clear(at, id, "its maintenance window has begun", effects);
         }
+        self.give_up_tests(at, id, effects);
         self.arm(at, id);
     }
 
@@ -179,7 +182,7 @@ impl Cluster {
     }
 
     /// Sets the timer of a node for what comes next on it.
-    fn arm(&mut self, at: At, id: NodeId) {
+    pub(crate) fn arm(&mut self, at: At, id: NodeId) {
         let timeout = self.settings.node_timeout;
         let node = self.node_mut(id);
         let late = (node.state == NodeState::Late).then(|| node.since.after(timeout));
@@ -189,7 +192,14 @@ impl Cluster {
         };
         let windows = node.windows.iter().flat_map(|window| [window.from, window.until]);
         // What was due has been done.
-        let next = late.into_iter().chain(deadline).chain(windows).filter(|time| *time > at).min();
+        let test = node.test_ends();
+        let next = late
+            .into_iter()
+            .chain(deadline)
+            .chain(windows)
+            .chain(test)
+            .filter(|time| *time > at)
+            .min();
         let before = std::mem::replace(&mut node.armed, next);
         if before != next {
             if let Some(before) = before {

@@ -8,7 +8,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_model::{AfterStop, At, JobId, Level, Millis, NodeId, Preemption, Role, Subject, TryId};
+use gantry_model::{
+    AfterStop, At, JobId, Level, Millis, NodeId, Preemption, Resources, Role, Subject, TaskState,
+    TryId,
+};
 
 use crate::cluster::{Cluster, note};
 use crate::event::Effect;
@@ -19,6 +22,9 @@ use crate::place::times;
 use crate::queue::ClassId;
 use crate::reserve::Reservation;
 use crate::room::Room;
+
+/// What groups hold, by their name.
+type Lent<'a> = BTreeMap<&'a str, Resources>;
 
 /// How long a task that is stopped may take: for planning, not a limit.
 pub(crate) const STOP_TAKES: Millis = Millis::from_seconds(60);
@@ -43,10 +49,11 @@ impl Cluster {
                 && node.never_takes(kind, role).is_none()
                 && node.is_closed(kind, at).is_none()
         };
+        let lent = self.lent(class);
         let mut could: BTreeMap<NodeId, Vec<TryId>> = BTreeMap::new();
         let mut room = Places::new();
         for node in self.nodes.iter().filter(open) {
-            let victims = self.victims(node, class);
+            let victims = self.victims(node, class, lent.clone());
             let most = without(node, &victims).capacity(&node.facts.gpus, kind);
             room.push((node.id, most.min(kind.together())));
             could.insert(node.id, victims);
@@ -62,9 +69,16 @@ impl Cluster {
             };
             vec![fits.min_by_key(cost)?]
         };
-        let mut chosen = BTreeSet::new();
+        let (mut chosen, mut lent) = (BTreeSet::new(), lent);
         for (id, count) in &places {
-            chosen.extend(fewest(self.node(*id), kind, *count, &could[id])?);
+            let node = self.node(*id);
+            for try_id in fewest(node, kind, *count, &could[id])? {
+                // Several nodes together may take more of a group than it has borrowed.
+                if !self.may_stop(&node.live[&try_id], class, &mut lent) {
+                    return None;
+                }
+                chosen.insert(try_id);
+            }
         }
         let nodes = places.into_iter().collect();
         if chosen.is_empty() {
@@ -76,22 +90,59 @@ impl Cluster {
     }
 
     /// What of a node may be stopped for a job of a class, cheapest first.
-    fn victims(&self, node: &Node, class: ClassId) -> Vec<TryId> {
+    fn victims(&self, node: &Node, class: ClassId, mut lent: Lent<'_>) -> Vec<TryId> {
+        let mut all: Vec<(&TryId, &Live)> = node.live.iter().collect();
+        all.retain(|(_, live)| live.preemption == Preemption::Requeue);
+        all.sort_by_key(|(id, live)| (self.priority(live), Reverse(live.since), **id));
+        all.retain(|(_, live)| self.may_stop(live, class, &mut lent));
+        all.into_iter().map(|(try_id, _)| *try_id).collect()
+    }
+
+    /// The priority of a try's job as it stands now: it may have been changed since the start.
+    fn priority(&self, live: &Live) -> i32 {
+        self.jobs.get(&live.task.job).map_or(i32::MAX, |job| job.spec.priority)
+    }
+
+    fn is_stopping(&self, live: &Live) -> bool {
+        let task = self.jobs.get(&live.task.job).and_then(|job| job.tasks.get(&live.task.index));
+        task.is_some_and(|task| matches!(task.state, TaskState::Stopping { .. }))
+    }
+
+    /// What other groups hold, less what is being stopped, where the class's own may take back what
+    /// they have borrowed; nothing where it may not.
+    fn lent(&self, class: ClassId) -> Lent<'_> {
         let kind = self.kinds.get(class.kind);
         let asked = times(&kind.resources, kind.together());
-        let reclaims = self.accounts.is_guaranteed(class.account, &asked, &self.settings);
-        let group = self.accounts.group(class.account);
-        let may = |live: &Live| {
-            let lower = live.priority < class.priority;
-            let borrowed = reclaims
-                && self.accounts.group(live.account) != group
-                && self.accounts.borrows(live.account, &self.settings);
-            live.preemption == Preemption::Requeue && (lower || borrowed)
-        };
-        let mut victims: Vec<(&TryId, &Live)> =
-            node.live.iter().filter(|(_, live)| may(live)).collect();
-        victims.sort_by_key(|(try_id, live)| (live.priority, Reverse(live.since), **try_id));
-        victims.into_iter().map(|(try_id, _)| *try_id).collect()
+        let mut lent = Lent::new();
+        if !self.accounts.is_guaranteed(class.account, &asked, &self.settings) {
+            return lent;
+        }
+        let own = self.accounts.group(class.account);
+        for live in self.nodes.iter().flat_map(|node| node.live.values()) {
+            let group = self.accounts.group(live.account);
+            if group != own && !self.is_stopping(live) {
+                let held = lent.entry(group).or_default();
+                *held = held.plus(&live.lease.resources);
+            }
+        }
+        lent
+    }
+
+    /// Whether a try may be stopped for a job of a class, beside those before it. What a group is
+    /// guaranteed is left to it.
+    fn may_stop(&self, live: &Live, class: ClassId, lent: &mut Lent<'_>) -> bool {
+        if self.is_stopping(live) {
+            return true;
+        }
+        let held = lent.get_mut(self.accounts.group(live.account));
+        let borrowed = held
+            .as_ref()
+            .is_some_and(|held| self.accounts.borrows(live.account, held, &self.settings));
+        let may = borrowed || self.priority(live) < class.priority;
+        if let Some(held) = held.filter(|_| may) {
+            *held = held.minus(&live.lease.resources);
+        }
+        may
     }
 
     fn stop_all(

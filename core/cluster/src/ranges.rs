@@ -40,6 +40,11 @@ impl Ranges {
         self.ranges.range(..=index).next_back().is_some_and(|(_, last)| *last >= index)
     }
 
+    /// The ranges, first and last of each.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.ranges.iter().map(|(first, last)| (*first, *last))
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.ranges.iter().flat_map(|(first, last)| *first..=*last)
     }

@@ -274,6 +274,13 @@ impl Cluster {
             count += taken.count();
             job.cancelled.extend(&taken);
         }
+        for index in job.parked.take(indices).iter() {
+            let elsewhere = job.cancelled.contains(index) || job.tasks.contains_key(&index);
+            if !elsewhere {
+                job.cancelled.insert(index);
+                count += 1;
+            }
+        }
         job.counts.wait -= count;
         job.counts.cancel += count;
         let waiting: Vec<u32> = job

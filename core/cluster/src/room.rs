@@ -176,6 +176,12 @@ impl Room {
             room.leases += 1;
             room.exclusive += u32::from(sharing == Sharing::Exclusive);
         }
+        // Of what is marked nothing is free.
+        for (used, gpu) in room.used_permille.iter_mut().zip(&facts.gpus) {
+            if gpu.unfit.is_some() {
+                *used = (*used).max(GPU_WHOLE);
+            }
+        }
         let less = |whole: MemoryMib, held: MemoryMib| MemoryMib(whole.0.saturating_sub(held.0));
         room.free = Resources {
             cores: facts.resources.cores.saturating_sub(sum.cores),

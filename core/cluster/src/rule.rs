@@ -139,6 +139,9 @@ impl Node {
             let word = self.service.word();
             return Some(Rule::Service { word, reason: reason.clone() });
         }
+        if let Some(reason) = self.unfit() {
+            return Some(Rule::Service { word: "unfit", reason });
+        }
         let ends = at.after(kind.duration.unwrap_or(WINDOW_HORIZON));
         if let Some(window) = self.windows.iter().find(|window| window.from < ends) {
             let begun = if window.from <= at { Phase::Begun } else { Phase::Ahead };

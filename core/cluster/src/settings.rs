@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gantry_model::health::{Policy, Trouble};
 use gantry_model::{Millis, Resources};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,16 @@ pub struct ClusterSettings {
     pub groups: BTreeMap<String, GroupSettings>,
     /// Licences by name, and how many there are.
     pub licences: BTreeMap<String, u32>,
+    /// What follows from troubles, where it is not [`Trouble::policy`].
+    pub health: BTreeMap<Trouble, Policy>,
+}
+
+impl ClusterSettings {
+    /// What follows from a trouble.
+    #[must_use]
+    pub fn policy(&self, trouble: Trouble) -> Policy {
+        self.health.get(&trouble).copied().unwrap_or_else(|| trouble.policy())
+    }
 }
 
 impl Default for ClusterSettings {
@@ -63,6 +74,7 @@ impl Default for ClusterSettings {
             ended_kept: 10_000,
             groups: BTreeMap::new(),
             licences: BTreeMap::new(),
+            health: BTreeMap::new(),
         }
     }
 }

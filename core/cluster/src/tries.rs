@@ -61,6 +61,9 @@ impl Cluster {
         let Some(live) = self.release(at, id, try_id, usage) else { return };
         self.judge(at, id, &live, exit, effects);
         self.conclude(at, live.task, exit, effects);
+        if !self.node(id).ailments.is_empty() {
+            self.test_when_empty(at, id, effects);
+        }
     }
 
     /// Takes the lease of a try back, and counts what it has cost.
@@ -140,7 +143,7 @@ impl Cluster {
             }
             (None, _) => {
                 let retried = is_retried(job, exit);
-                let retries = u32::from(job.spec.retries);
+                let retries = u32::from(job.retries(id.index));
                 let Some(task) = job.touch(id.index) else { return };
                 task.failures += 1;
                 let failures = task.failures;
@@ -190,7 +193,7 @@ impl Cluster {
         let retried = is_retried(job, exit);
         job.gang_failures += u32::from(!lost);
         let failures = job.gang_failures;
-        let again = lost || (retried && failures <= u32::from(job.spec.retries));
+        let again = lost || (retried && failures <= u32::from(job.retries(id.index)));
         let rank = format!("rank {} of the gang: {exit}", id.index);
         if again {
             if lost {

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use gantry_model::{
-    JobId, JobRow, JobState, NodeId, NodeRow, NodeState, Summary, TaskId, TaskRow, TaskState,
+    Exit, IndexSet, JobId, JobRow, JobState, NodeId, NodeRow, NodeState, Reject, Summary,
+    TaskCounts, TaskId, TaskRow, TaskState,
 };
 
+use crate::changes::shortened;
 use crate::cluster::Cluster;
-use crate::job::Job;
+use crate::job::{Job, slot};
 use crate::node::Node;
 
 /// Names of nodes in one row.
@@ -32,6 +34,37 @@ impl Cluster {
     #[must_use]
     pub fn job(&self, id: JobId) -> Option<JobRow> {
         self.jobs.get(&id).map(|job| self.row(job))
+    }
+
+    /// Some elements of a job, as a row of a job that has those alone.
+    ///
+    /// # Errors
+    /// Where there is no such job, or it has none of the elements.
+    pub fn part(&self, id: JobId, indices: &IndexSet) -> Result<JobRow, Reject> {
+        let job = self.known(id)?;
+        let mut counts = TaskCounts::default();
+        for state in indices.iter().filter_map(|index| job.task_state(index)) {
+            *slot(&mut counts, &state) += 1;
+        }
+        if counts == TaskCounts::default() {
+            return Err(Reject::not_found(format!(
+                "{id} has no element {}; it has {}",
+                shortened(&indices.to_string()),
+                shortened(&job.spec.indices().to_string())
+            )));
+        }
+        let of = |index: &u32| indices.contains(*index);
+        let mut failed = job
+            .tasks
+            .iter()
+            .filter(|(index, task)| of(index) && matches!(task.state, TaskState::Failed(_)));
+        let state = counts.state();
+        let exit = match state {
+            JobState::Fail => failed.next().and_then(|(_, task)| task.exit.clone()),
+            JobState::Done => Some(Exit::Code(0)),
+            _ => None,
+        };
+        Ok(JobRow { tasks: counts, state, exit, ..self.row(job) })
     }
 
     /// A page of a job's tasks from an index on; and whether further ones exist.
@@ -131,7 +164,7 @@ impl Cluster {
         let failed = job.tasks.values().find(|task| matches!(task.state, TaskState::Failed(_)));
         let exit = match state {
             JobState::Fail => failed.and_then(|task| task.exit.clone()),
-            JobState::Done => Some(gantry_model::Exit::Code(0)),
+            JobState::Done => Some(Exit::Code(0)),
             _ => None,
         };
         let group = self.accounts.group(job.account);
@@ -154,6 +187,7 @@ impl Cluster {
             group: (group != job.user).then(|| group.to_owned()),
             priority: job.spec.priority,
             held: job.held,
+            tasks_held: job.held_tasks(),
             spent: job.spent,
             progress_permille: None,
         }
@@ -169,9 +203,7 @@ impl Cluster {
             state: state.word().to_owned(),
             node: node.map(|node| self.node(node).name().to_owned()),
             starts: task.map_or(u32::from(done.is_some()), |task| task.starts),
-            exit: task
-                .and_then(|task| task.exit.clone())
-                .or(done.map(|_| gantry_model::Exit::Code(0))),
+            exit: task.and_then(|task| task.exit.clone()).or(done.map(|_| Exit::Code(0))),
         }
     }
 }
@@ -195,5 +227,6 @@ fn node_row(node: &Node) -> NodeRow {
         gpu_jobs,
         service: node.service.clone(),
         windows: node.windows.clone(),
+        ailments: node.ailments.clone(),
     }
 }

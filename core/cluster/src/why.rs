@@ -1,12 +1,19 @@
 //! Why a job waits: answered by the functions that place it.
 
-use gantry_model::{At, JobId, JobState, Reject, RejectKind, Why};
+use std::collections::BTreeMap;
+
+use gantry_model::{
+    At, DependencyScope, IndexSet, JobId, JobState, Reject, RejectKind, TaskCounts, TaskState, Why,
+};
 
 use crate::cluster::Cluster;
+use crate::job::Job;
 use crate::queue::ClassId;
 
 /// Jobs ahead that are named.
 const AHEAD_MAX: usize = 20;
+/// Different reasons of elements in one sentence.
+const REASONS_MAX: usize = 8;
 /// Nodes that are named.
 const NODES_MAX: usize = 200;
 
@@ -15,8 +22,50 @@ impl Cluster {
     /// start as far as is known.
     ///
     /// # Errors
-    /// Where there is no such job, or it does not wait.
-    pub fn why(&self, at: At, id: JobId) -> Result<Why, Reject> {
+    /// Where there is no such job or element, or it does not wait.
+    pub fn why(&self, at: At, id: JobId, indices: Option<&IndexSet>) -> Result<Why, Reject> {
+        match indices {
+            None => self.why_job(at, id),
+            Some(indices) => self.why_elements(at, id, indices),
+        }
+    }
+
+    /// Why some elements wait: what keeps them aside, or what the whole job waits for.
+    fn why_elements(&self, at: At, id: JobId, indices: &IndexSet) -> Result<Why, Reject> {
+        let row = self.part(id, indices)?;
+        let job = self.known(id)?;
+        let (counts, all) = (row.tasks, row.tasks.total());
+        if counts.wait == 0 {
+            let what = if all == 1 { "it does not wait" } else { "none of them waits" };
+            let sentence = format!("{what}: {}", said(&counts));
+            return Err(Reject::new(RejectKind::State, sentence));
+        }
+        let waits =
+            indices.iter().filter(|index| job.task_state(*index) == Some(TaskState::Waiting));
+        let (mut aside, mut free) = (BTreeMap::<String, u32>::new(), false);
+        for index in waits {
+            match element_aside(at, job, index) {
+                Some(reason) => *aside.entry(reason).or_default() += 1,
+                None => free = true,
+            }
+        }
+        let mut why = if free { self.why_job(at, id)? } else { Why { job: id, ..Why::default() } };
+        let mut parts: Vec<String> = aside
+            .into_iter()
+            .map(|(reason, count)| if all == 1 { reason } else { format!("{count}: {reason}") })
+            .collect();
+        if free {
+            parts.push(why.sentence);
+        }
+        parts.truncate(REASONS_MAX);
+        why.sentence = parts.join("; ");
+        if all > 1 {
+            why.sentence = format!("{}; {}", said(&counts), why.sentence);
+        }
+        Ok(why)
+    }
+
+    fn why_job(&self, at: At, id: JobId) -> Result<Why, Reject> {
         let job = self.known(id)?;
         if job.counts.wait == 0 {
             let state = job.state();
@@ -93,4 +142,33 @@ impl Cluster {
         let skipped = ranked.len().saturating_sub(AHEAD_MAX);
         (ranked.into_iter().skip(skipped).map(|(_, job)| job).collect(), count)
     }
+}
+
+/// Why an element that waits is not among those that may start.
+fn element_aside(at: At, job: &Job, index: u32) -> Option<String> {
+    if job.parked.contains(index) {
+        return Some(format!("held; gantry release {}.{index} lets it go on", job.id));
+    }
+    if job.locked.contains(index) {
+        let after = job.spec.after.iter();
+        let mut other = after.filter(|after| after.scope == DependencyScope::Element);
+        return other.next().map(|after| format!("after {}.{index}", after.job));
+    }
+    let ready = job.tasks.get(&index)?.ready;
+    let left = ready.since(at);
+    (ready > at && !job.again.contains(&index))
+        .then(|| format!("waits out the time after a failure, {left} more"))
+}
+
+/// Where some tasks stand, in words.
+fn said(counts: &TaskCounts) -> String {
+    let parts = [
+        (counts.wait, "wait"),
+        (counts.run, "run"),
+        (counts.done, "done"),
+        (counts.fail, "failed"),
+        (counts.cancel, "cancelled"),
+    ];
+    let some = parts.iter().filter(|(count, _)| *count > 0);
+    some.map(|(count, word)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
 }

@@ -42,7 +42,7 @@ fn backfill_takes_what_ends_in_time_and_never_delays_the_first() {
     let mut env = Env::new().node("a", 4, 0);
     env.submit(limited(3, 100)).unwrap();
     let wide = env.submit(limited(4, 50)).unwrap();
-    let why = env.cluster.why(At(0), wide).unwrap();
+    let why = env.cluster.why(At(0), wide, None).unwrap();
     assert_eq!((why.start, why.reserved), (Some(At(100_000)), vec!["a".to_owned()]));
     let late = env.submit(limited(1, 101)).unwrap();
     assert_eq!(env.reason(late), "a is kept for j2");
@@ -210,7 +210,9 @@ fn a_group_keeps_to_its_limit() {
     let mut env = Env::with(groups(0, Some(2))).node("a", 8, 0);
     let job = env.submit_as("bob", array(1, "0-5"), "b").unwrap();
     assert_eq!(launches(&env.effects).len(), 2);
-    assert!(env.cluster.why(At(0), job).unwrap().sentence.contains("group two may have 2 cores"));
+    assert!(
+        env.cluster.why(At(0), job, None).unwrap().sentence.contains("group two may have 2 cores")
+    );
     env.submit_as("ada", spec(6), "a").unwrap();
     assert_eq!(launches(&env.effects).len(), 3, "others have the rest");
     let reject = env.submit_as("bob", spec(3), "c").unwrap_err();
@@ -234,7 +236,7 @@ fn licences_are_counted_over_the_whole_cluster() {
     let job = JobSpec { licences: [("m".into(), 1)].into(), ..array(1, "0-4") };
     let job = env.submit(job).unwrap();
     assert_eq!(launches(&env.effects).len(), 2);
-    let why = env.cluster.why(At(0), job).unwrap();
+    let why = env.cluster.why(At(0), job, None).unwrap();
     assert_eq!(why.sentence, "needs 1 of the licence m; 0 of 2 are free");
     let (node, try_id, _) = launches(&env.effects).swap_remove(0);
     assert_eq!(launches(&env.ended(&node, try_id, Exit::Code(0))).len(), 1);

@@ -28,6 +28,7 @@ fn machine(name: &str, devices: &[(&str, u64, Option<&str>, u16, u16)]) -> NodeF
         mig: mig.map(Into::into),
         island: *island,
         numa: Some(*numa),
+        unfit: None,
     };
     let mut facts = facts(name, 64, 0);
     facts.gpus = devices.iter().map(gpu).collect();

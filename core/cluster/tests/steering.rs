@@ -26,10 +26,10 @@ fn service(env: &Env, name: &str) -> Service {
 fn hold_release_requeue_and_change() {
     let mut env = Env::new().node("a", 1, 0);
     let job = env.submit(array(1, "0-2")).unwrap();
-    assert_eq!(env.act(Action::Hold { job }).unwrap(), 2);
+    assert_eq!(env.act(Action::Hold { job, indices: None }).unwrap(), 2);
     assert!(launches(&env.ended("a", 1, Exit::Code(0))).is_empty());
     assert_eq!(env.reason(job), "held; gantry release lets it go on");
-    env.act(Action::Release { job }).unwrap();
+    env.act(Action::Release { job, indices: None }).unwrap();
     let effects = env.act(Action::Requeue { job, indices: None });
     assert_eq!(effects.unwrap(), 1);
     assert_eq!(stops(&env.effects), [("a".into(), 2)]);
@@ -37,15 +37,19 @@ fn hold_release_requeue_and_change() {
     assert_eq!(all_launches(&effects)[0].1.start, 2, "it runs again");
     let waiting = env.submit(spec(1)).unwrap();
     let change = JobChange { priority: Some(7), retries: Some(2), ..JobChange::default() };
-    env.act(Action::Change { job: waiting, change }).unwrap();
+    env.act(Action::Change { job: waiting, indices: None, change }).unwrap();
     let effects = env.ended("a", 3, Exit::Code(0));
     assert_eq!(launches(&effects)[0].2, waiting.task(0).to_string());
     let wrong = JobChange { at_once_max: Some(2), ..JobChange::default() };
-    let reject = env.act(Action::Change { job: waiting, change: wrong }).unwrap_err();
+    let reject =
+        env.act(Action::Change { job: waiting, indices: None, change: wrong }).unwrap_err();
     assert!(reject.sentence.contains("is no array"), "{reject}");
-    assert_eq!(env.act(Action::Hold { job: JobId(9) }).unwrap_err().kind, RejectKind::NotFound);
+    assert_eq!(
+        env.act(Action::Hold { job: JobId(9), indices: None }).unwrap_err().kind,
+        RejectKind::NotFound
+    );
     env.cancel(job);
-    assert_eq!(env.act(Action::Hold { job }).unwrap_err().kind, RejectKind::State);
+    assert_eq!(env.act(Action::Hold { job, indices: None }).unwrap_err().kind, RejectKind::State);
 }
 
 #[test]
@@ -54,6 +58,7 @@ fn a_cap_can_be_raised_and_lowered_while_the_array_runs() {
     let job = env.submit(array(1, "0-9%2")).unwrap();
     let cap = |cap| Action::Change {
         job,
+        indices: None,
         change: JobChange { at_once_max: Some(cap), ..JobChange::default() },
     };
     env.act(cap(5)).unwrap();
@@ -83,7 +88,7 @@ fn a_drained_node_empties_and_its_deadline_is_kept() {
     env.act(drain("a", Some(At(5_000)))).unwrap();
     let waiting = env.submit(spec(1)).unwrap();
     assert_eq!(env.state(waiting), JobState::Wait);
-    let why = env.cluster.why(At(0), waiting).unwrap();
+    let why = env.cluster.why(At(0), waiting, None).unwrap();
     assert_eq!(why.nodes[0], ("a".into(), "drain: new disks".into()));
     assert!(stops(&env.pass(4_999)).is_empty());
     assert_eq!(stops(&env.pass(1)).len(), 1, "what still runs is queued again");
@@ -245,11 +250,11 @@ fn why_says_who_is_ahead() {
     let urgent = env.submit(JobSpec { priority: 4, ..spec(1) }).unwrap();
     let first = env.submit(spec(1)).unwrap();
     let second = env.submit(spec(1)).unwrap();
-    let why = env.cluster.why(At(0), second).unwrap();
+    let why = env.cluster.why(At(0), second, None).unwrap();
     assert_eq!((why.ahead, why.ahead_count), (vec![urgent, first], 2));
     assert_eq!(why.nodes, [("a".to_owned(), "has 0 of 1 cores free".to_owned())]);
     assert_eq!(why.sentence, "needs 1 cores; the most free is 0, of 1 nodes");
-    let reject = env.cluster.why(At(0), JobId(1)).unwrap_err();
+    let reject = env.cluster.why(At(0), JobId(1), None).unwrap_err();
     assert!(reject.sentence.contains("does not wait"), "{reject}");
-    assert_eq!(env.cluster.why(At(0), JobId(99)).unwrap_err().kind, RejectKind::NotFound);
+    assert_eq!(env.cluster.why(At(0), JobId(99), None).unwrap_err().kind, RejectKind::NotFound);
 }

@@ -4,6 +4,7 @@
 mod support;
 
 use gantry_cluster::{Cluster, ClusterSettings, Event, GroupSettings};
+use gantry_model::health::{Finding, Sign, Trouble};
 use gantry_model::{
     Action, At, Dependency, DependencyKind, DependencyScope, Exit, Gang, GpuPart, JobChange, JobId,
     JobSpec, Machine, MemoryMib, Millis, Preemption, Resources, Sharing, Window,
@@ -24,6 +25,8 @@ enum Step {
     Started(u64),
     Ended { try_id: u64, code: u8 },
     Pass(u64),
+    Found { trouble: usize, sign: u8, node: usize, gpu: u8 },
+    Tested { number: u64, fit: bool },
 }
 
 /// What is special about a job.
@@ -47,13 +50,16 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => submit,
         1 => (1_u64..12).prop_map(Step::Cancel),
-        2 => (1_u64..12, 0..NODES.len(), 0_u8..8)
+        2 => (1_u64..12, 0..NODES.len(), 0_u8..12)
             .prop_map(|(job, node, what)| Step::Act { job, node, what }),
         2 => (0..NODES.len(), 0_u64..4).prop_map(|(node, forgets)| Step::Up { node, forgets }),
         1 => (0..NODES.len()).prop_map(Step::Down),
         4 => (1_u64..40).prop_map(Step::Started),
         6 => (1_u64..40, 0_u8..2).prop_map(|(try_id, code)| Step::Ended { try_id, code }),
         3 => (0_u64..12_000).prop_map(Step::Pass),
+        2 => (0..Trouble::ALL.len(), 0_u8..3, 0..NODES.len(), 0_u8..3)
+            .prop_map(|(trouble, sign, node, gpu)| Step::Found { trouble, sign, node, gpu }),
+        2 => (1_u64..12, any::<bool>()).prop_map(|(number, fit)| Step::Tested { number, fit }),
     ]
 }
 
@@ -126,17 +132,27 @@ fn act(env: &mut Env, id: u64, node: usize, what: u8) {
     let node = NODES[node].0.to_owned();
     let at = At(env.at);
     let reason = || "why".to_owned();
+    let some = || "0,2-3".parse().ok();
     let action = match what {
-        0 => Action::Hold { job },
-        1 => Action::Release { job },
+        0 => Action::Hold { job, indices: None },
+        1 => Action::Release { job, indices: None },
         2 => Action::Requeue { job, indices: None },
         3 => {
             let at_once_max = Some(2);
             let priority = Some(id as i32 % 3);
             Action::Change {
                 job,
+                indices: None,
                 change: JobChange { priority, at_once_max, ..JobChange::default() },
             }
+        }
+        8 => Action::Hold { job, indices: some() },
+        9 => Action::Release { job, indices: some() },
+        10 => Action::Requeue { job, indices: some() },
+        11 => {
+            let (time_limit, retries) = (Some(Millis(2000)), Some(2));
+            let change = JobChange { time_limit, retries, ..JobChange::default() };
+            Action::Change { job, indices: some(), change }
         }
         4 => Action::Drain { node, reason: reason(), deadline: Some(at.after(Millis(5000))) },
         5 | 6 => Action::Resume { node },
@@ -184,6 +200,20 @@ fn carry_out(env: &mut Env, step: Step) {
             }
         }
         Step::Pass(millis) => drop(env.pass(millis)),
+        Step::Found { trouble, sign, node, gpu } => {
+            let sign = [Sign::Seen, Sign::Begun, Sign::Over][usize::from(sign)];
+            let gpu = (gpu < 2).then(|| format!("GPU-{gpu}"));
+            let (trouble, detail) = (Trouble::ALL[trouble], "seen".into());
+            let finding = Finding { trouble, sign, gpu, detail };
+            drop(env.apply(Event::Found { node: NODES[node].0.into(), finding }));
+        }
+        Step::Tested { number, fit } => {
+            let wrong = (!fit).then(|| "it is wrong".into());
+            for (node, ..) in NODES {
+                let (node, wrong) = (node.into(), wrong.clone());
+                drop(env.apply(Event::Tested { node, number, wrong }));
+            }
+        }
     }
 }
 
@@ -197,7 +227,7 @@ fn calm(env: &mut Env) {
     }
     let (rows, _) = env.cluster.jobs(None, false, 100);
     for row in rows {
-        let _ = env.act(Action::Release { job: row.job });
+        let _ = env.act(Action::Release { job: row.job, indices: None });
     }
     let mut told = 0;
     for _ in 0..200 {

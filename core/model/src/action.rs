@@ -29,11 +29,15 @@ pub enum Action {
     Hold {
         /// The job.
         job: JobId,
+        /// Which elements; the whole job where absent.
+        indices: Option<IndexSet>,
     },
-    /// Let a held job go on.
+    /// Let what is held go on.
     Release {
         /// The job.
         job: JobId,
+        /// Which elements; everything that is held of the job where absent.
+        indices: Option<IndexSet>,
     },
     /// Stop what runs of a job and let it wait again.
     Requeue {
@@ -46,6 +50,9 @@ pub enum Action {
     Change {
         /// The job.
         job: JobId,
+        /// Which elements: of them, the time limit and the retries can be changed. The whole job
+        /// where absent.
+        indices: Option<IndexSet>,
         /// What changes.
         change: JobChange,
     },

@@ -12,6 +12,7 @@
 pub mod action;
 pub mod array;
 pub mod conditions;
+pub mod health;
 pub mod ids;
 pub mod job;
 pub mod limits;

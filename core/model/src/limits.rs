@@ -27,6 +27,8 @@ pub const BUILTIN_BYTES_MAX: usize = 32 * 1024;
 pub const RETRIES_MAX: u8 = 100;
 /// Bytes of a node's address: the longest name of the domain name system.
 pub const ADDRESS_BYTES_MAX: usize = 255;
+/// Characters of what a node says keeps its tasks apart.
+pub const ISOLATION_CHARACTERS_MAX: usize = 200;
 /// Labels of one node, and labels one job may ask for.
 pub const LABELS_MAX: usize = 64;
 /// Licences one job may ask for.
@@ -35,6 +37,8 @@ pub const LICENCES_MAX: usize = 16;
 pub const RANKS_MAX: u32 = 4096;
 /// Exit codes for which a job may ask to be started again.
 pub const RETRY_CODES_MAX: usize = 32;
+/// Changes of some elements only that are kept of one job.
+pub const EXCEPTIONS_MAX: usize = 64;
 /// Maintenance windows of one node.
 pub const WINDOWS_MAX: usize = 16;
 /// Characters of a reason that a person gives.

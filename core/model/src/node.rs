@@ -24,6 +24,8 @@ pub struct Gpu {
     pub island: u16,
     /// The NUMA node it hangs on, where the kernel says so.
     pub numa: Option<u16>,
+    /// Why it gets no work, where the cluster has marked it.
+    pub unfit: Option<String>,
 }
 
 /// What a node is for, beside running tasks.
@@ -59,6 +61,8 @@ pub struct NodeFacts {
     pub labels: BTreeSet<String>,
     /// Where other nodes reach it; the scheduler fills in what it sees where it is empty.
     pub address: String,
+    /// What keeps tasks apart on it, as `cgroup: memory cpu pids` or `rlimits: no delegated cgroup`.
+    pub isolation: String,
 }
 
 impl NodeFacts {
@@ -72,6 +76,16 @@ impl NodeFacts {
                 "node {} has an address that is longer than {} bytes or holds a control character",
                 self.name,
                 limits::ADDRESS_BYTES_MAX
+            )));
+        }
+        let characters = self.isolation.chars().count();
+        if characters > limits::ISOLATION_CHARACTERS_MAX
+            || self.isolation.contains(char::is_control)
+        {
+            return Err(Reject::invalid(format!(
+                "node {} says in {characters} characters what keeps its tasks apart; at most {} are allowed, and no control character",
+                self.name,
+                limits::ISOLATION_CHARACTERS_MAX
             )));
         }
         if self.labels.len() > limits::LABELS_MAX {

@@ -99,6 +99,14 @@ pub enum Order {
         /// The ended execution.
         try_id: TryId,
     },
+    /// Test whether the node, or one GPU of it, can be given work again. One that is tested already
+    /// is not tested twice.
+    Test {
+        /// The test's number.
+        number: u64,
+        /// The GPU's UUID; the node's cores and memory where absent.
+        gpu: Option<String>,
+    },
 }
 
 /// What a node tells the cluster of a try.

@@ -14,9 +14,10 @@ pub enum Exit {
     Code(u8),
     /// The process was ended by this signal.
     Signal(u8),
-    /// The process could not be started (126) or was not found (127); the sentence says why.
+    /// The process could not be started (126) or was not found (127), or its node could not be made
+    /// ready for it (125); the sentence says why.
     NotStarted {
-        /// 126 or 127.
+        /// 125, 126 or 127.
         code: u8,
         /// What failed, for a person.
         sentence: String,
@@ -27,6 +28,13 @@ pub enum Exit {
     TimeLimit,
     /// The node was lost, or its agent was restarted; not the task's fault, so not counted as a try.
     NodeLost,
+    /// The kernel ended it because it used more memory than it was given.
+    OutOfMemory {
+        /// The most memory that its processes had together.
+        used: MemoryMib,
+        /// What it was given.
+        limit: MemoryMib,
+    },
 }
 
 impl Exit {
@@ -39,6 +47,8 @@ impl Exit {
             Self::Failed(_) => 1,
             Self::TimeLimit => 124,
             Self::NodeLost => 125,
+            // What the kernel sends is signal 9.
+            Self::OutOfMemory { .. } => 137,
         }
     }
 
@@ -58,6 +68,9 @@ impl fmt::Display for Exit {
             Self::Failed(sentence) => f.write_str(sentence),
             Self::TimeLimit => f.write_str("ended at its time limit"),
             Self::NodeLost => f.write_str("node lost"),
+            Self::OutOfMemory { used, limit } => {
+                write!(f, "out of memory: it used {used} of {limit}; ask for more")
+            }
         }
     }
 }
@@ -67,8 +80,13 @@ impl fmt::Display for Exit {
 pub struct Usage {
     /// Processor time in milliseconds.
     pub cpu_ms: u64,
-    /// The most memory that one of its processes had at once.
+    /// The most memory that its processes had at once: of all together where they have a cgroup, of
+    /// the largest one where they have none.
     pub memory_peak: MemoryMib,
+    /// What it has read from disks, in KiB.
+    pub read_kib: u64,
+    /// What it has written to disks, in KiB.
+    pub written_kib: u64,
 }
 
 /// What becomes of a task that was told to stop, once its node reports the end.
@@ -254,6 +272,7 @@ mod tests {
             (Exit::Signal(9), 137),
             (Exit::NotStarted { code: 127, sentence: String::new() }, 127),
             (Exit::NodeLost, 125),
+            (Exit::OutOfMemory { used: MemoryMib(4096), limit: MemoryMib(4096) }, 137),
         ] {
             assert_eq!(exit.code(), code, "{exit:?}");
         }

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::Ailment;
 use crate::ids::{JobId, NodeId, TaskId};
 use crate::node::{NodeFacts, NodeState, Service, Window};
 use crate::resources::Resources;
@@ -36,6 +37,22 @@ impl TaskCounts {
     #[must_use]
     pub const fn ended(&self) -> u32 {
         self.done + self.fail + self.cancel
+    }
+
+    /// Where a job with these tasks stands.
+    #[must_use]
+    pub const fn state(&self) -> JobState {
+        if self.run > 0 {
+            JobState::Run
+        } else if self.wait > 0 {
+            JobState::Wait
+        } else if self.fail > 0 {
+            JobState::Fail
+        } else if self.cancel > 0 {
+            JobState::Cancel
+        } else {
+            JobState::Done
+        }
     }
 }
 
@@ -102,8 +119,10 @@ pub struct JobRow {
     pub group: Option<String>,
     /// Larger goes first.
     pub priority: i32,
-    /// Whether it is held.
+    /// Whether all of it is held.
     pub held: bool,
+    /// Tasks of it that are held by themselves.
+    pub tasks_held: u32,
     /// What it has taken so far.
     pub spent: Spent,
     /// How far its tasks say they are, in thousandths.
@@ -165,6 +184,8 @@ pub struct NodeRow {
     pub service: Service,
     /// Its maintenance windows.
     pub windows: Vec<Window>,
+    /// What is wrong with it and its GPUs.
+    pub ailments: Vec<Ailment>,
 }
 
 /// The numbers of the first line of every screen.

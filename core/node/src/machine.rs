@@ -92,6 +92,13 @@ pub enum Effect {
         /// The signal.
         signal: Signal,
     },
+    /// Test whether the node, or a GPU of it, can be given work again, and tell.
+    Test {
+        /// The test's number.
+        number: u64,
+        /// The GPU's UUID; the node's cores and memory where absent.
+        gpu: Option<String>,
+    },
     /// Keep an end durably before anything that follows.
     Spool(End),
     /// The end is acknowledged and need not be kept.
@@ -185,6 +192,8 @@ impl Machine for Node {
             Event::Order(Order::Launch(launch)) => self.launch(*launch, effects),
             Event::Order(Order::Stop { try_id }) => self.stop(at, try_id, effects),
             Event::Order(Order::Acknowledge { try_id }) => self.acknowledge(try_id, effects),
+            // A test leaves nothing behind: one that is lost with the connection is ordered again.
+            Event::Order(Order::Test { number, gpu }) => effects.push(Effect::Test { number, gpu }),
             Event::Started { try_id } => self.started(at, try_id, effects),
             Event::Exited { try_id, exit, usage } => self.exited(try_id, exit, usage, effects),
             Event::Tick => self.tick(at, effects),

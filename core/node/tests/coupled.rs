@@ -167,7 +167,7 @@ impl World {
                 self.may_launch(node, launch.task);
             }
             Order::Stop { try_id } => drop(self.told_to_stop.insert(*try_id)),
-            Order::Acknowledge { .. } => {}
+            Order::Acknowledge { .. } | Order::Test { .. } => {}
         }
         let server = (0..NODES).find(|server| name(*server) == node).unwrap();
         if let Some(link) = self.servers[server].link.as_mut().filter(|link| link.known) {
@@ -206,6 +206,7 @@ impl World {
                     let process = Process { launch: *launch, since, started: false };
                     here.processes.insert(try_id, process);
                 }
+                Effect::Test { .. } => panic!("nothing is found to be wrong here"),
                 Effect::Spool(end) => drop(here.spool.insert(end.try_id, end)),
                 Effect::Unspool { try_id } => drop(here.spool.remove(&try_id)),
                 Effect::Send(report) => {

@@ -62,6 +62,7 @@ fn run(events: Vec<(u64, Event)>) -> Vec<String> {
             Effect::Signal { try_id, signal: Signal::Warn(number) } => {
                 Some(format!("warn {try_id} {number}"))
             }
+            Effect::Test { number, .. } => Some(format!("test {number}")),
             Effect::Spool(end) => Some(format!("spool {} {}", end.try_id, end.exit)),
             Effect::Unspool { try_id } => Some(format!("unspool {try_id}")),
             Effect::Send(Report::Started { try_id }) => Some(format!("say started {try_id}")),

@@ -17,6 +17,6 @@ pub use error::WireError;
 pub use frame::Message;
 pub use message::{
     AgentMessage, Found, Greeting, HistoryQuery, JoinReply, JoinRequest, Metric, NodeReply,
-    NodeRequest, NodeStatus, Output, Peer, Point, Reply, Request, SchedulerMessage, Scope, Update,
-    UseBy, UseRow, Verdict,
+    NodeRequest, NodeStatus, NotePage, NotePlace, NoteQuery, NoteRow, Output, Peer, Point, Reply,
+    Request, SchedulerMessage, Scope, SeriesRow, Update, UseBy, UseRow, Verdict,
 };

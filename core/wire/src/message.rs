@@ -5,11 +5,13 @@
 //! the scheduler to an agent, has a stream of its own with one answer, except
 //! [`Request::Watch`], which is answered by [`Update`]s until the stream is closed.
 
+use gantry_model::health::Finding;
 use gantry_model::{
-    Action, At, IndexSet, JobId, JobRow, JobSpec, NodeFacts, NodeId, NodeRow, Note, Order, Reject,
-    Report, Spent, Summary, TaskId, TaskRow, TryId, Why,
+    Action, At, IndexSet, JobId, JobRow, JobSpec, Level, Millis, NodeFacts, NodeId, NodeRow, Note,
+    Order, Reject, Report, Spent, Subject, Summary, TaskId, TaskRow, TryId, Why,
 };
-use gantry_telemetry::Sample;
+pub use gantry_telemetry::Point;
+use gantry_telemetry::{Answer, Bucket, Quantity, Reading, Sample};
 use serde::{Deserialize, Serialize};
 
 /// Who is calling. The certificate must agree with it.
@@ -65,14 +67,23 @@ pub enum AgentMessage {
     },
     /// Something happened to a try.
     Report(Report),
-    /// A reading of the node. Also sent as a datagram when it fits.
-    Sample(Box<Sample>),
+    /// A reading of the node. Sent as a datagram where it fits.
+    Reading(Box<Reading>),
     /// New points of metrics that a task printed.
     Metrics {
         /// The task that printed them.
         task: TaskId,
         /// The points, in the order in which they were printed.
         points: Vec<(String, Point)>,
+    },
+    /// Something is wrong with the node, or not any more.
+    Found(Finding),
+    /// A test that was ordered has ended.
+    Tested {
+        /// The test's number.
+        number: u64,
+        /// What is wrong; nothing where it is absent.
+        wrong: Option<String>,
     },
     /// How far a task says it is.
     Progress {
@@ -88,29 +99,8 @@ pub enum AgentMessage {
 pub enum SchedulerMessage {
     /// Do this.
     Order(Order),
-}
-
-/// One point of a metric. The value is kept as the bits of an `f64`, so that messages compare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Point {
-    /// The step, as the task counts.
-    pub step: u64,
-    /// The bits of the value.
-    pub value_bits: u64,
-}
-
-impl Point {
-    /// A point with this value.
-    #[must_use]
-    pub fn new(step: u64, value: f64) -> Self {
-        Self { step, value_bits: value.to_bits() }
-    }
-
-    /// The value.
-    #[must_use]
-    pub fn value(&self) -> f64 {
-        f64::from_bits(self.value_bits)
-    }
+    /// What has become of a reading.
+    Answer(Answer),
 }
 
 /// A curve of one metric of one job, newest last, thinned to what a screen can show.
@@ -141,10 +131,12 @@ pub enum Request {
     },
     /// Change something of a job or a node.
     Act(Action),
-    /// Why a job waits.
+    /// Why a job waits, or some elements of it.
     Why {
         /// The job.
         job: JobId,
+        /// Which elements; all where absent.
+        indices: Option<IndexSet>,
     },
     /// One page of jobs that have ended, newest first.
     History {
@@ -188,13 +180,26 @@ pub enum Request {
         /// From this array index on.
         from: u32,
     },
-    /// Wait until a job has ended, then answer with it.
+    /// Wait until a job has ended, or some elements of it, then answer with a row of those.
     Wait {
         /// The job.
         job: JobId,
+        /// Which elements; all where absent.
+        indices: Option<IndexSet>,
     },
     /// Every node with its last sample.
     Nodes,
+    /// The past of readings of a node, each in so many equal parts.
+    Series {
+        /// The node.
+        node: String,
+        /// Which readings; of each GPU where they are a GPU's.
+        quantities: Vec<Quantity>,
+        /// How far back.
+        span: Millis,
+        /// Into how many parts it is divided.
+        cells: u16,
+    },
     /// A piece of a task's output.
     Output {
         /// The task.
@@ -207,8 +212,11 @@ pub enum Request {
         /// The job.
         job: JobId,
     },
-    /// The newest lines of the event log.
-    Notes,
+    /// One page of the event log.
+    Notes {
+        /// Which lines.
+        query: NoteQuery,
+    },
     /// Make a token with which one node of this name may join.
     Token {
         /// The node's name.
@@ -234,6 +242,60 @@ pub struct HistoryQuery {
     pub until: Option<At>,
     /// Only those older than this one: the last of the page before.
     pub before: Option<JobId>,
+}
+
+/// Which lines of the event log are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteQuery {
+    /// Only what happened from then on.
+    pub from: Option<At>,
+    /// Only what happened before then.
+    pub until: Option<At>,
+    /// Only what matters so much or more.
+    pub least: Option<Level>,
+    /// Only what is about this; a job's lines are its tasks' lines too.
+    pub subject: Option<Subject>,
+    /// Only lines whose sentence holds this text, as it stands.
+    pub text: Option<String>,
+    /// Which of them.
+    pub place: NotePlace,
+}
+
+/// Where in the event log a page lies. Lines have numbers that rise with their times and are never
+/// given twice; between two there may be a gap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NotePlace {
+    /// At its end.
+    #[default]
+    Newest,
+    /// Right before the line with this number.
+    Before(u64),
+    /// Right behind the line with this number; behind 0 is its beginning.
+    Behind(u64),
+}
+
+/// One line of the event log as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteRow {
+    /// Its number.
+    pub number: u64,
+    /// What it says.
+    pub note: Note,
+}
+
+/// One page of the event log: what a look over some numbers has found. A page may be empty and
+/// have more beyond it, since one look goes over a bounded number of lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotePage {
+    /// The lines, oldest first.
+    pub rows: Vec<NoteRow>,
+    /// The page before this one lies before this number.
+    pub first: u64,
+    /// The page after this one lies behind this number.
+    pub last: u64,
+    /// Whether lines exist beyond, in the direction of the question: older ones, or newer ones
+    /// where those behind a line were asked for.
+    pub more: bool,
 }
 
 /// By what use is summed.
@@ -333,12 +395,19 @@ pub enum Reply {
     },
     /// Nodes with their last sample and its age in milliseconds.
     Nodes(Vec<NodeStatus>),
+    /// The past of readings.
+    Series {
+        /// The scheduler's clock, with which the last part ends.
+        at: At,
+        /// One for each quantity, and for each GPU where it is a GPU's.
+        rows: Vec<SeriesRow>,
+    },
     /// A piece of output.
     Output(Output),
     /// Metrics.
     Metrics(Vec<Metric>),
-    /// Lines of the event log, oldest first.
-    Notes(Vec<Note>),
+    /// A page of the event log.
+    Notes(NotePage),
     /// A token.
     Token(String),
 }
@@ -352,6 +421,17 @@ pub struct NodeStatus {
     pub sample: Option<Sample>,
     /// When the sample arrived, by the scheduler's clock.
     pub sampled: Option<At>,
+}
+
+/// The past of one reading.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeriesRow {
+    /// What was read.
+    pub quantity: Quantity,
+    /// Of which GPU, by index; absent where it is the node's.
+    pub gpu: Option<u16>,
+    /// The parts, oldest first; an absent one is a gap.
+    pub cells: Vec<Option<Bucket>>,
 }
 
 /// A piece of a task's output.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
+use gantry_model::health::{Ailment, Finding, Sign, Stage, Trouble};
 use gantry_model::{
     Action, At, Builtin, Dependency, DependencyKind, DependencyScope, Exit, Gang, Gpu, GpuDemand,
     GpuPart, JobChange, JobId, JobRow, JobSpec, JobState, Launch, Lease, Level, MemoryMib, Millis,
@@ -15,13 +16,16 @@ use gantry_model::{
     Role, Service, Sharing, Spent, Subject, Summary, TaskCounts, TaskRow, TaskWork, TryId, Usage,
     Warning, Why, Window, Work,
 };
-use gantry_telemetry::{GpuSample, IngestCounts, LibraryCounts, Sample};
+use gantry_telemetry::{
+    Answer, Bucket, Encoder, GpuSample, IngestCounts, LibraryCounts, Quantity, Reading, Sample,
+    Sequence,
+};
 use gantry_wire::frame::{self, KINDS, Message};
 use gantry_wire::message::{NodeStatus, Output};
 use gantry_wire::{
     AgentMessage, Found, Greeting, HistoryQuery, JoinReply, JoinRequest, Metric, NodeReply,
-    NodeRequest, Peer, Point, Reply, Request, SchedulerMessage, Scope, Update, UseBy, UseRow,
-    Verdict,
+    NodeRequest, NotePage, NotePlace, NoteQuery, NoteRow, Peer, Point, Reply, Request,
+    SchedulerMessage, Scope, SeriesRow, Update, UseBy, UseRow, Verdict,
 };
 
 fn facts() -> NodeFacts {
@@ -41,12 +45,14 @@ fn facts() -> NodeFacts {
             mig: Some("1g.10gb".into()),
             island: 2,
             numa: Some(1),
+            unfit: None,
         }],
         gpu_reason: Some("none".into()),
         agent_version: "0.1.0".into(),
         boot_id: "b".into(),
         labels: ["nvme".into()].into(),
         address: "10.0.0.1".into(),
+        isolation: "cgroup: memory".into(),
     }
 }
 
@@ -111,8 +117,36 @@ fn spent() -> Spent {
 }
 
 fn ended() -> Report {
-    let usage = Usage { cpu_ms: 5, memory_peak: MemoryMib(6) };
+    let usage = Usage { cpu_ms: 5, memory_peak: MemoryMib(6), read_kib: 7, written_kib: 8 };
     Report::Ended { try_id: TryId(7), exit: Exit::TimeLimit, usage }
+}
+
+fn keyframe() -> Reading {
+    Encoder::default().encode(&sample()).unwrap()
+}
+
+fn delta() -> Reading {
+    let mut encoder = Encoder::default();
+    let keyframe = encoder.encode(&sample()).unwrap().sequence();
+    encoder.answer(Answer::Acknowledged(keyframe));
+    let next = Sample { at: At(1001), cpu_permille: 510, ..sample() };
+    encoder.encode(&next).unwrap()
+}
+
+fn series() -> SeriesRow {
+    let cells = vec![None, Some(Bucket { min: 1, mean: 2, max: 3 })];
+    SeriesRow { quantity: Quantity::GpuBusy, gpu: Some(1), cells }
+}
+
+fn finding() -> Finding {
+    let (trouble, sign, gpu) = (Trouble::XidBus, Sign::Begun, Some("GPU-1".into()));
+    Finding { trouble, sign, gpu, detail: "XID 79".into() }
+}
+
+fn ailment() -> Ailment {
+    let Finding { trouble, gpu, detail, .. } = finding();
+    let stage = Stage::Testing { number: 3 };
+    Ailment { trouble, gpu, detail, since: At(1), policy: trouble.policy(), stage }
 }
 
 fn window() -> Window {
@@ -139,6 +173,7 @@ fn job_row() -> JobRow {
         group: Some("lab".into()),
         priority: -1,
         held: true,
+        tasks_held: 2,
         spent: spent(),
         progress_permille: Some(500),
     }
@@ -167,6 +202,7 @@ fn node() -> NodeStatus {
             gpu_jobs: vec![Some(JobId(1))],
             service: Service::Drain { reason: "why".into(), deadline: Some(At(9)) },
             windows: vec![window()],
+            ailments: vec![ailment()],
         },
         sample: Some(sample()),
         sampled: Some(At(4)),
@@ -179,6 +215,26 @@ fn note() -> Note {
         level: Level::Warn,
         subject: Subject::Task(JobId(1).task(2)),
         sentence: "so".into(),
+    }
+}
+
+fn note_query() -> NoteQuery {
+    NoteQuery {
+        from: Some(At(1)),
+        until: Some(At(2)),
+        least: Some(Level::Warn),
+        subject: Some(Subject::Job(JobId(3))),
+        text: Some("disk".into()),
+        place: NotePlace::Behind(300),
+    }
+}
+
+fn note_page() -> NotePage {
+    NotePage {
+        rows: vec![NoteRow { number: 301, note: note() }],
+        first: 301,
+        last: 302,
+        more: true,
     }
 }
 
@@ -221,10 +277,10 @@ fn actions() -> [(&'static str, Action); 8] {
         retries: Some(5),
     };
     [
-        ("hold", Action::Hold { job }),
-        ("release", Action::Release { job }),
+        ("hold", Action::Hold { job, indices: None }),
+        ("release", Action::Release { job, indices: None }),
         ("requeue", Action::Requeue { job, indices: Some("0-3".parse().unwrap()) }),
-        ("change", Action::Change { job, change }),
+        ("change", Action::Change { job, indices: None, change }),
         ("drain", Action::Drain { node: node.clone(), reason, deadline: Some(At(9)) }),
         ("resume", Action::Resume { node: node.clone() }),
         ("add-window", Action::AddWindow { node: node.clone(), window: window() }),
@@ -266,7 +322,7 @@ fn requests(table: &mut String) {
     for (name, request) in [
         ("submit", Request::Submit { key: "k".into(), spec: Box::new(spec()) }),
         ("cancel", Request::Cancel { job: JobId(1), indices: Some("1,3-4".parse().unwrap()) }),
-        ("why", Request::Why { job: JobId(1) }),
+        ("why", Request::Why { job: JobId(1), indices: None }),
         ("history", Request::History { query: history() }),
         ("use", Request::Use { by: UseBy::Group, from: At(1), until: At(2) }),
         ("search", Request::Search { job: JobId(1), text: "loss".into() }),
@@ -274,11 +330,21 @@ fn requests(table: &mut String) {
         ("jobs", Request::Jobs { before: Some(JobId(9)), ended: true }),
         ("job", Request::Job { job: JobId(1) }),
         ("tasks", Request::Tasks { job: JobId(1), from: 2 }),
-        ("wait", Request::Wait { job: JobId(1) }),
+        ("wait", Request::Wait { job: JobId(1), indices: None }),
         ("nodes", Request::Nodes),
+        (
+            "series",
+            Request::Series {
+                node: "n".into(),
+                quantities: vec![Quantity::Cpu],
+                span: Millis(60_000),
+                cells: 30,
+            },
+        ),
         ("output", Request::Output { task: JobId(1).task(2), offset: 3 }),
         ("metrics", Request::Metrics { job: JobId(1) }),
-        ("notes", Request::Notes),
+        ("notes", Request::Notes { query: note_query() }),
+        ("notes", Request::Notes { query: NoteQuery::default() }),
         ("token", Request::Token { node: "n".into() }),
         ("watch", Request::Watch { scope: Scope::Job(JobId(1)) }),
     ] {
@@ -308,9 +374,10 @@ fn requests(table: &mut String) {
         ("job", Reply::Job(Box::new(job_row()))),
         ("tasks", Reply::Tasks { rows: vec![task], more: false }),
         ("nodes", Reply::Nodes(vec![node()])),
+        ("series", Reply::Series { at: At(1), rows: vec![series()] }),
         ("output", Reply::Output(Output { bytes: vec![1, 2], next: 3, live: false })),
         ("metrics", Reply::Metrics(vec![metric()])),
-        ("notes", Reply::Notes(vec![note()])),
+        ("notes", Reply::Notes(note_page())),
         ("token", Reply::Token("t".into())),
     ] {
         line(table, name, &reply);
@@ -330,7 +397,10 @@ fn messages_have_the_bytes_of_version_1() {
         ("up", AgentMessage::Up { facts: facts(), holds: vec![TryId(300)] }),
         ("started", AgentMessage::Report(Report::Started { try_id: TryId(7) })),
         ("ended", AgentMessage::Report(ended())),
-        ("sample", AgentMessage::Sample(Box::new(sample()))),
+        ("keyframe", AgentMessage::Reading(Box::new(keyframe()))),
+        ("delta", AgentMessage::Reading(Box::new(delta()))),
+        ("found", AgentMessage::Found(finding())),
+        ("tested", AgentMessage::Tested { number: 7, wrong: Some("no".into()) }),
         ("progress", AgentMessage::Progress { task: JobId(1).task(2), permille: 500 }),
         (
             "metrics",
@@ -346,8 +416,15 @@ fn messages_have_the_bytes_of_version_1() {
         ("launch", Order::Launch(Box::new(launch()))),
         ("stop", Order::Stop { try_id: TryId(7) }),
         ("acknowledge", Order::Acknowledge { try_id: TryId(7) }),
+        ("test", Order::Test { number: 7, gpu: Some("GPU-1".into()) }),
     ] {
         line(&mut table, name, &SchedulerMessage::Order(order));
+    }
+    for (name, answer) in [
+        ("acknowledged", Answer::Acknowledged(Sequence(7))),
+        ("missing", Answer::Missing(Sequence(7))),
+    ] {
+        line(&mut table, name, &SchedulerMessage::Answer(answer));
     }
     requests(&mut table);
     line(&mut table, "update", &update());

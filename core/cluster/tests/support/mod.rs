@@ -129,7 +129,7 @@ impl Env {
     }
 
     pub fn ended(&mut self, node: &str, try_id: u64, exit: Exit) -> Vec<Effect> {
-        let usage = Usage { cpu_ms: 10, memory_peak: MemoryMib(5) };
+        let usage = Usage { cpu_ms: 10, memory_peak: MemoryMib(5), ..Usage::default() };
         let report = Report::Ended { try_id: TryId(try_id), exit, usage };
         self.apply(Event::Report { node: node.into(), report })
     }
