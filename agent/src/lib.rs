@@ -16,6 +16,7 @@ mod output;
 mod pipe;
 mod probe;
 mod runner;
+mod self_test;
 mod session;
 mod shell;
 mod spool;
@@ -31,6 +32,7 @@ use gantry_config::AgentSettings;
 use gantry_library::Library;
 use gantry_link::Identity;
 use gantry_node::{Node, NodeSettings};
+use supervise::isolation::Isolation;
 use tokio::sync::mpsc;
 
 pub use error::AgentError;
@@ -56,6 +58,7 @@ pub async fn serve(
         output: folder.join("output"),
         work: folder.join("work"),
         checkpoints: settings.checkpoints.clone().unwrap_or_else(|| folder.join("checkpoints")),
+        run_as: settings.isolation.run_as,
     };
     for place in [&places.output, &places.work, &places.checkpoints] {
         std::fs::create_dir_all(place).map_err(|error| AgentError::file("making", place, error))?;
@@ -65,19 +68,24 @@ pub async fn serve(
     let counters = Arc::new(ingest::Counters::default());
     let receiver = start_receiver(&settings, &counters)?;
     let probed = probe::facts(&settings, &places.work);
-    let facts = probed.facts.clone();
+    let mut facts = probed.facts;
+    let isolation = Isolation::prepare(&settings.isolation, &places.mark());
+    facts.isolation = isolation.to_string();
     if let Some(reason) = &facts.gpu_reason {
         tracing::info!(node = facts.name, "no GPU: {reason}; training computes on the processor");
     }
     let tasks = Arc::new(AtomicU32::new(0));
-    let samples = probe::sample(
-        probed,
-        folder.clone(),
-        settings.library.clone(),
-        receiver.as_ref().map(|_| counters.clone()),
-        tasks.clone(),
-    );
+    let sources = probe::Sources {
+        folder: folder.clone(),
+        mark: places.mark(),
+        library: settings.library.clone(),
+        ingest: receiver.as_ref().map(|_| counters.clone()),
+        tasks: tasks.clone(),
+    };
+    let samples = probe::sample(probed.gpus, sources);
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
+    // Ends with the threads of the GPUs, which end with the samples.
+    tokio::spawn(probe::tell_news(probed.news, inputs.clone()));
     let program = std::env::current_exe()
         .map_err(|error| AgentError::file("finding the program of", &folder, error))?;
     let program = |role: &str| vec![program.display().to_string(), role.to_owned()];
@@ -90,10 +98,13 @@ pub async fn serve(
             program: program("supervise"),
             folder: folder.join("tries"),
             orphans: settings.orphans,
+            isolation,
             places,
         },
         facts,
         tasks,
+        gpu_test: settings.gpu_test.clone(),
+        samples: samples.clone(),
         inputs: inputs.clone(),
     };
     let mut shell = shell::Shell::new(parts, ends)?;

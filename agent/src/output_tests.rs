@@ -208,7 +208,7 @@ fn an_output_that_its_job_named_stays_there_and_is_read_from_there() {
     let task = JOB.task(3);
     let file = bench.folder.path().join("shared/j1-3.txt");
     for start in 1..=2 {
-        bench.outputs.send_to(task, &file).unwrap();
+        bench.outputs.send_to(task, &file, RunAs::Agent).unwrap();
         append_to(&bench.outputs.path(task)).unwrap().write_all(b"hello\n").unwrap();
         let length = length(&bench.outputs.path(task));
         bench.outputs.finish(task, TryId(start), Hearing::First, (length, "")).unwrap();

@@ -15,6 +15,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+use gantry_config::RunAs;
 use gantry_model::{Exit, GPU_WHOLE, Gpu, Launch, TaskId, TaskWork};
 use rustix::process::{
     Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
@@ -35,12 +36,14 @@ pub(crate) struct Places {
     pub(crate) work: PathBuf,
     /// The folder of checkpoint folders.
     pub(crate) checkpoints: PathBuf,
+    /// As whom commands run.
+    pub(crate) run_as: RunAs,
 }
 
 impl Places {
-    /// What tells this agent's processes from those of others on this host: checkpoints may be on a
-    /// storage that all share.
-    fn mark(&self) -> String {
+    /// What tells this agent's processes from those of others on this host, in their variable
+    /// `GANTRY_AGENT`: checkpoints may be on a storage that all share.
+    pub(crate) fn mark(&self) -> String {
         self.output.display().to_string()
     }
 
@@ -51,7 +54,9 @@ impl Places {
 
     /// The folder of a task's checkpoints, where it is made before the task starts.
     pub(crate) fn checkpoint_made(&self, launch: &Launch) -> Option<PathBuf> {
-        let made = launch.start > 1 || !launch.lease.gpus.is_empty();
+        // A submitter may not make folders beside those of others.
+        let for_user = self.run_as == RunAs::Submitter;
+        let made = for_user || launch.start > 1 || !launch.lease.gpus.is_empty();
         made.then(|| self.checkpoint(launch.task))
     }
 }
@@ -111,6 +116,12 @@ pub(crate) fn plan(
         folder: folder.to_owned(),
         output,
         checkpoint: places.checkpoint_made(&launch),
+        near: launch
+            .lease
+            .gpus
+            .iter()
+            .filter_map(|index| gpus.get(usize::from(*index))?.numa)
+            .collect(),
         launch,
         read,
     }

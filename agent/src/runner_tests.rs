@@ -37,6 +37,7 @@ pub(crate) fn places(folder: &Path) -> Places {
         output: folder.join("output"),
         work: folder.to_owned(),
         checkpoints: folder.join("checkpoints"),
+        run_as: RunAs::Agent,
     }
 }
 

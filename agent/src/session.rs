@@ -6,11 +6,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gantry_link::{Backoff, Connection, Identity, LinkError, Receiver, Sender, connect};
-use gantry_telemetry::Sample;
+use gantry_telemetry::{Encoder, Sample};
 use gantry_wire::{AgentMessage, NodeReply, NodeRequest, Peer, SchedulerMessage};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -25,6 +25,8 @@ const LASTING: Duration = Duration::from_secs(2);
 const FAREWELL_TURNS: usize = 8;
 /// Messages that wait to be sent.
 const OUTBOX_MAX: usize = 4096;
+/// Messages that are sent together, where so many wait.
+const TOGETHER_MAX: usize = 256;
 
 /// The thread of the connection.
 pub(crate) struct Session(tokio::task::JoinHandle<()>);
@@ -111,9 +113,10 @@ async fn run(
     let first = Input::Connected { session, outbox };
     inputs.send(first).await.map_err(|_| gone())?;
     let connection = connected.connection;
+    let encoder = Mutex::new(Encoder::default());
     tokio::select! {
-        result = tell(connected.sender, messages, &connection, samples) => result,
-        result = hear(session, connected.receiver, inputs) => result,
+        result = tell(connected.sender, messages, &connection, samples, &encoder) => result,
+        result = hear(session, connected.receiver, inputs, &encoder) => result,
         () = answer(&connection, inputs) => Ok(()),
         reason = connection.closed() => Err(LinkError::Closed(reason)),
     }
@@ -125,20 +128,31 @@ async fn tell(
     mut messages: mpsc::Receiver<AgentMessage>,
     connection: &Connection,
     mut samples: watch::Receiver<Sample>,
+    encoder: &Mutex<Encoder>,
 ) -> Result<(), LinkError> {
     let mut greeted = false;
+    let mut taken = Vec::with_capacity(TOGETHER_MAX);
     loop {
         tokio::select! {
-            message = messages.recv() => {
-                let Some(message) = message else { return Ok(()) };
+            count = messages.recv_many(&mut taken, TOGETHER_MAX) => {
+                if count == 0 {
+                    return Ok(());
+                }
                 greeted = true;
-                sender.send(&message).await?;
+                sender.send_all(&taken).await?;
+                taken.clear();
             }
             changed = samples.changed(), if greeted => {
                 if changed.is_err() {
                     return Ok(());
                 }
-                let message = AgentMessage::Sample(Box::new(samples.borrow_and_update().clone()));
+                let reading = {
+                    let mut encoder = encoder.lock().unwrap_or_else(PoisonError::into_inner);
+                    encoder.encode(&samples.borrow_and_update())
+                };
+                // One beyond all limits is left out, as a gap.
+                let Some(reading) = reading else { continue };
+                let message = AgentMessage::Reading(Box::new(reading));
                 if !connection.send_datagram(&message) {
                     sender.send(&message).await?;
                 }
@@ -151,10 +165,18 @@ async fn hear(
     session: u64,
     mut receiver: Receiver,
     inputs: &mpsc::Sender<Input>,
+    encoder: &Mutex<Encoder>,
 ) -> Result<(), LinkError> {
-    while let Some(SchedulerMessage::Order(order)) = receiver.receive().await? {
-        if inputs.send(Input::Order { session, order }).await.is_err() {
-            return Ok(());
+    while let Some(message) = receiver.receive().await? {
+        match message {
+            SchedulerMessage::Order(order) => {
+                if inputs.send(Input::Order { session, order }).await.is_err() {
+                    return Ok(());
+                }
+            }
+            SchedulerMessage::Answer(answer) => {
+                encoder.lock().unwrap_or_else(PoisonError::into_inner).answer(answer);
+            }
         }
     }
     Ok(())

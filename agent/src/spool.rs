@@ -174,7 +174,7 @@ mod tests {
     use tempfile::TempDir;
 
     fn end(number: u64, exit: Exit) -> End {
-        let usage = Usage { cpu_ms: number, memory_peak: MemoryMib(3) };
+        let usage = Usage { cpu_ms: number, memory_peak: MemoryMib(3), ..Usage::default() };
         End { try_id: TryId(number), exit, usage }
     }
 

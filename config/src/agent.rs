@@ -9,6 +9,7 @@ use gantry_model::limits::LABELS_MAX;
 use gantry_model::{MemoryMib, Millis, Reject, Role};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::isolation::IsolationSettings;
 use crate::load::Settings;
 
 /// What an administrator may set of an agent.
@@ -43,11 +44,17 @@ pub struct AgentSettings {
     pub workers: Option<u32>,
     /// Another libnvidia-ml than the system's.
     pub nvml: Option<PathBuf>,
+    /// A command that tests a GPU before it gets work again after a trouble; none where empty.
+    pub gpu_test: Vec<String>,
     /// Between TERM and KILL.
     #[serde(deserialize_with = "text")]
     pub grace: Millis,
     /// What becomes of commands when the agent ends.
     pub orphans: Orphans,
+    /// The TCP address at which a monitoring system reads this node; none where absent.
+    pub metrics: Option<SocketAddr>,
+    /// How commands are kept apart.
+    pub isolation: IsolationSettings,
     /// The DICOM receiver; none where absent.
     pub ingest: Option<IngestSettings>,
 }
@@ -98,8 +105,11 @@ impl Default for AgentSettings {
             address: None,
             workers: None,
             nvml: None,
+            gpu_test: Vec::new(),
             grace: Millis::from_seconds(10),
             orphans: Orphans::Keep,
+            metrics: None,
+            isolation: IsolationSettings::default(),
             ingest: None,
         }
     }
@@ -132,8 +142,21 @@ impl Settings for AgentSettings {
         "address",
         "workers",
         "nvml",
+        "gpu_test",
         "grace",
         "orphans",
+        "metrics",
+        "isolation.cgroup",
+        "isolation.cpu_limit",
+        "isolation.pids_max",
+        "isolation.run_as",
+        "isolation.allow_root",
+        "isolation.umask",
+        "isolation.pin",
+        "isolation.scratch_folder",
+        "isolation.prolog",
+        "isolation.epilog",
+        "isolation.script_limit",
         "ingest.listen",
         "ingest.ae_title",
         "ingest.callers",
@@ -163,6 +186,7 @@ impl Settings for AgentSettings {
         for label in &self.labels {
             gantry_model::job::check_name("label", label).map_err(|reject| reject.sentence)?;
         }
+        self.isolation.validate()?;
         match &self.ingest {
             Some(_) if self.library.is_none() => {
                 Err("a receiver needs a library to keep images in; set library = \"/path\"".into())

@@ -8,11 +8,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod agent;
+pub mod alerts;
+mod isolation;
 pub mod jobs;
 mod load;
 pub mod scheduler;
 
 pub use agent::{AgentSettings, IngestSettings, Orphans};
+pub use alerts::AlertSettings;
+pub use isolation::{CgroupPlace, CpuLimit, IsolationSettings, RunAs, Umask};
 pub use load::{Settings, SettingsError, load, load_file};
 pub use scheduler::SchedulerSettings;
 
@@ -28,3 +32,7 @@ pub const PIPELINES: &[(&str, &str)] = &[
 ];
 /// The console's keys.
 pub const KEYS_FILE: &str = include_str!("../files/keys.toml");
+/// A Grafana dashboard over the numbers that a scheduler gives to Prometheus.
+pub const DASHBOARD_FILE: &str = include_str!("../files/grafana.json");
+/// Alerting rules for Prometheus over the same numbers.
+pub const RULES_FILE: &str = include_str!("../files/prometheus-rules.yml");

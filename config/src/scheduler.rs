@@ -4,11 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use gantry_model::{MemoryMib, Millis};
+use gantry_model::health::{Back, Measure, Policy, Trouble, Work};
+use gantry_model::{Level, MemoryMib, Millis};
 use serde::Deserialize;
 
 use crate::agent::text;
+use crate::alerts::{self, AlertSettings};
 use crate::load::Settings;
+
+/// Lines of the event log that screens are shown from.
+const EVENTS_KEPT_MIN: u32 = 1000;
+/// Bytes of a webhook's address.
+const WEBHOOK_BYTES_MAX: usize = 2000;
 
 /// What an administrator may set of a scheduler.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -39,10 +46,89 @@ pub struct SchedulerSettings {
     pub jobs_max: u32,
     /// Ended jobs that are kept in memory; older ones are in the history.
     pub ended_kept: u32,
+    /// Lines of the event log that are kept; the oldest give way.
+    pub events_kept: u32,
+    /// Lines of the event log that are older give way too; none where zero.
+    #[serde(deserialize_with = "text")]
+    pub events_age: Millis,
+    /// The TCP address at which a monitoring system reads the whole cluster; none where absent.
+    pub metrics: Option<SocketAddr>,
+    /// The URL that lines of the event log are sent to; none where absent.
+    pub webhook: Option<String>,
+    /// Only lines that matter so much or more are sent.
+    pub webhook_level: Level,
     /// Licences, and how many there are of each.
     pub licences: BTreeMap<String, u32>,
     /// Groups of users.
     pub groups: BTreeMap<String, GroupSettings>,
+    /// What follows from troubles of nodes and GPUs, where it is not the default.
+    pub health: BTreeMap<Trouble, HealthRule>,
+    /// Where a reading of a node is a trouble.
+    pub watch: WatchSettings,
+    /// Further readings that a person must see.
+    pub alert: Vec<AlertSettings>,
+}
+
+/// Where a reading of a node is a trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WatchSettings {
+    /// How far a node's clock may be off.
+    #[serde(deserialize_with = "text")]
+    pub clock: Millis,
+    /// Below this much free space the disk of the agent's folder counts as full.
+    #[serde(deserialize_with = "text")]
+    pub disk_free_min: MemoryMib,
+    /// An answer of the shared storage that takes longer is slow.
+    #[serde(deserialize_with = "text")]
+    pub storage_slow: Millis,
+    /// How long the shared storage may be silent.
+    #[serde(deserialize_with = "text")]
+    pub storage_silent: Millis,
+    /// How long a GPU may be slowed down by heat or a lack of power.
+    #[serde(deserialize_with = "text")]
+    pub throttled: Millis,
+    /// How long the GPU driver may be silent.
+    #[serde(deserialize_with = "text")]
+    pub driver_silent: Millis,
+}
+
+impl Default for WatchSettings {
+    fn default() -> Self {
+        Self {
+            clock: Millis::from_seconds(2),
+            disk_free_min: MemoryMib(512),
+            storage_slow: Millis::from_seconds(1),
+            storage_silent: Millis::from_seconds(10),
+            throttled: Millis::from_seconds(60),
+            driver_silent: Millis::from_seconds(15),
+        }
+    }
+}
+
+/// What follows from a trouble; what is absent is as by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthRule {
+    /// What is done: `note`, `gpu` or `node`.
+    pub measure: Option<Measure>,
+    /// What happens to work there: `stay` or `move`.
+    pub work: Option<Work>,
+    /// When work is given again: `over`, `test` or `person`.
+    pub back: Option<Back>,
+}
+
+impl HealthRule {
+    /// The whole policy for a trouble.
+    #[must_use]
+    pub fn policy(&self, trouble: Trouble) -> Policy {
+        let default = trouble.policy();
+        Policy {
+            measure: self.measure.unwrap_or(default.measure),
+            work: self.work.unwrap_or(default.work),
+            back: self.back.unwrap_or(default.back),
+        }
+    }
 }
 
 /// What an administrator may set of a group.
@@ -85,8 +171,16 @@ impl Default for SchedulerSettings {
             quarantine_within: Millis::from_seconds(10),
             jobs_max: 200_000,
             ended_kept: 10_000,
+            events_kept: 1_000_000,
+            events_age: Millis(0),
+            metrics: None,
+            webhook: None,
+            webhook_level: Level::Fail,
             licences: BTreeMap::new(),
             groups: BTreeMap::new(),
+            health: BTreeMap::new(),
+            watch: WatchSettings::default(),
+            alert: Vec::new(),
         }
     }
 }
@@ -103,6 +197,11 @@ impl Settings for SchedulerSettings {
         "quarantine_within",
         "jobs_max",
         "ended_kept",
+        "events_kept",
+        "events_age",
+        "metrics",
+        "webhook",
+        "webhook_level",
         "licences",
         "groups",
         "groups.NAME.weight",
@@ -112,6 +211,26 @@ impl Settings for SchedulerSettings {
         "groups.NAME.limit.cores",
         "groups.NAME.limit.memory",
         "groups.NAME.limit.gpus",
+        "health",
+        "health.NAME.measure",
+        "health.NAME.work",
+        "health.NAME.back",
+        "watch.clock",
+        "watch.disk_free_min",
+        "watch.storage_slow",
+        "watch.storage_silent",
+        "watch.throttled",
+        "watch.driver_silent",
+        "alert",
+        "alert.name",
+        "alert.series",
+        "alert.above",
+        "alert.below",
+        "alert.clear",
+        "alert.for",
+        "alert.level",
+        "alert.nodes",
+        "alert.sentence",
     ];
 
     fn validate(&self) -> Result<(), String> {
@@ -123,6 +242,15 @@ impl Settings for SchedulerSettings {
         if self.half_life < Millis::from_seconds(60) {
             return Err("half_life below 1m would forget use at once; raise it".into());
         }
+        if self.events_kept < EVENTS_KEPT_MIN {
+            return Err(format!(
+                "events_kept below {EVENTS_KEPT_MIN} would forget what screens show; raise it"
+            ));
+        }
+        if let Some(webhook) = &self.webhook {
+            check_webhook(webhook)?;
+        }
+        alerts::validate(&self.alert)?;
         for (name, group) in &self.groups {
             gantry_model::job::check_name("group", name).map_err(|reject| reject.sentence)?;
             if group.weight == Some(0) {
@@ -145,4 +273,17 @@ fn exceeds(guarantee: &Amount, limit: &Amount) -> bool {
     (limit.cores > 0 && guarantee.cores > limit.cores)
         || (limit.gpus > 0 && guarantee.gpus > limit.gpus)
         || (limit.memory > MemoryMib(0) && guarantee.memory > limit.memory)
+}
+
+/// Whether a webhook can be called at all. It may hold a secret, so a sentence never repeats it.
+fn check_webhook(url: &str) -> Result<(), String> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    let is_plain = url.bytes().all(|byte| byte.is_ascii_graphic());
+    if host.is_empty() || !is_plain || url.len() > WEBHOOK_BYTES_MAX {
+        return Err(format!(
+            "webhook must be an address such as https://host/path, without blanks and of at most {WEBHOOK_BYTES_MAX} bytes"
+        ));
+    }
+    Ok(())
 }

@@ -7,14 +7,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod hosts;
+
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use hosts::Hosts;
 
 /// How long a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -72,19 +77,24 @@ pub fn free_ports() -> Result<(u16, u16)> {
 pub struct Gantry {
     program: PathBuf,
     cluster: Option<PathBuf>,
+    /// The namespace of the host on which it runs; this machine's own where absent.
+    host: Option<String>,
 }
 
 impl Gantry {
     /// The binary at this path: `env!("CARGO_BIN_EXE_gantry-under-test")`.
     #[must_use]
     pub fn new(program: &str) -> Self {
-        Self { program: program.into(), cluster: None }
+        Self { program: program.into(), cluster: None, host: None }
     }
 
     /// A command line, ready to be run.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.host {
+            Some(namespace) => Hosts::command(namespace, &self.program),
+            None => Command::new(&self.program),
+        };
         command.args(arguments).stdin(Stdio::null()).env_remove("GANTRY_LIBRARY");
         match &self.cluster {
             Some(folder) => command.env("GANTRY_CLUSTER", folder),
@@ -137,6 +147,15 @@ impl Gantry {
 pub struct Daemon(Child);
 
 impl Daemon {
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let process = Pid::from_child(&self.0);
+        kill_process(process, signal).with_context(|| format!("signalling {process:?}"))
+    }
+
     /// Kills it as `kill -9` does.
     pub fn kill(&mut self) {
         // An error means that it has ended already.
@@ -156,9 +175,11 @@ impl Drop for Daemon {
 pub struct Cluster {
     /// Commands that know this cluster.
     pub gantry: Gantry,
-    folder: TempDir,
     scheduler: Option<Daemon>,
     agents: Vec<(String, Option<Daemon>)>,
+    // Dropped after the processes that run on them, and before what those write into.
+    hosts: Option<Hosts>,
+    folder: TempDir,
 }
 
 impl Cluster {
@@ -167,18 +188,33 @@ impl Cluster {
     /// # Errors
     /// Where it does not come up.
     pub fn start(program: &str) -> Result<Self> {
+        let (port, _) = free_ports()?;
+        Self::listening(program, ([127, 0, 0, 1], port).into(), None)
+    }
+
+    /// Makes a cluster whose scheduler runs on the first of these hosts, and where the node
+    /// `host-N` runs on the Nth. Commands run beside the scheduler.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn start_on(program: &str, hosts: Hosts) -> Result<Self> {
+        // Each port is free there: nobody else knows the host.
+        Self::listening(program, (Hosts::address(1), 7400).into(), Some(hosts))
+    }
+
+    fn listening(program: &str, listen: SocketAddr, hosts: Option<Hosts>) -> Result<Self> {
         let folder = TempDir::new()?;
-        let gantry =
-            Gantry { cluster: Some(folder.path().join("scheduler")), ..Gantry::new(program) };
-        let mut cluster = Self { gantry, folder, scheduler: None, agents: Vec::new() };
+        let gantry = Gantry {
+            cluster: Some(folder.path().join("scheduler")),
+            host: hosts.as_ref().map(|hosts| hosts.namespace(1)),
+            ..Gantry::new(program)
+        };
+        let mut cluster = Self { gantry, folder, scheduler: None, agents: Vec::new(), hosts };
         let scheduler = cluster.scheduler_folder();
         let text = scheduler.display().to_string();
         cluster.gantry.json(&["scheduler", "--dir", &text, "init", "--name", "test"])?;
-        let (port, _) = free_ports()?;
-        std::fs::write(
-            scheduler.join("scheduler.toml"),
-            format!("listen = \"127.0.0.1:{port}\"\n"),
-        )?;
+        let settings = format!("listen = \"{listen}\"\n");
+        std::fs::write(scheduler.join("scheduler.toml"), settings)?;
         cluster.start_scheduler()?;
         Ok(cluster)
     }
@@ -193,10 +229,27 @@ impl Cluster {
         self.folder.path().join("scheduler")
     }
 
+    /// The hosts it runs on.
+    ///
+    /// # Panics
+    /// Where it runs on this machine.
+    #[must_use]
+    pub fn hosts(&self) -> &Hosts {
+        self.hosts.as_ref().expect("it was started on hosts")
+    }
+
+    /// Commands on the host of a daemon.
+    fn beside(&self, name: &str) -> Gantry {
+        let number = name.strip_prefix("host-").and_then(|number| number.parse().ok());
+        let host = self.hosts.as_ref().map(|hosts| hosts.namespace(number.unwrap_or(1)));
+        Gantry { host, ..self.gantry.clone() }
+    }
+
     fn daemon(&self, name: &str, arguments: &[&str]) -> Result<Daemon> {
         let path = self.folder.path().join(format!("{name}.log"));
         let log = std::fs::File::options().create(true).append(true).open(path)?;
-        let child = self.gantry.command(arguments).stdout(Stdio::null()).stderr(log).spawn()?;
+        let mut command = self.beside(name).command(arguments);
+        let child = command.stdout(Stdio::null()).stderr(log).spawn()?;
         Ok(Daemon(child))
     }
 
@@ -231,16 +284,8 @@ impl Cluster {
             .to_owned();
         let address = std::fs::read_to_string(self.scheduler_folder().join("address"))?;
         let scheduler = address.trim();
-        self.gantry.json(&[
-            "join",
-            &token,
-            "--node",
-            node,
-            "--scheduler",
-            scheduler,
-            "--dir",
-            &text,
-        ])?;
+        let join = ["join", &token, "--node", node, "--scheduler", scheduler, "--dir", &text];
+        self.beside(node).json(&join)?;
         let path = dir.join("agent.toml");
         let base = std::fs::read_to_string(&path)?;
         // A test that ends leaves nothing behind, unless it says that it wants to.
@@ -267,6 +312,16 @@ impl Cluster {
             nodes.iter().any(|row| row["node"] == node && row["state"] == "up").then_some(())
         })
         .with_context(|| self.log(node))
+    }
+
+    /// Sends a signal to the agent of a node.
+    ///
+    /// # Errors
+    /// Where it has none.
+    pub fn signal_agent(&self, node: &str, signal: Signal) -> Result<()> {
+        let agent = self.agents.iter().find(|(name, _)| name == node);
+        let agent = agent.and_then(|(_, daemon)| daemon.as_ref());
+        agent.with_context(|| format!("{node} has no agent"))?.signal(signal)
     }
 
     /// Kills the agent of a node as `kill -9` does.

@@ -10,6 +10,7 @@
 //! Reading happens beside the agent's loop. A lock keeps it from looking between the moment an
 //! output is in the pack and the moment its file is gone.
 
+mod named;
 mod pack;
 mod search;
 mod tail;
@@ -20,6 +21,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gantry_config::RunAs;
 use gantry_model::{JobId, Reject, RejectKind, TaskId, TryId};
 use gantry_wire::Output;
 
@@ -84,17 +86,9 @@ impl Outputs {
 
     /// Sends the output of a task to a file of its job's choice, by a link where it would be. Such
     /// an output stays the file it is.
-    pub(crate) fn send_to(&self, task: TaskId, file: &Path) -> io::Result<()> {
-        if let Some(above) = file.parent() {
-            fs::create_dir_all(above)?;
-        }
-        File::options().create(true).append(true).open(file)?;
+    pub(crate) fn send_to(&self, task: TaskId, file: &Path, run_as: RunAs) -> io::Result<()> {
         fs::create_dir_all(self.job(task.job))?;
-        match std::os::unix::fs::symlink(file, self.path(task)) {
-            // Of an earlier start.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            other => other,
-        }
+        named::link(&self.path(task), file, run_as)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, (Packer, Synced)>> {
@@ -259,7 +253,7 @@ pub(crate) fn length(path: &Path) -> Option<u64> {
 
 /// A file with its present length, if it is there.
 fn open(path: &Path) -> io::Result<Option<(File, u64)>> {
-    match File::open(path) {
+    match named::open(path) {
         Ok(file) => {
             let length = file.metadata()?.len();
             Ok(Some((file, length)))

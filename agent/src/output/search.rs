@@ -110,7 +110,7 @@ fn files(job: &Path) -> io::Result<BTreeMap<u32, File>> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let index = name.strip_suffix(".out").and_then(|index| index.parse().ok());
         if let Some(index) = index {
-            files.insert(index, File::open(&path)?);
+            files.insert(index, super::named::open(&path)?);
         }
     }
     Ok(files)

@@ -74,7 +74,7 @@ impl Tail {
     /// What the lines say that were added since the last look.
     pub(crate) fn look(&mut self) -> Said {
         let mut added = Vec::new();
-        let read = File::open(&self.path).and_then(|mut file| {
+        let read = super::named::open(&self.path).and_then(|mut file| {
             file.seek(SeekFrom::Start(self.offset))?;
             file.take(LOOK_BYTES).read_to_end(&mut added)
         });

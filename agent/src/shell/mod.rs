@@ -10,19 +10,23 @@
 
 mod tries;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use gantry_model::health::Finding;
 use gantry_model::{At, JobId, Machine, NodeFacts, Order, Reject, Report, TaskId, TryId};
 use gantry_node::{Effect, End, Event, Node};
+use gantry_telemetry::Sample;
 use gantry_wire::{AgentMessage, Found, Output};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::AgentError;
 use crate::output::{Hearing, Outputs, Tail};
+use crate::probe::GpuList;
+use crate::self_test::SelfTest;
 use crate::spool::Spool;
 use crate::supervise::client::{Plan, Supervisor};
 use crate::supervise::protocol::FromSupervisor;
@@ -50,12 +54,24 @@ pub(crate) enum Input {
     /// The supervisor is dead.
     SupervisorGone,
     /// A worker said something.
-    Worker(u64, Said),
+    Worker(u64, Vec<Said>),
+    /// A test has ended.
+    Tested { number: u64, wrong: Option<String> },
+    /// Something is wrong with the node, or not any more.
+    Found(Finding),
+    /// The GPUs are others than they were.
+    Gpus(GpuList),
     /// Somebody asks for output.
     Output { task: TaskId, offset: u64, reply: oneshot::Sender<Result<Output, Reject>> },
     /// Somebody searches output.
     Search { job: JobId, text: String, reply: oneshot::Sender<Result<(Vec<Found>, bool), Reject>> },
 }
+
+/// What was found within this time is told again on a new connection: it may have been lost with the
+/// one before.
+const FOUND_AGAIN: Duration = Duration::from_mins(1);
+/// Findings that are kept for that.
+const FOUND_MAX: usize = 64;
 
 /// What carries out a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +100,8 @@ pub(crate) struct Parts {
     pub(crate) plan: Plan,
     pub(crate) facts: NodeFacts,
     pub(crate) tasks: Arc<AtomicU32>,
+    pub(crate) gpu_test: Vec<String>,
+    pub(crate) samples: watch::Receiver<Sample>,
     pub(crate) inputs: mpsc::Sender<Input>,
 }
 
@@ -101,6 +119,8 @@ pub(crate) struct Shell {
     start_told: Instant,
     /// Ends that the supervisor may forget once the spool is synced.
     kept: Vec<TryId>,
+    /// What was found lately, for a connection that was lost while it was told.
+    found: VecDeque<(Instant, Finding)>,
 }
 
 fn now() -> At {
@@ -126,6 +146,7 @@ impl Shell {
             outgoing: Vec::new(),
             start_told: Instant::now(),
             kept: Vec::new(),
+            found: VecDeque::new(),
         };
         if !held.is_empty() {
             tracing::info!(tries = held.len(), "taking over what an earlier agent has left");
@@ -201,12 +222,19 @@ impl Shell {
             Input::Disconnected { .. } | Input::Order { .. } => {}
             Input::SupervisorGone => self.supervisor_gone()?,
             Input::Worker(id, said) => {
-                let (ended, started) = self.parts.pool.hear(id, said);
-                for Ended { try_id, exit, usage, last } in ended {
-                    self.ended_saying(try_id, exit, usage, &last)?;
+                for one in said {
+                    let (ended, started) = self.parts.pool.hear(id, one);
+                    for Ended { try_id, exit, usage, last } in ended {
+                        self.ended_saying(try_id, exit, usage, &last)?;
+                    }
+                    self.started(started)?;
                 }
-                self.started(started)?;
             }
+            Input::Tested { number, wrong } => {
+                self.outgoing.push(AgentMessage::Tested { number, wrong });
+            }
+            Input::Found(finding) => self.found(finding),
+            Input::Gpus(found) => self.gpus(found),
             Input::Output { task, offset, reply } => {
                 let live = self.running.values().any(|running| running.task == task);
                 let outputs = self.outputs.clone();
@@ -245,6 +273,8 @@ impl Shell {
             AgentMessage::Up { facts: self.parts.facts.clone(), holds: self.parts.node.holds() };
         if outbox.try_send(up).is_ok() {
             self.session = Some((session, outbox));
+            let lately = self.found.iter().filter(|(at, _)| at.elapsed() < FOUND_AGAIN);
+            self.outgoing.extend(lately.map(|(_, finding)| AgentMessage::Found(finding.clone())));
             self.apply(Event::Connected)?;
         }
         Ok(())
@@ -268,11 +298,57 @@ impl Shell {
                 self.kept.push(end.try_id);
                 self.parts.spool.keep(end)?;
             }
+            Effect::Test { number, gpu } => self.test(number, gpu),
             Effect::Unspool { try_id } => self.parts.spool.forget(try_id)?,
             Effect::Send(report) => self.outgoing.push(AgentMessage::Report(report)),
             Effect::Wake(at) => self.wake = Some(at),
         }
         Ok(())
+    }
+
+    /// Tells what was found.
+    fn found(&mut self, finding: Finding) {
+        if self.session.is_some() {
+            self.outgoing.push(AgentMessage::Found(finding.clone()));
+        }
+        self.found.push_back((Instant::now(), finding));
+        if self.found.len() > FOUND_MAX {
+            self.found.pop_front();
+        }
+    }
+
+    /// The GPUs are others: the scheduler hears of it with the next greeting.
+    fn gpus(&mut self, found: GpuList) {
+        let facts = &mut self.parts.facts;
+        (facts.gpus, facts.gpu_reason) = match found {
+            Ok(gpus) => (gpus, None),
+            Err(reason) => (Vec::new(), Some(reason)),
+        };
+        facts.resources.gpus = facts.gpus.len() as u32;
+        self.session = None;
+        self.parts.node.apply(now(), Event::Disconnected, &mut Vec::new());
+    }
+
+    /// Tests the node, or a GPU of it, beside everything else.
+    fn test(&self, number: u64, gpu: Option<String>) {
+        let place = |uuid: &String| self.parts.facts.gpus.iter().position(|gpu| gpu.uuid == *uuid);
+        let test = match gpu {
+            None => Ok(None),
+            Some(uuid) => match place(&uuid) {
+                Some(place) => Ok(Some((place, uuid))),
+                None => Err("the node has no such GPU any more".to_owned()),
+            },
+        };
+        let inputs = self.parts.inputs.clone();
+        let (command, samples) = (self.parts.gpu_test.clone(), self.parts.samples.clone());
+        tokio::task::spawn_blocking(move || {
+            let wrong = match test {
+                Ok(gpu) => SelfTest { gpu, command, samples }.run(),
+                Err(wrong) => Some(wrong),
+            };
+            // The shell is gone only when the agent is ending.
+            inputs.blocking_send(Input::Tested { number, wrong }).is_ok()
+        });
     }
 
     /// Sends what was taken to the supervisor and the workers, syncs its ends, then tells.
@@ -313,7 +389,7 @@ impl Shell {
         if self.outgoing.iter().any(is_start) {
             self.start_told = Instant::now();
         }
-        for message in std::mem::take(&mut self.outgoing) {
+        for message in without_told(std::mem::take(&mut self.outgoing)) {
             self.send(message);
         }
     }
@@ -330,4 +406,17 @@ impl Shell {
         // Being disconnected has no effect but to say less.
         self.parts.node.apply(now(), Event::Disconnected, &mut Vec::new());
     }
+}
+
+/// Leaves out starts whose end stands in the same messages, which says both.
+fn without_told(mut messages: Vec<AgentMessage>) -> Vec<AgentMessage> {
+    let end = |message: &AgentMessage| match message {
+        AgentMessage::Report(Report::Ended { try_id, .. }) => Some(*try_id),
+        _ => None,
+    };
+    let ended: BTreeSet<TryId> = messages.iter().filter_map(end).collect();
+    messages.retain(|message| {
+        !matches!(message, AgentMessage::Report(Report::Started { try_id }) if ended.contains(try_id))
+    });
+    messages
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use gantry_config::RunAs;
 use gantry_model::{Exit, Launch, TaskId, TaskWork, TryId, Usage};
 use gantry_node::{Event, Signal};
 use gantry_wire::AgentMessage;
@@ -44,11 +45,14 @@ impl Shell {
     pub(super) fn start(&mut self, launch: Launch) -> Result<(), AgentError> {
         let (try_id, task) = (launch.try_id, launch.task);
         let path = self.outputs.path(task);
-        let named = launch.output.as_ref().map(|file| {
-            let sent = self.outputs.send_to(task, Path::new(file));
-            sent.map_err(|error| {
+        let run_as = self.parts.plan.places.run_as;
+        let named = launch.output.as_ref().map(|file| match launch.work {
+            TaskWork::Builtin(_) if run_as == RunAs::Submitter => Err(format!(
+                "a built-in operation runs as the agent, which makes no file for others on this node: leave out its output file {file}"
+            )),
+            _ => self.outputs.send_to(task, Path::new(file), run_as).map_err(|error| {
                 format!("its output file {file} cannot be made on this node: {error}")
-            })
+            }),
         });
         // A small output of an earlier start is packed, a long one goes on; a file of the job's own
         // choice may hold anything.

@@ -24,6 +24,7 @@ use rustix::net::{SendFlags, send};
 use tokio::sync::mpsc;
 
 use super::SOCKET;
+use super::isolation::Isolation;
 use super::protocol::{FromSupervisor, Held, Hello, Start, ToSupervisor, VERSION, Welcome};
 use crate::error::AgentError;
 use crate::pipe;
@@ -42,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) folder: PathBuf,
     /// What becomes of commands when the agent ends.
     pub(crate) orphans: Orphans,
+    /// How commands are kept apart.
+    pub(crate) isolation: Isolation,
     /// Where tasks live, to find what a dead supervisor has left.
     pub(crate) places: Places,
 }
@@ -79,16 +82,17 @@ impl Supervisor {
         if let Some(stream) = find(&plan.folder).map_err(fail)?
             && let Some(greeted) = greet(stream)?
         {
-            return Self::take(greeted, None, plan.orphans, inputs).map_err(fail);
+            return Self::take(greeted, None, plan, inputs).map_err(fail);
         }
         // Nobody fences what an earlier one has left.
         let left = sweep(&plan.places);
         if left > 0 {
             tracing::warn!(left, "ended processes that a dead supervisor had left");
         }
+        plan.isolation.clear();
         let (stream, child) = spawn(plan).map_err(fail)?;
         match greet(stream)? {
-            Some(greeted) => Self::take(greeted, Some(child), plan.orphans, inputs).map_err(fail),
+            Some(greeted) => Self::take(greeted, Some(child), plan, inputs).map_err(fail),
             None => Err(fail(io::Error::other("it has ended at once"))),
         }
     }
@@ -96,7 +100,7 @@ impl Supervisor {
     fn take(
         greeted: Greeted,
         child: Option<Child>,
-        orphans: Orphans,
+        plan: &Plan,
         inputs: &mpsc::Sender<Input>,
     ) -> io::Result<(Self, Vec<Held>)> {
         greeted.stream.set_read_timeout(None)?;
@@ -126,7 +130,10 @@ impl Supervisor {
         });
         let stream = greeted.stream;
         let reader = Some(reader);
-        let unsent = pipe::frame(&ToSupervisor::Orphans(orphans))?;
+        let orphans = plan.orphans;
+        let isolation = Box::new(plan.isolation.clone());
+        let mut unsent = pipe::frame(&ToSupervisor::Orphans(orphans))?;
+        unsent.extend(pipe::frame(&ToSupervisor::Isolation(isolation))?);
         let supervisor = Self { unsent, late, late_pieces, stream, reader, child, orphans };
         Ok((supervisor, greeted.held))
     }

@@ -13,10 +13,20 @@
 //! other, so that what an agent has sent before it died is done before the next hears what is
 //! held; an end is in memory until an agent has kept it, and in a synced file while there is none.
 
+mod account;
+mod cgroup;
+mod child;
 pub(crate) mod client;
+mod cores;
+mod course;
 mod ends;
+pub(crate) mod isolation;
 mod process;
 pub(crate) mod protocol;
+mod room;
+mod scratch;
+mod script;
+mod strays;
 mod table;
 
 use std::fs::File;
@@ -28,6 +38,8 @@ use std::process::ExitCode;
 
 use crate::pipe;
 use protocol::{Hello, ToSupervisor, VERSION, Welcome};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use strays::Strays;
 use table::{Needed, Shared, Told};
 
 /// The socket's name in the supervisor's folder.
@@ -46,6 +58,10 @@ fn supervise() -> io::Result<()> {
     // A terminal's interrupt and a session's end are for the agent alone. An error means that it
     // leads a session already.
     let _ = rustix::process::setsid();
+    // What it starts has both from it, at no cost for each: a program with another's rights gives
+    // them to no task, and no memory with images in it is written to a disk when a task crashes.
+    rustix::thread::set_no_new_privs(true)?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     let first = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // One supervisor to a folder: the one before is about to leave.
     let lock = File::create("lock")?;
@@ -56,13 +72,19 @@ fn supervise() -> io::Result<()> {
     }
     // Its name is short whatever the folder's is: the kernel takes 107 bytes.
     let listener = UnixListener::bind(SOCKET)?;
-    let shared = Shared::new(PathBuf::from("."))?;
-    let waiting = shared.clone();
-    std::thread::spawn(move || waiting.wait_for_ends());
-    serve(&shared, first);
-    loop {
-        serve(&shared, listener.accept()?.0);
-    }
+    let shared = Shared::new(PathBuf::from("."), Strays::adopt().ok())?;
+    let serving = shared.clone();
+    std::thread::spawn(move || {
+        serve(&serving, first);
+        loop {
+            match listener.accept() {
+                Ok((agent, _)) => serve(&serving, agent),
+                // Nobody will be heard any more.
+                Err(_) => std::process::exit(125),
+            }
+        }
+    });
+    shared.wait_for_ends()
 }
 
 /// Serves one agent until it is gone.
@@ -85,6 +107,7 @@ fn converse(shared: &Shared, mut agent: UnixStream) -> io::Result<()> {
     while let Some(message) = pipe::read(&mut input)? {
         match message {
             ToSupervisor::Orphans(orphans) => shared.lock().set_orphans(orphans),
+            ToSupervisor::Isolation(isolation) => shared.lock().set_isolation(*isolation),
             ToSupervisor::Start(start) => shared.start(*start),
             ToSupervisor::Signal { try_id, number } => shared.lock().signal(try_id, number),
             ToSupervisor::Read { try_id, offset } => shared.lock().read(try_id, offset),

@@ -2,76 +2,184 @@
 //!
 //! A command has a process group of its own, nothing on its standard input, and its output and
 //! errors in one file. When it ends, whatever is left of its group is killed before it is reaped,
-//! so that the group's number cannot belong to somebody else by then.
+//! so that the group's number cannot belong to somebody else by then; what has left the group is
+//! found by its cgroup, or as a stray ([`super::strays`]).
 
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
-use std::process::{Command, ExitStatus, Stdio};
-
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::lchown;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 
 use gantry_model::{Exit, MemoryMib, TaskWork, Usage};
 use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::thread::CpuSet;
 
+use super::account::{Account, as_user};
+use super::cgroup::Group;
+use super::child::{self, FOLDER_STEP, Steps, User};
+use super::isolation::Isolation;
 use super::protocol::Start;
+use super::room::{Room, cannot};
+use super::scratch;
 use crate::output;
 use crate::runner::exit_of;
 
-/// Starts a command and gives its group, or says how a shell would say that it cannot.
-pub(super) fn start(start: &Start) -> Result<Pid, Exit> {
-    let TaskWork::Command { arguments, .. } = &start.launch.work else {
+/// A command of which everything is there but its process.
+pub(super) struct Ready {
+    command: Command,
+    steps: Steps,
+    group: Option<Group>,
+    program: String,
+    folder: PathBuf,
+}
+
+/// Makes a command ready, or says how a shell would say that it cannot be started.
+pub(super) fn prepare(start: &Start, room: &Room, isolation: &Isolation) -> Result<Ready, Exit> {
+    let TaskWork::Command { arguments, folder } = &start.launch.work else {
         return Err(cannot(126, "a built-in operation is no command".into()));
     };
     let (program, rest) =
         arguments.split_first().ok_or_else(|| cannot(127, "no command".into()))?;
-    let output = output::append_to(&start.output)
+    let account = room.account.as_ref();
+    let output = open_output(&start.output, account)
         .and_then(|file| Ok((file.try_clone()?, file)))
         .map_err(|error| cannot(126, format!("the output file cannot be written: {error}")))?;
     if let Some(checkpoint) = &start.checkpoint {
-        fs::create_dir_all(checkpoint).map_err(|error| {
+        let made = fs::create_dir_all(checkpoint)
+            .and_then(|()| account.map_or(Ok(()), |account| scratch::give(checkpoint, account)));
+        made.map_err(|error| {
             cannot(126, format!("the checkpoint folder cannot be made: {error}"))
         })?;
     }
+    let folder = if folder.is_some() { &start.folder } else { room.folder(&start.folder) };
     let mut command = Command::new(program);
+    if let Some(clean) = room.clean_environment() {
+        command.env_clear().envs(clean);
+    }
     command
         .args(rest)
-        .current_dir(&start.folder)
+        .envs(room.defaults())
         .env_remove("GANTRY_RESUME")
         .envs(&start.launch.environment)
         .envs(start.environment.iter().map(|(name, value)| (name, value)))
+        .envs(room.variables())
         .stdin(Stdio::null())
         .stdout(output.0)
         .stderr(output.1)
         .process_group(0);
-    // Its end is waited for by number: dropping the handle does nothing to the process.
-    let child = command.spawn().map_err(|error| match error.kind() {
-        // The kernel does not say which of the two it misses.
-        _ if !start.folder.is_dir() => {
-            cannot(126, format!("there is no folder {} on this node", start.folder.display()))
+    if account.is_none() {
+        command.current_dir(folder);
+    }
+    let (steps, group) = steps(start, room, isolation, folder)?;
+    Ok(Ready { command, steps, group, program: program.clone(), folder: folder.to_owned() })
+}
+
+/// What the command's process does first, and the cgroup that it goes into.
+fn steps(
+    start: &Start,
+    room: &Room,
+    isolation: &Isolation,
+    folder: &Path,
+) -> Result<(Steps, Option<Group>), Exit> {
+    let lease = &start.launch.lease;
+    let mut steps = Steps { limits: isolation.process_limits(lease), ..Steps::default() };
+    if let Some(cores) = &room.cores {
+        let mut set = CpuSet::new();
+        cores.iter().for_each(|core| set.set(*core as usize));
+        steps.cores = Some(set);
+    }
+    if let Some(account) = &room.account {
+        let folder = CString::new(folder.as_os_str().as_bytes())
+            .map_err(|_| cannot(126, "its folder has a zero in its name".into()))?;
+        steps.user = Some(User { account: account.clone(), umask: isolation.umask, folder });
+    }
+    let Ok(place) = &isolation.place else { return Ok((steps, None)) };
+    let made = Group::make(place, start.launch.try_id, &isolation.limits(lease))
+        .and_then(|group| Ok((group.door()?, group)));
+    let (door, group) =
+        made.map_err(|error| cannot(125, format!("its cgroup cannot be made: {error}")))?;
+    steps.door = Some(door);
+    Ok((steps, Some(group)))
+}
+
+impl Ready {
+    /// Starts the command and gives its group.
+    pub(super) fn start(self) -> Result<(Pid, Option<Group>), Exit> {
+        let Self { command, steps, group, program, folder } = self;
+        let user = steps.user.as_ref().map(|user| user.account.name.clone());
+        // Its end is waited for by number: dropping the handle does nothing to the process.
+        let failed = match child::spawn(command, steps) {
+            Ok(child) => match Pid::from_raw(child.id() as i32) {
+                Some(leader) => return Ok((leader, group)),
+                None => cannot(126, format!("{program} ended while it was started")),
+            },
+            Err((Some(FOLDER_STEP), error)) => {
+                let (folder, user) = (folder.display(), user.unwrap_or_default());
+                cannot(126, format!("{user} cannot go to the folder {folder} on this node: {error}"))
+            }
+            Err((Some(step), error)) => cannot(125, format!("{step} failed on this node: {error}")),
+            Err((None, error)) => match error.kind() {
+                // The kernel does not say which of the two it misses.
+                _ if user.is_none() && !folder.is_dir() => {
+                    cannot(126, format!("there is no folder {} on this node", folder.display()))
+                }
+                ErrorKind::NotFound => cannot(127, format!("{program} is not found on this node")),
+                _ => cannot(126, format!("{program} cannot be run: {error}")),
+            },
+        };
+        if let Some(group) = group {
+            group.end(Exit::NodeLost, Usage::default());
         }
-        ErrorKind::NotFound => cannot(127, format!("{program} is not found on this node")),
-        _ => cannot(126, format!("{program} cannot be run: {error}")),
-    })?;
-    Pid::from_raw(child.id() as i32)
-        .ok_or_else(|| cannot(126, format!("{program} ended while it was started")))
+        Err(failed)
+    }
 }
 
-fn cannot(code: u8, sentence: String) -> Exit {
-    Exit::NotStarted { code, sentence }
+/// Opens the output file. It is the user's; one that the job has named is opened with the user's
+/// rights, as the agent's would let a job write to any file of the node.
+fn open_output(path: &Path, account: Option<&Account>) -> io::Result<File> {
+    let Some(account) = account else { return output::append_to(path) };
+    match fs::read_link(path) {
+        Ok(named) => {
+            let file = as_user(account, || output::append_to(&named))?;
+            // From now on it may be read through the link.
+            lchown(path, Some(account.uid.as_raw()), None)?;
+            Ok(file)
+        }
+        Err(_) => {
+            let file = output::append_to(path)?;
+            rustix::fs::fchown(&file, Some(account.uid), Some(account.gid))?;
+            Ok(file)
+        }
+    }
 }
 
-/// Waits until any child has ended, without reaping it. An error means that there is none.
-pub(super) fn next_ended() -> io::Result<Pid> {
+/// What is known of the children of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Children {
+    /// This one has ended.
+    Ended(Pid),
+    /// None has ended that is not reaped.
+    Live,
+    /// There are none.
+    None,
+}
+
+/// Waits until any child has ended, without reaping it.
+pub(super) fn next_ended() -> Children {
     find_ended(0)
 }
 
 /// A child that has ended already, without reaping it.
-pub(super) fn one_ended() -> Option<Pid> {
-    find_ended(libc::WNOHANG).ok()
+pub(super) fn one_ended() -> Children {
+    find_ended(libc::WNOHANG)
 }
 
-fn find_ended(how: libc::c_int) -> io::Result<Pid> {
+fn find_ended(how: libc::c_int) -> Children {
     let mut facts = MaybeUninit::<libc::siginfo_t>::zeroed();
     loop {
         // SAFETY: the pointer is to a value of the right type, which the call fills.
@@ -81,15 +189,28 @@ fn find_ended(how: libc::c_int) -> io::Result<Pid> {
         if done == 0 {
             break;
         }
-        let error = io::Error::last_os_error();
-        if error.kind() != ErrorKind::Interrupted {
-            return Err(error);
+        if io::Error::last_os_error().kind() != ErrorKind::Interrupted {
+            return Children::None;
         }
     }
     // SAFETY: zeroed bytes are a valid value, and the call has filled in a child's facts, of which
     // the process id is one; it is left zero where none has ended.
     let raw = unsafe { facts.assume_init().si_pid() };
-    Pid::from_raw(raw).ok_or_else(|| io::Error::other("a child without a number"))
+    Pid::from_raw(raw).map_or(Children::Live, Children::Ended)
+}
+
+/// Ends what is left of a script's group, and reaps it.
+pub(super) fn reap_script(leader: Pid) -> ExitStatus {
+    // An error means that nothing is left.
+    let _ = kill_process_group(leader, Signal::KILL);
+    // One whose end cannot be read has failed.
+    wait(leader).map_or(ExitStatus::from_raw(libc::SIGKILL), |(status, _)| status)
+}
+
+/// Reaps a child of which nothing is known, if it has ended.
+pub(super) fn reap_stray(child: Pid) {
+    // An error means that whoever has started it in vain has reaped it.
+    let _ = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::NOHANG);
 }
 
 /// Ends what is left of a group whose leader has ended, and reaps the leader.
@@ -128,6 +249,9 @@ fn wait(child: Pid) -> io::Result<(ExitStatus, Usage)> {
         cpu_ms: millis(used.ru_utime) + millis(used.ru_stime),
         // The kernel counts in KiB; a process that is too small for a MiB has used one.
         memory_peak: MemoryMib((used.ru_maxrss as u64).div_ceil(1024)),
+        // Blocks of 512 bytes.
+        read_kib: used.ru_inblock as u64 / 2,
+        written_kib: used.ru_oublock as u64 / 2,
     };
     Ok((ExitStatus::from_raw(status), usage))
 }

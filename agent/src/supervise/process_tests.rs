@@ -24,8 +24,18 @@ impl Bench {
     }
 
     fn start(&self, arguments: &[&str]) -> Result<Pid, Exit> {
+        self.start_in(arguments, &Room::default(), &Isolation::none())
+    }
+
+    fn start_in(
+        &self,
+        arguments: &[&str],
+        room: &Room,
+        isolation: &Isolation,
+    ) -> Result<Pid, Exit> {
         let places = places(self.folder.path());
-        super::start(&runner::plan(launch(arguments), self.path(), 0, &places, &gpus()))
+        let plan = runner::plan(launch(arguments), self.path(), 0, &places, &gpus());
+        prepare(&plan, room, isolation)?.start().map(|(leader, _)| leader)
     }
 
     fn run(&self, arguments: &[&str]) -> (Exit, Usage) {

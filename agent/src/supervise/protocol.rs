@@ -9,9 +9,11 @@ use gantry_config::Orphans;
 use gantry_model::{At, Exit, Launch, TryId, Usage};
 use serde::{Deserialize, Serialize};
 
+use super::isolation::Isolation;
+
 /// The version of everything below but [`Hello`] and [`Welcome`]. It rises when the layout of a
 /// message, or of the launch in it, changes.
-pub(super) const VERSION: u16 = 2;
+pub(super) const VERSION: u16 = 3;
 
 /// The agent's first message.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,6 +36,8 @@ pub(super) struct Welcome {
 pub(super) enum ToSupervisor {
     /// What becomes of what runs when the connection closes.
     Orphans(Orphans),
+    /// How commands that are started from now on are kept apart.
+    Isolation(Box<Isolation>),
     /// Start a command.
     Start(Box<Start>),
     /// Send a signal to all processes of a try.
@@ -70,6 +74,8 @@ pub(crate) struct Start {
     pub(crate) output: PathBuf,
     /// The folder to be made for its checkpoints.
     pub(crate) checkpoint: Option<PathBuf>,
+    /// The NUMA nodes that its GPUs hang on, where the kernel says so.
+    pub(crate) near: Vec<u16>,
     /// Bytes of output that the task's earlier starts have left.
     pub(crate) read: u64,
 }

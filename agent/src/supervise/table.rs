@@ -1,47 +1,95 @@
 //! What a supervisor holds, and the thread that waits for its processes.
 //!
 //! One lock guards all of it. It is free while a command is started, as that takes longer than
-//! anything else: an end that comes before its command is entered waits for it. What is said to the
-//! agent is gathered and written together.
+//! anything else; a second one is held meanwhile, so that whoever meets an unknown process can wait
+//! until what is being started is entered. What is said to the agent is gathered and written
+//! together. A try whose making ready or clearing up takes time has a thread for that
+//! ([`super::course`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use gantry_config::Orphans;
 use gantry_model::{At, Exit, TryId, Usage};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
-use super::protocol::{FromSupervisor, Held, Start};
-use super::{ends, process};
+use super::cgroup::Group;
+use super::cores::Cores;
+use super::course::Course;
+use super::isolation::Isolation;
+use super::process::{self, Children};
+use super::protocol::{FromSupervisor, Held};
+use super::strays::{self, Strays};
+use super::ends;
 use crate::pipe;
 
-/// The table behind its lock, and the bell that rings when a process was entered.
+/// The table behind its lock, and the bell that rings when a process was entered or a script has
+/// ended.
 #[derive(Clone)]
-pub(super) struct Shared(Arc<(Mutex<Table>, Condvar)>);
+pub(super) struct Shared(Arc<Inner>);
+
+struct Inner {
+    table: Mutex<Table>,
+    bell: Condvar,
+    /// Held while a process is started and entered. Taken before the table's lock.
+    starting: Mutex<()>,
+}
 
 /// Every try, live or with an end that no agent has kept.
 pub(super) struct Table {
     folder: PathBuf,
-    held: BTreeMap<TryId, Held>,
+    pub(super) held: BTreeMap<TryId, Held>,
     /// Ends that are in files.
     written: BTreeSet<TryId>,
-    groups: HashMap<Pid, TryId>,
-    /// Whether a command is being started, of which nothing is entered yet.
-    starting: Starting,
+    pub(super) groups: HashMap<Pid, Live>,
+    /// Tries that a thread starts, makes ready or clears up.
+    pub(super) busy: BTreeMap<TryId, Busy>,
+    /// Scripts of those.
+    pub(super) scripts: HashMap<Pid, Script>,
+    /// What processes that have left their group are found by, where the kernel lets.
+    strays: Option<Strays>,
+    /// Whether processes live that are neither commands nor scripts.
+    adopted: Adopted,
+    pub(super) isolation: Arc<Isolation>,
+    pub(super) cores: Cores,
     agent: Option<UnixStream>,
     /// Messages to the agent that are not written yet.
     unsaid: Vec<u8>,
     orphans: Orphans,
 }
 
+/// A command that runs.
+pub(super) struct Live {
+    pub(super) try_id: TryId,
+    pub(super) group: Option<Group>,
+    /// What is to be cleared up after it; nothing where that takes no time.
+    pub(super) course: Option<Box<Course>>,
+}
+
+/// What a thread does for a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Starting {
-    Nothing,
-    One,
+pub(super) enum Busy {
+    /// It makes it ready; this signal has come meanwhile.
+    Before(Option<u8>),
+    /// It clears up.
+    After,
+}
+
+/// A script that runs or has ended.
+pub(super) struct Script {
+    pub(super) try_id: TryId,
+    pub(super) end: Option<ExitStatus>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Adopted {
+    None,
+    Some,
 }
 
 /// When the agent is told what was said.
@@ -58,7 +106,7 @@ const UNSAID_BYTES_MAX: usize = 1024;
 
 impl Shared {
     /// A table with what an earlier supervisor of the folder has left.
-    pub(super) fn new(folder: PathBuf) -> std::io::Result<Self> {
+    pub(super) fn new(folder: PathBuf, strays: Option<Strays>) -> std::io::Result<Self> {
         let held: BTreeMap<TryId, Held> =
             ends::read(&folder)?.into_iter().map(|held| (held.launch.try_id, held)).collect();
         let table = Table {
@@ -66,55 +114,103 @@ impl Shared {
             held,
             folder,
             groups: HashMap::new(),
-            starting: Starting::Nothing,
+            busy: BTreeMap::new(),
+            scripts: HashMap::new(),
+            strays,
+            adopted: Adopted::None,
+            isolation: Arc::new(Isolation::none()),
+            cores: Cores::of_machine(),
             agent: None,
             unsaid: Vec::new(),
             orphans: Orphans::Keep,
         };
-        Ok(Self(Arc::new((Mutex::new(table), Condvar::new()))))
+        let (bell, starting) = (Condvar::new(), Mutex::new(()));
+        Ok(Self(Arc::new(Inner { table: Mutex::new(table), bell, starting })))
     }
 
     /// The table.
     pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a command. Only one thread does.
-    pub(super) fn start(&self, start: Start) {
-        let mut table = self.lock();
-        if table.held.contains_key(&start.launch.try_id) {
-            return;
-        }
-        table.starting = Starting::One;
-        drop(table);
-        let result = process::start(&start);
-        let mut table = self.lock();
-        table.starting = Starting::Nothing;
-        table.enter(start, result);
-        drop(table);
-        self.0.1.notify_one();
+    /// Starts a process and enters it, so that nobody meets it who does not know it.
+    pub(super) fn enter<T>(
+        &self,
+        start: impl FnOnce() -> T,
+        enter: impl FnOnce(&mut Table, T),
+    ) {
+        let starting = self.0.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = start();
+        enter(&mut self.lock(), started);
+        drop(starting);
+        self.0.bell.notify_all();
+    }
+
+    /// Waits for the bell, or for so long.
+    pub(super) fn wait<'a>(
+        &self,
+        table: MutexGuard<'a, Table>,
+        wait: std::time::Duration,
+    ) -> MutexGuard<'a, Table> {
+        self.0.bell.wait_timeout(table, wait).unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Waits for processes for ever.
-    pub(super) fn wait_for_ends(&self) {
+    pub(super) fn wait_for_ends(&self) -> ! {
         loop {
             let mut table = self.lock();
-            while table.groups.is_empty() {
-                table = self.0.1.wait(table).unwrap_or_else(PoisonError::into_inner);
+            while !table.has_children() {
+                table = self.0.bell.wait(table).unwrap_or_else(PoisonError::into_inner);
             }
             drop(table);
-            // An error means that a child which could not be started was the only one.
-            let mut next = process::next_ended().ok();
+            let mut next = process::next_ended();
             let mut table = self.lock();
-            while let Some(leader) = next {
-                while table.starting == Starting::One && !table.groups.contains_key(&leader) {
-                    table = self.0.1.wait(table).unwrap_or_else(PoisonError::into_inner);
+            while let Children::Ended(child) = next {
+                if table.knows(child) {
+                    self.ended(&mut table, child);
+                } else {
+                    drop(table);
+                    let starting = self.0.starting.lock().unwrap_or_else(PoisonError::into_inner);
+                    table = self.lock();
+                    self.ended(&mut table, child);
+                    drop(starting);
                 }
-                table.ended(leader);
                 next = process::one_ended();
+            }
+            let others = next == Children::Live && !table.runs();
+            table.adopted = if others { Adopted::Some } else { Adopted::None };
+            if next == Children::Live {
+                table.end_strays();
             }
             table.tell(Told::Now);
             table.keep_unheard();
+        }
+    }
+
+    /// A child has ended: a command, a script, or one that was adopted.
+    fn ended(&self, table: &mut Table, child: Pid) {
+        if let Some(live) = table.groups.remove(&child) {
+            let (exit, usage) = process::reap(child);
+            let (exit, usage) = match live.group {
+                Some(group) => group.end(exit, usage),
+                None => (exit, usage),
+            };
+            table.cores.give_back(live.try_id);
+            match live.course {
+                Some(course) => {
+                    table.busy.insert(live.try_id, Busy::After);
+                    if let Err(error) = course.clear_up(self, (exit.clone(), usage)) {
+                        table.complain(&format!("{} is not cleared up: {error}", live.try_id));
+                        table.end(live.try_id, exit, usage);
+                    }
+                }
+                None => table.end(live.try_id, exit, usage),
+            }
+        } else if let Some(script) = table.scripts.get_mut(&child) {
+            script.end = Some(process::reap_script(child));
+            self.0.bell.notify_all();
+        } else {
+            process::reap_stray(child);
         }
     }
 }
@@ -164,6 +260,8 @@ impl Table {
         self.unsaid.clear();
         if self.orphans == Orphans::End {
             self.groups.keys().for_each(|group| process::signal(*group, libc::SIGKILL as u8));
+            let before: Vec<TryId> = self.busy.keys().copied().collect();
+            before.into_iter().for_each(|try_id| self.signal(try_id, libc::SIGKILL as u8));
             // The cluster hears that the node holds them no more: it was not they who failed.
             self.held.retain(|_, held| held.end.is_some());
         }
@@ -185,42 +283,88 @@ impl Table {
         }
     }
 
+    /// How commands that are started from now on are kept apart.
+    pub(super) fn set_isolation(&mut self, isolation: Isolation) {
+        self.isolation = Arc::new(isolation);
+    }
+
     /// What becomes of what runs when the agent is gone.
     pub(super) fn set_orphans(&mut self, orphans: Orphans) {
         self.orphans = orphans;
     }
 
     fn needed(&self) -> Needed {
-        let runs = !self.groups.is_empty() || self.starting == Starting::One;
+        let runs = !self.groups.is_empty() || !self.busy.is_empty();
         if self.agent.is_some() || runs { Needed::Yes } else { Needed::No }
     }
 
-    /// Enters a command that runs, or could not be started.
-    fn enter(&mut self, start: Start, result: Result<Pid, Exit>) {
-        let try_id = start.launch.try_id;
-        match result {
-            Ok(group) => {
-                let (launch, read) = (start.launch, start.read);
-                let held = Held { launch, since: now(), read, end: None };
-                self.held.insert(try_id, held);
-                self.groups.insert(group, try_id);
-                self.say(&FromSupervisor::Started { try_id });
-            }
-            Err(exit) => {
-                let usage = Usage::default();
-                let end = Some((exit.clone(), usage));
-                let held = Held { launch: start.launch, since: now(), read: 0, end };
-                self.held.insert(try_id, held);
-                self.say(&FromSupervisor::Ended { try_id, exit, usage });
+    /// Whether a command or a script runs.
+    fn runs(&self) -> bool {
+        !self.groups.is_empty() || self.scripts.values().any(|script| script.end.is_none())
+    }
+
+    fn has_children(&self) -> bool {
+        self.adopted == Adopted::Some || self.runs()
+    }
+
+    fn knows(&self, child: Pid) -> bool {
+        self.groups.contains_key(&child) || self.scripts.contains_key(&child)
+    }
+
+    /// A command runs.
+    pub(super) fn started(&mut self, leader: Pid, live: Live) {
+        let try_id = live.try_id;
+        if let Some(held) = self.held.get_mut(&try_id) {
+            held.since = now();
+        }
+        if let Some(Busy::Before(Some(number))) = self.busy.remove(&try_id) {
+            // It came after the last look.
+            process::signal(leader, number);
+        }
+        self.groups.insert(leader, live);
+        self.say(&FromSupervisor::Started { try_id });
+    }
+
+    /// A command has ended or could not be started, and all of it is cleared up.
+    pub(super) fn end(&mut self, try_id: TryId, exit: Exit, usage: Usage) {
+        self.busy.remove(&try_id);
+        if let Some(held) = self.held.get_mut(&try_id) {
+            held.end = Some((exit.clone(), usage));
+        }
+        self.say(&FromSupervisor::Ended { try_id, exit, usage });
+    }
+
+    /// Sends a signal to a try's processes. One whose command is not started yet will not be.
+    pub(super) fn signal(&mut self, try_id: TryId, number: u8) {
+        let group = self.groups.iter().find(|(_, live)| live.try_id == try_id);
+        if let Some((group, _)) = group {
+            process::signal(*group, number);
+        } else if let Some(Busy::Before(signal)) = self.busy.get_mut(&try_id) {
+            *signal = Some(number);
+            if i32::from(number) == libc::SIGKILL {
+                let own = |script: &&Script| script.try_id == try_id && script.end.is_none();
+                let scripts = self.scripts.iter().filter(|(_, script)| own(script));
+                scripts.for_each(|(group, _)| process::signal(*group, number));
             }
         }
     }
 
-    /// Sends a signal to a try's processes.
-    pub(super) fn signal(&self, try_id: TryId, number: u8) {
-        let group = self.groups.iter().find(|(_, of)| **of == try_id).map(|(group, _)| *group);
-        if let Some(group) = group {
-            process::signal(group, number);
+    /// Ends adopted processes of tries that have ended.
+    pub(super) fn end_strays(&self) {
+        let Some(strays) = &self.strays else { return };
+        for child in strays.children() {
+            if self.knows(child) {
+                continue;
+            }
+            let lives = |id| self.groups.values().any(|live| live.try_id == id);
+            let kept = match strays::try_of(child) {
+                Some(id) => lives(id) || self.busy.contains_key(&id),
+                None => !self.groups.is_empty() || !self.busy.is_empty(),
+            };
+            if !kept {
+                // It is not reaped yet, so that the number is nobody else's: it may have ended.
+                let _ = kill_process(child, Signal::KILL);
+            }
         }
     }
 
@@ -241,18 +385,9 @@ impl Table {
         }
     }
 
-    fn ended(&mut self, leader: Pid) {
-        let Some(try_id) = self.groups.remove(&leader) else { return };
-        let (exit, usage): (Exit, Usage) = process::reap(leader);
-        if let Some(held) = self.held.get_mut(&try_id) {
-            held.end = Some((exit.clone(), usage));
-        }
-        self.say(&FromSupervisor::Ended { try_id, exit, usage });
-    }
-
     /// Where no agent is there to hear it, what has ended becomes files; the last one ends the
     /// supervisor.
-    fn keep_unheard(&mut self) {
+    pub(super) fn keep_unheard(&mut self) {
         if self.agent.is_some() {
             return;
         }
@@ -263,7 +398,7 @@ impl Table {
     }
 
     /// Leaves a line for people: a supervisor has no terminal and no agent to tell.
-    fn complain(&self, line: &str) {
+    pub(super) fn complain(&self, line: &str) {
         let log = std::fs::File::options().create(true).append(true).open(self.folder.join("log"));
         // Where not even that can be written there is nobody left to tell.
         let _ = log.and_then(|mut log| writeln!(log, "{line}"));
@@ -284,7 +419,7 @@ pub(super) fn leave() -> ! {
     std::process::exit(0)
 }
 
-fn now() -> At {
+pub(super) fn now() -> At {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     At(since.as_millis() as u64)
 }

@@ -1,7 +1,6 @@
 //! Which tasks a command is about: `j12`, `j12.3`, `j12.0-99`.
 //!
-//! One parser for every command that takes jobs. A command that can only be about a whole job says
-//! so when elements are named, rather than doing more than was asked.
+//! One parser for every command that takes jobs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,20 +19,6 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    /// The whole job.
-    ///
-    /// # Errors
-    /// Where elements were named; `verb` is the command that cannot be about them.
-    pub fn whole(&self, verb: &str) -> Result<JobId, Failure> {
-        match &self.indices {
-            None => Ok(self.job),
-            Some(_) => Err(Failure::usage(format!(
-                "gantry {verb} is about whole jobs, and {self} names elements; write {}",
-                self.job
-            ))),
-        }
-    }
-
     /// Whether it holds the element of this index.
     #[must_use]
     pub fn contains(&self, index: u32) -> bool {
@@ -52,6 +37,12 @@ impl Chosen {
                 "{self} names elements, and so does --elements {elements}; keep one of the two"
             ))),
         }
+    }
+}
+
+impl From<JobId> for Chosen {
+    fn from(job: JobId) -> Self {
+        Self { job, indices: None }
     }
 }
 
@@ -103,16 +94,13 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_named_once_and_only_where_they_can_be() {
+    fn elements_are_named_once() {
         let chosen = |text: &str| text.parse::<Chosen>().unwrap();
         let elements: IndexSet = "0-9".parse().unwrap();
         assert_eq!(chosen("j1").limited_to(Some(&elements)).unwrap(), chosen("j1.0-9"));
         assert_eq!(chosen("j1.3").limited_to(None).unwrap(), chosen("j1.3"));
         let twice = chosen("j1.3").limited_to(Some(&elements)).unwrap_err().sentence;
         assert!(twice.contains("keep one of the two"), "{twice}");
-        assert_eq!(chosen("j1").whole("hold").unwrap(), JobId(1));
-        let part = chosen("j1.3").whole("hold").unwrap_err().sentence;
-        assert!(part.contains("gantry hold is about whole jobs") && part.ends_with("write j1"));
         assert!(chosen("j1.3").contains(3) && !chosen("j1.3").contains(4));
         assert!(chosen("j1").contains(4));
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use gantry_link::{Connection, Identity, LinkError, connect};
-use gantry_model::{JobId, JobRow};
+use gantry_model::{IndexSet, JobId, JobRow};
 use gantry_wire::{Peer, Reply, Request, Scope, Update};
 use tokio::runtime::Runtime;
 
@@ -106,12 +106,13 @@ impl Client {
         })
     }
 
-    /// Waits, as long as it takes, until a job has ended.
+    /// Waits, as long as it takes, until a job has ended, or some elements of it.
     ///
     /// # Errors
     /// Where the job is unknown or the connection ends.
-    pub fn wait(&self, job: JobId) -> Result<JobRow, Failure> {
-        match self.runtime.block_on(ask(&self.connection, &Request::Wait { job }))? {
+    pub fn wait(&self, job: JobId, indices: Option<IndexSet>) -> Result<JobRow, Failure> {
+        let request = Request::Wait { job, indices };
+        match self.runtime.block_on(ask(&self.connection, &request))? {
             Reply::Job(row) => Ok(*row),
             other => Err(unexpected(&other)),
         }

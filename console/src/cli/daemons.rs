@@ -102,7 +102,7 @@ impl Scheduler {
             None => {
                 self.tie.fasten()?;
                 let settings: SchedulerSettings = settings(&self.dir.join("scheduler.toml"))?;
-                daemon(|stop| async move {
+                daemon(Threads::Some, |stop| async move {
                     gantry_scheduler::serve(&self.dir, settings, stop)
                         .await
                         .map_err(Failure::trouble)
@@ -193,7 +193,7 @@ impl Agent {
     pub fn run(self) -> Outcome {
         self.tie.fasten()?;
         let settings: AgentSettings = settings(&self.dir.join("agent.toml"))?;
-        daemon(|stop| async move {
+        daemon(Threads::One, |stop| async move {
             gantry_agent::serve(&self.dir, settings, stop).await.map_err(Failure::trouble)
         })
     }
@@ -247,14 +247,35 @@ fn settings<T: gantry_config::Settings>(path: &Path) -> Result<T, Failure> {
     gantry_config::load_file(path).map_err(Failure::usage_of)
 }
 
+/// Threads that serve a scheduler's connections, however many cores there are.
+const SERVERS_MAX: usize = 8;
+
+/// How many threads carry a daemon's connections.
+#[derive(Clone, Copy, Debug)]
+enum Threads {
+    /// One: an agent keeps its session and its supervisor on threads of their own, and what passes
+    /// between threads costs more than what it is about.
+    One,
+    /// Some: a scheduler serves ten thousand agents. Its machine has a thread of its own.
+    Some,
+}
+
 /// Runs a daemon until it ends by itself or SIGTERM or SIGINT arrives.
-fn daemon<F, D>(start: F) -> Outcome
+fn daemon<F, D>(threads: Threads, start: F) -> Outcome
 where
     F: FnOnce(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) -> D,
     D: Future<Output = Result<(), Failure>>,
 {
     log();
-    let runtime = tokio::runtime::Runtime::new()?;
+    let mut builder = match threads {
+        Threads::One => tokio::runtime::Builder::new_current_thread(),
+        Threads::Some => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if matches!(threads, Threads::Some) {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        builder.worker_threads((cores / 2).clamp(1, SERVERS_MAX));
+    }
+    let runtime = builder.enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use gantry_model::{At, JobId, JobRow, JobState, MemoryMib, Millis, Resources, Spent, TaskRow};
+use gantry_model::{At, JobRow, JobState, MemoryMib, Millis, Resources, Spent, TaskRow};
 use gantry_wire::{Reply, Request};
 use serde_json::{Value, json};
 
@@ -118,6 +118,7 @@ pub fn job_value(row: &JobRow) -> Value {
         "group": row.group,
         "priority": row.priority,
         "held": row.held,
+        "tasks_held": row.tasks_held,
         "progress_permille": row.progress_permille,
         "spent": spent_value(&row.spent),
         "time_limit_ms": row.time_limit.map(|limit| limit.0),
@@ -203,8 +204,9 @@ fn details(row: &JobRow) -> String {
         ("priority", row.priority.to_string()),
         ("needs", amounts(&row.resources)),
     ];
-    if row.held {
-        lines.push(("held", format!("until gantry release {}", row.job)));
+    if row.held || row.tasks_held > 0 {
+        let which = if row.held { String::new() } else { format!("{} tasks ", row.tasks_held) };
+        lines.push(("held", format!("{which}until gantry release {}", row.job)));
     }
     if let Some(limit) = row.time_limit {
         lines.push(("limit", limit.to_string()));
@@ -258,7 +260,7 @@ fn task_table(rows: &[TaskRow]) -> String {
 /// `gantry wait`.
 #[derive(Debug, Args)]
 pub struct Wait {
-    /// The jobs.
+    /// The jobs, or elements as j12.3 or j12.0-99.
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<Chosen>,
 }
@@ -269,9 +271,7 @@ impl Wait {
     /// # Errors
     /// Where a job is unknown or the scheduler is not there.
     pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
-        let jobs = self.jobs.iter().map(|job| job.whole("wait"));
-        let jobs: Vec<JobId> = jobs.collect::<Result<_, _>>()?;
-        end_code(&Client::connect(cluster)?, &jobs, format)
+        end_code(&Client::connect(cluster)?, &self.jobs, format)
     }
 }
 
@@ -280,8 +280,9 @@ impl Wait {
 ///
 /// # Errors
 /// Where a job is unknown or the scheduler goes away.
-pub fn end_code(client: &Client, jobs: &[JobId], format: Format) -> Outcome {
-    let rows = jobs.iter().map(|job| client.wait(*job)).collect::<Result<Vec<_>, _>>()?;
+pub fn end_code(client: &Client, jobs: &[Chosen], format: Format) -> Outcome {
+    let wait = |chosen: &Chosen| client.wait(chosen.job, chosen.indices.clone());
+    let rows = jobs.iter().map(wait).collect::<Result<Vec<_>, _>>()?;
     let value: Vec<Value> = rows.iter().map(job_value).collect();
     format.print("jobs", &value, || job_table(&rows), || ids(&rows))?;
     let code = |row: &JobRow| match row.state {
@@ -293,6 +294,8 @@ pub fn end_code(client: &Client, jobs: &[JobId], format: Format) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use gantry_model::JobId;
+
     use super::*;
 
     #[test]

@@ -4,6 +4,7 @@ pub mod batch;
 pub mod chosen;
 pub mod client;
 pub mod daemons;
+pub mod events;
 pub mod history;
 pub mod jobs;
 pub mod learning;
@@ -91,8 +92,8 @@ pub enum Command {
     Maintenance(service::Maintenance),
     /// Print one frame of the overview.
     Top(nodes::Top),
-    /// Print the newest lines of the event log.
-    Events(nodes::Events),
+    /// Print, follow or export the event log.
+    Events(events::Events),
     /// Take DICOM files from a folder into a library.
     Import(library::Import),
     /// Send DICOM files to a receiver, as a scanner does.
@@ -263,6 +264,9 @@ mod tests {
             ("history --user ada --group chest --since 7d --limit 5", true),
             ("report --by day --since 2026-11-01", true),
             ("report --by colour", false),
+            ("events --since 2h --level warn --node cpu-1 --grep disk -n 0", true),
+            ("events --job j1.3 --follow", true),
+            ("events --export - --follow", false),
             ("logs j1 -f --tail 10", true),
             ("logs j1.0-9 --search error", true),
             ("logs j1 -f --search error", false),

@@ -1,10 +1,10 @@
 //! Commands about nodes and the cluster as a whole.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
-use gantry_model::{At, NodeRow, Note, Service};
+use gantry_model::health::{Ailment, Stage};
+use gantry_model::{At, NodeRow, Service};
 use gantry_wire::{NodeStatus, Reply, Request, Scope};
 use serde_json::{Value, json};
 
@@ -81,10 +81,40 @@ fn node_value(node: &NodeStatus) -> Value {
             "until_ms": window.until.0,
             "reason": window.reason,
         })).collect::<Vec<_>>(),
+        "troubles": row.ailments.iter().map(trouble_value).collect::<Vec<_>>(),
         "agent_version": row.facts.agent_version,
         "sample": node.sample,
         "sampled_ms": node.sampled.map(|at: At| at.0),
     })
+}
+
+fn trouble_value(ailment: &Ailment) -> Value {
+    json!({
+        "trouble": ailment.trouble,
+        "gpu": ailment.gpu,
+        "detail": ailment.detail,
+        "since_ms": ailment.since.0,
+        "measure": ailment.policy.measure,
+        "back": ailment.policy.back,
+        "stage": match ailment.stage {
+            Stage::Active => "active",
+            Stage::Emptying => "emptying",
+            Stage::Testing { .. } => "testing",
+            Stage::Person => "person",
+        },
+    })
+}
+
+/// A trouble in a few words, and what it waits for.
+fn trouble(ailment: &Ailment) -> String {
+    let gpu = ailment.gpu.as_ref().map_or(String::new(), |gpu| format!(" on {gpu}"));
+    let waits = match ailment.stage {
+        Stage::Active => "",
+        Stage::Emptying => ", to be tested once empty",
+        Stage::Testing { .. } => ", being tested",
+        Stage::Person => ", until gantry resume",
+    };
+    format!("{}{gpu} ({}{waits})", ailment.detail, ailment.trouble)
 }
 
 fn service_value(service: &Service) -> Value {
@@ -113,6 +143,7 @@ fn note(row: &NodeRow, now: At) -> String {
         let (from, until) = (time::clock(window.from, now), time::clock(window.until, now));
         format!("maintenance {from} to {until}: {}", window.reason)
     }));
+    parts.extend(row.ailments.iter().map(trouble));
     parts.extend(row.facts.gpu_reason.clone());
     parts.join("; ")
 }
@@ -147,86 +178,6 @@ fn node_table(nodes: &[NodeStatus]) -> String {
     )
 }
 
-/// Between two looks at an event log that is followed.
-const FOLLOW_EACH: Duration = Duration::from_millis(500);
-
-/// `gantry events`.
-#[derive(Debug, Args)]
-pub struct Events {
-    /// Print further lines as they come, until interrupted; with --json one value a line.
-    #[arg(long, short)]
-    follow: bool,
-}
-
-impl Events {
-    /// Carries it out.
-    ///
-    /// # Errors
-    /// Where the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
-        let client = Client::connect(cluster)?;
-        let mut notes = ask(&client)?;
-        if !self.follow {
-            let value: Vec<Value> = notes.iter().map(note_value).collect();
-            format.print("events", &value, || note_table(&notes), String::new)?;
-            return Ok(0);
-        }
-        let mut fresh = notes.clone();
-        loop {
-            for note in &fresh {
-                output::text(&note_line(note, format))?;
-            }
-            std::thread::sleep(FOLLOW_EACH);
-            let next = ask(&client)?;
-            fresh = further(&notes, &next);
-            notes = next;
-        }
-    }
-}
-
-fn ask(client: &Client) -> Result<Vec<Note>, Failure> {
-    match client.ask(&Request::Notes)? {
-        Reply::Notes(notes) => Ok(notes),
-        other => Err(unexpected(&other)),
-    }
-}
-
-/// The lines behind the last one that was known. Where none of those is left all are new.
-fn further(known: &[Note], next: &[Note]) -> Vec<Note> {
-    let last = known.last().and_then(|last| next.iter().rposition(|note| note == last));
-    next[last.map_or(0, |last| last + 1)..].to_vec()
-}
-
-fn note_line(note: &Note, format: Format) -> String {
-    if format == Format::Json {
-        return note_value(note).to_string();
-    }
-    let (time, word) = (ui::clock(note.at), note.level.word());
-    format!("{time}  {word:<5}  {:<8} {}", note.subject.to_string(), note.sentence)
-}
-
-fn note_table(notes: &[Note]) -> String {
-    let row = |note: &Note| {
-        vec![
-            ui::clock(note.at),
-            note.level.word().into(),
-            note.subject.to_string(),
-            note.sentence.clone(),
-        ]
-    };
-    let rows: Vec<Vec<String>> = notes.iter().map(row).collect();
-    output::table(&["TIME", "LEVEL", "SUBJECT", "WHAT"], &rows)
-}
-
-fn note_value(note: &Note) -> Value {
-    json!({
-        "at_ms": note.at.0,
-        "level": note.level,
-        "subject": note.subject.to_string(),
-        "sentence": note.sentence,
-    })
-}
-
 /// `gantry top`.
 #[derive(Debug, Args)]
 pub struct Top {
@@ -258,7 +209,6 @@ mod tests {
     use gantry_model::{NodeFacts, Window};
 
     use super::*;
-    use gantry_model::{Level, Subject};
 
     #[test]
     fn a_note_says_why_a_node_gets_no_work() {
@@ -280,25 +230,5 @@ mod tests {
         }
         let value = service_value(&drain(Some(At(99))));
         assert_eq!(value, json!({ "state": "drain", "reason": "new disk", "deadline_ms": 99 }));
-    }
-
-    #[test]
-    fn what_is_new_in_a_log_stands_behind_what_was_known() {
-        let note = |n: u64| Note {
-            at: At(n),
-            level: Level::Info,
-            subject: Subject::Cluster,
-            sentence: n.to_string(),
-        };
-        let log = |range: std::ops::Range<u64>| range.map(note).collect::<Vec<_>>();
-        for (known, next, expected) in [
-            (log(0..3), log(0..5), log(3..5)),
-            (log(0..3), log(0..3), log(0..0)),
-            (log(0..3), log(2..6), log(3..6)),
-            (log(0..3), log(7..9), log(7..9)),
-            (log(0..0), log(0..2), log(0..2)),
-        ] {
-            assert_eq!(further(&known, &next), expected);
-        }
     }
 }

@@ -106,23 +106,10 @@ fn limited(
     jobs.iter().map(one).collect()
 }
 
-/// One request for each whole job.
-fn whole(
-    verb: &str,
-    jobs: &[Chosen],
-    request: impl Fn(gantry_model::JobId) -> Action,
-) -> Result<Vec<(String, Request)>, Failure> {
-    let one = |chosen: &Chosen| {
-        let job = chosen.whole(verb)?;
-        Ok((job.to_string(), Request::Act(request(job))))
-    };
-    jobs.iter().map(one).collect()
-}
-
-/// The jobs of a command that is about whole ones.
+/// The jobs that are held or released.
 #[derive(Debug, Args)]
 pub struct Jobs {
-    /// The jobs.
+    /// The jobs, or elements as j12.3 or j12.0-99.
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<Chosen>,
 }
@@ -133,17 +120,29 @@ impl Jobs {
     /// # Errors
     /// Where a job is unknown or has ended, or the scheduler is not there.
     pub fn hold(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
-        let requests = whole("hold", &self.jobs, |job| Action::Hold { job })?;
-        each("job", &requests, "held", |name, _| format!("held {name}"), cluster, format)
+        let requests = limited(&self.jobs, None, |chosen| {
+            Request::Act(Action::Hold { job: chosen.job, indices: chosen.indices.clone() })
+        })?;
+        let say = |name: &str, tasks| match tasks {
+            0 => format!("nothing more of {name} waits"),
+            n => format!("held {name}, {}", count_of_tasks(n)),
+        };
+        each("job", &requests, "held", say, cluster, format)
     }
 
     /// Carries out `gantry release`.
     ///
     /// # Errors
-    /// Where a job is unknown or not held, or the scheduler is not there.
+    /// Where a job is unknown or has ended, or the scheduler is not there.
     pub fn release(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
-        let requests = whole("release", &self.jobs, |job| Action::Release { job })?;
-        each("job", &requests, "released", |name, _| format!("released {name}"), cluster, format)
+        let requests = limited(&self.jobs, None, |chosen| {
+            Request::Act(Action::Release { job: chosen.job, indices: chosen.indices.clone() })
+        })?;
+        let say = |name: &str, tasks| match tasks {
+            0 => format!("nothing of {name} was held"),
+            n => format!("released {name}, {}", count_of_tasks(n)),
+        };
+        each("job", &requests, "released", say, cluster, format)
     }
 }
 
@@ -176,7 +175,7 @@ impl Requeue {
 #[derive(Debug, Args)]
 #[command(override_usage = "gantry change [OPTIONS] <JOB>...")]
 pub struct Change {
-    /// The jobs.
+    /// The jobs, or elements as j12.3 or j12.0-99; of elements, --time and --retries can be changed.
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<Chosen>,
     #[command(flatten)]
@@ -217,9 +216,15 @@ impl Change {
             at_once_max: self.changes.at_once,
             retries: self.changes.retries,
         };
-        let request = |job| Action::Change { job, change: change.clone() };
-        let requests = whole("change", &self.jobs, request)?;
-        each("job", &requests, "changed", |name, _| format!("changed {name}"), cluster, format)
+        let requests = limited(&self.jobs, None, |chosen| {
+            let (job, indices) = (chosen.job, chosen.indices.clone());
+            Request::Act(Action::Change { job, indices, change: change.clone() })
+        })?;
+        let say = |name: &str, tasks| match tasks {
+            0 => format!("all of {name} has ended"),
+            n => format!("changed {name}, {}", count_of_tasks(n)),
+        };
+        each("job", &requests, "changed", say, cluster, format)
     }
 }
 
@@ -230,7 +235,10 @@ mod tests {
     #[test]
     fn a_refusal_says_what_was_done_before_it() {
         let jobs: Vec<Chosen> = ["j1", "j2", "j3"].iter().map(|job| job.parse().unwrap()).collect();
-        let requests = whole("hold", &jobs, |job| Action::Hold { job }).unwrap();
+        let hold = |chosen: &Chosen| {
+            Request::Act(Action::Hold { job: chosen.job, indices: chosen.indices.clone() })
+        };
+        let requests = limited(&jobs, None, hold).unwrap();
         for (place, expected) in [
             (0, "no; not tried: j2 j3"),
             (1, "no; done: j1; not tried: j3"),
@@ -254,6 +262,5 @@ mod tests {
         let part: Vec<Chosen> = vec!["j1.3".parse().unwrap()];
         assert_eq!(limited(&part, None, indices).unwrap()[0].0, "j1.3");
         assert!(limited(&part, Some(&elements), indices).is_err());
-        assert!(whole("hold", &part, |job| Action::Hold { job }).is_err());
     }
 }

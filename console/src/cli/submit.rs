@@ -50,7 +50,7 @@ impl Submission {
             format.print("submitted", &value, || format!("submitted {job}"), || job.to_string())?;
             return Ok(0);
         }
-        end_code(&client, &[job], format)
+        end_code(&client, &[job.into()], format)
     }
 }
 

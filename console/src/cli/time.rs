@@ -37,6 +37,12 @@ pub fn clock(at: At, now: At) -> String {
     clock_in(&Local, at, now)
 }
 
+/// A point to the second, with its date: what stands in a log.
+#[must_use]
+pub fn stamp(at: At) -> String {
+    stamp_in(&Local, at)
+}
+
 /// How far a point lies ahead, in at most two units: `in 5m`, `in 2h10m`, `now`.
 #[must_use]
 pub fn distance(at: At, now: At) -> String {
@@ -88,6 +94,10 @@ fn clock_in<Z: TimeZone>(zone: &Z, at: At, now: At) -> String {
     let (at, now) = (date(zone, at).naive_local(), date(zone, now).naive_local());
     let form = if at.date() == now.date() { "%H:%M" } else { "%Y-%m-%d %H:%M" };
     at.format(form).to_string()
+}
+
+fn stamp_in<Z: TimeZone>(zone: &Z, at: At) -> String {
+    date(zone, at).naive_local().format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 fn date<Z: TimeZone>(zone: &Z, at: At) -> DateTime<Z> {
@@ -172,6 +182,7 @@ mod tests {
             assert_eq!(clock_in(&zone(), at, NOW), shown);
             assert_eq!(distance(at, NOW), far);
         }
+        assert_eq!(stamp_in(&zone(), At(NOW.0 + 5999)), "2026-11-24 17:30:05");
         assert_eq!(distance(At(NOW.0 + 45_000), NOW), "in 45s");
         assert_eq!(distance(At(NOW.0 - 45_000), NOW), "now");
     }

@@ -19,7 +19,7 @@ const NAMES_SHOWN: usize = 8;
 /// `gantry why`.
 #[derive(Debug, Args)]
 pub struct WhyJob {
-    /// The job.
+    /// The job, or elements as j12.3 or j12.0-99.
     job: Chosen,
 }
 
@@ -29,8 +29,8 @@ impl WhyJob {
     /// # Errors
     /// Where the job is unknown or the scheduler is not there.
     pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
-        let job = self.job.whole("why")?;
-        let reply = Client::connect(cluster)?.ask(&Request::Why { job })?;
+        let Chosen { job, indices } = self.job.clone();
+        let reply = Client::connect(cluster)?.ask(&Request::Why { job, indices })?;
         let Reply::Why(why) = reply else { return Err(unexpected(&reply)) };
         format.print("why", &value(&why), || text(&why, time::now()), || why.sentence.clone())?;
         Ok(0)

@@ -170,7 +170,7 @@ impl Site {
     /// Waits for the end of a job that must succeed.
     pub(super) fn wait(&self, job: JobId) -> Result<(), Failure> {
         let row: JobRow = self.until("the job's end", || {
-            again(Client::to(&self.access()?).and_then(|client| client.wait(job)))
+            again(Client::to(&self.access()?).and_then(|client| client.wait(job, None)))
         })?;
         if row.state == gantry_model::JobState::Done {
             return Ok(());

@@ -1,5 +1,6 @@
 //! The nodes: state, use, what they hold; the chosen one below.
 
+use gantry_model::health::Measure;
 use gantry_model::{At, JobId, NodeRow, NodeState, Service};
 use gantry_telemetry::GpuSample;
 use gantry_wire::{NodeStatus, Update};
@@ -67,7 +68,13 @@ fn state_style(row: &NodeRow, theme: Theme) -> Style {
     match (row.state, &row.service) {
         (NodeState::Lost, _) | (NodeState::Up, Service::Quarantine { .. }) => theme.fail(),
         (NodeState::Late, _) | (NodeState::Up, Service::Drain { .. }) => theme.warn(),
-        (NodeState::Up, Service::Open) => theme.good(),
+        (NodeState::Up, Service::Open) => {
+            match row.ailments.iter().map(|one| one.policy.measure).max() {
+                Some(Measure::Node) => theme.fail(),
+                Some(Measure::Gpu) => theme.warn(),
+                _ => theme.good(),
+            }
+        }
     }
 }
 
@@ -143,7 +150,9 @@ fn note(node: &NodeStatus, theme: Theme) -> (String, Style) {
 /// Why a node gets no new work.
 fn closed(row: &NodeRow) -> String {
     match &row.service {
-        Service::Open => String::new(),
+        Service::Open => row.ailments.first().map_or_else(String::new, |ailment| {
+            format!("! {} ({})", ailment.detail, ailment.trouble)
+        }),
         Service::Drain { reason, .. } => format!("! drained: {reason}"),
         Service::Quarantine { reason } => format!("! quarantined: {reason}"),
     }
@@ -154,7 +163,8 @@ pub(super) fn draw(app: &App, update: &Update, sheet: &mut Sheet<'_>) -> u16 {
     let nodes = node_rows(app);
     let (columns, height) = (sheet.columns(), sheet.rows());
     let chosen = nodes.iter().find(|node| Some(&node.row.facts.name) == app.node.as_ref());
-    let wanted = chosen.map_or(0, |node| 8 + node.row.facts.gpus.len() as u16);
+    let wanted =
+        chosen.map_or(0, |node| 8 + (node.row.facts.gpus.len() + node.row.ailments.len()) as u16);
     let below = if height < 12 { 0 } else { wanted.min(height / 2) };
     let top = u16::from(height >= 12);
     let y = {
@@ -176,7 +186,7 @@ fn detail(app: &App, update: &Update, node: &NodeStatus, sheet: &mut Sheet<'_>) 
     let roles: Vec<String> =
         facts.roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
     let mut state = format!("{} for {}", row.state.word(), duration(now.since(row.since).0));
-    if row.service != Service::Open {
+    if row.service != Service::Open || !row.ailments.is_empty() {
         state = format!("{state}, {}", closed(row).trim_start_matches("! "));
     }
     let facts_line = [
@@ -210,6 +220,17 @@ fn detail(app: &App, update: &Update, node: &NodeStatus, sheet: &mut Sheet<'_>) 
         y += 1;
     } else {
         sheet.text(1, y, "no reading yet", theme.dim());
+        y += 1;
+    }
+    for ailment in &row.ailments {
+        let gpu = ailment
+            .gpu
+            .as_ref()
+            .and_then(|uuid| facts.gpus.iter().position(|gpu| gpu.uuid == *uuid));
+        let on = gpu.map_or(String::new(), |gpu| format!(" on gpu {gpu}"));
+        let since = duration(now.since(ailment.since).0);
+        let text = format!("! {}{on} ({}), for {since}", ailment.detail, ailment.trouble);
+        sheet.text(1, y, &text, theme.fail());
         y += 1;
     }
     if let Some(reason) = &facts.gpu_reason {

@@ -79,6 +79,7 @@ pub(crate) fn gpu_node(number: u32, name: &str, busy: &[Option<u32>]) -> NodeSta
                 memory_used_mib: busy.map(|busy| u64::from(busy) * 75),
                 temperature_c: busy.map(|busy| 35 + busy / 28),
                 power_mw: busy.map(|busy| 80_000 + busy * 580),
+                ..GpuSample::default()
             });
         }
     }

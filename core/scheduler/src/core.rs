@@ -7,16 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gantry_cluster::{Answer, Cluster, ClusterSettings, Effect, Event};
 use gantry_link::Connection;
-use gantry_model::{At, JobRow, Machine, NodeFacts, Order, Reject, RejectKind, TryId};
-use gantry_wire::{HistoryQuery, UseBy, UseRow};
+use gantry_model::{
+    At, JobRow, Level, Machine, NodeFacts, Note, Order, Reject, RejectKind, Subject, TryId,
+};
+use gantry_wire::{HistoryQuery, NotePage, NoteQuery, UseBy, UseRow};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::agents::{Agent, Agents, ORDERS_MAX};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::error::SchedulerError;
+use crate::notes::{Notes, SHOWN_MAX};
 use crate::shell::Shell;
-use crate::store::Store;
+use crate::store::{Retention, Store};
 
 /// Commands that wait; beyond that a caller waits, which slows its own connection only.
 const WAITING_MAX: usize = 4096;
@@ -24,6 +27,7 @@ const WAITING_MAX: usize = 4096;
 pub(crate) type Replied = oneshot::Sender<Result<Answer, Reject>>;
 pub(crate) type Read = Box<dyn FnOnce(&Cluster) + Send>;
 pub(crate) type Done = oneshot::Sender<Result<(), Reject>>;
+pub(crate) type Page = oneshot::Sender<Result<NotePage, Reject>>;
 
 /// What the thread is asked to do.
 pub(crate) enum Command {
@@ -39,6 +43,12 @@ pub(crate) enum Command {
     History { query: HistoryQuery, page: oneshot::Sender<Result<(Vec<JobRow>, bool), Reject>> },
     /// A report of use.
     Use { by: UseBy, from: At, until: At, report: oneshot::Sender<Result<Vec<UseRow>, Reject>> },
+    /// A page of the event log.
+    Notes { query: NoteQuery, page: Page },
+    /// A session has added a line to the event log.
+    Noted,
+    /// Keep so much of the event log from now on.
+    Retain(Retention),
     /// Keep the hash of a new token.
     AddToken { hash: String, node: String, expires: At, done: Done },
     /// Use a token up.
@@ -64,13 +74,19 @@ pub(crate) struct Core {
 pub(crate) fn start(
     folder: &Path,
     settings: ClusterSettings,
+    retention: Retention,
 ) -> Result<(Core, oneshot::Receiver<SchedulerError>), SchedulerError> {
     let mut store = Store::open(folder)?;
-    let restored = restore(&mut store, settings)?;
+    store.retain(retention);
+    let mut restored = restore(&mut store, settings)?;
     let clock = Clock::new(restored.last);
     let (commands, receiver) = mpsc::channel(WAITING_MAX);
     let (ended_sender, ended) = watch::channel(0);
-    let board = Arc::new(Mutex::new(Board::default()));
+    let mut notes = Notes::restored(store.newest_notes(SHOWN_MAX)?);
+    for note in std::mem::take(&mut restored.notes) {
+        notes.push(note);
+    }
+    let board = Arc::new(Mutex::new(Board::with_notes(notes)));
     let agents = Arc::new(Agents::default());
     let (failed, core_ended) = oneshot::channel();
     let shell =
@@ -96,6 +112,10 @@ pub(crate) struct Restored {
     pub(crate) last: At,
     /// What the settings file says, where that is not what the cluster has.
     pub(crate) settings: Option<ClusterSettings>,
+    /// Jobs that have ended since the snapshot: the history may lack them.
+    pub(crate) over: Vec<JobRow>,
+    /// Lines of the event log that the store lacks.
+    pub(crate) notes: Vec<Note>,
 }
 
 /// Applies the journal.
@@ -103,22 +123,25 @@ fn restore(store: &mut Store, settings: ClusterSettings) -> Result<Restored, Sch
     let begun = std::time::Instant::now();
     let state = RefCell::new((Cluster::new(settings.clone()), At(0)));
     let mut effects = Vec::new();
-    let mut ended = Vec::new();
+    let (mut over, mut notes) = (Vec::new(), Vec::new());
     let start = |at, cluster| *state.borrow_mut() = (cluster, at);
-    let replayed = store.replay(start, |at, event| {
+    let noted = store.noted();
+    let replayed = store.replay(start, |block, at, event| {
         let (cluster, last) = &mut *state.borrow_mut();
         cluster.apply(at, event, &mut effects);
         *last = at.max(*last);
-        // What other effects asked for was done in an earlier life, or is made up for when the
-        // nodes come back and say what they hold.
-        ended.extend(effects.drain(..).filter_map(|effect| match effect {
-            Effect::JobEnded(row) => Some(*row),
-            _ => None,
-        }));
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::JobEnded(row) => over.push(*row),
+                Effect::Note(note) if block > noted => notes.push(note),
+                // What other effects asked for was done in an earlier life, or is made up for when
+                // the nodes come back and say what they hold.
+                _ => {}
+            }
+        }
     })?;
     let (cluster, last) = state.into_inner();
     cluster.check().map_err(SchedulerError::Journal)?;
-    store.keep_history(&ended)?;
     if let Some(cut) = &replayed.cut {
         tracing::error!("the journal's end was damaged: {cut}");
     }
@@ -126,7 +149,7 @@ fn restore(store: &mut Store, settings: ClusterSettings) -> Result<Restored, Sch
     let took_ms = begun.elapsed().as_millis() as u64;
     tracing::info!(snapshot, events, took_ms, "journal applied");
     let settings = (*cluster.settings() != settings).then_some(settings);
-    Ok(Restored { cluster, last, settings })
+    Ok(Restored { cluster, last, settings, over, notes })
 }
 
 impl Core {
@@ -204,6 +227,26 @@ impl Core {
         }));
         self.commands.send(command).await.map_err(|_| ending())?;
         result.await.map_err(|_| ending())
+    }
+
+    /// A page of the event log.
+    pub(crate) async fn notes(&self, query: NoteQuery) -> Result<NotePage, Reject> {
+        let (page, result) = oneshot::channel();
+        self.commands.send(Command::Notes { query, page }).await.map_err(|_| ending())?;
+        result.await.map_err(|_| ending())?
+    }
+
+    /// Adds a line to the event log. Nothing is waited for.
+    pub(crate) fn note(&self, level: Level, subject: Subject, sentence: String) {
+        let note = Note { at: self.clock.now(), level, subject, sentence };
+        self.board().notes.push(note);
+        // Where too much is waiting the thread is awake, and keeps the line with what it does next.
+        let _ = self.commands.try_send(Command::Noted);
+    }
+
+    /// Says how much of the event log is kept from now on.
+    pub(crate) async fn retain(&self, retention: Retention) {
+        let _ = self.commands.send(Command::Retain(retention)).await;
     }
 
     /// Keeps a token's hash.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use gantry_link::LinkError;
+use gantry_metrics::MetricsError;
 use gantry_model::Reject;
 
 /// A scheduler that cannot start, or cannot go on.
@@ -19,6 +20,9 @@ pub enum SchedulerError {
     /// Identities or the socket.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The address for metrics.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// A name that cannot be used.
     #[error("{0}")]
     Refused(Reject),

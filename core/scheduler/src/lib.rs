@@ -4,22 +4,29 @@
 //! events and syncs once, applies each, and carries out the effects in order; nothing that was not
 //! durable is ever answered. Around it, tasks on a runtime hold the connections: agents, consoles
 //! and nodes that join ([`session`]); they reach the thread through [`core`]. What only screens
-//! need (samples, curves, the event log's newest lines) is kept beside the machine ([`board`]) and
-//! is gone after a restart; what decides is in the journal ([`store`]).
+//! need (samples, curves) is kept beside the machine ([`board`]) and is gone after a restart; what
+//! decides is in the journal ([`store`]), and so is the event log, of which [`notes`] has the newest
+//! lines at hand.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod agents;
+mod alerts;
 mod board;
 mod clock;
 mod core;
 mod error;
+mod metrics;
+mod notes;
 mod session;
 mod settings;
 mod shell;
 mod store;
+mod telemetry;
 mod update;
+mod watch;
+mod webhook;
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -32,6 +39,7 @@ use tokio::task::JoinSet;
 pub use error::SchedulerError;
 pub use store::{JournalReport, check, repair};
 use update::Pictures;
+use webhook::Webhook;
 
 /// Connections at once, agents and consoles together: each takes about 40 KB.
 const CONNECTIONS_MAX: usize = 20_000;
@@ -80,7 +88,16 @@ async fn serve_with(
     })?;
     let identity = Identity::load(folder, "scheduler")?;
     let cluster = authority.cluster().to_owned();
-    let (core, mut core_ended) = core::start(folder, settings::cluster(&settings))?;
+    let (decided_by, kept) = (settings::cluster(&settings), settings::retention(&settings));
+    let (core, mut core_ended) = core::start(folder, decided_by, kept)?;
+    let webhook = Webhook::start(cluster.clone(), settings::webhook(&settings))
+        .map_err(|error| SchedulerError::file("starting the webhook of", folder, &error))?;
+    {
+        let mut board = core.board();
+        board.telemetry.limits = (&settings.watch).into();
+        board.telemetry.alerts.set(&settings.alert);
+        board.notes.outbox = Some(webhook.outbox());
+    }
     let server = Server::bind(settings.listen, &identity, folder)?;
     let address = server.local_address();
     write_address(folder, address)?;
@@ -93,7 +110,9 @@ async fn serve_with(
         core,
         settings,
         pictures: Pictures::default(),
+        webhook,
     });
+    let _metrics = metrics::start(&shared).await?;
     let mut sessions = JoinSet::new();
     tokio::pin!(stop);
     let result = loop {

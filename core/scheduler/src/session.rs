@@ -16,6 +16,7 @@ use gantry_wire::{Output, Peer, Verdict, hello};
 
 use crate::core::Core;
 use crate::update::Pictures;
+use crate::webhook::Webhook;
 
 /// What every session needs.
 pub(crate) struct Shared {
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) core: Core,
     pub(crate) settings: SchedulerSettings,
     pub(crate) pictures: Pictures,
+    pub(crate) webhook: Webhook,
 }
 
 /// The parts of a greeted connection.

@@ -5,9 +5,13 @@ use std::path::Path;
 use gantry_cluster::{ClusterSettings, Event, GroupSettings};
 use gantry_config::scheduler::Amount;
 use gantry_config::{SchedulerSettings, load_file};
-use gantry_model::{MemoryMib, Reject, RejectKind, Resources};
+use gantry_model::{MemoryMib, Reject, RejectKind, Resources, Subject};
+
+use crate::alerts::Said;
 
 use crate::session::Shared;
+use crate::store::Retention;
+use crate::webhook::Target;
 
 /// The file in the scheduler's folder.
 const FILE: &str = "scheduler.toml";
@@ -35,7 +39,23 @@ pub(crate) fn cluster(settings: &SchedulerSettings) -> ClusterSettings {
         ended_kept: settings.ended_kept,
         groups: groups.collect(),
         licences: settings.licences.clone(),
+        health: settings
+            .health
+            .iter()
+            .map(|(trouble, rule)| (*trouble, rule.policy(*trouble)))
+            .collect(),
     }
+}
+
+/// How much of the event log is kept.
+pub(crate) const fn retention(settings: &SchedulerSettings) -> Retention {
+    Retention { lines: settings.events_kept, age: settings.events_age }
+}
+
+/// Where lines of the event log are sent.
+pub(crate) fn webhook(settings: &SchedulerSettings) -> Option<Target> {
+    let least = settings.webhook_level;
+    settings.webhook.clone().map(|url| Target { url, least })
 }
 
 /// A guarantee of cores alone says nothing of memory: what is not named does not stand in the way.
@@ -66,10 +86,18 @@ pub(crate) async fn reload(shared: &Shared) -> Result<Vec<String>, Reject> {
             "the settings could not be written to the journal; free some space and reload again";
         return Err(Reject::new(RejectKind::Busy, sentence));
     }
+    shared.core.board().telemetry.limits = (&settings.watch).into();
+    shared.core.retain(retention(&settings)).await;
+    shared.webhook.set(webhook(&settings));
+    let said = shared.core.board().telemetry.alerts.set(&settings.alert);
+    for Said { node, level, sentence } in said {
+        shared.core.note(level, Subject::Node(node), sentence);
+    }
     let before = &shared.settings;
     let waits = [
         ("listen", settings.listen != before.listen),
         ("token_valid", settings.token_valid != before.token_valid),
+        ("metrics", settings.metrics != before.metrics),
     ];
     Ok(waits.into_iter().filter(|(_, waits)| *waits).map(|(key, _)| key.to_owned()).collect())
 }
@@ -80,6 +108,8 @@ mod tests {
 
     #[test]
     fn the_defaults_of_the_file_are_those_of_the_cluster() {
-        assert_eq!(cluster(&SchedulerSettings::default()), ClusterSettings::default());
+        let settings = SchedulerSettings::default();
+        assert_eq!(cluster(&settings), ClusterSettings::default());
+        assert_eq!(retention(&settings), Retention::default());
     }
 }

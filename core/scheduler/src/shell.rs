@@ -9,23 +9,26 @@
 //! other failure of the journal ends the daemon: what is on the disk is then not known.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gantry_cluster::{Cluster, ClusterSettings, Effect, Event};
 use gantry_model::limits::JOBS_PAGE_MAX;
 use gantry_model::{At, JobRow, Machine, Millis, Reject, RejectKind};
+use gantry_wire::NoteQuery;
 use tokio::sync::{mpsc, watch};
 
 use crate::agents::{Agent, Agents};
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::core::{Command, Read, Replied, Restored};
+use crate::core::{Command, Page, Read, Replied, Restored};
 use crate::error::SchedulerError;
 use crate::store::{Store, record};
 
 /// Events that one sync covers: at 5,000 syncs a second the delay stays below a millisecond.
 const BATCH_MAX: usize = 512;
+/// Looks at the event log between two batches: each may take three milliseconds.
+const LOOKS_MAX: usize = 4;
 /// How long after a full disk the next try comes by itself.
 const FULL_AGAIN: Millis = Millis::from_seconds(1);
 /// The longest sleep without a timer.
@@ -58,7 +61,18 @@ impl Then {
 struct Batch {
     events: Vec<(Event, Then)>,
     reads: Vec<Read>,
+    looks: Vec<(NoteQuery, Page)>,
     stop: bool,
+}
+
+impl Batch {
+    /// Whether more is taken before what is there is done.
+    const fn has_room(&self) -> bool {
+        self.events.len() < BATCH_MAX
+            && self.reads.len() < BATCH_MAX
+            && self.looks.len() < LOOKS_MAX
+            && !self.stop
+    }
 }
 
 /// The thread's value.
@@ -80,6 +94,8 @@ pub(crate) struct Shell {
     /// Jobs that have ended and are not in the history yet.
     over: Vec<JobRow>,
     full: bool,
+    /// Until then nothing more is tried where a full disk did not take what follows from events.
+    keep_again: At,
     board: Arc<Mutex<Board>>,
     agents: Arc<Agents>,
     ended: watch::Sender<u64>,
@@ -95,7 +111,7 @@ impl Shell {
         agents: Arc<Agents>,
         ended: watch::Sender<u64>,
     ) -> Self {
-        let Restored { cluster, settings, .. } = restored;
+        let Restored { cluster, settings, over, .. } = restored;
         // Nobody has been heard in this life yet.
         let owed = cluster.up_nodes();
         let sessions = BTreeMap::new();
@@ -109,8 +125,9 @@ impl Shell {
             sessions,
             newest: BTreeMap::new(),
             owed,
-            over: Vec::new(),
+            over,
             full: false,
+            keep_again: At(0),
             board,
             agents,
             ended,
@@ -139,7 +156,7 @@ impl Shell {
                 Ok(None) => return self.leave(),
                 Err(_) => {}
             }
-            while batch.events.len() < BATCH_MAX && batch.reads.len() < BATCH_MAX && !batch.stop {
+            while batch.has_room() {
                 let Ok(command) = self.commands.try_recv() else { break };
                 self.sort(command, &mut batch)?;
             }
@@ -148,8 +165,13 @@ impl Shell {
                 batch.events.push((Event::Tick, Then::Nothing));
             }
             self.commit(batch.events)?;
+            self.keep_after()?;
             for read in batch.reads {
                 read(&self.cluster);
+            }
+            for (query, page) in batch.looks {
+                // The caller may have left.
+                let _ = page.send(readable("event log", self.store.notes(&query)));
             }
             if batch.stop {
                 return self.leave();
@@ -202,11 +224,15 @@ impl Shell {
             }
             Command::Read(read) => batch.reads.push(read),
             Command::History { query, page } => {
-                let _ = page.send(readable(self.store.history(&query, JOBS_PAGE_MAX)));
+                let _ = page.send(readable("history", self.store.history(&query, JOBS_PAGE_MAX)));
             }
             Command::Use { by, from, until, report } => {
-                let _ = report.send(readable(self.store.sum_use(by, from, until)));
+                let _ = report.send(readable("history", self.store.sum_use(by, from, until)));
             }
+            Command::Notes { query, page } => batch.looks.push((query, page)),
+            // What is added is kept after every batch, and this is one.
+            Command::Noted => {}
+            Command::Retain(retention) => self.store.retain(retention),
             Command::AddToken { hash, node, expires, done } => {
                 let result = self.store.add_token(&hash, &node, self.clock.now(), expires);
                 let _ = done.send(refusable(result.map(Ok))?);
@@ -265,20 +291,34 @@ impl Shell {
             self.cluster.apply(at, event, &mut effects);
             self.carry_out(effects.drain(..), reply);
         }
-        self.keep_history()
+        Ok(())
     }
 
-    /// Keeps the jobs that have ended. What a full disk does not take is kept in memory, and is in
-    /// the journal anyway.
-    fn keep_history(&mut self) -> Result<(), SchedulerError> {
-        match self.store.keep_history(&self.over) {
+    /// Keeps the jobs that have ended and the lines of the event log. What a full disk does not take
+    /// waits in memory, and most of it can be made again from the journal.
+    fn keep_after(&mut self) -> Result<(), SchedulerError> {
+        let now = self.clock.now();
+        if now < self.keep_again {
+            return Ok(());
+        }
+        let mut unsaved = self.board().notes.take_unsaved();
+        match self.store.keep_after(&self.over, &unsaved.lines(), now) {
             Ok(()) => {
                 self.over.clear();
                 Ok(())
             }
-            Err(SchedulerError::Full) => Ok(()),
+            Err(SchedulerError::Full) => {
+                self.board().notes.put_back(unsaved);
+                self.keep_again = now.after(FULL_AGAIN);
+                self.wake = Some(self.wake.map_or(self.keep_again, |at| at.min(self.keep_again)));
+                Ok(())
+            }
             Err(error) => Err(error),
         }
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does what one event asks for; `reply` waits for its answer.
@@ -293,7 +333,7 @@ impl Shell {
                 }
                 Effect::Order { node, order } => self.agents.order(&node, order),
                 Effect::Note(note) => {
-                    self.board.lock().unwrap_or_else(PoisonError::into_inner).note(note);
+                    self.board().notes.push(note);
                 }
                 Effect::Wake(at) => self.wake = Some(at),
                 Effect::JobEnded(row) => {
@@ -325,10 +365,10 @@ impl Shell {
 }
 
 /// What only reads and fails is told to whoever asked; it ends nothing.
-fn readable<T>(result: Result<T, SchedulerError>) -> Result<T, Reject> {
+fn readable<T>(what: &str, result: Result<T, SchedulerError>) -> Result<T, Reject> {
     result.map_err(|error| {
-        tracing::error!("the history cannot be read: {error}");
-        Reject::new(RejectKind::Busy, format!("the history cannot be read: {error}"))
+        tracing::error!("the {what} cannot be read: {error}");
+        Reject::new(RejectKind::Busy, format!("the {what} cannot be read: {error}"))
     })
 }
 

@@ -34,7 +34,7 @@ const ROWS_MAX: usize = 100;
 const NOTES_SHOWN: usize = 20;
 /// Points of a curve in a picture: two for each column of a wide panel.
 const POINTS_SHOWN: usize = 240;
-const BUSY_SECONDS: u64 = 3600;
+const BUSY_SPAN: Millis = Millis::from_seconds(3600);
 const BUSY_CELLS: usize = 120;
 
 type Slot = watch::Sender<Option<Arc<Update>>>;
@@ -165,11 +165,11 @@ async fn picture(shared: &Shared, scope: Scope, before: Option<&Update>) -> Resu
         cluster: shared.cluster.clone(),
         summary,
         nodes,
-        busy_permille: board.busy(at, BUSY_SECONDS, BUSY_CELLS),
+        busy_permille: board.telemetry.busy(at, BUSY_SPAN, BUSY_CELLS),
         jobs,
         metrics,
         output,
-        notes: board.notes(NOTES_SHOWN),
+        notes: board.notes.newest(NOTES_SHOWN),
     })
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn with_samples(core: &Core, rows: Vec<NodeRow>) -> Vec<NodeStatus> {
     let board = core.board();
     rows.into_iter()
         .map(|row| {
-            let (sample, sampled) = board.newest(&row.facts.name).unzip();
+            let (sample, sampled) = board.telemetry.newest(&row.facts.name).unzip();
             NodeStatus { row, sample, sampled }
         })
         .collect()
@@ -256,11 +256,6 @@ impl Fit for Reply {
                 .iter_mut()
                 .map(|metric| thin(&mut metric.points))
                 .fold(false, |any, one| any | one),
-            Self::Notes(notes) => {
-                let old = notes.len() / 2;
-                notes.drain(..old);
-                old > 0
-            }
             _ => false,
         }
     }

@@ -13,7 +13,7 @@ use gantry_model::{
     Resources, Role, TryId, Usage, Work,
 };
 use gantry_scheduler::SchedulerError;
-use gantry_telemetry::Sample;
+use gantry_telemetry::{Encoder, Sample};
 use gantry_wire::{
     AgentMessage, NodeReply, NodeRequest, Output, Peer, Point, Reply, Request, SchedulerMessage,
     Scope, Update,
@@ -103,8 +103,8 @@ async fn agent(daemon: &Daemon, identity: &Identity, holds: &[u64]) -> Session {
 
 async fn launch(session: &mut Session) -> Launch {
     loop {
-        let SchedulerMessage::Order(order) = session.receiver.expect().await.unwrap();
-        if let Order::Launch(launch) = order {
+        let message = session.receiver.expect().await.unwrap();
+        if let SchedulerMessage::Order(Order::Launch(launch)) = message {
             return *launch;
         }
     }
@@ -129,9 +129,13 @@ async fn a_job_goes_to_an_agent_and_its_end_to_whoever_waits() {
     report(&mut agent, Report::Started { try_id }).await;
     report(&mut agent, Report::Ended { try_id, exit: Exit::Code(7), usage: Usage::default() })
         .await;
-    let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1) }).await else { panic!() };
+    let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1), indices: None }).await
+    else {
+        panic!()
+    };
     assert_eq!((row.state, row.exit), (JobState::Fail, Some(Exit::Code(7))));
-    let SchedulerMessage::Order(order) = agent.receiver.expect().await.unwrap();
+    let message = agent.receiver.expect().await.unwrap();
+    let SchedulerMessage::Order(order) = message else { panic!("{message:?}") };
     assert_eq!(order, Order::Acknowledge { try_id });
     let Reply::Refused(reject) = ask(&console, Request::Job { job: JobId(9) }).await else {
         panic!()
@@ -160,7 +164,10 @@ async fn a_restart_forgets_nothing_and_takes_back_what_nodes_hold() {
     let mut session = agent(&daemon, &identity, &[try_id.0]).await;
     report(&mut session, Report::Ended { try_id, exit: Exit::Code(0), usage: Usage::default() })
         .await;
-    let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1) }).await else { panic!() };
+    let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1), indices: None }).await
+    else {
+        panic!()
+    };
     assert_eq!((row.state, row.starts), (JobState::Done, 1), "it was not run again");
     assert_eq!(launch(&mut session).await.task, JobId(2).task(0));
     daemon.stop().await;
@@ -259,7 +266,10 @@ async fn of_two_agents_of_one_node_the_newest_wins() {
     assert_eq!((nodes.len(), nodes[0].row.state, nodes[0].row.tasks), (1, NodeState::Up, 1));
     report(&mut newest, Report::Ended { try_id, exit: Exit::Code(0), usage: Usage::default() })
         .await;
-    let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1) }).await else { panic!() };
+    let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1), indices: None }).await
+    else {
+        panic!()
+    };
     assert_eq!(row.state, JobState::Done);
     daemon.stop().await;
 }
@@ -313,14 +323,16 @@ async fn output_comes_from_the_node_and_curves_only_from_the_one_that_runs_the_t
         Report::Ended { try_id: unknown, exit: Exit::NodeLost, usage: Usage::default() },
     )
     .await;
-    let SchedulerMessage::Order(_) = other.receiver.expect().await.unwrap();
+    let message = other.receiver.expect().await.unwrap();
+    assert!(matches!(message, SchedulerMessage::Order(_)), "{message:?}");
     session.sender.send(&AgentMessage::Metrics { task, points: points(0.5) }).await.unwrap();
     report(
         &mut session,
         Report::Ended { try_id: unknown, exit: Exit::NodeLost, usage: Usage::default() },
     )
     .await;
-    let SchedulerMessage::Order(_) = session.receiver.expect().await.unwrap();
+    let message = session.receiver.expect().await.unwrap();
+    assert!(matches!(message, SchedulerMessage::Order(_)), "{message:?}");
     let Reply::Metrics(metrics) = ask(&console, Request::Metrics { job: JobId(1) }).await else {
         panic!()
     };
@@ -368,9 +380,10 @@ async fn a_console_gets_pictures_when_something_has_changed() {
     let identity = joined(&watcher, &daemon, "cpu-1").await;
     let agent = agent(&daemon, &identity, &[]).await;
     let sample = Sample { cpu_permille: 500, ..Sample::default() };
-    let start = Instant::now();
+    let (start, mut encoder) = (Instant::now(), Encoder::default());
     loop {
-        let sent = AgentMessage::Sample(Box::new(sample.clone()));
+        let reading = encoder.encode(&sample).unwrap();
+        let sent = AgentMessage::Reading(Box::new(reading));
         assert!(agent.connection.send_datagram(&sent), "a small sample fits a datagram");
         let update: Update = receiver.expect().await.unwrap();
         if let [node] = update.nodes.as_slice()
@@ -505,7 +518,10 @@ async fn a_full_disk_acknowledges_nothing_and_loses_nothing() {
     let first = repeats(&daemon, &identity, try_id).await;
     std::fs::remove_file(&filler).unwrap();
     assert!(first || repeats(&daemon, &identity, try_id).await, "there is room again");
-    let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1) }).await else { panic!() };
+    let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1), indices: None }).await
+    else {
+        panic!()
+    };
     assert_eq!((row.state, row.starts), (JobState::Done, 1));
     assert!(matches!(ask(&console, submit("later")).await, Reply::Submitted(_)), "it goes on");
     daemon.stop().await;

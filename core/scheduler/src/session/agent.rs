@@ -1,16 +1,24 @@
 //! An agent's session: what its node is and holds, orders to it, reports and samples from it.
 
+use std::sync::{Mutex, PoisonError};
+
 use gantry_cluster::Event;
 use gantry_link::{Connection, LinkError, Receiver, Sender};
 use gantry_model::limits::{GPUS_MAX, NAME_CHARACTERS_MAX};
-use gantry_model::{Exit, Order, Reject, RejectKind, Report};
+use gantry_model::{Exit, Order, Reject, RejectKind, Report, Subject};
+use gantry_telemetry::{Answer, Decoder, Reading, Verdict};
 use gantry_wire::{AgentMessage, Point, SchedulerMessage};
 use tokio::sync::mpsc;
 
 use super::{Greeted, Shared};
+use crate::alerts::Said;
 
 /// Points of metrics in one message.
 const POINTS_MAX: usize = 1000;
+/// Answers to readings that wait to be sent.
+const ANSWERS_MAX: usize = 16;
+/// Orders that are sent together, where so many wait.
+const TOGETHER_MAX: usize = 256;
 /// Characters of why a try ended: what a screen can show, and little of a record.
 const REASON_CHARACTERS_MAX: usize = 1000;
 
@@ -31,57 +39,103 @@ pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkErr
     if let Err(reject) = facts.validate() {
         return Err(refused(&connection, &reject.sentence));
     }
+    let gpus = facts.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
     let orders = shared.core.enter(session, facts, holds, connection.clone()).await;
+    let (answer, answers) = mpsc::channel(ANSWERS_MAX);
+    let agent = Agent { shared, node, gpus, decoder: Mutex::default(), answer };
     let result = tokio::select! {
-        result = hear(shared, &node, receiver) => result,
-        result = hear_datagrams(shared, &node, &connection) => result,
-        result = tell(sender, orders) => result,
+        result = agent.hear(receiver) => result,
+        result = agent.hear_datagrams(&connection) => result,
+        result = tell(sender, orders, answers) => result,
     };
-    shared.core.leave(node, session).await;
+    shared.core.leave(agent.node, session).await;
     result
 }
 
-async fn hear(shared: &Shared, node: &str, mut receiver: Receiver) -> Result<(), LinkError> {
-    while let Some(message) = receiver.receive::<AgentMessage>().await? {
-        take(shared, node, message).await;
-    }
-    Ok(())
+/// An agent that is heard.
+struct Agent<'a> {
+    shared: &'a Shared,
+    node: String,
+    /// The UUIDs of its GPUs, by index.
+    gpus: Vec<String>,
+    /// Makes samples of its readings, whether they come by stream or datagram.
+    decoder: Mutex<Decoder>,
+    /// What its readings are answered.
+    answer: mpsc::Sender<Answer>,
 }
 
-async fn hear_datagrams(
-    shared: &Shared,
-    node: &str,
-    connection: &Connection,
-) -> Result<(), LinkError> {
-    loop {
-        match connection.receive_datagram::<AgentMessage>().await {
-            // What may be lost may only be a sample.
-            Ok(Some(message @ AgentMessage::Sample(_))) => take(shared, node, message).await,
-            Ok(Some(_)) => {}
-            Ok(None) => return Ok(()),
-            Err(error) => tracing::warn!(node, "a datagram was dropped: {error}"),
+impl Agent<'_> {
+    async fn hear(&self, mut receiver: Receiver) -> Result<(), LinkError> {
+        while let Some(message) = receiver.receive::<AgentMessage>().await? {
+            self.take(message).await;
         }
+        Ok(())
     }
-}
 
-async fn take(shared: &Shared, node: &str, message: AgentMessage) {
-    match message {
-        AgentMessage::Report(report) => {
-            let report = bounded(report);
-            shared.core.tell(Event::Report { node: node.to_owned(), report }).await;
-        }
-        AgentMessage::Sample(mut sample) => {
-            sample.gpus.truncate(GPUS_MAX);
-            let at = shared.core.clock.now();
-            shared.core.board().sample(node, *sample, at);
-        }
-        AgentMessage::Metrics { task, points } => metrics(shared, node, task, points).await,
-        AgentMessage::Progress { task, permille } => {
-            if runs_here(shared, node, task).await {
-                shared.core.board().progress(task, permille.min(1000));
+    async fn hear_datagrams(&self, connection: &Connection) -> Result<(), LinkError> {
+        loop {
+            match connection.receive_datagram::<AgentMessage>().await {
+                // What may be lost may only be a reading.
+                Ok(Some(message @ AgentMessage::Reading(_))) => self.take(message).await,
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                Err(error) => tracing::warn!(self.node, "a datagram was dropped: {error}"),
             }
         }
-        AgentMessage::Up { .. } => tracing::warn!(node, "an agent said twice what its node is"),
+    }
+
+    async fn take(&self, message: AgentMessage) {
+        let (shared, node) = (self.shared, &self.node);
+        match message {
+            AgentMessage::Report(report) => {
+                let report = bounded(report);
+                shared.core.tell(Event::Report { node: node.clone(), report }).await;
+            }
+            AgentMessage::Reading(reading) => self.reading(*reading).await,
+            AgentMessage::Metrics { task, points } => metrics(shared, node, task, points).await,
+            AgentMessage::Progress { task, permille } => {
+                if runs_here(shared, node, task).await {
+                    shared.core.board().progress(task, permille.min(1000));
+                }
+            }
+            AgentMessage::Found(mut finding) => {
+                finding.gpu.as_mut().map(cut);
+                cut(&mut finding.detail);
+                shared.core.tell(Event::Found { node: node.clone(), finding }).await;
+            }
+            AgentMessage::Tested { number, mut wrong } => {
+                wrong.as_mut().map(cut);
+                shared.core.tell(Event::Tested { node: node.clone(), number, wrong }).await;
+            }
+            AgentMessage::Up { .. } => {
+                tracing::warn!(node, "an agent said twice what its node is");
+            }
+        }
+    }
+
+    /// Takes a reading: its sample is kept and looked at, and the agent hears what became of it.
+    async fn reading(&self, reading: Reading) {
+        let (taken, sample) = {
+            let mut decoder = self.decoder.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = decoder.take(reading);
+            let newer = taken.verdict == Verdict::Newer;
+            (taken, newer.then(|| decoder.newest().cloned()).flatten())
+        };
+        if let Some(answer) = taken.answer {
+            // Where it reads nothing it gets no answer; it sends keyframes then, and lives.
+            let _ = self.answer.try_send(answer);
+        }
+        let Some(mut sample) = sample else { return };
+        sample.gpus.truncate(GPUS_MAX);
+        let at = self.shared.core.clock.now();
+        let taken = self.shared.core.board().telemetry.take(&self.node, sample, at);
+        for Said { node, level, sentence } in taken.said {
+            self.shared.core.note(level, Subject::Node(node), sentence);
+        }
+        for finding in taken.seen.into_iter().filter_map(|seen| seen.finding(&self.gpus)) {
+            let node = self.node.clone();
+            self.shared.core.tell(Event::Found { node, finding }).await;
+        }
     }
 }
 
@@ -90,11 +144,16 @@ fn bounded(mut report: Report) -> Report {
     if let Report::Ended {
         exit: Exit::NotStarted { sentence, .. } | Exit::Failed(sentence), ..
     } = &mut report
-        && let Some((end, _)) = sentence.char_indices().nth(REASON_CHARACTERS_MAX)
     {
-        sentence.truncate(end);
+        cut(sentence);
     }
     report
+}
+
+fn cut(sentence: &mut String) {
+    if let Some((end, _)) = sentence.char_indices().nth(REASON_CHARACTERS_MAX) {
+        sentence.truncate(end);
+    }
 }
 
 /// Whether a node is the one that runs a task.
@@ -121,11 +180,26 @@ async fn metrics(
     }
 }
 
-async fn tell(mut sender: Sender, mut orders: mpsc::Receiver<Order>) -> Result<(), LinkError> {
-    while let Some(order) = orders.recv().await {
-        sender.send(&SchedulerMessage::Order(order)).await?;
+async fn tell(
+    mut sender: Sender,
+    mut orders: mpsc::Receiver<Order>,
+    mut answers: mpsc::Receiver<Answer>,
+) -> Result<(), LinkError> {
+    let mut taken = Vec::with_capacity(TOGETHER_MAX);
+    loop {
+        tokio::select! {
+            count = orders.recv_many(&mut taken, TOGETHER_MAX) => {
+                if count == 0 {
+                    return Ok(());
+                }
+                let messages: Vec<_> = taken.drain(..).map(SchedulerMessage::Order).collect();
+                sender.send_all(&messages).await?;
+            }
+            Some(answer) = answers.recv() => {
+                sender.send(&SchedulerMessage::Answer(answer)).await?;
+            }
+        }
     }
-    Ok(())
 }
 
 fn refused(connection: &Connection, sentence: &str) -> LinkError {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gantry_cluster::{Answer, Event};
 use gantry_link::{Connection, LinkError, Receiver, Sender, token};
 use gantry_model::limits::{JOBS_PAGE_MAX, KEY_CHARACTERS_MAX, METRIC_POINTS_MAX};
-use gantry_model::{JobId, JobRow, Reject, RejectKind, TaskId};
+use gantry_model::{IndexSet, JobId, JobRow, Level, Reject, RejectKind, Subject, TaskId};
 use gantry_wire::{HistoryQuery, NodeReply, NodeRequest, Output, Reply, Request};
 use tokio::task::JoinSet;
 
@@ -25,8 +25,6 @@ const REQUESTS_A_SECOND: u32 = 2000;
 const REQUESTS_AT_ONCE: u32 = 4000;
 /// Bytes of a text that is searched for.
 const SEARCH_BYTES_MAX: usize = 256;
-/// Lines of the event log in one answer.
-const NOTES_SHOWN: usize = 200;
 /// Points of a curve in one answer: eight curves fit a frame.
 const POINTS_SHOWN: usize = METRIC_POINTS_MAX / 4;
 
@@ -81,6 +79,9 @@ impl Pace {
     }
 }
 
+/// Between two looks at elements that are waited for: only the end of a whole job is told.
+const ELEMENTS_EACH: Duration = Duration::from_millis(200);
+
 async fn serve(shared: Arc<Shared>, user: Arc<str>, mut sender: Sender, mut receiver: Receiver) {
     let Ok(Ok(request)) = tokio::time::timeout(REQUEST_TIMEOUT, receiver.expect()).await else {
         // The console has left or does not speak; its stream ends with this function.
@@ -91,7 +92,7 @@ async fn serve(shared: Arc<Shared>, user: Arc<str>, mut sender: Sender, mut rece
             update::watch(&shared, scope, &mut sender, &mut receiver).await;
             return;
         }
-        Request::Wait { job } => wait(&shared, job).await,
+        Request::Wait { job, indices } => wait(&shared, job, indices).await,
         other => answer(&shared, &user, other).await,
     };
     let mut reply = reply.unwrap_or_else(Reply::Refused);
@@ -128,6 +129,8 @@ async fn answer(shared: &Shared, user: &str, request: Request) -> Result<Reply, 
             let expires = core.clock.now().after(shared.settings.token_valid);
             core.add_token(token.hash, node.clone(), expires).await?;
             tracing::info!(user, node, "made a join token");
+            let sentence = format!("{user} made a token to join with");
+            core.note(Level::Note, Subject::Node(node), sentence);
             Ok(Reply::Token(token.text))
         }
         Request::Act(action) => {
@@ -172,9 +175,9 @@ async fn show(shared: &Shared, request: Request) -> Result<Reply, Reject> {
             core.board().add_progress(&mut row);
             Ok(Reply::Job(Box::new(row)))
         }
-        Request::Why { job } => {
+        Request::Why { job, indices } => {
             let at = core.clock.now();
-            let why = core.read(move |cluster| cluster.why(at, job)).await??;
+            let why = core.read(move |cluster| cluster.why(at, job, indices.as_ref())).await??;
             Ok(Reply::Why(Box::new(why)))
         }
         Request::History { query } => {
@@ -182,6 +185,16 @@ async fn show(shared: &Shared, request: Request) -> Result<Reply, Reject> {
             Ok(Reply::Jobs { rows, more })
         }
         Request::Use { by, from, until } => core.sum_use(by, from, until).await.map(Reply::Use),
+        Request::Series { node, quantities, span, cells } => {
+            let at = core.clock.now();
+            let past = core.board().telemetry.past(&node, &quantities, at, span, cells.into());
+            let rows = past.ok_or_else(|| {
+                Reject::not_found(format!(
+                    "node {node:?} has said nothing since the scheduler was started; gantry nodes lists those that have"
+                ))
+            })?;
+            Ok(Reply::Series { at, rows })
+        }
         Request::Tasks { job, from } => {
             let rows = core.read(move |cluster| cluster.tasks(job, from, JOBS_PAGE_MAX)).await?;
             let (rows, more) = rows.ok_or_else(|| unknown(job))?;
@@ -192,23 +205,36 @@ async fn show(shared: &Shared, request: Request) -> Result<Reply, Reject> {
             Ok(Reply::Nodes(update::with_samples(core, rows)))
         }
         Request::Metrics { job } => Ok(Reply::Metrics(core.board().metrics(job, POINTS_SHOWN))),
-        Request::Notes => Ok(Reply::Notes(core.board().notes(NOTES_SHOWN))),
+        Request::Notes { query } => {
+            if let Some(text) = &query.text {
+                check_text(text)?;
+            }
+            core.notes(query).await.map(Reply::Notes)
+        }
         _ => Err(Reject::invalid("this request changes something and is not a question")),
     }
 }
 
-async fn wait(shared: &Shared, job: JobId) -> Result<Reply, Reject> {
+async fn wait(shared: &Shared, job: JobId, indices: Option<IndexSet>) -> Result<Reply, Reject> {
     let mut ended = shared.core.ended();
     loop {
         // Marked before the look, so that an end in between is not missed.
         ended.borrow_and_update();
-        let row = known(shared, job).await?;
+        let row = match indices.clone() {
+            None => known(shared, job).await?,
+            Some(some) => shared.core.read(move |cluster| cluster.part(job, &some)).await??,
+        };
         if row.state.is_ended() {
             return Ok(Reply::Job(Box::new(row)));
         }
         let gone =
             || Reject::new(RejectKind::Busy, "the scheduler is ending; wait again once it is back");
-        ended.changed().await.map_err(|_| gone())?;
+        let changed = ended.changed();
+        if indices.is_none() {
+            changed.await.map_err(|_| gone())?;
+        } else if let Ok(changed) = tokio::time::timeout(ELEMENTS_EACH, changed).await {
+            changed.map_err(|_| gone())?;
+        }
     }
 }
 
@@ -254,13 +280,18 @@ async fn known(shared: &Shared, job: JobId) -> Result<JobRow, Reject> {
     rows.into_iter().find(|row| row.job == job).ok_or_else(|| unknown(job))
 }
 
+/// Whether a text may be searched for.
+fn check_text(text: &str) -> Result<(), Reject> {
+    if text.is_empty() || text.len() > SEARCH_BYTES_MAX {
+        let sentence = format!("a search is for 1 to {SEARCH_BYTES_MAX} bytes of text");
+        return Err(Reject::invalid(sentence));
+    }
+    Ok(())
+}
+
 /// Asks every node on which tasks of a job ran for the lines that hold a text.
 async fn search(shared: &Shared, job: JobId, text: String) -> Result<Reply, Reject> {
-    if text.is_empty() || text.len() > SEARCH_BYTES_MAX {
-        return Err(Reject::invalid(format!(
-            "a search is for 1 to {SEARCH_BYTES_MAX} bytes of text"
-        )));
-    }
+    check_text(&text)?;
     let nodes = shared.core.read(move |cluster| cluster.job_nodes(job)).await?;
     let nodes = nodes.ok_or_else(|| unknown(job))?;
     let (mut lines, mut more) = (Vec::new(), false);

@@ -18,35 +18,22 @@ use crate::statistics::{cores, over_rounds};
 
 /// As many as one job can name: a message of 64 KiB, where each name counts its length and 8 more.
 const OPERATIONS: u32 = 5_000;
-const SLOTS_PER_CORE: usize = 8;
+/// Jobs of one round.
+const JOBS: u32 = 4;
+/// A node as it would be set, and one with so many slots that the way there and back is hidden: what
+/// is left is what an operation costs.
+const SLOTS_PER_CORE: [usize; 2] = [8, 512];
 const WITH_WORKERS: f64 = 100_000.0;
 const WITHOUT_RUNNING: f64 = 250_000.0;
 
 pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     let count = size.count.unwrap_or(OPERATIONS).min(OPERATIONS);
-    let workers = cores();
-    let mut served = Served::start()?;
-    // Operations that all fail at once are what a broken node looks like.
-    served.set("quarantine_after = 0")?;
-    let slots = workers * SLOTS_PER_CORE;
-    let settings = format!("cores = {slots}\nmemory = \"64G\"\nworkers = {workers}");
-    served.cluster.join("cpu-1", &settings)?;
-    through(&mut served, workers as u32)?;
-    let before = served.parts()?;
-    let took = over_rounds(size.rounds(), || through(&mut served, count))?;
-    let all = f64::from(count) * size.rounds() as f64;
-    let after = served.parts()?;
-    drop(served);
+    let mut rows = Vec::new();
+    for slots in SLOTS_PER_CORE {
+        rows.extend(with_workers(size, count, cores() * slots)?);
+    }
     let elements = count * 40;
     let idle = over_rounds(size.rounds(), || Ok(array::with_journal(elements)?.took_s))?;
-    let what = format!("{count} operations that end at once, {workers} workers, {slots} slots");
-    let mut rows =
-        vec![Row::new(what, "tasks/s", f64::from(count) / took).goal(Goal::AtLeast(WITH_WORKERS))];
-    // Where the time goes.
-    for ((part, _), (after, before)) in PARTS.iter().zip(after.iter().zip(&before)) {
-        let what = format!("of that, processor time of the {part}");
-        rows.push(Row::new(what, "ms/task", (after - before) / all));
-    }
     rows.push(
         Row::new(
             format!("{elements} tasks, a node that runs nothing"),
@@ -58,16 +45,40 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Seconds from the submit of an array of operations to its last end.
+/// Operations on warm workers, and where the time goes.
+fn with_workers(size: &Size, count: u32, slots: usize) -> Result<Vec<Row>> {
+    let workers = cores();
+    let mut served = Served::start()?;
+    // Operations that all fail at once are what a broken node looks like.
+    served.set("quarantine_after = 0")?;
+    let settings = format!("cores = {slots}\nmemory = \"64G\"\nworkers = {workers}");
+    served.cluster.join("cpu-1", &settings)?;
+    through(&mut served, workers as u32)?;
+    let before = served.parts()?;
+    let took = over_rounds(size.rounds(), || through(&mut served, count))?;
+    let after = served.parts()?;
+    let each = f64::from(count * JOBS);
+    let what =
+        format!("{JOBS} × {count} operations that end at once, {workers} workers, {slots} slots");
+    let rate = Row::new(&what, "tasks/s", each / took).goal(Goal::AtLeast(WITH_WORKERS));
+    let parts = PARTS.iter().zip(after.iter().zip(&before)).map(|((part, _), (after, before))| {
+        let what = format!("{slots} slots, processor time of the {part}");
+        Row::new(what, "ms/task", (after - before) / (each * size.rounds() as f64))
+    });
+    Ok(std::iter::once(rate).chain(parts).collect())
+}
+
+/// Seconds from the submit of some arrays of operations to the last end.
 fn through(served: &mut Served, count: u32) -> Result<f64> {
     let start = Instant::now();
-    let job = served.submit(operations(count))?;
-    let row = served.client.wait(job).map_err(served::said)?;
-    let took = start.elapsed().as_secs_f64();
-    ensure!(row.tasks.fail == count, "{} of {count} operations were refused", row.tasks.fail);
-    let sentence = row.reason.unwrap_or_default();
-    ensure!(sentence.contains("no library"), "an operation ended otherwise: {sentence}");
-    Ok(took)
+    let jobs = (0..JOBS).map(|_| served.submit(operations(count))).collect::<Result<Vec<_>>>()?;
+    for job in jobs {
+        let row = served.client.wait(job, None).map_err(served::said)?;
+        ensure!(row.tasks.fail == count, "{} of {count} operations were refused", row.tasks.fail);
+        let sentence = row.reason.unwrap_or_default();
+        ensure!(sentence.contains("no library"), "an operation ended otherwise: {sentence}");
+    }
+    Ok(start.elapsed().as_secs_f64())
 }
 
 fn operations(count: u32) -> JobSpec {

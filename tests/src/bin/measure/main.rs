@@ -10,20 +10,27 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
+mod agents;
 mod array;
 mod bare;
 mod builtin;
 mod deadnode;
 mod echo;
+#[path = "../../../../agent/tests/nvml/fake.rs"]
+mod fake;
+mod fleet;
 mod gangs;
 mod latency;
 mod peers;
 mod placement;
 mod report;
 mod restart;
+mod samples;
 mod served;
 mod statistics;
 mod tasks;
+mod wire;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -92,6 +99,12 @@ enum Name {
     Restart,
     /// From the death of a node to its tasks in the queue.
     Deadnode,
+    /// What an agent with 8 GPUs takes of its node.
+    Agent,
+    /// 10,000 agents and 100 consoles on one scheduler, and all of them coming back to it.
+    Agents,
+    /// What a sample takes on its way.
+    Wire,
 }
 
 impl Name {
@@ -105,6 +118,9 @@ impl Name {
             Self::Gangs => gangs::run(size),
             Self::Restart => restart::run(size),
             Self::Deadnode => deadnode::run(size),
+            Self::Agent => agent::run(size),
+            Self::Agents => agents::run(size),
+            Self::Wire => wire::run(size),
         }
     }
 
@@ -118,6 +134,9 @@ impl Name {
             Self::Gangs => "gangs",
             Self::Restart => "restart",
             Self::Deadnode => "deadnode",
+            Self::Agent => "agent",
+            Self::Agents => "agents",
+            Self::Wire => "wire",
         }
     }
 }

@@ -85,7 +85,7 @@ impl Served {
 
     /// Waits until a job has ended, and expects that all of its tasks are done.
     pub(crate) fn wait_done(&self, job: JobId) -> Result<JobRow> {
-        let row = self.client.wait(job).map_err(said)?;
+        let row = self.client.wait(job, None).map_err(said)?;
         if row.tasks.done == row.tasks.total() {
             return Ok(row);
         }

@@ -1,0 +1,253 @@
+//! The webhook: lines of the event log that matter, sent to an address of the administrator's.
+//!
+//! Each is one POST of a JSON value with `cluster`, `at_ms`, `level`, `subject` and `sentence`, in
+//! the order in which they happened. Whoever adds a line waits for nothing: it goes into a bounded
+//! queue, from which a thread of its own takes it. What the address does not take is tried again,
+//! ever more slowly, until the line is ten minutes old; then it is given up. What was given up, or
+//! gave way in a full queue, is counted, and the next value that is taken says so (`dropped`).
+//! A line may arrive twice where the answer to it was lost. Nothing outlives the process.
+//!
+//! The address may hold a secret: it is never logged.
+
+mod queue;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use gantry_model::{Level, Note};
+use serde::Serialize;
+use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+
+use queue::{Queue, Waiting};
+
+/// How long one try may take in all.
+const TRY_WITHIN: Duration = Duration::from_secs(5);
+/// Between two tries at first, and at most.
+const AGAIN_FIRST: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_mins(1);
+/// A line that is older is given up.
+const GIVE_UP_AFTER: Duration = Duration::from_mins(10);
+/// Bytes of an answer that are read.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+/// Where lines are sent, and which.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) url: String,
+    /// Lines that matter less are not sent.
+    pub(crate) least: Level,
+}
+
+/// How often a line is tried, and for how long. Tests are in a hurry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    within: Duration,
+    first: Duration,
+    most: Duration,
+    give_up: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            within: TRY_WITHIN,
+            first: AGAIN_FIRST,
+            most: AGAIN_MAX,
+            give_up: GIVE_UP_AFTER,
+        }
+    }
+}
+
+/// What became of lines since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) sent: u64,
+    pub(crate) dropped: u64,
+    pub(crate) waiting: u64,
+}
+
+/// The webhook. Its thread ends when it is dropped, and with it what waits.
+pub(crate) struct Webhook {
+    queue: Arc<Queue>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Webhook {
+    /// Starts the thread that sends.
+    pub(crate) fn start(cluster: String, target: Option<Target>) -> std::io::Result<Self> {
+        Self::start_with(cluster, target, Pace::default())
+    }
+
+    fn start_with(cluster: String, target: Option<Target>, pace: Pace) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::new(target));
+        let sent = Arc::new(AtomicU64::new(0));
+        let sender = Sender { cluster, pace, queue: queue.clone(), sent: sent.clone() };
+        std::thread::Builder::new().name("webhook".into()).spawn(move || sender.run())?;
+        Ok(Self { queue, sent })
+    }
+
+    /// Lines go there from now on; what waits for another address goes there too.
+    pub(crate) fn set(&self, target: Option<Target>) {
+        self.queue.set(target);
+    }
+
+    /// What became of lines so far.
+    pub(crate) fn counts(&self) -> Counts {
+        let (waiting, dropped) = self.queue.counts();
+        Counts { sent: self.sent.load(Ordering::Relaxed), dropped, waiting }
+    }
+
+    /// Where lines are handed in.
+    pub(crate) fn outbox(&self) -> Outbox {
+        Outbox(self.queue.clone())
+    }
+}
+
+impl Drop for Webhook {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// Where lines are handed in.
+#[derive(Clone)]
+pub(crate) struct Outbox(Arc<Queue>);
+
+impl Outbox {
+    /// Hands a line in, where it matters enough. Never waits.
+    pub(crate) fn offer(&self, note: &Note) {
+        self.0.offer(note);
+    }
+}
+
+/// What is sent.
+#[derive(Serialize)]
+struct Value<'a> {
+    cluster: &'a str,
+    at_ms: u64,
+    level: Level,
+    subject: String,
+    sentence: &'a str,
+    /// Lines before this one that were not taken.
+    #[serde(skip_serializing_if = "is_zero")]
+    dropped: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The thread's value.
+struct Sender {
+    cluster: String,
+    pace: Pace,
+    queue: Arc<Queue>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Sender {
+    fn run(self) {
+        let agent = agent(self.pace.within);
+        let mut trouble = false;
+        while let Some(waiting) = self.queue.next() {
+            match self.deliver(&agent, &waiting) {
+                Ok(()) => {
+                    self.sent.fetch_add(1, Ordering::Relaxed);
+                    if std::mem::take(&mut trouble) {
+                        tracing::info!("the webhook takes lines again");
+                    }
+                }
+                // Nobody wants it sent any more.
+                Err(_) if self.queue.way().is_none() => {}
+                Err(why) => {
+                    self.queue.lost(&waiting);
+                    // One line for one outage, however many lines it costs.
+                    if !std::mem::replace(&mut trouble, true) {
+                        tracing::warn!(
+                            "the webhook did not take a line of the event log: {why}; see that its address answers a POST with 200"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a line until it is taken, too old, or nobody wants it sent any more.
+    fn deliver(&self, agent: &ureq::Agent, waiting: &Waiting) -> Result<(), String> {
+        let mut again = self.pace.first;
+        let mut why = "it waited too long behind others".to_owned();
+        loop {
+            let age = waiting.since.elapsed();
+            let Some(way) = self.queue.way().filter(|_| age < self.pace.give_up) else {
+                return Err(why);
+            };
+            why = match self.post(agent, &way.url, waiting) {
+                Ok(()) => return Ok(()),
+                Err(why) => why,
+            };
+            let left = self.pace.give_up.saturating_sub(waiting.since.elapsed());
+            self.queue.sleep(again.min(left), way.number);
+            again = (again * 2).min(self.pace.most);
+        }
+    }
+
+    /// One try.
+    fn post(&self, agent: &ureq::Agent, url: &str, waiting: &Waiting) -> Result<(), String> {
+        let note = &waiting.note;
+        let value = Value {
+            cluster: &self.cluster,
+            at_ms: note.at.0,
+            level: note.level,
+            subject: note.subject.to_string(),
+            sentence: &note.sentence,
+            dropped: waiting.dropped,
+        };
+        let body = serde_json::to_vec(&value).map_err(|error| error.to_string())?;
+        let answer = agent.post(url).content_type("application/json").send(&body[..]);
+        let mut answer = answer.map_err(|error| without_url(&error))?;
+        let status = answer.status();
+        if !status.is_success() {
+            return Err(format!("it answered {}", status.as_u16()));
+        }
+        // Read to its end, so that the connection can be used again; what it says does not matter.
+        let _ = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        Ok(())
+    }
+}
+
+/// A client that takes every answer for an answer and goes nowhere else than it was told.
+fn agent(within: Duration) -> ureq::Agent {
+    // The machine's own authorities, so that an address inside a hospital can be had.
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .root_certs(RootCerts::PlatformVerifier)
+        .build();
+    ureq::Agent::config_builder()
+        .tls_config(tls)
+        .timeout_global(Some(within))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("gantry/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .into()
+}
+
+/// Why a try failed. The client's own sentences may repeat the address.
+fn without_url(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Timeout(_) => "it did not answer in time".into(),
+        ureq::Error::HostNotFound => "its host is not known".into(),
+        ureq::Error::ConnectionFailed => "its host did not answer".into(),
+        ureq::Error::Io(error) => format!("the connection failed: {error}"),
+        ureq::Error::Tls(reason) => format!("its certificate was not accepted: {reason}"),
+        ureq::Error::Rustls(error) => format!("its certificate was not accepted: {error}"),
+        ureq::Error::BadUri(_) => "its address is malformed".into(),
+        _ => "the request failed".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
