@@ -24,7 +24,7 @@ const AGENT_FOLDER: &str = "/var/lib/gantry/agent";
 #[derive(Debug, Args)]
 pub struct Scheduler {
     /// The scheduler's folder.
-    #[arg(long, value_name = "DIR", default_value = SCHEDULER_FOLDER)]
+    #[arg(long, global = true, value_name = "DIR", default_value = SCHEDULER_FOLDER)]
     dir: PathBuf,
     #[command(flatten)]
     tie: Tie,

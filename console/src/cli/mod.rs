@@ -13,6 +13,7 @@ pub mod logs;
 pub mod man;
 pub mod needs;
 pub mod nodes;
+pub mod series;
 pub mod service;
 pub mod steer;
 pub mod submit;
@@ -90,6 +91,8 @@ pub enum Command {
     Resume(service::Resume),
     /// Keep nodes free for a time that comes.
     Maintenance(service::Maintenance),
+    /// Show the past of a node's readings.
+    Series(series::Series),
     /// Print one frame of the overview.
     Top(nodes::Top),
     /// Print, follow or export the event log.
@@ -194,6 +197,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Resume(resume) => resume.run(cluster, format),
         Command::Maintenance(maintenance) => maintenance.run(cluster, format),
         Command::Nodes => nodes::list(cluster, format),
+        Command::Series(series) => series.run(cluster, format),
         Command::Top(top) => top.run(cluster),
         Command::Events(events) => events.run(cluster, format),
         Command::Import(import) => import.run(format),
@@ -243,6 +247,50 @@ mod tests {
         }
     }
 
+    /// The words of a line as a shell takes them, where only double quotes are special.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quoted, mut begun) =
+            (Vec::new(), String::new(), false, false);
+        for c in line.chars() {
+            match c {
+                '"' => (quoted, begun) = (!quoted, true),
+                c if c.is_whitespace() && !quoted => {
+                    if begun {
+                        words.push(std::mem::take(&mut word));
+                    }
+                    begun = false;
+                }
+                c => {
+                    word.push(c);
+                    begun = true;
+                }
+            }
+        }
+        words.extend(begun.then_some(word));
+        words
+    }
+
+    #[test]
+    fn every_command_of_the_readme_is_one() {
+        let readme = include_str!("../../../README.md");
+        let mut count = 0;
+        for line in readme.lines().filter(|line| line.starts_with("gantry ")) {
+            let line = line.split(" #").next().unwrap_or(line);
+            for command in line.split(';').map(|one| one.trim().trim_end_matches('&')) {
+                let mut words = words(command);
+                // What GANTRY_LIBRARY says in the README.
+                let library = ["import", "data", "preprocess", "train", "predict", "similar"];
+                if words.get(1).is_some_and(|word| library.contains(&word.as_str())) {
+                    words.extend(["--library".to_owned(), "/mnt/library".to_owned()]);
+                }
+                let parsed = Cli::try_parse_from(&words);
+                assert!(parsed.is_ok(), "{command}: {}", parsed.unwrap_err());
+                count += 1;
+            }
+        }
+        assert!(count > 25, "only {count} commands were found");
+    }
+
     #[test]
     fn command_lines_people_type() {
         for (text, fine) in [
@@ -264,6 +312,11 @@ mod tests {
             ("history --user ada --group chest --since 7d --limit 5", true),
             ("report --by day --since 2026-11-01", true),
             ("report --by colour", false),
+            ("series gpu-1", true),
+            ("series gpu-1 --what cpu,gpu-busy --last 2h --cells 80 --ascii", true),
+            ("series gpu-1 --what gpu", false),
+            ("series gpu-1 --cells 0", false),
+            ("series", false),
             ("events --since 2h --level warn --node cpu-1 --grep disk -n 0", true),
             ("events --job j1.3 --follow", true),
             ("events --export - --follow", false),

@@ -147,6 +147,8 @@ impl Cluster {
         let name = self.node(id).name().to_owned();
         effects.push(note(at, Level::Note, Subject::Node(name), sentence));
         self.has_changed(id);
+        // What waits may name this node as its reason.
+        self.queue.reopen();
         self.look_at_node(at, id, effects);
     }
 }

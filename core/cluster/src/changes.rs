@@ -99,7 +99,7 @@ impl Cluster {
             job.exceptions.push(Exception { elements, time_limit, retries });
             0
         });
-        let sentence = format!("{count} tasks changed by {user}, of {}", shortened(&said));
+        let sentence = format!("changed by {user}: elements {}", shortened(&said));
         effects.push(note(at, Level::Note, Subject::Job(id), sentence));
         Ok(Answer::Acted(count))
     }

@@ -338,6 +338,7 @@ fn said(
     };
     let moved = match moved {
         0 => String::new(),
+        1 => ", 1 task is stopped and queued again".to_owned(),
         count => format!(", {count} tasks are stopped and queued again"),
     };
     let back = match policy.back {

@@ -78,7 +78,7 @@ impl Cluster {
         }
         let sentence = match indices {
             None => what.to_owned(),
-            Some(some) => format!("{count} tasks {what}, of {}", shortened(&some.to_string())),
+            Some(some) => format!("{what}: elements {}", shortened(&some.to_string())),
         };
         effects.push(note(at, Level::Note, Subject::Job(id), sentence));
     }

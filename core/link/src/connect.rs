@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gantry_model::At;
 use gantry_wire::{JoinReply, JoinRequest, Peer, Verdict, hello};
+use quinn::Endpoint;
 
 use crate::authority;
 use crate::connection::{Connection, Receiver, Sender};
@@ -41,7 +42,59 @@ pub async fn connect(
     identity: &Identity,
     peer: Peer,
 ) -> Result<Session, LinkError> {
-    greet(address, tls::client(identity)?, peer).await
+    Caller::new(address)?.connect(identity, peer).await
+}
+
+/// A socket to call the scheduler from, again and again, and as many peers at once: its buffers
+/// take megabytes, which a process that is thousands of peers cannot have for each.
+#[derive(Debug)]
+pub struct Caller {
+    endpoint: Endpoint,
+    address: SocketAddr,
+}
+
+impl Caller {
+    /// Opens a socket that calls this address.
+    ///
+    /// # Errors
+    /// Where no socket can be opened.
+    pub fn new(address: SocketAddr) -> Result<Self, LinkError> {
+        Ok(Self { endpoint: transport::call(address)?, address })
+    }
+
+    /// Calls the scheduler and waits for its welcome.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub async fn connect(&self, identity: &Identity, peer: Peer) -> Result<Session, LinkError> {
+        self.greet(tls::client(identity)?, peer).await
+    }
+
+    async fn greet(&self, tls: rustls::ClientConfig, peer: Peer) -> Result<Session, LinkError> {
+        let address = self.address;
+        let fail = |reason: String| LinkError::Connect { address, reason };
+        let attempt = async {
+            let config = transport::client(address, tls)?;
+            let quic = self
+                .endpoint
+                .connect_with(config, address, tls::SERVER_NAME)
+                .map_err(|error| fail(error.to_string()))?
+                .await
+                .map_err(|error| fail(error.to_string()))?;
+            let connection = Connection::new(quic)?;
+            let (mut sender, mut receiver) = connection.open().await?;
+            sender.send(&hello::greeting(peer)).await?;
+            match receiver.expect().await.map_err(|error| fail(error.to_string()))? {
+                Verdict::Refused(reject) => Err(LinkError::Refused(reject)),
+                Verdict::Welcome { version, cluster, at } => {
+                    Ok(Session { connection, sender, receiver, version, cluster, at })
+                }
+            }
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or_else(|_| {
+            Err(fail(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))
+        })
+    }
 }
 
 /// Gets an identity for a new node with a single-use token. The key is made here and stays here.
@@ -52,7 +105,8 @@ pub async fn connect(
 pub async fn join(address: SocketAddr, token: &str, node: &str) -> Result<Identity, LinkError> {
     let fingerprint = token::fingerprint(token)?;
     let (request_der, key) = authority::request()?;
-    let mut session = greet(address, tls::joining(fingerprint.clone())?, Peer::Joining).await?;
+    let tls = tls::joining(fingerprint.clone())?;
+    let mut session = Caller::new(address)?.greet(tls, Peer::Joining).await?;
     let request = JoinRequest { token: token.trim().into(), node: node.into(), request_der };
     session.sender.send(&request).await?;
     match session.receiver.expect().await? {
@@ -66,32 +120,4 @@ pub async fn join(address: SocketAddr, token: &str, node: &str) -> Result<Identi
             Ok(Identity::new(certificate_der, authority_der, &key))
         }
     }
-}
-
-async fn greet(
-    address: SocketAddr,
-    tls: rustls::ClientConfig,
-    peer: Peer,
-) -> Result<Session, LinkError> {
-    let fail = |reason: String| LinkError::Connect { address, reason };
-    let attempt = async {
-        let (endpoint, config) = transport::call(address, tls)?;
-        let quic = endpoint
-            .connect_with(config, address, tls::SERVER_NAME)
-            .map_err(|error| fail(error.to_string()))?
-            .await
-            .map_err(|error| fail(error.to_string()))?;
-        let connection = Connection::new(quic)?;
-        let (mut sender, mut receiver) = connection.open().await?;
-        sender.send(&hello::greeting(peer)).await?;
-        match receiver.expect().await.map_err(|error| fail(error.to_string()))? {
-            Verdict::Refused(reject) => Err(LinkError::Refused(reject)),
-            Verdict::Welcome { version, cluster, at } => {
-                Ok(Session { connection, sender, receiver, version, cluster, at })
-            }
-        }
-    };
-    tokio::time::timeout(CONNECT_TIMEOUT, attempt)
-        .await
-        .unwrap_or_else(|_| Err(fail(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))))
 }

@@ -24,7 +24,7 @@ mod transport;
 
 pub use authority::Authority;
 pub use backoff::Backoff;
-pub use connect::{Session, connect, join};
+pub use connect::{Caller, Session, connect, join};
 pub use connection::{Connection, Receiver, Sender};
 pub use error::LinkError;
 pub use identity::{Identity, IdentityKind, PeerIdentity};

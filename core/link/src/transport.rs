@@ -71,21 +71,25 @@ pub(crate) fn listen(
 }
 
 /// Opens a socket that calls.
-pub(crate) fn call(
-    address: SocketAddr,
-    tls: rustls::ClientConfig,
-) -> Result<(Endpoint, quinn::ClientConfig), LinkError> {
-    let wrong =
-        |error: &dyn std::fmt::Display| LinkError::Connect { address, reason: error.to_string() };
+pub(crate) fn call(address: SocketAddr) -> Result<Endpoint, LinkError> {
     let any: SocketAddr = if address.is_ipv6() {
         (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
     } else {
         (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
     };
-    let crypto = QuicClientConfig::try_from(tls).map_err(|error| wrong(&error))?;
+    Endpoint::client(any).map_err(|error| LinkError::Connect { address, reason: error.to_string() })
+}
+
+/// What a caller with these keys says of itself.
+pub(crate) fn client(
+    address: SocketAddr,
+    tls: rustls::ClientConfig,
+) -> Result<quinn::ClientConfig, LinkError> {
+    let crypto = QuicClientConfig::try_from(tls)
+        .map_err(|error| LinkError::Connect { address, reason: error.to_string() })?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
     client.transport_config(transport());
-    Ok((Endpoint::client(any).map_err(|error| wrong(&error))?, client))
+    Ok(client)
 }
 
 fn reset_key(path: &Path) -> Result<Vec<u8>, LinkError> {

@@ -60,8 +60,7 @@ pub fn add(page: &mut Page, reading: &NodeReading<'_>) {
     data(page, reading.node, &node, reading.sample);
     for (index, sample) in reading.sample.gpus.iter().enumerate() {
         let name = reading.gpus.get(index);
-        let labels =
-            gpu_labels(reading.node, index, name.map_or("", |name| name.uuid.as_str()));
+        let labels = gpu_labels(reading.node, index, name.map_or("", |name| name.uuid.as_str()));
         if let Some(name) = name.filter(|name| name.memory_mib > 0) {
             page.gauge("gantry_gpu_memory_size", Unit::Bytes, "Memory of a GPU")
                 .add(&labels, name.memory_mib * MIB);
@@ -201,17 +200,14 @@ fn gpu_health(page: &mut Page, gpu: &Labels, sample: &GpuSample) {
     page.gauge("gantry_gpu_rows_remapped", Unit::None, "Rows of memory that were replaced")
         .add_some(gpu, sample.rows_remapped);
     let help = "Memory errors that were corrected since the driver was loaded";
-    page.counter("gantry_gpu_ecc_corrected", Unit::None, help)
-        .add_some(gpu, sample.ecc_corrected);
+    page.counter("gantry_gpu_ecc_corrected", Unit::None, help).add_some(gpu, sample.ecc_corrected);
     let help = "Memory errors that were not corrected since the driver was loaded";
     page.counter("gantry_gpu_ecc_uncorrected", Unit::None, help)
         .add_some(gpu, sample.ecc_uncorrected);
     let help = "PCIe packets that were sent again since the driver was loaded";
-    page.counter("gantry_gpu_pcie_replays", Unit::None, help)
-        .add_some(gpu, sample.pcie_replays);
+    page.counter("gantry_gpu_pcie_replays", Unit::None, help).add_some(gpu, sample.pcie_replays);
     let help = "Errors of all NVLink links since the driver was loaded";
-    page.counter("gantry_gpu_nvlink_errors", Unit::None, help)
-        .add_some(gpu, sample.nvlink_errors);
+    page.counter("gantry_gpu_nvlink_errors", Unit::None, help).add_some(gpu, sample.nvlink_errors);
 }
 
 #[cfg(test)]
@@ -283,6 +279,9 @@ mod tests {
     fn of_an_old_sample_only_its_age_is_told() {
         let text = text(&Sample::default(), Duration::from_mins(2));
         let numbers = text.lines().filter(|line| !line.starts_with('#'));
-        assert_eq!(numbers.collect::<Vec<_>>(), ["gantry_node_sample_age_seconds{node=\"n1\"} 120.0"]);
+        assert_eq!(
+            numbers.collect::<Vec<_>>(),
+            ["gantry_node_sample_age_seconds{node=\"n1\"} 120.0"]
+        );
     }
 }

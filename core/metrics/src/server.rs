@@ -44,7 +44,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// An endpoint that cannot be offered.
 #[derive(Debug, thiserror::Error)]
-#[error("listening for readers of metrics on {address} failed: {reason}; choose another address for metrics, or leave it out")]
+#[error(
+    "listening for readers of metrics on {address} failed: {reason}; choose another address for metrics, or leave it out"
+)]
 pub struct MetricsError {
     address: SocketAddr,
     reason: std::io::Error,
@@ -78,7 +80,8 @@ pub async fn serve(listener: TcpListener, source: impl Source) -> Infallible {
                 let pages = pages.clone();
                 connections.spawn(async move {
                     // What becomes of a caller that is too slow or says nonsense is its own affair.
-                    let _ = tokio::time::timeout(CONNECTION_WITHIN, connection(stream, pages)).await;
+                    let _ =
+                        tokio::time::timeout(CONNECTION_WITHIN, connection(stream, pages)).await;
                     drop(place);
                 });
             }

@@ -167,7 +167,8 @@ impl Alert {
                     _ => format!(" for {}", rule.raise_after),
                 };
                 let limit = shown(rule.raise_at);
-                let sentence = format!("{about} is {}, at {limit} or {side}{lasting}", shown(value));
+                let sentence =
+                    format!("{about} is {}, at {limit} or {side}{lasting}", shown(value));
                 match rule.sentence.as_str() {
                     "" => (rule.level, sentence),
                     said => (rule.level, format!("{said} ({sentence})")),
@@ -205,7 +206,8 @@ mod tests {
         "[[alert]]\nname = \"busy\"\nseries = \"cpu\"\nabove = \"90%\"\nnodes = [\"a\"]\n";
 
     fn sample(cpu_permille: u32, temperatures: &[Option<u32>]) -> Sample {
-        let gpu = |celsius: &Option<u32>| GpuSample { temperature_c: *celsius, ..GpuSample::default() };
+        let gpu =
+            |celsius: &Option<u32>| GpuSample { temperature_c: *celsius, ..GpuSample::default() };
         let gpus = temperatures.iter().map(gpu).collect();
         Sample { cpu_permille, gpus, ..Sample::default() }
     }

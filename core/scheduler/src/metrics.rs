@@ -134,9 +134,7 @@ fn alerts(page: &mut Page, raised: &[Raised]) {
     for Raised { alert, node, gpu } in raised {
         let labels = match gpu {
             None => labels([("node", node), ("alert", alert)]),
-            Some(gpu) => {
-                labels([("node", node), ("alert", alert), ("gpu", &gpu.to_string())])
-            }
+            Some(gpu) => labels([("node", node), ("alert", alert), ("gpu", &gpu.to_string())]),
         };
         alerts.add(&labels, 1_u32);
     }

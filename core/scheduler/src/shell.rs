@@ -151,6 +151,10 @@ impl Shell {
             let first =
                 runtime.block_on(async { tokio::time::timeout(sleep, self.commands.recv()).await });
             let mut batch = Batch::default();
+            // Those that found the disk full.
+            if let Some(settings) = self.settings.take() {
+                batch.events.push((Event::Settings(Box::new(settings)), Then::Nothing));
+            }
             match first {
                 Ok(Some(command)) => self.sort(command, &mut batch)?,
                 Ok(None) => return self.leave(),
@@ -354,7 +358,11 @@ impl Shell {
         if !std::mem::replace(&mut self.full, true) {
             tracing::error!("{}", SchedulerError::Full);
         }
-        for (_, then) in batch {
+        for (event, then) in batch {
+            // Nobody else says them again.
+            if let (Event::Settings(settings), Then::Nothing) = (event, &then) {
+                self.settings = Some(*settings);
+            }
             then.refuse(&full());
         }
         self.agents.close_all("the journal's disk is full");

@@ -50,12 +50,7 @@ pub(crate) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self {
-            within: TRY_WITHIN,
-            first: AGAIN_FIRST,
-            most: AGAIN_MAX,
-            give_up: GIVE_UP_AFTER,
-        }
+        Self { within: TRY_WITHIN, first: AGAIN_FIRST, most: AGAIN_MAX, give_up: GIVE_UP_AFTER }
     }
 }
 

@@ -133,7 +133,7 @@ fn points(text: &str) -> BTreeMap<String, f64> {
         match words[..] {
             ["#", "HELP", of, help] => {
                 assert!(!help.is_empty());
-                helped = of.to_owned();
+                of.clone_into(&mut helped);
             }
             ["#", "TYPE", of, is] => {
                 assert!(families.insert(of.to_owned()), "{of} begins twice");
@@ -188,6 +188,90 @@ fn settings(metrics: SocketAddr, more: &str) -> (SchedulerSettings, String) {
     (load("scheduler.toml", &text).unwrap(), text)
 }
 
+/// Sends readings until the page has what follows from them too.
+async fn seen(agent: &mut Session, metrics: SocketAddr) -> BTreeMap<String, f64> {
+    let mut encoder = Encoder::default();
+    let begun = Instant::now();
+    loop {
+        let reading = encoder.encode(&sample()).unwrap();
+        agent.sender.send(&AgentMessage::Reading(Box::new(reading))).await.unwrap();
+        let page = read(metrics, "/metrics").await.map(|text| points(&text)).unwrap_or_default();
+        let there = |name: &str| page.keys().any(|point| point.starts_with(name));
+        if there("gantry_alert{") && there("gantry_node_trouble{") {
+            return page;
+        }
+        assert!(begun.elapsed() < WITHIN, "it never came: {page:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Holds the points of a page against the sample.
+fn check_points(found: &BTreeMap<String, f64>) {
+    let node = |name: &str| format!("gantry_node_{name}{{node=\"gpu-1\"}}");
+    let gpu = |name: &str, index: u32| {
+        let uuid = ["GPU-a", "GPU-b"][index as usize];
+        format!("gantry_gpu_{name}{{node=\"gpu-1\",gpu=\"{index}\",uuid=\"{uuid}\"}}")
+    };
+    let about = |name: &str, labels: &str| format!("gantry_{name}{{node=\"gpu-1\",{labels}}}");
+    for (point, value) in [
+        ("gantry_nodes{state=\"up\"}".to_owned(), 1.0),
+        ("gantry_nodes{state=\"lost\"}".into(), 0.0),
+        ("gantry_jobs{state=\"wait\"}".into(), 0.0),
+        ("gantry_cores".into(), 8.0),
+        ("gantry_gpus".into(), 2.0),
+        (node("up"), 1.0),
+        (node("cpu_ratio"), 0.25),
+        (node("memory_used_bytes"), 536_870_912.0),
+        (gpu("busy_ratio", 0), 0.875),
+        (gpu("power_watts", 1), 250.0),
+        (gpu("temperature_celsius", 1), 91.0),
+        (gpu("memory_size_bytes", 0), 42_949_672_960.0),
+        (gpu("ecc_corrected_total", 0), 12.0),
+        (about("library_records", "kind=\"series\""), 17.0),
+        (about("dicom_instances_total", "result=\"stored\""), 23.0),
+        (about("alert", "alert=\"hot\",gpu=\"1\""), 1.0),
+        (about("node_trouble", "trouble=\"xid-gpu\",gpu=\"1\",uuid=\"GPU-b\""), 1.0),
+    ] {
+        assert_eq!(found.get(&point), Some(&value), "{point} in {found:#?}");
+    }
+    assert!(found[&node("sample_age_seconds")] < 30.0);
+}
+
+/// Holds the shipped files against the names of a page.
+fn check_shipped(found: &BTreeMap<String, f64>) {
+    let names: BTreeSet<&str> = found.keys().filter_map(|point| point.split('{').next()).collect();
+    for (file, text) in [("grafana.json", DASHBOARD_FILE), ("prometheus-rules.yml", RULES_FILE)] {
+        let asked = asked_for(text);
+        assert!(asked.len() > 5, "{file} asks for {asked:?}");
+        let missing: Vec<_> = asked.difference(&names).collect();
+        assert!(
+            missing.is_empty(),
+            "{file} asks for {missing:?}, which the endpoint does not give"
+        );
+    }
+}
+
+/// The alert is in the event log, and has been sent.
+async fn check_alert(console: &Session, hook: &TcpListener) {
+    let query = NoteQuery { text: Some("alert hot".into()), ..NoteQuery::default() };
+    let Reply::Notes(page) = ask(console, Request::Notes { query }).await else { panic!() };
+    let note = &page.rows[0].note;
+    assert_eq!((page.rows.len(), note.level), (1, Level::Fail));
+    assert!(note.sentence.contains("gpu-temperature of gpu 1 is 91 C"), "{}", note.sentence);
+    let body = tokio::time::timeout(WITHIN, async {
+        loop {
+            let body = posted(hook).await;
+            if body.contains("alert hot") {
+                break body;
+            }
+        }
+    });
+    let body = body.await.unwrap();
+    for part in ["\"cluster\":\"test\"", "\"level\":\"fail\"", "\"subject\":\"gpu-1\""] {
+        assert!(body.contains(part), "{body} lacks {part}");
+    }
+}
+
 #[tokio::test]
 async fn a_monitoring_system_sees_the_whole_cluster() {
     let folder = TempDir::new().unwrap();
@@ -222,75 +306,12 @@ async fn a_monitoring_system_sees_the_whole_cluster() {
         detail: "XID 62".into(),
     };
     agent.sender.send(&AgentMessage::Found(finding)).await.unwrap();
-    let mut encoder = Encoder::default();
-    let begun = Instant::now();
-    let found = loop {
-        let reading = encoder.encode(&sample()).unwrap();
-        agent.sender.send(&AgentMessage::Reading(Box::new(reading))).await.unwrap();
-        let page = read(metrics, "/metrics").await.map(|text| points(&text)).unwrap_or_default();
-        let there = |name: &str| page.keys().any(|point| point.starts_with(name));
-        if there("gantry_alert{") && there("gantry_node_trouble{") {
-            break page;
-        }
-        assert!(begun.elapsed() < WITHIN, "it never came: {page:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    let gpu = |index: u32, uuid: &str| format!("{{node=\"gpu-1\",gpu=\"{index}\",uuid=\"{uuid}\"}}");
-    for (point, value) in [
-        ("gantry_nodes{state=\"up\"}".to_owned(), 1.0),
-        ("gantry_nodes{state=\"lost\"}".into(), 0.0),
-        ("gantry_jobs{state=\"wait\"}".into(), 0.0),
-        ("gantry_cores".into(), 8.0),
-        ("gantry_gpus".into(), 2.0),
-        ("gantry_node_up{node=\"gpu-1\"}".into(), 1.0),
-        ("gantry_node_cpu_ratio{node=\"gpu-1\"}".into(), 0.25),
-        ("gantry_node_memory_used_bytes{node=\"gpu-1\"}".into(), 536_870_912.0),
-        (format!("gantry_gpu_busy_ratio{}", gpu(0, "GPU-a")), 0.875),
-        (format!("gantry_gpu_power_watts{}", gpu(1, "GPU-b")), 250.0),
-        (format!("gantry_gpu_temperature_celsius{}", gpu(1, "GPU-b")), 91.0),
-        (format!("gantry_gpu_memory_size_bytes{}", gpu(0, "GPU-a")), 42_949_672_960.0),
-        (format!("gantry_gpu_ecc_corrected_total{}", gpu(0, "GPU-a")), 12.0),
-        ("gantry_library_records{node=\"gpu-1\",kind=\"series\"}".into(), 17.0),
-        ("gantry_dicom_instances_total{node=\"gpu-1\",result=\"stored\"}".into(), 23.0),
-        ("gantry_alert{node=\"gpu-1\",alert=\"hot\",gpu=\"1\"}".into(), 1.0),
-        (
-            "gantry_node_trouble{node=\"gpu-1\",trouble=\"xid-gpu\",gpu=\"1\",uuid=\"GPU-b\"}".into(),
-            1.0,
-        ),
-    ] {
-        assert_eq!(found.get(&point), Some(&value), "{point} in {found:#?}");
-    }
-    assert!(found["gantry_node_sample_age_seconds{node=\"gpu-1\"}"] < 30.0);
-    assert_eq!(read(metrics, "/healthz").await.unwrap(), "ok\n");
-
-    // What the shipped files ask for is there.
-    let names: BTreeSet<&str> = found.keys().filter_map(|point| point.split('{').next()).collect();
-    for (file, text) in [("grafana.json", DASHBOARD_FILE), ("prometheus-rules.yml", RULES_FILE)] {
-        let asked = asked_for(text);
-        assert!(asked.len() > 5, "{file} asks for {asked:?}");
-        let missing: Vec<_> = asked.difference(&names).collect();
-        assert!(missing.is_empty(), "{file} asks for {missing:?}, which the endpoint does not give");
-    }
+    let found = seen(&mut agent, metrics).await;
+    check_points(&found);
+    check_shipped(&found);
     check_rules(folder.path());
-
-    // The alert is in the event log, and has been sent.
-    let query = NoteQuery { text: Some("alert hot".into()), ..NoteQuery::default() };
-    let Reply::Notes(page) = ask(&console, Request::Notes { query }).await else { panic!() };
-    let note = &page.rows[0].note;
-    assert_eq!((page.rows.len(), note.level), (1, Level::Fail));
-    assert!(note.sentence.contains("gpu-temperature of gpu 1 is 91 C"), "{}", note.sentence);
-    let body = tokio::time::timeout(WITHIN, async {
-        loop {
-            let body = posted(&hook).await;
-            if body.contains("alert hot") {
-                break body;
-            }
-        }
-    });
-    let body = body.await.unwrap();
-    for part in ["\"cluster\":\"test\"", "\"level\":\"fail\"", "\"subject\":\"gpu-1\""] {
-        assert!(body.contains(part), "{body} lacks {part}");
-    }
+    assert_eq!(read(metrics, "/healthz").await.unwrap(), "ok\n");
+    check_alert(&console, &hook).await;
     stop.send(()).unwrap();
     served.await.unwrap().unwrap();
     assert_eq!(read(metrics, "/metrics").await, None, "the endpoint ends with the scheduler");

@@ -55,7 +55,11 @@ impl Quantity {
         let wrong = || {
             let known: Vec<String> = units(self)
                 .iter()
-                .map(|(name, _)| if name.is_empty() { "a number".into() } else { format!("{name:?}") })
+                .map(
+                    |(name, _)| {
+                        if name.is_empty() { "a number".into() } else { format!("{name:?}") }
+                    },
+                )
                 .collect();
             format!(
                 "{text:?} is no value of {self}; write a number with its unit, which is {}",

@@ -99,7 +99,7 @@ fn quick() -> Pace {
         within: Duration::from_millis(300),
         first: Duration::from_millis(1),
         most: Duration::from_millis(5),
-        give_up: Duration::from_secs(60),
+        give_up: Duration::from_mins(1),
     }
 }
 
