@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use gantry_library::LibraryError;
 use gantry_link::LinkError;
+use gantry_metrics::MetricsError;
 
 /// A failure of the agent itself; what a task does wrong is its exit, not an error of the agent.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,9 @@ pub enum AgentError {
     /// Identity or connection.
     #[error("{0}; join this node first with gantry join TOKEN")]
     Identity(#[from] LinkError),
+    /// The address for metrics.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// The library.
     #[error(transparent)]
     Library(#[from] LibraryError),

@@ -9,9 +9,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod clock;
 mod error;
 pub mod import;
 pub mod ingest;
+mod metrics;
 mod output;
 mod pipe;
 mod probe;
@@ -83,6 +85,12 @@ pub async fn serve(
         tasks: tasks.clone(),
     };
     let samples = probe::sample(probed.gpus, sources);
+    let pages = metrics::NodePages {
+        node: settings.node.clone(),
+        samples: samples.clone(),
+        gpus: probed.news.found.clone(),
+    };
+    let _metrics = metrics::start(settings.metrics, pages).await?;
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
     // Ends with the threads of the GPUs, which end with the samples.
     tokio::spawn(probe::tell_news(probed.news, inputs.clone()));

@@ -23,6 +23,8 @@ const BYTES: usize = 64 << 20;
 const ROUNDS: u8 = 3;
 /// Characters of what a command says that are told.
 const SAID_MAX: usize = 200;
+/// Seconds for which a driver may be silent: it is asked once a second.
+const SILENT_MAX_S: u32 = 5;
 /// Readings of a GPU within a test.
 const READINGS: usize = 3;
 
@@ -72,7 +74,7 @@ impl SelfTest {
             wait = self.samples.has_changed().map_err(|_| "the agent is ending".to_owned())?;
         }
         let sample = self.samples.borrow_and_update();
-        if let Some(silent) = sample.driver_silent_s {
+        if let Some(silent) = sample.driver_silent_s.filter(|silent| *silent > SILENT_MAX_S) {
             return Err(format!("the driver has not answered for {silent} s"));
         }
         let gpu = sample.gpus.get(place).ok_or("the driver does not list it any more")?;

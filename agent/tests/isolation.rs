@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use daemon_support::{Agent, Bench, Scheduler, Session, command, is_gone, plan};
-use gantry_config::{AgentSettings, CgroupPlace, IsolationSettings, RunAs, Umask};
+use gantry_config::{AgentSettings, CgroupPlace, IsolationSettings, Orphans, RunAs, Umask};
 use gantry_model::{Exit, JobId, Launch, MemoryMib, Millis, Order, Resources, TryId};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
@@ -39,6 +39,8 @@ fn main() -> ExitCode {
         scripts_run_before_and_after().await;
         println!("a_stop_comes_before_the_command");
         a_stop_comes_before_the_command().await;
+        println!("a_try_that_is_made_ready_outlives_its_agent");
+        a_try_that_is_made_ready_outlives_its_agent().await;
         if geteuid().is_root() {
             println!("commands_run_as_their_submitter");
             commands_run_as_their_submitter().await;
@@ -140,7 +142,9 @@ async fn without_a_cgroup_processes_have_limits() {
 /// Starts a daemon of the old kind: in a session of its own, its parent gone, its number in a file.
 fn daemon(file: &Path, environment: &str) -> String {
     let file = file.display();
-    format!("setsid sh -c '({environment} sh -c \"echo \\$\\$ > {file}; exec sleep 1000\" &)'; until [ -s {file} ]; do sleep 0.01; done")
+    format!(
+        "setsid sh -c '({environment} sh -c \"echo \\$\\$ > {file}; exec sleep 1000\" &)'; until [ -s {file} ]; do sleep 0.01; done"
+    )
 }
 
 fn number_in(file: &Path) -> u32 {
@@ -161,14 +165,16 @@ async fn what_leaves_its_group_ends_with_its_try() {
     // Another try goes on meanwhile, with a daemon of its own.
     let (own, cleared) = (daemon(&file("own"), ""), daemon(&file("cleared"), "env -i"));
     start(&mut session, script(1, "ada", &format!("{own}; {}", waits("go")))).await;
-    start(&mut session, script(2, "ada", &format!("{}; {cleared}", daemon(&file("left"), "")))).await;
+    start(&mut session, script(2, "ada", &format!("{}; {cleared}", daemon(&file("left"), ""))))
+        .await;
     assert_eq!(session.end(2).await, Exit::Code(0));
     is_gone(number_in(&file("left"))).await;
     let (own, cleared) = (number_in(&file("own")), number_in(&file("cleared")));
     assert!(lives(own), "its try runs");
     assert!(lives(cleared), "it does not say whose it is, and somebody may need it");
     // One that is stopped ends with all it has started.
-    start(&mut session, script(3, "ada", &format!("{}; sleep 1000", daemon(&file("third"), "")))).await;
+    start(&mut session, script(3, "ada", &format!("{}; sleep 1000", daemon(&file("third"), ""))))
+        .await;
     while !file("third").exists() {
         tokio::task::yield_now().await;
     }
@@ -213,7 +219,8 @@ async fn a_cgroup_ends_all_of_a_try() {
     assert_eq!(session.end(2).await, Exit::Code(3));
     assert!(!lives(number_in(&file)), "the kernel has ended it before its end was told");
     let tries = fs::read_dir(&group).unwrap().flatten().map(|one| one.path());
-    let tries = tries.into_iter().find(|path| path.display().to_string().contains("tries-")).unwrap();
+    let tries =
+        tries.into_iter().find(|path| path.display().to_string().contains("tries-")).unwrap();
     session.lines(3, 1).await;
     assert!(tries.join("t3").exists() && !tries.join("t2").exists() && !tries.join("t1").exists());
     if said.contains("memory") {
@@ -278,7 +285,8 @@ async fn scripts_run_before_and_after() {
         };
         let refuse = "case $GANTRY_JOB in j2) echo looking; echo no room in the store >&2; exit 3;; \
                       j3) setsid sleep 1000 & echo $! > $GANTRY_SCRATCH/../slow; wait;; esac";
-        isolation.prolog = Some(program(&folder.join("prolog"), &format!("{}; {refuse}", text("prolog"))));
+        isolation.prolog =
+            Some(program(&folder.join("prolog"), &format!("{}; {refuse}", text("prolog"))));
         isolation.epilog = Some(program(&folder.join("epilog"), &text("epilog")));
         isolation.scratch_folder = Some(folder.join("scratch"));
         isolation.script_limit = Millis(1500);
@@ -294,7 +302,11 @@ async fn scripts_run_before_and_after() {
     let lines = run(&mut session, launch).await;
     assert_eq!((lines[0].as_str(), &lines[1]), ("ready", &lines[2]));
     assert!(!Path::new(&lines[1]).exists(), "it is gone with all that was in it");
-    assert_eq!(seen(), "prolog j1 j1.0 ada\nepilog j1 j1.0 ada\n", "and without the job's variables");
+    assert_eq!(
+        seen(),
+        "prolog j1 j1.0 ada\nepilog j1 j1.0 ada\n",
+        "and without the job's variables"
+    );
     // One that fails keeps the command from its start.
     start(&mut session, script(2, "ada", "echo never")).await;
     let Exit::NotStarted { code, sentence } = session.end(2).await else { panic!() };
@@ -325,9 +337,43 @@ async fn a_stop_comes_before_the_command() {
     // It is told to end, and killed after the grace time.
     session.order(Order::Stop { try_id: TryId(1) }).await;
     let end = session.end(1).await;
-    assert!(matches!(end, Exit::Signal(9) | Exit::Signal(15)), "{end}");
+    assert!(matches!(end, Exit::Signal(9 | 15)), "{end}");
     assert_eq!(session.output(1, 0).await, "");
     agent.stop().await;
+}
+
+async fn a_try_that_is_made_ready_outlives_its_agent() {
+    let bench = Bench::new();
+    let scheduler = Scheduler::new(&bench, None);
+    let folder = bench.folder().to_owned();
+    let (here, go) = (folder.join("here"), folder.join("go"));
+    let wait = |name: &Path| format!("until [ -e {} ]; do sleep 0.01; done", name.display());
+    let text = format!("touch {}; {}", here.display(), wait(&go));
+    let prolog = program(&folder.join("prolog"), &text);
+    let start_agent = || {
+        bench.agent(scheduler.address(), |settings| {
+            settings.orphans = Orphans::Keep;
+            settings.isolation.prolog = Some(prolog.clone());
+            settings.isolation.scratch_folder = Some(folder.join("scratch"));
+        })
+    };
+    let first = start_agent();
+    let mut session = scheduler.session().await;
+    start(&mut session, script(1, "ada", "echo $GANTRY_SCRATCH; exit 6")).await;
+    while !here.exists() {
+        tokio::task::yield_now().await;
+    }
+    let supervisor = bench.supervisor().unwrap();
+    first.stop().await;
+    let second = start_agent();
+    let mut session = scheduler.session().await;
+    assert_eq!(session.holds, [TryId(1)], "it is held before its command runs");
+    fs::write(&go, "").unwrap();
+    assert_eq!(session.end(1).await, Exit::Code(6));
+    let scratch = session.output(1, 0).await;
+    assert!(!scratch.trim().is_empty() && !Path::new(scratch.trim()).exists(), "{scratch}");
+    second.stop().await;
+    is_gone(supervisor).await;
 }
 
 fn as_submitter(isolation: &mut IsolationSettings, folder: &Path) {

@@ -140,14 +140,18 @@ impl IsolationSettings {
         ];
         for (name, path) in paths {
             if path.as_ref().is_some_and(|path| !path.is_absolute()) {
-                return Err(format!("{name} must be an absolute path; the agent has no folder in which others would be looked for"));
+                return Err(format!(
+                    "{name} must be an absolute path; the agent has no folder in which others would be looked for"
+                ));
             }
         }
         if self.run_as == RunAs::Submitter && self.scratch_folder.is_none() {
             return Err("run_as = \"submitter\" needs a scratch_folder, in which each task gets a temporary folder of its own".into());
         }
         if self.pids_max.is_some_and(|most| most == 0 || most > PIDS_MAX) {
-            return Err(format!("pids_max must be from 1 to {PIDS_MAX}; leave it out for any number"));
+            return Err(format!(
+                "pids_max must be from 1 to {PIDS_MAX}; leave it out for any number"
+            ));
         }
         if self.script_limit == Millis(0) || self.script_limit > SCRIPT_LIMIT_MAX {
             return Err(format!(

@@ -70,7 +70,10 @@ fn a_mistake_is_refused_with_its_place() {
         (agent("node = \"a\"\n[ingest]\n"), &["needs a library"]),
         (agent("node = \"a\"\nlabels = [\"\"]"), &["label"]),
         (agent("node = \"a\"\norphans = \"leave\""), &["a.toml:2:11", "leave", "keep"]),
-        (isolation("cgroup = \"gantry\""), &["a.toml:3:10", "delegated, none, or an absolute path"]),
+        (
+            isolation("cgroup = \"gantry\""),
+            &["a.toml:3:10", "delegated, none, or an absolute path"],
+        ),
         (isolation("umask = \"99\""), &["a.toml:3:9", "three octal digits"]),
         (isolation("run_as = \"me\""), &["a.toml:3:10", "submitter"]),
         (isolation("run_as = \"submitter\""), &["needs a scratch_folder"]),
@@ -92,7 +95,8 @@ fn alerts_come_to_rules_in_the_units_of_their_readings() {
         load::<SchedulerSettings>("s.toml", &text)
     };
     let rule = |text: &str| alert(text).unwrap().alert[0].rule().unwrap();
-    let idle = rule("\"gpu-busy\"\nbelow = \"5%\"\nclear = \"20%\"\nfor = \"30m\"\nlevel = \"fail\"");
+    let idle =
+        rule("\"gpu-busy\"\nbelow = \"5%\"\nclear = \"20%\"\nfor = \"30m\"\nlevel = \"fail\"");
     assert_eq!((idle.side, idle.raise_at, idle.clear_at), (Side::Below, 50, 200));
     assert_eq!((idle.raise_after, idle.level), (Millis::from_seconds(1800), Level::Fail));
     let hot = rule("\"gpu-temperature\"\nabove = 85");
@@ -108,7 +112,10 @@ fn alerts_come_to_rules_in_the_units_of_their_readings() {
         ("\"cpu\"\nabove = \"90%\"\nfor = \"2d\"", "longer than 1d"),
         ("\"cpu\"\nabove = \"90%\"\nlevel = \"info\"", "warn"),
         ("\"cpu\"\nabove = \"90%\"\nsentence = \"a\\nb\"", "control character"),
-        ("\"cpu\"\nabove = \"90%\"\n[[alert]]\nname = \"a\"\nseries = \"cpu\"\nbelow = \"1%\"", "two alerts"),
+        (
+            "\"cpu\"\nabove = \"90%\"\n[[alert]]\nname = \"a\"\nseries = \"cpu\"\nbelow = \"1%\"",
+            "two alerts",
+        ),
         ("\"cpu\"\nabov = \"90%\"", "alert.above"),
     ] {
         let refused = alert(text).unwrap_err().to_string();

@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn a_file_is_shown_to_its_owner_only() {
         if !rustix::process::geteuid().is_root() {
-            return println!("SKIPPED: only root can give a link to another user");
+            return eprintln!("SKIPPED: only root can give a link to another user");
         }
         let folder = TempDir::new().unwrap();
         let (place, file) = (folder.path().join("0.out"), folder.path().join("file"));

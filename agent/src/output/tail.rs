@@ -4,7 +4,6 @@
 //! `::progress 3/7` says how far a task is. Any program in any language prints them; the agent reads
 //! them from the file, so a task needs nothing of gantry. Another line is just output.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
@@ -148,6 +147,8 @@ fn progress(line: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use std::io::Write;
     use tempfile::TempDir;

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use gantry_model::health::Finding;
 use gantry_model::{At, JobId, Machine, NodeFacts, Order, Reject, Report, TaskId, TryId};
@@ -23,6 +23,7 @@ use gantry_telemetry::Sample;
 use gantry_wire::{AgentMessage, Found, Output};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::clock::now;
 use crate::error::AgentError;
 use crate::output::{Hearing, Outputs, Tail};
 use crate::probe::GpuList;
@@ -121,11 +122,6 @@ pub(crate) struct Shell {
     kept: Vec<TryId>,
     /// What was found lately, for a connection that was lost while it was told.
     found: VecDeque<(Instant, Finding)>,
-}
-
-fn now() -> At {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    At(since.as_millis() as u64)
 }
 
 impl Shell {

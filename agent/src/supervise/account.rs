@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn what_is_done_as_a_user_is_done_with_its_rights_and_no_other_thread_has_them() {
         if !rustix::process::geteuid().is_root() {
-            return println!("SKIPPED: only root can act as another user");
+            return eprintln!("SKIPPED: only root can act as another user");
         }
         let account = Account::find("daemon").unwrap().unwrap();
         let folder = TempDir::new().unwrap();

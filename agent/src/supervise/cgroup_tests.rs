@@ -22,7 +22,11 @@ fn the_kernels_tables_say_where_this_process_is() {
     let hybrid = "31 25 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n32 25 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
     let bound = "30 25 0:26 /pod/a /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
     for (mounts, groups, expected) in [
-        (two, "0::/system.slice/agent.service\n", Some("/sys/fs/cgroup/system.slice/agent.service")),
+        (
+            two,
+            "0::/system.slice/agent.service\n",
+            Some("/sys/fs/cgroup/system.slice/agent.service"),
+        ),
         (two, "4:memory:/x\n0::/\n", Some("/sys/fs/cgroup/")),
         (hybrid, "4:memory:/x\n0::/a\n", Some("/sys/fs/cgroup/unified/a")),
         (bound, "0::/pod/a/b\n", Some("/sys/fs/cgroup/b")),
@@ -80,23 +84,19 @@ fn of_kernel() -> Result<PathBuf, String> {
 fn the_kernel_ends_and_counts_whatever_is_in_a_group() {
     let base = match of_kernel() {
         Ok(base) => base,
-        Err(reason) => return println!("SKIPPED: no cgroup can be made here: {reason}"),
+        Err(reason) => return eprintln!("SKIPPED: no cgroup can be made here: {reason}"),
     };
     let place = Place::prepare(&CgroupPlace::At(base.clone()), "mark").unwrap();
     for controller in Controller::ALL.iter().filter(|one| !place.has(**one)) {
-        println!("SKIPPED: the kernel has no {} for groups of this hierarchy", controller.word());
+        eprintln!("SKIPPED: the kernel has no {} for groups of this hierarchy", controller.word());
     }
-    let limits = Limits {
-        memory: MemoryMib(64),
-        cores: 1,
-        cpu: CpuLimit::Hard,
-        pids: Some(50),
-    };
+    let limits = Limits { memory: MemoryMib(64), cores: 1, cpu: CpuLimit::Hard, pids: Some(50) };
     let group = Group::make(&place, TryId(7), &limits).unwrap();
     let folder = place.folder.join("t7");
     // It leaves its group of processes, its session and its parent.
     let script = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; setsid sleep 1000 & wait";
-    let steps = super::super::child::Steps { door: Some(group.door().unwrap()), ..Default::default() };
+    let steps =
+        super::super::child::Steps { door: Some(group.door().unwrap()), ..Default::default() };
     let mut command = std::process::Command::new("sh");
     command.args(["-c", script]);
     let mut child = super::super::child::spawn(command, steps).unwrap();
@@ -123,7 +123,8 @@ fn the_kernel_ends_and_counts_whatever_is_in_a_group() {
 
 fn memory_that_is_not_there_ends_all(place: &Place, limits: &Limits) {
     let group = Group::make(place, TryId(9), limits).unwrap();
-    let steps = super::super::child::Steps { door: Some(group.door().unwrap()), ..Default::default() };
+    let steps =
+        super::super::child::Steps { door: Some(group.door().unwrap()), ..Default::default() };
     let mut command = std::process::Command::new("dd");
     command.args(["if=/dev/zero", "of=/dev/null", "bs=256M", "count=1"]);
     let mut child = super::super::child::spawn(command, steps).unwrap();

@@ -19,8 +19,10 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::account::{Account, become_user};
 
+type Step = fn(&Steps) -> io::Result<()>;
+
 /// What is done, in order, and what it is called.
-const STEPS: [(&str, fn(&Steps) -> io::Result<()>); 5] = [
+const STEPS: [(&str, Step); 5] = [
     ("going into its cgroup", Steps::enter),
     ("binding it to its cores", Steps::bind),
     ("limiting it", Steps::limit),
@@ -131,7 +133,8 @@ pub(super) fn spawn(
         // The parent's end for writing goes with the command, so that the reading ends.
         drop(command);
         let mut number = [0];
-        let step = told.read_exact(&mut number).ok().and_then(|()| STEPS.get(usize::from(number[0])));
+        let step =
+            told.read_exact(&mut number).ok().and_then(|()| STEPS.get(usize::from(number[0])));
         (step.map(|(name, _)| *name), error)
     })
 }

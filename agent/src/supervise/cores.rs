@@ -150,10 +150,12 @@ mod tests {
         (folder, cores)
     }
 
+    /// A try, how many cores it takes, near which nodes, and which it gets.
+    type Step = (u64, u32, &'static [u16], Option<&'static [u32]>);
+
     #[test]
     fn cores_are_chosen_on_one_node_near_the_gpus_and_beside_one_another() {
         let (_folder, mut cores) = machine();
-        type Step = (u64, u32, &'static [u16], Option<&'static [u32]>);
         let steps: [Step; 9] = [
             (1, 2, &[], Some(&[0, 2])),
             (2, 2, &[1], Some(&[4, 6])),

@@ -18,7 +18,9 @@ use super::isolation::{Isolation, Pin};
 use super::process;
 use super::protocol::{Held, Start};
 use super::room::{Room, cannot};
-use super::table::{Busy, Live, Shared, Table, Told, now};
+use super::shared::Shared;
+use super::table::{Busy, Live, Table, Told};
+use crate::clock::now;
 
 /// What a try that takes time goes through.
 pub(super) struct Course {
@@ -56,10 +58,7 @@ impl Shared {
     fn start_now(&self, start: Start, room: &Room, isolation: &Isolation) {
         let begin = || process::prepare(&start, room, isolation);
         match begin() {
-            Ok(ready) => self.enter(
-                || ready.start(),
-                |table, started| table.enter(start, started),
-            ),
+            Ok(ready) => self.enter(|| ready.start(), |table, started| table.enter(start, started)),
             Err(exit) => self.lock().enter(start, Err(exit)),
         }
     }
@@ -118,9 +117,7 @@ impl Table {
     fn choose_cores(&mut self, start: &Start) -> Option<Vec<u32>> {
         let launch = &start.launch;
         match self.isolation.pin {
-            Pin::Cores => {
-                self.cores.take(launch.try_id, launch.lease.resources.cores, &start.near)
-            }
+            Pin::Cores => self.cores.take(launch.try_id, launch.lease.resources.cores, &start.near),
             Pin::Nothing => None,
         }
     }
@@ -164,7 +161,12 @@ impl Course {
         let mut wrong = Vec::new();
         if let Some(epilog) = &self.isolation.scripts.epilog {
             shared.lock().busy.insert(try_id, Busy::After);
-            wrong.extend(shared.script(epilog, &self).err().map(|reason| format!("the epilog failed: {reason}")));
+            wrong.extend(
+                shared
+                    .script(epilog, &self)
+                    .err()
+                    .map(|reason| format!("the epilog failed: {reason}")),
+            );
         }
         let left = self.room.leave().err();
         wrong.extend(left.map(|error| format!("its scratch folder cannot be removed: {error}")));

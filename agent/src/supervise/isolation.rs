@@ -120,12 +120,7 @@ impl Isolation {
     /// The limits of a try's cgroup.
     pub(super) fn limits(&self, lease: &Lease) -> Limits {
         let resources = &lease.resources;
-        Limits {
-            memory: resources.memory,
-            cores: resources.cores,
-            cpu: self.cpu,
-            pids: self.pids,
-        }
+        Limits { memory: resources.memory, cores: resources.cores, cpu: self.cpu, pids: self.pids }
     }
 
     /// The limits of a try's processes, for what no cgroup limits.

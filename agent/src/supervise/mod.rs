@@ -26,6 +26,7 @@ pub(crate) mod protocol;
 mod room;
 mod scratch;
 mod script;
+mod shared;
 mod strays;
 mod table;
 
@@ -39,8 +40,9 @@ use std::process::ExitCode;
 use crate::pipe;
 use protocol::{Hello, ToSupervisor, VERSION, Welcome};
 use rustix::process::{Resource, Rlimit, setrlimit};
+use shared::Shared;
 use strays::Strays;
-use table::{Needed, Shared, Told};
+use table::{Needed, Told};
 
 /// The socket's name in the supervisor's folder.
 const SOCKET: &str = "socket";

@@ -90,7 +90,9 @@ fn steps(
     let mut steps = Steps { limits: isolation.process_limits(lease), ..Steps::default() };
     if let Some(cores) = &room.cores {
         let mut set = CpuSet::new();
-        cores.iter().for_each(|core| set.set(*core as usize));
+        for core in cores {
+            set.set(*core as usize);
+        }
         steps.cores = Some(set);
     }
     if let Some(account) = &room.account {
@@ -120,7 +122,10 @@ impl Ready {
             },
             Err((Some(FOLDER_STEP), error)) => {
                 let (folder, user) = (folder.display(), user.unwrap_or_default());
-                cannot(126, format!("{user} cannot go to the folder {folder} on this node: {error}"))
+                cannot(
+                    126,
+                    format!("{user} cannot go to the folder {folder} on this node: {error}"),
+                )
             }
             Err((Some(step), error)) => cannot(125, format!("{step} failed on this node: {error}")),
             Err((None, error)) => match error.kind() {
@@ -143,19 +148,15 @@ impl Ready {
 /// rights, as the agent's would let a job write to any file of the node.
 fn open_output(path: &Path, account: Option<&Account>) -> io::Result<File> {
     let Some(account) = account else { return output::append_to(path) };
-    match fs::read_link(path) {
-        Ok(named) => {
-            let file = as_user(account, || output::append_to(&named))?;
-            // From now on it may be read through the link.
-            lchown(path, Some(account.uid.as_raw()), None)?;
-            Ok(file)
-        }
-        Err(_) => {
-            let file = output::append_to(path)?;
-            rustix::fs::fchown(&file, Some(account.uid), Some(account.gid))?;
-            Ok(file)
-        }
+    if let Ok(named) = fs::read_link(path) {
+        let file = as_user(account, || output::append_to(&named))?;
+        // From now on it may be read through the link.
+        lchown(path, Some(account.uid.as_raw()), None)?;
+        return Ok(file);
     }
+    let file = output::append_to(path)?;
+    rustix::fs::fchown(&file, Some(account.uid), Some(account.gid))?;
+    Ok(file)
 }
 
 /// What is known of the children of this process.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::test_kill_process;
 use tempfile::TempDir;
 
+use super::super::cgroup::Place;
 use super::*;
 use crate::runner;
 use crate::runner::tests::{gpus, launch, places};
@@ -146,4 +147,32 @@ fn a_signal_reaches_the_whole_group() {
         assert_eq!(ended(group).0, Exit::Signal(number));
         is_gone(&child);
     }
+}
+
+#[test]
+fn what_cannot_be_done_before_a_command_runs_is_told() {
+    let mut isolation = Isolation::none();
+    let nowhere = Path::new("/proc/self/nowhere");
+    isolation.place = Ok(Place::of_test(nowhere, &[]));
+    for (room, isolation, code, expected) in [
+        (
+            Room { cores: Some(vec![1023]), ..Room::default() },
+            Isolation::none(),
+            125,
+            "binding it to its cores failed on this node: Invalid argument (os error 22)",
+        ),
+        (
+            Room::default(),
+            isolation,
+            125,
+            "its cgroup cannot be made: No such file or directory (os error 2)",
+        ),
+    ] {
+        let exit = Bench::new().start_in(&["true"], &room, &isolation).unwrap_err();
+        assert_eq!(exit, cannot(code, expected.into()));
+    }
+    // With something to do first, too, a program that is not there is not there.
+    let room = Room { cores: Some(vec![0]), ..Room::default() };
+    let exit = Bench::new().start_in(&["gantry-no-such"], &room, &Isolation::none()).unwrap_err();
+    assert_eq!(exit, cannot(127, "gantry-no-such is not found on this node".into()));
 }

@@ -66,7 +66,8 @@ impl Room {
     /// its own.
     pub(super) fn clean_environment(&self) -> Option<Vec<(String, String)>> {
         let account = self.account.as_ref()?;
-        let kept = KEPT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+        let kept =
+            KEPT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
         let mut all = vec![("PATH".to_owned(), PATH.to_owned())];
         all.extend(kept);
         let text = |path: &Path| path.display().to_string();
@@ -113,7 +114,9 @@ fn account(isolation: &Isolation, user: &str) -> Result<Option<Account>, Exit> {
     } else {
         Err(cannot(
             126,
-            format!("this node cannot run commands as {user}, as its agent is not root; let an administrator start it as root"),
+            format!(
+                "this node cannot run commands as {user}, as its agent is not root; let an administrator start it as root"
+            ),
         ))
     }
 }

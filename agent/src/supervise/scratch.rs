@@ -68,8 +68,7 @@ mod tests {
     #[test]
     fn a_try_has_a_folder_of_its_own_and_leaves_nothing() {
         let root = TempDir::new().unwrap();
-        let scratch =
-            Scratch { folder: root.path().join("scratch"), prefix: "gantry-a-".into() };
+        let scratch = Scratch { folder: root.path().join("scratch"), prefix: "gantry-a-".into() };
         let other = Scratch { prefix: "gantry-b-".into(), ..scratch.clone() };
         let folder = scratch.make(TryId(5), None).unwrap();
         assert_eq!(folder, scratch.folder.join("gantry-a-t5"));

@@ -18,7 +18,8 @@ use rustix::process::Pid;
 
 use super::course::Course;
 use super::process;
-use super::table::{Script, Shared};
+use super::shared::Shared;
+use super::table::Script;
 
 /// Bytes of a script's output that are looked at for its last line.
 const LAST_BYTES: u64 = 4096;
@@ -32,12 +33,11 @@ impl Shared {
     pub(super) fn script(&self, program: &Path, course: &Course) -> Result<(), String> {
         let cannot = |error: io::Error| format!("{} cannot be run: {error}", program.display());
         // Not a pipe: what a script leaves running may hold it for ever.
-        let output = memfd_create("script", MemfdFlags::CLOEXEC).map_err(|error| cannot(error.into()))?;
+        let output =
+            memfd_create("script", MemfdFlags::CLOEXEC).map_err(|error| cannot(error.into()))?;
         let output = File::from(output);
-        let (out, err) = output
-            .try_clone()
-            .and_then(|out| Ok((out, output.try_clone()?)))
-            .map_err(cannot)?;
+        let (out, err) =
+            output.try_clone().and_then(|out| Ok((out, output.try_clone()?))).map_err(cannot)?;
         let mut command = Command::new(program);
         command
             .current_dir("/")

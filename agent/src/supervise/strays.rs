@@ -49,9 +49,8 @@ impl Strays {
 /// The try that a process says it is of.
 pub(super) fn try_of(process: Pid) -> Option<TryId> {
     let environment = fs::read(format!("/proc/{}/environ", process.as_raw_nonzero())).ok()?;
-    let value = environment
-        .split(|byte| *byte == 0)
-        .find_map(|one| one.strip_prefix(b"GANTRY_TRY="))?;
+    let value =
+        environment.split(|byte| *byte == 0).find_map(|one| one.strip_prefix(b"GANTRY_TRY="))?;
     let number = std::str::from_utf8(value).ok()?.strip_prefix('t')?;
     number.parse().ok().map(TryId)
 }

@@ -1,44 +1,28 @@
-//! What a supervisor holds, and the thread that waits for its processes.
+//! What a supervisor holds: tries, their processes, and what is to be said to its agent.
 //!
-//! One lock guards all of it. It is free while a command is started, as that takes longer than
-//! anything else; a second one is held meanwhile, so that whoever meets an unknown process can wait
-//! until what is being started is entered. What is said to the agent is gathered and written
-//! together. A try whose making ready or clearing up takes time has a thread for that
-//! ([`super::course`]).
+//! What is said to the agent is gathered and written together: waking it costs more than a message.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use gantry_config::Orphans;
-use gantry_model::{At, Exit, TryId, Usage};
+use gantry_model::{Exit, TryId, Usage};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::cgroup::Group;
 use super::cores::Cores;
 use super::course::Course;
+use super::ends;
 use super::isolation::Isolation;
 use super::process::{self, Children};
 use super::protocol::{FromSupervisor, Held};
 use super::strays::{self, Strays};
-use super::ends;
+use crate::clock::now;
 use crate::pipe;
-
-/// The table behind its lock, and the bell that rings when a process was entered or a script has
-/// ended.
-#[derive(Clone)]
-pub(super) struct Shared(Arc<Inner>);
-
-struct Inner {
-    table: Mutex<Table>,
-    bell: Condvar,
-    /// Held while a process is started and entered. Taken before the table's lock.
-    starting: Mutex<()>,
-}
 
 /// Every try, live or with an end that no agent has kept.
 pub(super) struct Table {
@@ -104,12 +88,12 @@ pub(super) enum Told {
 /// Bytes to the agent that wait for more: some 60 messages.
 const UNSAID_BYTES_MAX: usize = 1024;
 
-impl Shared {
+impl Table {
     /// A table with what an earlier supervisor of the folder has left.
     pub(super) fn new(folder: PathBuf, strays: Option<Strays>) -> std::io::Result<Self> {
         let held: BTreeMap<TryId, Held> =
             ends::read(&folder)?.into_iter().map(|held| (held.launch.try_id, held)).collect();
-        let table = Table {
+        Ok(Self {
             written: held.keys().copied().collect(),
             held,
             folder,
@@ -123,99 +107,9 @@ impl Shared {
             agent: None,
             unsaid: Vec::new(),
             orphans: Orphans::Keep,
-        };
-        let (bell, starting) = (Condvar::new(), Mutex::new(()));
-        Ok(Self(Arc::new(Inner { table: Mutex::new(table), bell, starting })))
+        })
     }
 
-    /// The table.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Starts a process and enters it, so that nobody meets it who does not know it.
-    pub(super) fn enter<T>(
-        &self,
-        start: impl FnOnce() -> T,
-        enter: impl FnOnce(&mut Table, T),
-    ) {
-        let starting = self.0.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        let started = start();
-        enter(&mut self.lock(), started);
-        drop(starting);
-        self.0.bell.notify_all();
-    }
-
-    /// Waits for the bell, or for so long.
-    pub(super) fn wait<'a>(
-        &self,
-        table: MutexGuard<'a, Table>,
-        wait: std::time::Duration,
-    ) -> MutexGuard<'a, Table> {
-        self.0.bell.wait_timeout(table, wait).unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    /// Waits for processes for ever.
-    pub(super) fn wait_for_ends(&self) -> ! {
-        loop {
-            let mut table = self.lock();
-            while !table.has_children() {
-                table = self.0.bell.wait(table).unwrap_or_else(PoisonError::into_inner);
-            }
-            drop(table);
-            let mut next = process::next_ended();
-            let mut table = self.lock();
-            while let Children::Ended(child) = next {
-                if table.knows(child) {
-                    self.ended(&mut table, child);
-                } else {
-                    drop(table);
-                    let starting = self.0.starting.lock().unwrap_or_else(PoisonError::into_inner);
-                    table = self.lock();
-                    self.ended(&mut table, child);
-                    drop(starting);
-                }
-                next = process::one_ended();
-            }
-            let others = next == Children::Live && !table.runs();
-            table.adopted = if others { Adopted::Some } else { Adopted::None };
-            if next == Children::Live {
-                table.end_strays();
-            }
-            table.tell(Told::Now);
-            table.keep_unheard();
-        }
-    }
-
-    /// A child has ended: a command, a script, or one that was adopted.
-    fn ended(&self, table: &mut Table, child: Pid) {
-        if let Some(live) = table.groups.remove(&child) {
-            let (exit, usage) = process::reap(child);
-            let (exit, usage) = match live.group {
-                Some(group) => group.end(exit, usage),
-                None => (exit, usage),
-            };
-            table.cores.give_back(live.try_id);
-            match live.course {
-                Some(course) => {
-                    table.busy.insert(live.try_id, Busy::After);
-                    if let Err(error) = course.clear_up(self, (exit.clone(), usage)) {
-                        table.complain(&format!("{} is not cleared up: {error}", live.try_id));
-                        table.end(live.try_id, exit, usage);
-                    }
-                }
-                None => table.end(live.try_id, exit, usage),
-            }
-        } else if let Some(script) = table.scripts.get_mut(&child) {
-            script.end = Some(process::reap_script(child));
-            self.0.bell.notify_all();
-        } else {
-            process::reap_stray(child);
-        }
-    }
-}
-
-impl Table {
     /// Says something to the agent, if there is one; it is told with [`Self::tell`].
     fn say(&mut self, message: &FromSupervisor) {
         if self.agent.is_none() {
@@ -261,7 +155,9 @@ impl Table {
         if self.orphans == Orphans::End {
             self.groups.keys().for_each(|group| process::signal(*group, libc::SIGKILL as u8));
             let before: Vec<TryId> = self.busy.keys().copied().collect();
-            before.into_iter().for_each(|try_id| self.signal(try_id, libc::SIGKILL as u8));
+            for try_id in before {
+                self.signal(try_id, libc::SIGKILL as u8);
+            }
             // The cluster hears that the node holds them no more: it was not they who failed.
             self.held.retain(|_, held| held.end.is_some());
         }
@@ -303,11 +199,13 @@ impl Table {
         !self.groups.is_empty() || self.scripts.values().any(|script| script.end.is_none())
     }
 
-    fn has_children(&self) -> bool {
+    /// Whether there is anything to wait for.
+    pub(super) fn has_children(&self) -> bool {
         self.adopted == Adopted::Some || self.runs()
     }
 
-    fn knows(&self, child: Pid) -> bool {
+    /// Whether a child is a command or a script.
+    pub(super) fn knows(&self, child: Pid) -> bool {
         self.groups.contains_key(&child) || self.scripts.contains_key(&child)
     }
 
@@ -346,6 +244,15 @@ impl Table {
                 let scripts = self.scripts.iter().filter(|(_, script)| own(script));
                 scripts.for_each(|(group, _)| process::signal(*group, number));
             }
+        }
+    }
+
+    /// Looks for adopted processes, unless there are no children at all.
+    pub(super) fn look_for_strays(&mut self, children: Children) {
+        let others = children == Children::Live && !self.runs();
+        self.adopted = if others { Adopted::Some } else { Adopted::None };
+        if children == Children::Live {
+            self.end_strays();
         }
     }
 
@@ -417,9 +324,4 @@ pub(super) enum Needed {
 /// Ends the process. Whoever is about to connect finds it gone and starts another.
 pub(super) fn leave() -> ! {
     std::process::exit(0)
-}
-
-pub(super) fn now() -> At {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    At(since.as_millis() as u64)
 }

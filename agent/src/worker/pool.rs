@@ -354,7 +354,7 @@ fn read(id: u64, output: ChildStdout, inputs: &mpsc::Sender<Input>) {
                 break;
             }
         }
-        if inputs.blocking_send(Input::Worker(id, all)).is_err() {
+        if !all.is_empty() && inputs.blocking_send(Input::Worker(id, all)).is_err() {
             return;
         }
     }

@@ -67,13 +67,14 @@ fn an_operation_that_does_not_end_is_killed_and_one_that_waits_is_taken_away() {
 fn a_worker_gets_short_operations_ahead_and_gives_back_what_waits_behind_a_long_one() {
     let (mut pool, mut received) = pool("exec sleep 1000");
     assert_eq!(submit(&mut pool, 1), [(TryId(1), Ok(()))]);
-    pool.workers.get_mut(&1).unwrap().at_once = AT_ONCE_MAX;
+    let at_once = 8;
+    pool.workers.get_mut(&1).unwrap().at_once = at_once;
     for number in 2..=9 {
         assert_eq!(submit(&mut pool, number), [], "it waits behind the first");
     }
     let waiting =
         |pool: &Pool| -> Vec<u64> { pool.waiting.iter().map(|waiting| waiting.try_id.0).collect() };
-    assert_eq!((pool.workers[&1].has.len(), waiting(&pool)), (AT_ONCE_MAX, vec![9]));
+    assert_eq!((pool.workers[&1].has.len(), waiting(&pool)), (at_once, vec![9]));
     // One of those is stopped; the worker has begun the second when it is asked.
     assert_eq!(pool.stop(TryId(4)), None);
     let (exit, usage, last) = (Exit::Code(0), Usage::default(), "done".to_owned());

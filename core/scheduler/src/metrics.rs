@@ -43,6 +43,8 @@ impl Source for ClusterPages {
         page.build("scheduler", env!("CARGO_PKG_VERSION"));
         counts(&mut page, &summary, &rows);
         for together in rows.chunks(TOGETHER_MAX) {
+            // A page of ten thousand nodes takes a while, and other sessions have their turn meanwhile.
+            tokio::task::yield_now().await;
             let samples: Vec<_> = {
                 let board = core.board();
                 let newest = |row: &NodeRow| board.telemetry.newest(&row.facts.name);

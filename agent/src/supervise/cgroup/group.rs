@@ -123,8 +123,7 @@ impl Group {
 
 /// How a try has ended, by what was counted of it.
 fn judge(counted: &Counted, limit: MemoryMib, exit: Exit, usage: Usage) -> (Exit, Usage) {
-    let (read_kib, written_kib) =
-        counted.disk_kib.unwrap_or((usage.read_kib, usage.written_kib));
+    let (read_kib, written_kib) = counted.disk_kib.unwrap_or((usage.read_kib, usage.written_kib));
     let usage = Usage {
         cpu_ms: counted.cpu_ms.unwrap_or(usage.cpu_ms),
         memory_peak: counted.memory_peak.unwrap_or(usage.memory_peak),
@@ -247,7 +246,8 @@ fn count(folder: &Path) -> Counted {
         memory_peak: read("memory.peak")
             .and_then(|text| text.trim().parse::<u64>().ok())
             .map(|bytes| MemoryMib(bytes.div_ceil(1 << 20))),
-        disk_kib: read("io.stat").map(|text| (sum(&text, "rbytes") / 1024, sum(&text, "wbytes") / 1024)),
+        disk_kib: read("io.stat")
+            .map(|text| (sum(&text, "rbytes") / 1024, sum(&text, "wbytes") / 1024)),
         memory_kills: read("memory.events").and_then(|text| number(&text, "oom_kill")).unwrap_or(0),
     }
 }
@@ -261,7 +261,10 @@ fn number(text: &str, word: &str) -> Option<u64> {
 /// The sum of `word=number` over all lines.
 fn sum(text: &str, word: &str) -> u64 {
     let values = text.split_whitespace().filter_map(|part| part.split_once('='));
-    values.filter(|(name, _)| *name == word).filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
+    values
+        .filter(|(name, _)| *name == word)
+        .filter_map(|(_, value)| value.parse::<u64>().ok())
+        .sum()
 }
 
 #[cfg(test)]

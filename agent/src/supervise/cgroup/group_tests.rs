@@ -64,10 +64,14 @@ fn group(files: &[(&str, &str)]) -> (TempDir, Place) {
 #[test]
 fn what_a_kernel_must_have_is_missed_and_what_it_may_have_is_not() {
     let wanted = limits(64, 1, CpuLimit::Weight, None);
-    let (folder, place) = group(&[("memory.max", ""), ("memory.high", ""), ("memory.oom.group", "")]);
+    let (folder, place) =
+        group(&[("memory.max", ""), ("memory.high", ""), ("memory.oom.group", "")]);
     limit(folder.path(), &place, &wanted).unwrap();
     let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
-    assert_eq!((read("memory.max").as_str(), read("memory.high").as_str()), ("67108864", "66060288"));
+    assert_eq!(
+        (read("memory.max").as_str(), read("memory.high").as_str()),
+        ("67108864", "66060288")
+    );
     assert_eq!(read("memory.oom.group"), "1");
     assert!(!folder.path().join("memory.swap.max").exists());
     let (folder, place) = group(&[("memory.max", "")]);

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use gantry_link::{Backoff, Identity, LinkError, Session, connect};
+use gantry_link::{Backoff, Caller, Identity, LinkError, Session, connect};
 use gantry_model::{At, NodeFacts};
 use gantry_telemetry::Encoder;
 use gantry_wire::{AgentMessage, Peer, Request, SchedulerMessage, Scope, Update};
@@ -29,6 +29,8 @@ const SAMPLE_EACH: Duration = Duration::from_secs(1);
 const MARK_EACH: Duration = Duration::from_millis(730);
 /// Threads for the agents, as they are many machines and the scheduler is one.
 const THREADS: usize = 2;
+/// Agents that share a socket: one for each would take 30 GB of buffers.
+const TOGETHER: usize = 50;
 /// Agents that connect at the same time for the first time.
 const RAMP: usize = 64;
 
@@ -87,19 +89,24 @@ impl Fleet {
     pub(crate) fn watch(&mut self, count: u32, identity: &Identity) -> Result<()> {
         let watchers: Vec<_> = (0..count).map(|_| identity.clone()).collect();
         let shared = self.shared.clone();
-        self.thread(watchers, move |identity, _| console(shared.clone(), identity))
+        self.thread(watchers, move |identity| console(shared.clone(), identity))
     }
 
     /// Adds agents; the first of them is the marker.
     pub(crate) fn join(&mut self, members: Vec<Member>) -> Result<()> {
         lock(&self.shared.since).resize(members.len(), None);
-        let mut parts: Vec<Vec<_>> = (0..THREADS).map(|_| Vec::new()).collect();
-        for (number, member) in members.into_iter().enumerate() {
-            parts[number % THREADS].push((number, member));
+        let mut parts: Vec<Vec<Group>> = (0..THREADS).map(|_| Vec::new()).collect();
+        let mut members = members.into_iter().enumerate();
+        for part in (0..THREADS).cycle() {
+            let group: Group = members.by_ref().take(TOGETHER).collect();
+            if group.is_empty() {
+                break;
+            }
+            parts[part].push(group);
         }
         for part in parts {
             let shared = self.shared.clone();
-            self.thread(part, move |(number, member), _| agent(shared.clone(), number, member))?;
+            self.thread(part, move |group| call_together(shared.clone(), group))?;
         }
         Ok(())
     }
@@ -107,14 +114,14 @@ impl Fleet {
     fn thread<T: Send + 'static, F: Future<Output = ()> + Send + 'static>(
         &mut self,
         of: Vec<T>,
-        run: impl Fn(T, usize) -> F + Send + 'static,
+        run: impl Fn(T) -> F + Send + 'static,
     ) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut stopped = self.stop.subscribe();
         self.threads.push(std::thread::spawn(move || {
             runtime.block_on(async {
-                for (number, one) in of.into_iter().enumerate() {
-                    tokio::spawn(run(one, number));
+                for one in of {
+                    tokio::spawn(run(one));
                 }
                 // An error means that the fleet is gone, which is the same.
                 let _ = stopped.changed().await;
@@ -123,9 +130,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// Since when each agent has its session; nothing where some have none.
-    pub(crate) fn all_since(&self) -> Option<Vec<Instant>> {
-        lock(&self.shared.since).iter().copied().collect()
+    /// Since when each agent has its session; nothing where some have none that began after a
+    /// moment.
+    pub(crate) fn all_since(&self, start: Instant) -> Option<Vec<Instant>> {
+        let since = lock(&self.shared.since);
+        since.iter().map(|since| since.filter(|since| *since > start)).collect()
+    }
+
+    /// How many agents have no session, or one that is newer than a moment.
+    pub(crate) fn newer_than(&self, moment: Instant) -> usize {
+        let since = lock(&self.shared.since);
+        since.iter().filter(|since| since.is_none_or(|since| since > moment)).count()
     }
 
     /// Nodes that are up, as consoles show it.
@@ -164,13 +179,32 @@ impl Drop for Fleet {
     }
 }
 
+/// Agents that share a socket, with their numbers.
+type Group = Vec<(usize, Member)>;
+
+/// Lets agents call from one socket.
+async fn call_together(shared: Arc<Shared>, group: Group) {
+    match Caller::new(shared.address) {
+        Ok(caller) => {
+            let caller = Arc::new(caller);
+            for (number, member) in group {
+                tokio::spawn(agent(shared.clone(), caller.clone(), number, member));
+            }
+        }
+        Err(_) => {
+            // They are missed by whoever waits for all.
+            shared.failures.fetch_add(group.len() as u64, Ordering::Relaxed);
+        }
+    }
+}
+
 /// One agent: it connects again and again.
-async fn agent(shared: Arc<Shared>, number: usize, member: Member) {
+async fn agent(shared: Arc<Shared>, caller: Arc<Caller>, number: usize, member: Member) {
     let mut backoff = Backoff::new(WAIT_MAX);
     // Closed only with the fleet. It is given back after the first welcome.
     let mut ramp = shared.ramp.acquire().await.ok();
     loop {
-        match connect(shared.address, &member.identity, Peer::Agent).await {
+        match caller.connect(&member.identity, Peer::Agent).await {
             Ok(session) => {
                 let begun = Instant::now();
                 let facts = member.facts.clone();

@@ -36,8 +36,7 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     let count = u64::from(size.count.unwrap_or(SAMPLES).max(2));
     let samples: Vec<Sample> =
         (0..count).map(|second| samples::sample(1, second, At(second * 1000))).collect();
-    let rounds: Vec<Round> =
-        (0..size.rounds()).map(|_| round(&samples)).collect::<Result<_>>()?;
+    let rounds: Vec<Round> = (0..size.rounds()).map(|_| round(&samples)).collect::<Result<_>>()?;
     let middle = |of: fn(&Round) -> &Vec<f64>, permille: usize| {
         let values: Vec<f64> = rounds.iter().map(|round| quantile(of(round), permille)).collect();
         median(&values)
