@@ -28,6 +28,9 @@ const KNOWN_TO: &[(&str, &[&str])] = &[
     ("burn", &["kernels/learning/src"]),
     ("nvml_wrapper", &["agent/src/probe"]),
     ("dicom_ul", &["agent/src/ingest"]),
+    ("hyper", &["core/metrics/src"]),
+    ("prometheus_client", &["core/metrics/src"]),
+    ("ureq", &["core/scheduler/src/webhook"]),
 ];
 
 const LINES_MAX: usize = 500;

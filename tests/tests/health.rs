@@ -90,7 +90,7 @@ fn an_xid_moves_work_within_five_seconds_and_a_test_brings_the_gpu_back() -> Res
         (runs_on(&cluster, &job).as_deref() == Some("gpu-2")).then_some(())
     })?;
     let took = raised.elapsed();
-    println!("from the XID to the task on another node: {:.2} s", took.as_secs_f64());
+    eprintln!("from the XID to the task on another node: {:.2} s", took.as_secs_f64());
     assert!(took <= MOVED_WITHIN, "it took {took:?}");
     until("the test has brought the GPU back", || {
         trouble(&cluster, "gpu-1").is_none().then_some(())

@@ -1,3 +1,5 @@
+//! Processes of tasks, as a made-up `/proc` and the real one have them.
+
 use super::*;
 use gantry_model::JobId;
 use gantry_telemetry::GpuProcess;
