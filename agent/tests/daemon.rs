@@ -82,7 +82,8 @@ async fn commands_end_and_their_output_is_read() {
     session.launch(2, command(&["gantry-no-such-program"]), None).await;
     assert_eq!(session.end(1).await, Exit::Code(4));
     assert!(matches!(session.end(2).await, Exit::NotStarted { code: 127, .. }));
-    assert!(session.started.contains(&TryId(1)));
+    // Where start and end came in one moment the end says both.
+    assert!(session.started.len() <= 1 && !session.started.contains(&TryId(2)));
     let [(task, name, point)] = &session.metrics[..] else { panic!("{:?}", session.metrics) };
     assert_eq!((task.job.0, name.as_str(), point.step, point.value()), (1, "loss", 3, 0.5));
     assert_eq!(session.progress, [(*task, 750)]);

@@ -238,7 +238,12 @@ impl Session {
     }
 
     pub(crate) async fn started(&mut self, number: u64) {
-        while !self.started.contains(&TryId(number)) {
+        // What has ended had started.
+        let told = |session: &Self| {
+            let try_id = TryId(number);
+            session.started.contains(&try_id) || session.ends.contains_key(&try_id)
+        };
+        while !told(self) {
             self.hear().await;
         }
     }

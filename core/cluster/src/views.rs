@@ -81,8 +81,14 @@ impl Cluster {
     /// Every node.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeRow> {
+        self.first_nodes(usize::MAX)
+    }
+
+    /// So many nodes, the first by name.
+    #[must_use]
+    pub fn first_nodes(&self, count: usize) -> Vec<NodeRow> {
         let rows = self.names.values().map(|id| node_row(self.node(*id)));
-        rows.collect()
+        rows.take(count).collect()
     }
 
     /// The node that a task runs on, or ran on last.

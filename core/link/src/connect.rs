@@ -74,7 +74,10 @@ impl Caller {
         let address = self.address;
         let fail = |reason: String| LinkError::Connect { address, reason };
         let attempt = async {
-            let config = transport::client(address, tls)?;
+            // A scheduler that was just started greets thousands of agents one after the other. A
+            // person is told sooner that nobody is there.
+            let first_answer = (peer == Peer::Agent).then_some(CONNECT_TIMEOUT);
+            let config = transport::client(address, tls, first_answer)?;
             let quic = self
                 .endpoint
                 .connect_with(config, address, tls::SERVER_NAME)

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gantry_model::{Reject, RejectKind};
 use gantry_wire::{Greeting, Peer, Verdict, hello};
 use quinn::Endpoint;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::connection::{Connection, Receiver, Sender};
 use crate::error::LinkError;
@@ -15,6 +17,13 @@ use crate::{tls, transport};
 
 /// From the first packet to the greeting.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Handshakes at once, beyond which a caller waits: where thousands call together each of theirs would
+/// take so long that they all give up, and call again. One that waits for its caller longer than
+/// [`TURN`] lets the next one begin, so that callers who do not go on keep nobody out.
+const HANDSHAKES_MAX: usize = 128;
+const TURN: Duration = Duration::from_millis(100);
+/// A caller that has waited so long is about to give up; it is left to call again.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Half-open connections above which a caller must first prove its address.
 const HALF_OPEN_MAX: usize = 256;
 
@@ -23,6 +32,7 @@ const HALF_OPEN_MAX: usize = 256;
 pub struct Server {
     endpoint: Endpoint,
     address: SocketAddr,
+    turns: Arc<Semaphore>,
 }
 
 impl Server {
@@ -40,7 +50,7 @@ impl Server {
         let address = endpoint
             .local_addr()
             .map_err(|error| LinkError::Bind { address, reason: error.to_string() })?;
-        Ok(Self { endpoint, address })
+        Ok(Self { endpoint, address, turns: Arc::new(Semaphore::new(HANDSHAKES_MAX)) })
     }
 
     /// The address in use, with the port that was chosen for port 0.
@@ -59,7 +69,8 @@ impl Server {
                 let _ = incoming.retry();
                 continue;
             }
-            return Some(Incoming(incoming));
+            let turns = self.turns.clone();
+            return Some(Incoming { quic: incoming, came: Instant::now(), turns });
         }
     }
 
@@ -72,7 +83,11 @@ impl Server {
 
 /// A caller of whom nothing is known yet.
 #[derive(Debug)]
-pub struct Incoming(quinn::Incoming);
+pub struct Incoming {
+    quic: quinn::Incoming,
+    came: Instant,
+    turns: Arc<Semaphore>,
+}
 
 impl Incoming {
     /// Finishes the handshake and hears the greeting. The caller's certificate agrees with what
@@ -83,13 +98,31 @@ impl Incoming {
     /// # Errors
     /// Where the handshake fails, takes too long, or the greeting is refused.
     pub async fn handshake(self) -> Result<(Connection, Greeting, Sender, Receiver), LinkError> {
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.greet()).await.map_err(|_| {
+        // It is never closed.
+        let turn = self.turns.clone().acquire_owned().await.ok();
+        if self.came.elapsed() > PATIENCE {
+            self.quic.ignore();
+            let seconds = PATIENCE.as_secs();
+            return Err(LinkError::Timeout { what: "waiting for a turn to be greeted", seconds });
+        }
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.greet(turn)).await.map_err(|_| {
             LinkError::Timeout { what: "greeting", seconds: HANDSHAKE_TIMEOUT.as_secs() }
         })?
     }
 
-    async fn greet(self) -> Result<(Connection, Greeting, Sender, Receiver), LinkError> {
-        let quic = self.0.await.map_err(|error| LinkError::Closed(error.to_string()))?;
+    async fn greet(
+        self,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<(Connection, Greeting, Sender, Receiver), LinkError> {
+        let mut handshake = std::pin::pin!(self.quic.into_future());
+        let quic = match tokio::time::timeout(TURN, &mut handshake).await {
+            Ok(quic) => quic,
+            Err(_) => {
+                drop(turn);
+                handshake.await
+            }
+        };
+        let quic = quic.map_err(|error| LinkError::Closed(error.to_string()))?;
         let connection = Connection::new(quic)?;
         let (mut sender, mut receiver) = connection
             .accept()

@@ -2,9 +2,9 @@
 //!
 //! A receiver may hold one frame of 64 KiB on each of [`STREAMS_MAX`] streams; the windows let
 //! each stream have two in flight. A connection of which nothing is heard is given up after [`IDLE`]:
-//! a node that is silent is marked late then. Keep-alives come each [`KEEP_ALIVE`] and are sent again
-//! until they are acknowledged, so that one packet in twenty may be lost and none is given up (the
-//! simulation holds that over 200 hours).
+//! a node that is silent is marked late then. Keep-alives come each [`KEEP_ALIVE`] where nothing else
+//! was said, and like all else they are sent again until they are acknowledged, so that one packet
+//! in twenty may be lost and none is given up (the simulation holds that over 200 hours).
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
@@ -25,8 +25,10 @@ const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Counted from the last word from the other side, or from the first keep-alive sent to it since:
 /// with that, a silent node is noticed three seconds after its last word at the latest.
-const IDLE: Duration = Duration::from_millis(2250);
-const KEEP_ALIVE: Duration = Duration::from_millis(750);
+const IDLE: Duration = Duration::from_millis(1900);
+/// A little more than between two samples of an agent: those keep its connection alive, and half of
+/// all packets of ten thousand agents would be keep-alives otherwise.
+const KEEP_ALIVE: Duration = Duration::from_millis(1100);
 
 /// What may wait at the scheduler's socket in each direction. Ten thousand agents that lose the
 /// scheduler call together: at the 208 KiB that Linux gives unasked, most of their packets were
@@ -36,9 +38,9 @@ const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of the endpoint's kept secret: 64 for resets, 8 for connection ids.
 const RESET_KEY_BYTES: usize = 72;
 
-fn transport() -> Arc<TransportConfig> {
+fn transport(idle: Duration) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
-    let idle = u32::try_from(IDLE.as_millis()).unwrap_or(u32::MAX);
+    let idle = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
     config
         .max_concurrent_bidi_streams(STREAMS_MAX.into())
         .max_concurrent_uni_streams(0_u32.into())
@@ -70,7 +72,7 @@ pub(crate) fn listen(
     endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(seed)));
     let crypto = QuicServerConfig::try_from(tls).map_err(|error| wrong(&error))?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(transport());
+    server.transport_config(transport(IDLE));
     let socket = UdpSocket::bind(address).map_err(|error| wrong(&error))?;
     widen(&socket).map_err(|error| wrong(&error))?;
     Endpoint::new(endpoint, Some(server), socket, Arc::new(quinn::TokioRuntime))
@@ -94,15 +96,17 @@ pub(crate) fn call(address: SocketAddr) -> Result<Endpoint, LinkError> {
     Endpoint::client(any).map_err(|error| LinkError::Connect { address, reason: error.to_string() })
 }
 
-/// What a caller with these keys says of itself.
+/// What a caller with these keys says of itself. It may wait for the first answer longer than for
+/// any other; once there is one the scheduler's shorter limit holds.
 pub(crate) fn client(
     address: SocketAddr,
     tls: rustls::ClientConfig,
+    first_answer: Option<Duration>,
 ) -> Result<quinn::ClientConfig, LinkError> {
     let crypto = QuicClientConfig::try_from(tls)
         .map_err(|error| LinkError::Connect { address, reason: error.to_string() })?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
-    client.transport_config(transport());
+    client.transport_config(transport(first_answer.unwrap_or(IDLE)));
     Ok(client)
 }
 

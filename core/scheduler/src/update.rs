@@ -1,6 +1,6 @@
 //! What a console watches: one picture at a time, the newest, never a backlog.
 //!
-//! Each scope that somebody watches has one maker: once a second it makes a picture and, where it
+//! Each scope that somebody watches has one maker: some times a second it makes a picture and, where it
 //! differs from the one before, puts it into a slot of which only the newest is kept. A console
 //! takes from the slot when it has taken the one before, so a slow console gets fewer pictures and
 //! harms nobody, and a hundred consoles cost the cluster's thread no more than one.
@@ -21,8 +21,10 @@ use tokio::time::MissedTickBehavior;
 use crate::core::Core;
 use crate::session::{self, Shared};
 
-/// Between two pictures.
-const PICTURE_EACH: Duration = Duration::from_secs(1);
+/// Between two pictures: what a node says of itself is on a screen within a quarter of a second.
+const PICTURE_EACH: Duration = Duration::from_millis(200);
+/// Between two pictures of a job: for each of them its node is asked for the end of its output.
+const JOB_PICTURE_EACH: Duration = Duration::from_secs(1);
 /// A picture that did not change is sent again after this time: silence means trouble.
 const PICTURE_AGAIN: Millis = Millis::from_seconds(5);
 /// How long a picture waits for a node that shall give the end of an output.
@@ -103,7 +105,8 @@ pub(crate) async fn watch(
 
 /// Makes the pictures of one scope until nobody watches.
 async fn make(shared: Arc<Shared>, scope: Scope, slot: Arc<Slot>) {
-    let mut clock = tokio::time::interval(PICTURE_EACH);
+    let each = if matches!(scope, Scope::Job(_)) { JOB_PICTURE_EACH } else { PICTURE_EACH };
+    let mut clock = tokio::time::interval(each);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         clock.tick().await;
@@ -143,11 +146,10 @@ async fn picture(shared: &Shared, scope: Scope, before: Option<&Update>) -> Resu
                 cluster.jobs(None, true, ROWS_MAX).0,
             ),
         };
-        let nodes = if shows_nodes { cluster.nodes() } else { Vec::new() };
+        let nodes = if shows_nodes { cluster.first_nodes(ROWS_MAX) } else { Vec::new() };
         (cluster.summary(), nodes, jobs)
     };
-    let (summary, mut nodes, jobs) = core.read(read).await?;
-    nodes.truncate(ROWS_MAX);
+    let (summary, nodes, jobs) = core.read(read).await?;
     let nodes = with_samples(core, nodes);
     let at = core.clock.now();
     let (mut metrics, mut output) = (Vec::new(), None);
