@@ -115,12 +115,11 @@ impl Incoming {
         turn: Option<OwnedSemaphorePermit>,
     ) -> Result<(Connection, Greeting, Sender, Receiver), LinkError> {
         let mut handshake = std::pin::pin!(self.quic.into_future());
-        let quic = match tokio::time::timeout(TURN, &mut handshake).await {
-            Ok(quic) => quic,
-            Err(_) => {
-                drop(turn);
-                handshake.await
-            }
+        let quic = if let Ok(quic) = tokio::time::timeout(TURN, &mut handshake).await {
+            quic
+        } else {
+            drop(turn);
+            handshake.await
         };
         let quic = quic.map_err(|error| LinkError::Closed(error.to_string()))?;
         let connection = Connection::new(quic)?;

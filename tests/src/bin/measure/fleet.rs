@@ -183,6 +183,7 @@ impl Drop for Fleet {
 type Group = Vec<(usize, Member)>;
 
 /// Lets agents call from one socket.
+#[expect(clippy::unused_async, reason = "it spawns, and so must run on the runtime")]
 async fn call_together(shared: Arc<Shared>, group: Group) {
     match Caller::new(shared.address) {
         Ok(caller) => {
