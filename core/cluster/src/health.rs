@@ -7,7 +7,7 @@
 //! is a person's to look at whatever its policy says, so that no GPU goes in and out for ever.
 
 use gantry_model::health::{Ailment, Back, Finding, Measure, Policy, Sign, Stage, Trouble, Work};
-use gantry_model::{AfterStop, At, Level, Millis, NodeId, NodeState, Order, Subject, TaskId};
+use gantry_model::{At, Level, Millis, NodeId, NodeState, Order, Subject, TaskId};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, note};
@@ -176,16 +176,7 @@ impl Cluster {
             there(&live.lease) || gpu.is_some_and(|gpu| live.gone.iter().any(|gone| gone == gpu))
         });
         let tasks: Vec<TaskId> = live.map(|live| live.task).collect();
-        let mut count = 0;
-        for task in tasks {
-            let gang = self.jobs.get(&task.job).is_some_and(crate::job::Job::is_gang);
-            count += if gang {
-                self.stop_gang(at, task.job, AfterStop::Again, effects)
-            } else {
-                u32::from(self.stop_task(at, task, AfterStop::Again, effects))
-            };
-        }
-        count
+        tasks.into_iter().map(|task| self.stop_to_wait(at, task, effects)).sum()
     }
 
     /// Begins the tests for which a node is empty enough.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use gantry_model::{
-    AfterStop, At, Exit, Level, NodeFacts, NodeId, NodeState, Order, Service, Subject, TaskId,
-    TaskState, TryId, Usage,
+    At, Exit, Level, NodeFacts, NodeId, NodeState, Order, Service, Subject, TaskId, TaskState,
+    TryId, Usage,
 };
 
 use crate::cluster::{Cluster, note};
@@ -165,15 +165,8 @@ impl Cluster {
     /// Stops what runs on a node and lets it wait again.
     fn clear(&mut self, at: At, id: NodeId, why: &str, effects: &mut Vec<Effect>) {
         let tasks: Vec<TaskId> = self.node(id).live.values().map(|live| live.task).collect();
-        let mut count = 0;
-        for task in tasks {
-            let gang = self.jobs.get(&task.job).is_some_and(crate::job::Job::is_gang);
-            count += if gang {
-                self.stop_gang(at, task.job, AfterStop::Again, effects)
-            } else {
-                u32::from(self.stop_task(at, task, AfterStop::Again, effects))
-            };
-        }
+        let stop = |task| self.stop_to_wait(at, task, effects);
+        let count: u32 = tasks.into_iter().map(stop).sum();
         if count > 0 {
             let name = self.node(id).name().to_owned();
             let sentence = format!("{why}; {count} tasks are stopped and queued again");

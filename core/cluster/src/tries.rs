@@ -257,6 +257,15 @@ impl Cluster {
         true
     }
 
+    /// Stops a task, and its whole gang where it has one, and lets it wait again; says how many.
+    pub(crate) fn stop_to_wait(&mut self, at: At, task: TaskId, effects: &mut Vec<Effect>) -> u32 {
+        if self.jobs.get(&task.job).is_some_and(Job::is_gang) {
+            self.stop_gang(at, task.job, AfterStop::Again, effects)
+        } else {
+            u32::from(self.stop_task(at, task, AfterStop::Again, effects))
+        }
+    }
+
     /// Stops every live rank of a gang, and decides the same for those that have ended.
     pub(crate) fn stop_gang(
         &mut self,
