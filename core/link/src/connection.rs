@@ -113,6 +113,14 @@ impl Sender {
         self.write(&frame::write(message)?).await
     }
 
+    /// Sends a message that [`frame::write`] has written: one that goes to many is written once.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub async fn send_written(&mut self, frame: &[u8]) -> Result<(), LinkError> {
+        self.write(frame).await
+    }
+
     /// Sends several messages, as few writes as hold them.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ pub mod connect;
 pub mod connection;
 pub mod error;
 pub mod identity;
+mod place;
 pub mod server;
 mod tls;
 pub mod token;

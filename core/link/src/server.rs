@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use gantry_model::{Reject, RejectKind};
 use gantry_wire::{Greeting, Peer, Verdict, hello};
 use quinn::Endpoint;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::connection::{Connection, Receiver, Sender};
 use crate::error::LinkError;
@@ -63,8 +63,9 @@ impl Server {
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let incoming = self.endpoint.accept().await?;
-            let half_open = self.endpoint.open_connections() > HALF_OPEN_MAX;
-            if half_open && !incoming.remote_address_validated() {
+            // Each that is not greeted yet shares this.
+            let half_open = Arc::strong_count(&self.turns);
+            if half_open > HALF_OPEN_MAX && !incoming.remote_address_validated() {
                 // An error means that the caller is gone.
                 let _ = incoming.retry();
                 continue;
@@ -98,44 +99,45 @@ impl Incoming {
     /// # Errors
     /// Where the handshake fails, takes too long, or the greeting is refused.
     pub async fn handshake(self) -> Result<(Connection, Greeting, Sender, Receiver), LinkError> {
+        let Self { quic, came, turns } = self;
         // It is never closed.
-        let turn = self.turns.clone().acquire_owned().await.ok();
-        if self.came.elapsed() > PATIENCE {
-            self.quic.ignore();
+        let turn = turns.acquire().await.ok();
+        if came.elapsed() > PATIENCE {
+            quic.ignore();
             let seconds = PATIENCE.as_secs();
             return Err(LinkError::Timeout { what: "waiting for a turn to be greeted", seconds });
         }
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.greet(turn)).await.map_err(|_| {
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(quic, turn)).await.map_err(|_| {
             LinkError::Timeout { what: "greeting", seconds: HANDSHAKE_TIMEOUT.as_secs() }
         })?
     }
+}
 
-    async fn greet(
-        self,
-        turn: Option<OwnedSemaphorePermit>,
-    ) -> Result<(Connection, Greeting, Sender, Receiver), LinkError> {
-        let mut handshake = std::pin::pin!(self.quic.into_future());
-        let quic = if let Ok(quic) = tokio::time::timeout(TURN, &mut handshake).await {
-            quic
-        } else {
-            drop(turn);
-            handshake.await
-        };
-        let quic = quic.map_err(|error| LinkError::Closed(error.to_string()))?;
-        let connection = Connection::new(quic)?;
-        let (mut sender, mut receiver) = connection
-            .accept()
-            .await
-            .ok_or_else(|| LinkError::Closed("the caller left without a greeting".into()))?;
-        let greeting: Greeting = receiver.expect().await?;
-        let checked = hello::agree(&greeting).and_then(|_| agrees(&connection, greeting.peer));
-        if let Err(reject) = checked {
-            sender.send(&Verdict::Refused(reject.clone())).await?;
-            sender.delivered().await;
-            return Err(LinkError::Refused(reject));
-        }
-        Ok((connection, greeting, sender, receiver))
+async fn greet(
+    incoming: quinn::Incoming,
+    turn: Option<SemaphorePermit<'_>>,
+) -> Result<(Connection, Greeting, Sender, Receiver), LinkError> {
+    let mut handshake = std::pin::pin!(incoming.into_future());
+    let in_turn = tokio::time::timeout(TURN, &mut handshake).await;
+    drop(turn);
+    let quic = match in_turn {
+        Ok(quic) => quic,
+        Err(_) => handshake.await,
+    };
+    let quic = quic.map_err(|error| LinkError::Closed(error.to_string()))?;
+    let connection = Connection::new(quic)?;
+    let (mut sender, mut receiver) = connection
+        .accept()
+        .await
+        .ok_or_else(|| LinkError::Closed("the caller left without a greeting".into()))?;
+    let greeting: Greeting = receiver.expect().await?;
+    let checked = hello::agree(&greeting).and_then(|_| agrees(&connection, greeting.peer));
+    if let Err(reject) = checked {
+        sender.send(&Verdict::Refused(reject.clone())).await?;
+        sender.delivered().await;
+        return Err(LinkError::Refused(reject));
     }
+    Ok((connection, greeting, sender, receiver))
 }
 
 fn agrees(connection: &Connection, claimed: Peer) -> Result<(), Reject> {

@@ -14,10 +14,10 @@ use std::time::Duration;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::udp::UdpSocketState;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig};
-use quinn_proto::HashedConnectionIdGenerator;
 use rand::Rng;
 
 use crate::error::LinkError;
+use crate::place::Places;
 
 /// Streams that a peer may have open at once.
 const STREAMS_MAX: u32 = 64;
@@ -65,11 +65,11 @@ pub(crate) fn listen(
         |error: &dyn std::fmt::Display| LinkError::Bind { address, reason: error.to_string() };
     let key = reset_key(&folder.join("reset.key"))?;
     let (reset, connection_ids) = key.split_at(64);
-    let seed = connection_ids.try_into().map_or(0, u64::from_le_bytes);
+    let connection_ids = connection_ids.to_owned();
     let mut endpoint =
         EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset)));
     endpoint.min_reset_interval(Duration::ZERO);
-    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(seed)));
+    endpoint.cid_generator(move || Box::new(Places::new(&connection_ids)));
     let crypto = QuicServerConfig::try_from(tls).map_err(|error| wrong(&error))?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     server.transport_config(transport(IDLE));
