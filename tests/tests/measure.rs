@@ -28,7 +28,7 @@ fn keys(value: &Value) -> Vec<&str> {
 #[test]
 fn a_benchmark_gives_one_value_of_the_known_form() {
     // (benchmark, its size, whether it has a row beside a peer)
-    let cases: [(&[&str], bool); 7] = [
+    let cases: [(&[&str], bool); 10] = [
         (&["placement", "--nodes", "20", "--count", "400"], false),
         (&["gangs", "--nodes", "20", "--count", "200"], false),
         (&["array", "--count", "2000"], false),
@@ -36,6 +36,9 @@ fn a_benchmark_gives_one_value_of_the_known_form() {
         (&["builtin", "--count", "50"], false),
         (&["latency", "--count", "5"], false),
         (&["restart", "--count", "2000"], false),
+        (&["agent", "--count", "1"], false),
+        (&["agents", "--count", "20"], false),
+        (&["wire", "--count", "20"], false),
     ];
     for (arguments, has_peer) in cases {
         let (code, out, error) = measure(&[arguments, &["--json"]].concat());

@@ -1,28 +1,30 @@
 //! What a console watches: one picture at a time, the newest, never a backlog.
 //!
-//! Each scope that somebody watches has one maker: some times a second it makes a picture and, where it
-//! differs from the one before, puts it into a slot of which only the newest is kept. A console
+//! Each scope that somebody watches has one maker: some times a second it makes a picture and, where
+//! it differs from the one before, puts it into a slot of which only the newest is kept. A console
 //! takes from the slot when it has taken the one before, so a slow console gets fewer pictures and
-//! harms nobody, and a hundred consoles cost the cluster's thread no more than one.
+//! harms nobody, and a hundred consoles cost the cluster's thread no more than one. A picture is
+//! written once, whoever takes it; where large ones go to many they are made less often ([`pause`]).
 //!
 //! Every picture and every answer fits one frame: rows give way first ([`Fit`]).
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gantry_link::{Receiver, Sender};
 use gantry_model::{JobId, JobRow, Millis, NodeRow, Reject};
-use gantry_wire::codec;
 use gantry_wire::message::NodeStatus;
 use gantry_wire::{Output, Reply, Request, Scope, Update};
+use gantry_wire::{codec, frame};
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 
 use crate::core::Core;
 use crate::session::{self, Shared};
 
 /// Between two pictures: what a node says of itself is on a screen within a quarter of a second.
 const PICTURE_EACH: Duration = Duration::from_millis(200);
+/// What all consoles of one scope together are sent in a second, at most: about a tenth of a core.
+const BYTES_A_SECOND: usize = 28_000_000;
 /// Between two pictures of a job: for each of them its node is asked for the end of its output.
 const JOB_PICTURE_EACH: Duration = Duration::from_secs(1);
 /// A picture that did not change is sent again after this time: silence means trouble.
@@ -39,7 +41,13 @@ const POINTS_SHOWN: usize = 240;
 const BUSY_SPAN: Millis = Millis::from_seconds(3600);
 const BUSY_CELLS: usize = 120;
 
-type Slot = watch::Sender<Option<Arc<Update>>>;
+type Slot = watch::Sender<Option<Arc<Picture>>>;
+
+/// A picture, and its message as it is sent.
+struct Picture {
+    update: Update,
+    frame: Vec<u8>,
+}
 
 /// The makers of pictures, one for each scope that is watched.
 #[derive(Default)]
@@ -47,7 +55,7 @@ pub(crate) struct Pictures(Mutex<Vec<(Scope, Arc<Slot>)>>);
 
 impl Pictures {
     /// The slot of a scope; a maker is started where there is none.
-    fn of(shared: &Arc<Shared>, scope: Scope) -> Option<watch::Receiver<Option<Arc<Update>>>> {
+    fn of(shared: &Arc<Shared>, scope: Scope) -> Option<watch::Receiver<Option<Arc<Picture>>>> {
         let mut makers = shared.pictures.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, slot)) = makers.iter().find(|(known, _)| *known == scope) {
             let mut pictures = slot.subscribe();
@@ -95,7 +103,7 @@ pub(crate) async fn watch(
         }
         let picture = pictures.borrow_and_update().clone();
         if let Some(picture) = picture
-            && sender.send(&*picture).await.is_err()
+            && sender.send_written(&picture.frame).await.is_err()
         {
             // It has left, or takes nothing; it will ask again.
             return;
@@ -105,24 +113,35 @@ pub(crate) async fn watch(
 
 /// Makes the pictures of one scope until nobody watches.
 async fn make(shared: Arc<Shared>, scope: Scope, slot: Arc<Slot>) {
-    let each = if matches!(scope, Scope::Job(_)) { JOB_PICTURE_EACH } else { PICTURE_EACH };
-    let mut clock = tokio::time::interval(each);
-    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        clock.tick().await;
         if shared.pictures.end(scope, &slot) {
             return;
         }
         let before = slot.borrow().clone();
-        let Ok(mut picture) = picture(&shared, scope, before.as_deref()).await else {
+        let before = before.as_ref().map(|picture| &picture.update);
+        let begun = Instant::now();
+        let Ok(mut update) = picture(&shared, scope, before).await else {
             // The scheduler is ending.
             return;
         };
-        fit(&mut picture);
-        if before.is_none_or(|before| differs(&before, &mut picture)) {
-            slot.send_replace(Some(Arc::new(picture)));
+        fit(&mut update);
+        let mut bytes = 0;
+        if before.is_none_or(|before| differs(before, &mut update)) {
+            // One that cannot be written is like one that did not come: silence means trouble.
+            if let Ok(frame) = frame::write(&update) {
+                bytes = frame.len();
+                slot.send_replace(Some(Arc::new(Picture { update, frame })));
+            }
         }
+        let pause = pause(scope, bytes * slot.receiver_count());
+        tokio::time::sleep(pause.saturating_sub(begun.elapsed())).await;
     }
+}
+
+/// How long after a picture the next one is made, where so many bytes of it are sent in all.
+fn pause(scope: Scope, bytes: usize) -> Duration {
+    let least = if matches!(scope, Scope::Job(_)) { JOB_PICTURE_EACH } else { PICTURE_EACH };
+    least.max(Duration::from_millis((bytes * 1000 / BYTES_A_SECOND) as u64))
 }
 
 /// Whether a picture shows something else than the one before, or that one is old.

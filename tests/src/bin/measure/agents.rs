@@ -26,6 +26,8 @@ const CONSOLES: u32 = 100;
 /// acknowledged then.
 const SECONDS: u64 = 10;
 const SETTLE: Duration = Duration::from_secs(5);
+/// Fewer agents than this are a look at whether it works, and are given less time.
+const MANY: u32 = 1000;
 /// How long ten thousand may take to connect, for the first time and again.
 const CONNECTED_WITHIN: Duration = Duration::from_mins(2);
 const SCHEDULER: [&str; 2] = ["scheduler", "--exit-with-parent"];
@@ -62,15 +64,21 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
             (connected.processor_ms - before.processor_ms) / each,
         ),
     ];
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(settle(count));
     rows.extend(steady(size, &served, &fleet, count, consoles)?);
     let bytes = scheduler(&served)?.memory.saturating_sub(before.memory);
     rows.push(
         Row::new("memory of the scheduler for an agent", "KB", bytes as f64 / each / 1000.0)
             .goal(Goal::AtMost(MEMORY_KB)),
     );
-    rows.extend(restarts(size, &mut served, &fleet, each)?);
+    rows.extend(restarts(size, &mut served, &fleet, count)?);
     Ok(rows)
+}
+
+/// What is waited for before something is measured: an agent's first samples are keyframes, and a
+/// session that lasted is not called a storm when it is lost again.
+const fn settle(count: u32) -> Duration {
+    if count < MANY { Duration::from_secs(2) } else { SETTLE }
 }
 
 /// Nodes with the identities that a join would have given them.
@@ -129,7 +137,7 @@ fn steady(
         let (before, start) = (scheduler(served)?, Instant::now());
         fleet.begin();
         // The length of the round is what is measured over.
-        std::thread::sleep(Duration::from_secs(SECONDS));
+        std::thread::sleep(Duration::from_secs(if count < MANY { 2 } else { SECONDS }));
         let (ages, taken) = fleet.end();
         let seconds = start.elapsed().as_secs_f64();
         let after = scheduler(served)?;
@@ -158,7 +166,8 @@ fn steady(
 }
 
 /// The scheduler is killed and started again.
-fn restarts(size: &Size, served: &mut Served, fleet: &Fleet, each: f64) -> Result<Vec<Row>> {
+fn restarts(size: &Size, served: &mut Served, fleet: &Fleet, count: u32) -> Result<Vec<Row>> {
+    let each = f64::from(count);
     let (mut most, mut all, mut processor) = (vec![], vec![], vec![]);
     let failures_before = fleet.failures();
     for _ in 0..size.rounds() {
@@ -173,8 +182,7 @@ fn restarts(size: &Size, served: &mut Served, fleet: &Fleet, each: f64) -> Resul
         until("the scheduler to know that all are up", || {
             (fleet.up() as f64 >= each).then_some(())
         })?;
-        // A session that lasted is not called a storm when it is lost again.
-        std::thread::sleep(SETTLE);
+        std::thread::sleep(settle(count));
     }
     let failures = (fleet.failures() - failures_before) as f64 / size.rounds() as f64;
     Ok(vec![
