@@ -122,8 +122,12 @@ impl Cluster {
                 ailment.detail, ailment.trouble
             );
             effects.push(note(at, Level::Fail, Subject::Node(name), sentence));
-        } else if finding.sign == Sign::Begun && ailment.stage == Stage::Emptying {
-            ailment.stage = Stage::Active;
+        } else {
+            if finding.sign == Sign::Begun && ailment.stage == Stage::Emptying {
+                ailment.stage = Stage::Active;
+            }
+            let sentence = format!("{} as well ({})", ailment.detail, ailment.trouble);
+            effects.push(note(at, Level::Warn, Subject::Node(name), sentence));
         }
         node.mark();
     }

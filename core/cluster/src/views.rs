@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use gantry_model::health::Ailment;
 use gantry_model::{
     Exit, IndexSet, JobId, JobRow, JobState, NodeId, NodeRow, NodeState, Reject, Summary,
     TaskCounts, TaskId, TaskRow, TaskState,
@@ -89,6 +90,12 @@ impl Cluster {
     pub fn first_nodes(&self, count: usize) -> Vec<NodeRow> {
         let rows = self.names.values().map(|id| node_row(self.node(*id)));
         rows.take(count).collect()
+    }
+
+    /// What is wrong with a node and its GPUs.
+    #[must_use]
+    pub fn ailments(&self, node: &str) -> Vec<Ailment> {
+        self.names.get(node).map_or_else(Vec::new, |id| self.node(*id).ailments.clone())
     }
 
     /// The node that a task runs on, or ran on last.

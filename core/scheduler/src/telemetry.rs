@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use gantry_model::health::{Ailment, Stage};
 use gantry_model::{At, Millis};
 use gantry_telemetry::{Quantity, Sample, Series};
 use gantry_wire::SeriesRow;
@@ -24,6 +25,7 @@ const FRESH: Millis = Millis::from_seconds(5);
 #[derive(Default)]
 pub(crate) struct Telemetry {
     nodes: BTreeMap<String, Known>,
+    watches: BTreeMap<String, Watch>,
     /// How many series there are.
     series: usize,
     /// Where a reading is a trouble.
@@ -49,7 +51,6 @@ struct Known {
     sample: Sample,
     at: At,
     past: Vec<Past>,
-    watch: Watch,
 }
 
 /// The past of one reading.
@@ -60,6 +61,21 @@ struct Past {
 }
 
 impl Telemetry {
+    /// A node's session begins: what the cluster holds for wrong with it is what is watched for
+    /// its end. What was told while the journal's disk was full, or ended while no scheduler ran,
+    /// is told anew by this.
+    pub(crate) fn meet(&mut self, node: &str, ailments: &[Ailment], gpus: &[String], at: At) {
+        let going_on = ailments.iter().filter(|ailment| ailment.stage == Stage::Active);
+        let troubles = going_on.filter_map(|ailment| {
+            let place = match &ailment.gpu {
+                None => None,
+                Some(uuid) => Some(gpus.iter().position(|gpu| gpu == uuid)? as u16),
+            };
+            Some((ailment.trouble, place))
+        });
+        self.watches.entry(node.to_owned()).or_default().know(at, troubles);
+    }
+
     /// Takes a node's sample; says what follows from it. The cluster's own series
     /// gets its value with the first sample of each second, so that many nodes cost no more than one
     /// look at each a second.
@@ -68,7 +84,7 @@ impl Telemetry {
         let said = self.alerts.look(node, at, &sample);
         if !self.nodes.contains_key(node) {
             let past = Vec::new();
-            let known = Known { sample: Sample::default(), at, past, watch: Watch::default() };
+            let known = Known { sample: Sample::default(), at, past };
             self.nodes.insert(node.to_owned(), known);
         }
         let Some(known) = self.nodes.get_mut(node) else {
@@ -86,7 +102,7 @@ impl Telemetry {
                 past.series.push(at, value);
             }
         }
-        let seen = known.watch.look(at, &sample, &limits);
+        let seen = self.watches.entry(node.to_owned()).or_default().look(at, &sample, &limits);
         (known.sample, known.at) = (sample, at);
         self.count(at);
         Taken { seen, said }

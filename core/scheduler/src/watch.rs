@@ -93,6 +93,18 @@ struct Condition {
 }
 
 impl Watch {
+    /// Takes what the cluster holds for going on in place of what was seen so far: a trouble that
+    /// ended while nobody looked is over once it is looked at, and one that the cluster has not
+    /// heard of begins again.
+    pub(crate) fn know(&mut self, at: At, troubles: impl Iterator<Item = (Trouble, Option<u16>)>) {
+        self.men.clear();
+        for (trouble, gpu) in troubles {
+            let mut man = Watchman::default();
+            man.observe(&rule(trouble, Millis(0)), at, Some(BAD));
+            self.men.insert((trouble, gpu), man);
+        }
+    }
+
     /// Looks at a sample that arrived at `at`.
     pub(crate) fn look(&mut self, at: At, sample: &Sample, limits: &Limits) -> Vec<Seen> {
         let mut seen = Vec::new();
@@ -310,6 +322,24 @@ mod tests {
             assert_eq!(seen, [(3000 + over, trouble, Sign::Over)]);
             assert!(watch.men.is_empty(), "{trouble}");
         }
+    }
+
+    #[test]
+    fn what_ended_while_nobody_looked_is_over_and_what_goes_on_is_not_told_again() {
+        let silent = Sample { storage: Some(StorageSample::default()), ..good() };
+        for (sample, expected) in
+            [(good(), vec![(1010, Trouble::StorageSilent, Sign::Over)]), (silent, vec![])]
+        {
+            let mut watch = Watch::default();
+            watch.know(At(1_000_000), [(Trouble::StorageSilent, None)].into_iter());
+            assert_eq!(seconds(&mut watch, 1000, 100, &sample), expected);
+        }
+        // One that the cluster has not heard of begins again.
+        let lost = with_gpu(|gpu| gpu.lost = true);
+        let mut watch = Watch::default();
+        assert_eq!(seconds(&mut watch, 1000, 5, &lost).len(), 1);
+        watch.know(At(1_005_000), [].into_iter());
+        assert_eq!(seconds(&mut watch, 1005, 5, &lost), [(1005, Trouble::GpuLost, Sign::Begun)]);
     }
 
     #[test]

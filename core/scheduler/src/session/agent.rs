@@ -39,8 +39,13 @@ pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkErr
     if let Err(reject) = facts.validate() {
         return Err(refused(&connection, &reject.sentence));
     }
-    let gpus = facts.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
+    let gpus: Vec<String> = facts.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
     let orders = shared.core.enter(session, facts, holds, connection.clone()).await;
+    let named = node.clone();
+    // Where it cannot be read the scheduler is ending.
+    let ailments = shared.core.read(move |cluster| cluster.ailments(&named)).await;
+    let at = shared.core.clock.now();
+    shared.core.board().telemetry.meet(&node, &ailments.unwrap_or_default(), &gpus, at);
     let (answer, answers) = mpsc::channel(ANSWERS_MAX);
     let agent = Agent { shared, node, gpus, decoder: Mutex::default(), answer };
     let result = tokio::select! {
