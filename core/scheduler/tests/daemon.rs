@@ -1,105 +1,24 @@
 //! The daemon over real QUIC, with agents and consoles played by the test.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::net::SocketAddr;
-use std::path::Path;
+mod support;
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use gantry_config::SchedulerSettings;
 use gantry_link::{Identity, Receiver, Sender, Session, connect, join};
 use gantry_model::{
-    Exit, JobId, JobSpec, JobState, Launch, MemoryMib, Millis, NodeFacts, NodeState, Order, Report,
-    Resources, Role, TryId, Usage, Work,
+    Exit, JobId, JobState, Launch, Millis, NodeFacts, NodeState, Order, Report, TryId, Usage,
 };
-use gantry_scheduler::SchedulerError;
 use gantry_telemetry::{Encoder, Sample};
 use gantry_wire::{
     AgentMessage, NodeReply, NodeRequest, Output, Peer, Point, Reply, Request, SchedulerMessage,
     Scope, Update,
 };
+use support::{Daemon, agent, ask, cluster, console, joined, settings, start, submit};
 use tempfile::TempDir;
-use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, JoinSet};
-
-struct Daemon {
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    served: JoinHandle<Result<(), SchedulerError>>,
-}
-
-async fn start(folder: &Path, settings: SchedulerSettings) -> Daemon {
-    let _ = std::fs::remove_file(folder.join("address"));
-    let (stop, stopped) = oneshot::channel::<()>();
-    let path = folder.to_owned();
-    let served = tokio::spawn(async move {
-        gantry_scheduler::serve(&path, settings, async { stopped.await.unwrap_or(()) }).await
-    });
-    let address = loop {
-        assert!(!served.is_finished(), "the scheduler ended: {:?}", served.await);
-        if let Ok(text) = std::fs::read_to_string(folder.join("address")) {
-            break text.trim().parse().unwrap();
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
-    Daemon { address, stop: Some(stop), served }
-}
-
-impl Daemon {
-    async fn stop(mut self) {
-        self.stop.take().unwrap().send(()).unwrap();
-        self.served.await.unwrap().unwrap();
-    }
-}
-
-fn settings() -> SchedulerSettings {
-    SchedulerSettings { listen: ([127, 0, 0, 1], 0).into(), ..SchedulerSettings::default() }
-}
-
-fn cluster() -> TempDir {
-    let folder = TempDir::new().unwrap();
-    gantry_scheduler::init(folder.path(), "test").unwrap();
-    folder
-}
-
-async fn console(folder: &Path, daemon: &Daemon) -> Session {
-    let identity = Identity::load(folder, "operator").unwrap();
-    connect(daemon.address, &identity, Peer::Console).await.unwrap()
-}
-
-async fn ask(session: &Session, request: Request) -> Reply {
-    let (mut sender, mut receiver) = session.connection.open().await.unwrap();
-    sender.send(&request).await.unwrap();
-    receiver.expect().await.unwrap()
-}
-
-fn submit(key: &str) -> Request {
-    let work = Work::Command { arguments: vec!["true".into()], folder: None };
-    Request::Submit { key: key.into(), spec: Box::new(JobSpec::new("job", work)) }
-}
-
-async fn joined(console: &Session, daemon: &Daemon, node: &str) -> Identity {
-    let Reply::Token(token) = ask(console, Request::Token { node: node.into() }).await else {
-        panic!()
-    };
-    join(daemon.address, &token, node).await.unwrap()
-}
-
-async fn agent(daemon: &Daemon, identity: &Identity, holds: &[u64]) -> Session {
-    let mut session = connect(daemon.address, identity, Peer::Agent).await.unwrap();
-    let facts = NodeFacts {
-        name: identity.name().unwrap(),
-        roles: vec![Role::Cpu],
-        resources: Resources { cores: 1, memory: MemoryMib(1024), gpus: 0, ..Resources::default() },
-        gpu_reason: Some("no NVML".into()),
-        agent_version: "test".into(),
-        boot_id: "1".into(),
-        ..NodeFacts::default()
-    };
-    let holds = holds.iter().map(|id| TryId(*id)).collect();
-    session.sender.send(&AgentMessage::Up { facts, holds }).await.unwrap();
-    session
-}
+use tokio::task::JoinSet;
 
 async fn launch(session: &mut Session) -> Launch {
     loop {
@@ -119,7 +38,7 @@ async fn a_job_goes_to_an_agent_and_its_end_to_whoever_waits() {
     let folder = cluster();
     let daemon = start(folder.path(), settings()).await;
     let console = console(folder.path(), &daemon).await;
-    let identity = joined(&console, &daemon, "cpu-1").await;
+    let identity = joined(&console, daemon.address, "cpu-1").await;
     let mut agent = agent(&daemon, &identity, &[]).await;
     assert_eq!(ask(&console, submit("k")).await, Reply::Submitted(JobId(1)));
     assert_eq!(ask(&console, submit("k")).await, Reply::Submitted(JobId(1)), "the same key");
@@ -149,7 +68,7 @@ async fn a_restart_forgets_nothing_and_takes_back_what_nodes_hold() {
     let folder = cluster();
     let daemon = start(folder.path(), settings()).await;
     let first = console(folder.path(), &daemon).await;
-    let identity = joined(&first, &daemon, "cpu-1").await;
+    let identity = joined(&first, daemon.address, "cpu-1").await;
     let mut session = agent(&daemon, &identity, &[]).await;
     for key in ["a", "b", "c"] {
         ask(&first, submit(key)).await;
@@ -227,7 +146,7 @@ async fn an_agent_that_asks_like_a_console_is_not_heard() {
     let folder = cluster();
     let daemon = start(folder.path(), settings()).await;
     let console = console(folder.path(), &daemon).await;
-    let identity = joined(&console, &daemon, "cpu-1").await;
+    let identity = joined(&console, daemon.address, "cpu-1").await;
     let mut session = agent(&daemon, &identity, &[]).await;
     let (mut sender, _receiver) = session.connection.open().await.unwrap();
     sender.send(&submit("forged")).await.unwrap();
@@ -247,7 +166,7 @@ async fn of_two_agents_of_one_node_the_newest_wins() {
     let folder = cluster();
     let daemon = start(folder.path(), settings()).await;
     let console = console(folder.path(), &daemon).await;
-    let identity = joined(&console, &daemon, "cpu-1").await;
+    let identity = joined(&console, daemon.address, "cpu-1").await;
     let mut sessions = vec![agent(&daemon, &identity, &[]).await];
     for n in 0..20 {
         // The one before has been given work, which the newer one does not hold.
@@ -308,8 +227,8 @@ async fn output_comes_from_the_node_and_curves_only_from_the_one_that_runs_the_t
     let folder = cluster();
     let daemon = start(folder.path(), settings()).await;
     let console = console(folder.path(), &daemon).await;
-    let first = joined(&console, &daemon, "cpu-1").await;
-    let second = joined(&console, &daemon, "cpu-2").await;
+    let first = joined(&console, daemon.address, "cpu-1").await;
+    let second = joined(&console, daemon.address, "cpu-2").await;
     let mut session = agent(&daemon, &first, &[]).await;
     ask(&console, submit("k")).await;
     let task = launch(&mut session).await.task;
@@ -377,7 +296,7 @@ async fn a_console_gets_pictures_when_something_has_changed() {
     assert_eq!((first.cluster.as_str(), first.summary.nodes), ("test", 0));
     let next: Update = receiver.expect().await.unwrap();
     assert!(next.at.since(first.at) >= Millis::from_seconds(4), "nothing changed in between");
-    let identity = joined(&watcher, &daemon, "cpu-1").await;
+    let identity = joined(&watcher, daemon.address, "cpu-1").await;
     let agent = agent(&daemon, &identity, &[]).await;
     let sample = Sample { cpu_permille: 500, ..Sample::default() };
     let (start, mut encoder) = (Instant::now(), Encoder::default());
@@ -485,7 +404,7 @@ async fn a_full_disk_acknowledges_nothing_and_loses_nothing() {
     gantry_scheduler::init(&folder, "test").unwrap();
     let daemon = start(&folder, settings()).await;
     let console = console(&folder, &daemon).await;
-    let identity = joined(&console, &daemon, "cpu-1").await;
+    let identity = joined(&console, daemon.address, "cpu-1").await;
     let mut node = agent(&daemon, &identity, &[]).await;
     ask(&console, submit("first")).await;
     let try_id = launch(&mut node).await.try_id;

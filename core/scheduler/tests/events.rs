@@ -1,64 +1,38 @@
 //! The event log of a daemon over real QUIC: what is asked for, followed, kept and let go.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::net::SocketAddr;
+mod support;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use gantry_config::SchedulerSettings;
-use gantry_link::{Identity, Session, connect};
+use gantry_link::Session;
 use gantry_model::{Action, At, JobChange, JobId, JobSpec, Level, Subject, Work};
-use gantry_scheduler::SchedulerError;
-use gantry_wire::{NotePage, NotePlace, NoteQuery, NoteRow, Peer, Reply, Request};
+use gantry_wire::{NotePage, NotePlace, NoteQuery, NoteRow, Reply, Request};
+use support::ask;
 use tempfile::TempDir;
-use tokio::sync::oneshot;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 /// Changes that are asked for at once.
 const AT_ONCE: u64 = 50;
 
+/// A scheduler and a console that its tests share.
 struct Daemon {
-    stop: oneshot::Sender<()>,
-    served: JoinHandle<Result<(), SchedulerError>>,
+    daemon: support::Daemon,
     session: Arc<Session>,
 }
 
 impl Daemon {
     async fn start(folder: &Path) -> Self {
-        let _ = std::fs::remove_file(folder.join("address"));
-        let settings = SchedulerSettings {
-            listen: ([127, 0, 0, 1], 0).into(),
-            ..SchedulerSettings::default()
-        };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let path = folder.to_owned();
-        let served = tokio::spawn(async move {
-            gantry_scheduler::serve(&path, settings, async { stopped.await.unwrap_or(()) }).await
-        });
-        let address: SocketAddr = loop {
-            assert!(!served.is_finished(), "the scheduler ended: {:?}", served.await);
-            if let Ok(text) = std::fs::read_to_string(folder.join("address")) {
-                break text.trim().parse().unwrap();
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
-        let identity = Identity::load(folder, "operator").unwrap();
-        let session = connect(address, &identity, Peer::Console).await.unwrap();
-        Self { stop, served, session: Arc::new(session) }
+        let daemon = support::start(folder, support::settings()).await;
+        let session = support::console(folder, &daemon).await;
+        Self { daemon, session: Arc::new(session) }
     }
 
     async fn stop(self) {
-        self.stop.send(()).unwrap();
-        self.served.await.unwrap().unwrap();
+        self.daemon.stop().await;
     }
-}
-
-async fn ask(session: &Session, request: Request) -> Reply {
-    let (mut sender, mut receiver) = session.connection.open().await.unwrap();
-    sender.send(&request).await.unwrap();
-    receiver.expect().await.unwrap()
 }
 
 async fn page(session: &Session, query: &NoteQuery, place: NotePlace) -> NotePage {

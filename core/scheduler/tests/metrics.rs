@@ -1,6 +1,8 @@
 //! The endpoint, alerts and the webhook of a whole daemon, read as a monitoring system reads them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,17 +10,17 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use gantry_config::{DASHBOARD_FILE, RULES_FILE, SchedulerSettings, load};
-use gantry_link::{Identity, Session, connect, join};
+use gantry_link::Session;
 use gantry_model::health::{Finding, Sign, Trouble};
 use gantry_model::{Gpu, Level, MemoryMib, NodeFacts, Resources, Role};
 use gantry_telemetry::{
     Encoder, GpuSample, IngestCounts, LibraryCounts, Pressure, Sample, StorageSample,
 };
-use gantry_wire::{AgentMessage, NoteQuery, Peer, Reply, Request};
+use gantry_wire::{AgentMessage, NoteQuery, Reply, Request};
+use support::{Daemon, ask, cluster, console, greeted, joined, start};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -27,27 +29,8 @@ async fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
-async fn started(folder: &Path) -> SocketAddr {
-    loop {
-        if let Ok(text) = std::fs::read_to_string(folder.join("address")) {
-            return text.trim().parse().unwrap();
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn ask(session: &Session, request: Request) -> Reply {
-    let (mut sender, mut receiver) = session.connection.open().await.unwrap();
-    sender.send(&request).await.unwrap();
-    receiver.expect().await.unwrap()
-}
-
-async fn agent(address: SocketAddr, console: &Session) -> Session {
-    let Reply::Token(token) = ask(console, Request::Token { node: "gpu-1".into() }).await else {
-        panic!()
-    };
-    let identity = join(address, &token, "gpu-1").await.unwrap();
-    let mut session = connect(address, &identity, Peer::Agent).await.unwrap();
+async fn agent(daemon: &Daemon, console: &Session) -> Session {
+    let identity = joined(console, daemon.address, "gpu-1").await;
     let gpu = |uuid: &str| Gpu {
         uuid: uuid.into(),
         name: "A100".into(),
@@ -63,8 +46,7 @@ async fn agent(address: SocketAddr, console: &Session) -> Session {
         boot_id: "1".into(),
         ..NodeFacts::default()
     };
-    session.sender.send(&AgentMessage::Up { facts, holds: Vec::new() }).await.unwrap();
-    session
+    greeted(daemon.address, &identity, facts, &[]).await
 }
 
 /// A sample with every reading there is.
@@ -274,18 +256,11 @@ async fn check_alert(console: &Session, hook: &TcpListener) {
 
 #[tokio::test]
 async fn a_monitoring_system_sees_the_whole_cluster() {
-    let folder = TempDir::new().unwrap();
-    gantry_scheduler::init(folder.path(), "test").unwrap();
+    let folder = cluster();
     let metrics = free().await;
     let (first, _) = settings(metrics, "");
-    let (stop, stopped) = oneshot::channel::<()>();
-    let place = folder.path().to_owned();
-    let served = tokio::spawn(async move {
-        gantry_scheduler::serve(&place, first, async { stopped.await.unwrap_or(()) }).await
-    });
-    let address = started(folder.path()).await;
-    let operator = Identity::load(folder.path(), "operator").unwrap();
-    let console = connect(address, &operator, Peer::Console).await.unwrap();
+    let daemon = start(folder.path(), first).await;
+    let console = console(folder.path(), &daemon).await;
 
     // An alert and the webhook come with a reload, while the scheduler runs.
     let hook = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -298,7 +273,7 @@ async fn a_monitoring_system_sees_the_whole_cluster() {
     std::fs::write(folder.path().join("scheduler.toml"), text).unwrap();
     assert_eq!(ask(&console, Request::Reload).await, Reply::Reloaded(Vec::new()));
 
-    let mut agent = agent(address, &console).await;
+    let mut agent = agent(&daemon, &console).await;
     let finding = Finding {
         trouble: Trouble::XidGpu,
         sign: Sign::Begun,
@@ -312,8 +287,7 @@ async fn a_monitoring_system_sees_the_whole_cluster() {
     check_rules(folder.path());
     assert_eq!(read(metrics, "/healthz").await.unwrap(), "ok\n");
     check_alert(&console, &hook).await;
-    stop.send(()).unwrap();
-    served.await.unwrap().unwrap();
+    daemon.stop().await;
     assert_eq!(read(metrics, "/metrics").await, None, "the endpoint ends with the scheduler");
 }
 
