@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use gantry_cluster::{Answer, Event};
 use gantry_model::{JobId, JobRow, Millis, Note};
 use gantry_sim::{Simulation, SimulationSettings, Strength};
-use gantry_telemetry::Ring;
+use gantry_telemetry::Series;
 use gantry_wire::{NodeStatus, Scope, Update};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -27,7 +27,7 @@ const PICTURE_EACH: Duration = Duration::from_millis(250);
 /// Rows of a picture, as a scheduler sends them.
 const ROWS_MAX: usize = 100;
 const NOTES_SHOWN: usize = 20;
-const BUSY_SECONDS: usize = 3600;
+const BUSY_SPAN: Millis = Millis::from_seconds(3600);
 const BUSY_CELLS: usize = 120;
 
 /// What is simulated.
@@ -127,13 +127,13 @@ struct Show {
     course: Course,
     simulation: Simulation,
     notes: VecDeque<Note>,
-    busy: Ring,
+    busy: Series,
 }
 
 impl Show {
     fn new(course: Course) -> Self {
         let simulation = Simulation::new(course.settings());
-        Self { course, simulation, notes: VecDeque::new(), busy: Ring::new(BUSY_SECONDS) }
+        Self { course, simulation, notes: VecDeque::new(), busy: Series::new() }
     }
 
     fn run(
@@ -197,7 +197,7 @@ impl Show {
             let sampled = sample.as_ref().map(|_| at);
             NodeStatus { row, sample, sampled }
         });
-        let cells = self.busy.resample(at, BUSY_SECONDS as u64, BUSY_CELLS);
+        let cells = self.busy.resample(at, BUSY_SPAN, BUSY_CELLS);
         Update {
             at,
             cluster: format!("seed {}", self.course.seed),

@@ -21,7 +21,6 @@ mod fields;
 mod flat;
 mod pack;
 pub mod quantity;
-pub mod ring;
 pub mod sample;
 pub mod series;
 mod short;
@@ -39,7 +38,6 @@ pub use encoder::Encoder;
 pub use flat::Layout;
 pub use pack::Packed;
 pub use quantity::Quantity;
-pub use ring::Ring;
 pub use sample::{
     DiskSample, GpuProcess, GpuSample, IngestCounts, LibraryCounts, NetworkSample, Pressure,
     Sample, StorageSample, TaskSample,
