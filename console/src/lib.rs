@@ -19,3 +19,8 @@ pub mod term;
 pub mod ui;
 
 pub use cli::main;
+
+/// Messages are made by one thread and dropped by another, which the C library's allocator does
+/// under a lock.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
