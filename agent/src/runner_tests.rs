@@ -28,6 +28,7 @@ pub(crate) fn launch(arguments: &[&str]) -> Launch {
             ("CUDA_VISIBLE_DEVICES".to_owned(), "all of them".to_owned()),
         ]),
         start: 2,
+        inherits: None,
     }
 }
 

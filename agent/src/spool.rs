@@ -175,7 +175,7 @@ mod tests {
 
     fn end(number: u64, exit: Exit) -> End {
         let usage = Usage { cpu_ms: number, memory_peak: MemoryMib(3), ..Usage::default() };
-        End { try_id: TryId(number), exit, usage }
+        End { try_id: TryId(number), exit, usage, heir: None }
     }
 
     #[test]

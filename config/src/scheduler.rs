@@ -14,6 +14,8 @@ use crate::load::Settings;
 
 /// Lines of the event log that screens are shown from.
 const EVENTS_KEPT_MIN: u32 = 1000;
+/// What may wait on nodes: ten seconds are as long as people wait for what they call urgent.
+const AHEAD_MAX: Millis = Millis::from_seconds(10);
 /// Bytes of a webhook's address.
 const WEBHOOK_BYTES_MAX: usize = 2000;
 
@@ -23,6 +25,9 @@ const WEBHOOK_BYTES_MAX: usize = 2000;
 pub struct SchedulerSettings {
     /// The UDP address that agents and consoles call.
     pub listen: SocketAddr,
+    /// Short tasks that wait on a node would take so long together; none do where zero.
+    #[serde(deserialize_with = "text")]
+    pub ahead: Millis,
     /// How long a node may be away before its tasks are queued again.
     #[serde(deserialize_with = "text")]
     pub node_timeout: Millis,
@@ -162,6 +167,7 @@ impl Default for SchedulerSettings {
     fn default() -> Self {
         Self {
             listen: ([0, 0, 0, 0], 7400).into(),
+            ahead: Millis(100),
             node_timeout: Millis::from_seconds(6),
             token_valid: Millis::from_seconds(900),
             half_life: Millis::from_seconds(7 * 86_400),
@@ -188,6 +194,7 @@ impl Default for SchedulerSettings {
 impl Settings for SchedulerSettings {
     const KEYS: &'static [&'static str] = &[
         "listen",
+        "ahead",
         "node_timeout",
         "token_valid",
         "half_life",
@@ -238,6 +245,11 @@ impl Settings for SchedulerSettings {
             return Err(
                 "node_timeout below 1s would lose nodes that are only busy; raise it".into()
             );
+        }
+        if self.ahead > AHEAD_MAX {
+            return Err(format!(
+                "ahead of more than {AHEAD_MAX} would let an urgent job wait as long; lower it"
+            ));
         }
         if self.half_life < Millis::from_seconds(60) {
             return Err("half_life below 1m would forget use at once; raise it".into());

@@ -2,11 +2,10 @@
 //!
 //! Everything that happens comes through one bounded channel. What is waiting is taken together,
 //! applied to the machine, and its effects are carried out in order; what is to be told waits until
-//! the ends among it are synced in the spool, once for all of them. Where starts follow each other
-//! closely they wait a moment for an end to go with, as each message makes the cluster sync its
-//! journal. The connection
-//! ([`crate::session`]), the supervisor ([`crate::supervise`]) and the workers ([`crate::worker`])
-//! only bring events and take orders.
+//! the ends among it are synced in the spool, once for all of them. What nobody waits for, starts and
+//! ends whose lease was handed on, waits a moment for more to go with it, as each message makes the
+//! cluster sync its journal. The connection ([`crate::session`]), the supervisor
+//! ([`crate::supervise`]) and the workers ([`crate::worker`]) only bring events and take orders.
 
 mod tries;
 
@@ -37,8 +36,12 @@ use crate::worker::pool::{Ended, Pool, Said};
 const LOOK_EACH: Duration = Duration::from_millis(500);
 /// Inputs that are taken together: their ends share one sync of the spool.
 const BATCH_MAX: usize = 256;
-/// Starts that come sooner than this after the last one was told wait for so long at most.
+/// Starts that come sooner than this after something was told wait for so long at most.
 const STARTS_WAIT: Duration = Duration::from_millis(2);
+/// The same for ends whose lease was handed on: a tenth of the time that waits on a node by default.
+const ENDS_WAIT: Duration = Duration::from_millis(10);
+/// Messages that wait for more to go with them.
+const PATIENT_MAX: usize = 256;
 /// Messages with what tasks have said that wait for a connection.
 const UNHEARD_MAX: usize = 1024;
 
@@ -116,8 +119,8 @@ pub(crate) struct Shell {
     wake: Option<At>,
     /// What is told once the spool is synced.
     outgoing: Vec<AgentMessage>,
-    /// When a start was told the last time.
-    start_told: Instant,
+    /// When something was told the last time.
+    told: Instant,
     /// Ends that the supervisor may forget once the spool is synced.
     kept: Vec<TryId>,
     /// What was found lately, for a connection that was lost while it was told.
@@ -140,7 +143,7 @@ impl Shell {
             session: None,
             wake: None,
             outgoing: Vec::new(),
-            start_told: Instant::now(),
+            told: Instant::now(),
             kept: Vec::new(),
             found: VecDeque::new(),
         };
@@ -195,8 +198,22 @@ impl Shell {
         let wake = self
             .wake
             .map_or(Duration::from_hours(1), |at| Duration::from_millis(at.since(now()).0));
-        let starts_wait = self.session.is_some() && !self.outgoing.is_empty();
-        if starts_wait { wake.min(STARTS_WAIT) } else { wake }
+        wake.min(self.patience().unwrap_or(wake))
+    }
+
+    /// How much longer what is to be told may wait for more to go with it; nothing where somebody
+    /// waits for it.
+    fn patience(&self) -> Option<Duration> {
+        if self.session.is_none() || self.outgoing.len() >= PATIENT_MAX {
+            return None;
+        }
+        let each = self.outgoing.iter().map(|message| match message {
+            AgentMessage::Report(Report::Started { .. }) => STARTS_WAIT,
+            AgentMessage::Report(Report::Ended { heir: Some(_), .. }) => ENDS_WAIT,
+            _ => Duration::ZERO,
+        });
+        let left = each.min()?.checked_sub(self.told.elapsed())?;
+        (!left.is_zero()).then_some(left)
     }
 
     fn take(&mut self, input: Input) -> Result<(), AgentError> {
@@ -356,6 +373,9 @@ impl Shell {
         if let Err(error) = self.outputs.write() {
             tracing::warn!("the last lines of built-in operations are lost: {error}");
         }
+        if self.patience().is_some() {
+            return Ok(());
+        }
         if !self.kept.is_empty() {
             self.parts.spool.sync()?;
         }
@@ -376,14 +396,8 @@ impl Shell {
     }
 
     fn tell_scheduler(&mut self) {
-        let is_start = |message: &AgentMessage| {
-            matches!(message, AgentMessage::Report(Report::Started { .. }))
-        };
-        if self.outgoing.iter().all(is_start) && self.start_told.elapsed() < STARTS_WAIT {
-            return;
-        }
-        if self.outgoing.iter().any(is_start) {
-            self.start_told = Instant::now();
+        if !self.outgoing.is_empty() {
+            self.told = Instant::now();
         }
         for message in without_told(std::mem::take(&mut self.outgoing)) {
             self.send(message);

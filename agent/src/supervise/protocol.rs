@@ -13,7 +13,7 @@ use super::isolation::Isolation;
 
 /// The version of everything below but [`Hello`] and [`Welcome`]. It rises when the layout of a
 /// message, or of the launch in it, changes.
-pub(super) const VERSION: u16 = 3;
+pub(super) const VERSION: u16 = 4;
 
 /// The agent's first message.
 #[derive(Debug, Serialize, Deserialize)]

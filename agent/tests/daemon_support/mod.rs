@@ -223,7 +223,7 @@ impl Session {
     async fn hear(&mut self) {
         match within(self.receiver.expect()).await.unwrap() {
             AgentMessage::Report(Report::Started { try_id }) => self.started.push(try_id),
-            AgentMessage::Report(Report::Ended { try_id, exit, usage }) => {
+            AgentMessage::Report(Report::Ended { try_id, exit, usage, .. }) => {
                 self.ends.insert(try_id, exit);
                 self.usages.insert(try_id, usage);
             }
@@ -339,6 +339,7 @@ pub(crate) fn plan(number: u64, work: TaskWork) -> Launch {
         warning: None,
         environment: BTreeMap::new(),
         start: 1,
+        inherits: None,
     }
 }
 

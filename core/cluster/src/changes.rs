@@ -4,7 +4,9 @@
 //! its elements are alike to it. The time limit and the retries are also an element's own: what a
 //! person changes of the few that ran out of time, before starting them again.
 
-use gantry_model::{At, IndexSet, JobChange, JobId, Level, Reject, RejectKind, Subject, limits};
+use gantry_model::{
+    AfterStop, At, IndexSet, JobChange, JobId, Level, Reject, RejectKind, Subject, limits,
+};
 
 use crate::cluster::{Cluster, note};
 use crate::event::{Answer, Effect};
@@ -47,6 +49,7 @@ impl Cluster {
             job.counts.wait + job.counts.run
         };
         let count = self.rewrite(id, rewrite);
+        self.recall_tasks(id, None, AfterStop::Again, effects);
         effects.push(note(at, Level::Note, Subject::Job(id), format!("changed by {user}")));
         Ok(Answer::Acted(count))
     }
@@ -99,6 +102,7 @@ impl Cluster {
             job.exceptions.push(Exception { elements, time_limit, retries });
             0
         });
+        self.recall_tasks(id, None, AfterStop::Again, effects);
         let sentence = format!("changed by {user}: elements {}", shortened(&said));
         effects.push(note(at, Level::Note, Subject::Job(id), sentence));
         Ok(Answer::Acted(count))

@@ -14,6 +14,7 @@ type Leases = BTreeMap<TaskId, (NodeId, TryId)>;
 /// Proves that leases, tasks, counts, quotas and the queue agree with one another.
 pub(crate) fn check(cluster: &Cluster) -> Result<(), String> {
     let live = leases(cluster)?;
+    waits(cluster)?;
     quotas(cluster)?;
     marks(cluster)?;
     jobs(cluster, &live)?;
@@ -59,6 +60,27 @@ fn leases(cluster: &Cluster) -> Result<Leases, String> {
         }
     }
     Ok(live)
+}
+
+/// A task waits on a node exactly where its state says so, and its job may be there.
+fn waits(cluster: &Cluster) -> Result<(), String> {
+    let mut known = Leases::new();
+    for node in &cluster.nodes {
+        for (job, tries) in &node.ahead {
+            if tries.is_empty() || tries.values().any(|ahead| ahead.task.job != *job) {
+                return Err(format!("{} has nothing, or others, waiting for {job}", node.name()));
+            }
+            known.extend(tries.iter().map(|(try_id, ahead)| (ahead.task, (node.id, *try_id))));
+        }
+    }
+    let states = cluster.jobs.values().flat_map(|job| {
+        job.tasks.iter().filter_map(|(index, task)| match task.state {
+            TaskState::Ahead { node, try_id } => Some((job.id.task(*index), (node, try_id))),
+            _ => None,
+        })
+    });
+    let states: Leases = states.collect();
+    if states == known { Ok(()) } else { Err(format!("{states:?} wait on nodes, not {known:?}")) }
 }
 
 /// What groups and licences count as held is what leases hold.
@@ -130,6 +152,8 @@ fn jobs(cluster: &Cluster, live: &Leases) -> Result<(), String> {
             let soon = job.again.contains(index);
             let later = cluster.backoffs.contains(&(task.ready, id.task(*index)));
             let held = job.parked.contains(*index);
+            // What waits on a node and is held there is on its way back.
+            let held = held && !matches!(task.state, TaskState::Ahead { .. });
             let queues = [soon, later, held].iter().filter(|here| **here).count();
             if usize::from(task.state == TaskState::Waiting) != queues {
                 return Err(format!("{id}.{index} is {:?} and not in one queue", task.state));

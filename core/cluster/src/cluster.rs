@@ -57,6 +57,7 @@ impl Machine for Cluster {
     type Effect = Effect;
 
     fn apply(&mut self, at: At, event: Event, effects: &mut Vec<Effect>) {
+        let mut ended = None;
         match event {
             Event::Submit { request, user, key, spec } => {
                 let answer = self.submit(at, user, key, *spec, effects);
@@ -73,7 +74,7 @@ impl Machine for Cluster {
             Event::Settings(settings) => self.set(at, *settings, effects),
             Event::NodeUp { facts, holds } => self.node_up(at, facts, &holds, effects),
             Event::NodeDown { node } => self.node_down(at, &node, effects),
-            Event::Report { node, report } => self.report(at, &node, report, effects),
+            Event::Report { node, report } => ended = self.report(at, &node, report, effects),
             Event::Found { node, finding } => self.found(at, &node, finding, effects),
             Event::Tested { node, number, wrong } => {
                 self.tested(at, &node, number, wrong, effects);
@@ -81,6 +82,9 @@ impl Machine for Cluster {
             Event::Tick => self.tick(at, effects),
         }
         self.place(at, effects);
+        if let Some((node, job)) = ended {
+            self.look_ahead(at, node, job, effects);
+        }
         effects.extend(self.next_timer().map(Effect::Wake));
     }
 

@@ -86,6 +86,9 @@ impl Cluster {
         node.ailments.push(ailment);
         node.mark();
         self.has_changed(id);
+        if policy.measure != Measure::Note {
+            self.recall_node(id, effects);
+        }
         let moved = if policy.work == Work::Move && policy.measure != Measure::Note {
             self.move_work(at, id, policy.measure, gpu.as_deref(), effects)
         } else {

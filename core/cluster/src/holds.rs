@@ -4,7 +4,7 @@
 //! element of another job stays where it is and is remembered, so that it is not started once that
 //! one has ended.
 
-use gantry_model::{At, IndexSet, JobId, Level, Reject, Subject, TaskState};
+use gantry_model::{AfterStop, At, IndexSet, JobId, Level, Reject, Subject, TaskState};
 
 use crate::changes::shortened;
 use crate::cluster::{Cluster, note};
@@ -33,6 +33,7 @@ impl Cluster {
             }
             Some(indices) => self.park(id, indices),
         };
+        self.recall_tasks(id, indices, AfterStop::Again, effects);
         self.said(at, id, &format!("held by {user}"), indices, count, effects);
         Ok(Answer::Acted(count))
     }
@@ -93,7 +94,10 @@ impl Cluster {
         let again: Vec<u32> = job
             .tasks
             .iter()
-            .filter(|(index, task)| task.state == TaskState::Waiting && indices.contains(**index))
+            .filter(|(index, task)| {
+                let waits = matches!(task.state, TaskState::Waiting | TaskState::Ahead { .. });
+                waits && indices.contains(**index)
+            })
             .map(|(index, _)| *index)
             .collect();
         for index in locked.into_iter().chain(again) {
@@ -121,6 +125,8 @@ impl Cluster {
             }
             for index in first..=last {
                 match job.tasks.get(&index) {
+                    // It was called back and has not come back yet.
+                    Some(task) if matches!(task.state, TaskState::Ahead { .. }) => {}
                     Some(task) if task.ready > at => {
                         self.backoffs.insert((task.ready, id.task(index)));
                     }

@@ -14,6 +14,7 @@ use gantry_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::AccountId;
+use crate::ahead::Pace;
 use crate::kind::KindId;
 use crate::ranges::Ranges;
 
@@ -71,6 +72,8 @@ pub(crate) struct Job {
     pub(crate) counts: TaskCounts,
     /// Live tasks by node.
     pub(crate) on: BTreeMap<NodeId, u32>,
+    /// How fast its tasks end.
+    pub(crate) pace: Pace,
     /// Executions so far, over all tasks.
     pub(crate) starts: u32,
     /// How often the gang has failed by its own fault.
@@ -120,6 +123,7 @@ impl Job {
             tasks: BTreeMap::new(),
             counts,
             on: BTreeMap::new(),
+            pace: Pace::default(),
             starts: 0,
             gang_failures: 0,
             spent: Spent::default(),
@@ -291,7 +295,7 @@ impl Job {
 /// The count that a state belongs to.
 pub(crate) fn slot<'a>(counts: &'a mut TaskCounts, state: &TaskState) -> &'a mut u32 {
     match state {
-        TaskState::Waiting => &mut counts.wait,
+        TaskState::Waiting | TaskState::Ahead { .. } => &mut counts.wait,
         TaskState::Starting { .. }
         | TaskState::Running { .. }
         | TaskState::Stopping { .. }

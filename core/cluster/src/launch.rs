@@ -1,19 +1,20 @@
 //! Granting leases and giving the orders to start.
 
 use gantry_model::{
-    At, JobId, Launch, Level, NodeId, Order, Preemption, Subject, TaskState, TaskWork, TryId,
+    At, JobId, Launch, Lease, Level, NodeId, Order, Preemption, Subject, TaskState, TaskWork, TryId,
 };
 
 use crate::accounts::Step;
 use crate::cluster::{Cluster, note};
 use crate::event::Effect;
 use crate::gang::Places;
+use crate::job::Job;
 use crate::node::Live;
 
 impl Cluster {
     /// Starts the next task of a job on a node that has room for it.
     pub(crate) fn launch(&mut self, at: At, id: JobId, node: NodeId, effects: &mut Vec<Effect>) {
-        let next = self.jobs.get(&id).and_then(crate::job::Job::next_index);
+        let next = self.jobs.get(&id).and_then(Job::next_index);
         let Some(index) = next else { unreachable!("{id} was queued without a task to start") };
         self.start(at, id, index, node, None, effects);
         self.has_started(at, id, node, effects);
@@ -107,30 +108,46 @@ impl Cluster {
         started.starts += 1;
         started.node = Some(node);
         let start = started.starts;
-        let mut environment = job.spec.environment.clone();
-        for (name, value) in rendezvous.into_iter().flat_map(|rendezvous| rendezvous.pairs) {
-            environment.insert(name.to_owned(), value);
-        }
-        let launch = Launch {
-            try_id,
-            task,
-            name: job.spec.name.clone(),
-            user: job.user.clone(),
-            work: TaskWork::of(&job.spec, index),
-            lease,
-            time_limit: job.time_limit(index),
-            output: job.spec.output_of(task),
-            warning: job.spec.warning,
-            environment,
-            start,
-        };
+        let launch = job.launch(index, try_id, lease, start, rendezvous);
         let order = Order::Launch(Box::new(launch));
         effects.push(Effect::Order { node: here.name().to_owned(), order });
     }
 }
 
+impl Job {
+    /// The order to start an element.
+    pub(crate) fn launch(
+        &self,
+        index: u32,
+        try_id: TryId,
+        lease: Lease,
+        start: u32,
+        rendezvous: Option<Rendezvous>,
+    ) -> Launch {
+        let mut environment = self.spec.environment.clone();
+        for (name, value) in rendezvous.into_iter().flat_map(|rendezvous| rendezvous.pairs) {
+            environment.insert(name.to_owned(), value);
+        }
+        let task = self.id.task(index);
+        Launch {
+            try_id,
+            task,
+            name: self.spec.name.clone(),
+            user: self.user.clone(),
+            work: TaskWork::of(&self.spec, index),
+            lease,
+            time_limit: self.time_limit(index),
+            output: self.spec.output_of(task),
+            warning: self.spec.warning,
+            environment,
+            start,
+            inherits: None,
+        }
+    }
+}
+
 /// How the ranks of a gang find one another, by the names that torchrun gives them.
-struct Rendezvous {
+pub(crate) struct Rendezvous {
     pairs: [(&'static str, String); 8],
     /// The port, where this is the rank at which the others meet.
     port: Option<u16>,

@@ -19,6 +19,7 @@
 
 mod accounts;
 mod actions;
+mod ahead;
 mod changes;
 mod check;
 mod cluster;

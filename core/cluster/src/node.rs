@@ -10,6 +10,7 @@ use gantry_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::AccountId;
+use crate::ahead::Ahead;
 use crate::health::Relapse;
 use crate::room::Room;
 
@@ -53,6 +54,10 @@ pub(crate) struct Node {
     pub(crate) whole: Room,
     pub(crate) room: Room,
     pub(crate) live: BTreeMap<TryId, Live>,
+    /// Tries that wait there for the lease of one of their job.
+    pub(crate) ahead: BTreeMap<JobId, BTreeMap<TryId, Ahead>>,
+    /// When a lease was last handed on there, or the first try was launched ahead.
+    pub(crate) handed: At,
     /// Whether it came back smaller than what is leased of it.
     pub(crate) over: bool,
     /// Tries that were given up while the node was away. It gets no new work until each is
@@ -82,6 +87,8 @@ impl Node {
             windows: Vec::new(),
             room,
             live: BTreeMap::new(),
+            ahead: BTreeMap::new(),
+            handed: at,
             over: false,
             strays: BTreeSet::new(),
             armed: None,

@@ -42,7 +42,9 @@ impl Cluster {
         let node = self.node_mut(id);
         let name = node.name().to_owned();
         let held: BTreeSet<TryId> = holds.iter().copied().collect();
-        node.strays = held.iter().copied().filter(|id| !node.live.contains_key(id)).collect();
+        let waits: BTreeSet<TryId> = node.waits().collect();
+        let known = |id: &TryId| node.live.contains_key(id) || waits.contains(id);
+        node.strays = held.iter().copied().filter(|id| !known(id)).collect();
         for try_id in node.strays.clone() {
             let order = Order::Stop { try_id };
             effects.push(Effect::Order { node: name.clone(), order });
@@ -52,7 +54,18 @@ impl Cluster {
         for try_id in missing {
             self.missing(at, id, try_id, effects);
         }
-        // A stop that was ordered while the node was away may not have reached it.
+        for try_id in waits.difference(&held) {
+            self.returned(at, id, *try_id, effects);
+        }
+        if self.node(id).over {
+            self.recall_node(id, effects);
+        }
+        // What was called back while the node was away may not have reached it; the same holds for
+        // stops.
+        for try_id in self.node(id).recalled() {
+            let order = Order::Recall { try_id };
+            effects.push(Effect::Order { node: name.clone(), order });
+        }
         for (try_id, live) in &self.node(id).live {
             let task =
                 self.jobs.get(&live.task.job).and_then(|job| job.tasks.get(&live.task.index));
@@ -120,8 +133,12 @@ impl Cluster {
         self.queue.reopen();
         let sentence = format!("lost; {} tasks are queued again", given_up.len());
         effects.push(note(at, Level::Fail, Subject::Node(name), sentence));
+        let waits: Vec<TryId> = self.node(id).waits().collect();
         for try_id in given_up {
             self.missing(at, id, try_id, effects);
+        }
+        for try_id in waits {
+            self.returned(at, id, try_id, effects);
         }
     }
 
@@ -139,6 +156,10 @@ impl Cluster {
         if node.state == NodeState::Late && node.since.after(timeout) <= at {
             self.node_lost(at, id, effects);
         }
+        if self.node(id).service != Service::Open || !self.node(id).windows.is_empty() {
+            self.recall_node(id, effects);
+        }
+        self.recall_late(at, id, effects);
         let node = self.node_mut(id);
         if let Service::Drain { deadline, .. } = &mut node.service
             && deadline.is_some_and(|deadline| deadline <= at)
@@ -177,6 +198,7 @@ impl Cluster {
     /// Sets the timer of a node for what comes next on it.
     pub(crate) fn arm(&mut self, at: At, id: NodeId) {
         let timeout = self.settings.node_timeout;
+        let ahead = self.ahead_ends(id);
         let node = self.node_mut(id);
         let late = (node.state == NodeState::Late).then(|| node.since.after(timeout));
         let deadline = match &node.service {
@@ -191,6 +213,7 @@ impl Cluster {
             .chain(deadline)
             .chain(windows)
             .chain(test)
+            .chain(ahead)
             .filter(|time| *time > at)
             .min();
         let before = std::mem::replace(&mut node.armed, next);
@@ -248,5 +271,6 @@ impl Cluster {
         let sentence = format!("quarantined: {reason}; gantry resume {name} once it is mended");
         node.service = Service::Quarantine { reason };
         effects.push(note(at, Level::Fail, Subject::Node(name), sentence));
+        self.recall_node(id, effects);
     }
 }

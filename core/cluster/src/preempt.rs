@@ -80,10 +80,14 @@ impl Cluster {
                 chosen.insert(try_id);
             }
         }
-        let nodes = places.into_iter().collect();
+        let nodes: BTreeMap<NodeId, u32> = places.into_iter().collect();
         if chosen.is_empty() {
             // Room is there once what is being stopped has ended.
             return None;
+        }
+        // What waits there for a lease must not get it from what is stopped.
+        for node in nodes.keys() {
+            self.recall_node(*node, effects);
         }
         self.stop_all(at, job, &chosen, effects);
         Some(Reservation { job, class, nodes, start: Some(at.after(STOP_TAKES)) })

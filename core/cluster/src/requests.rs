@@ -254,6 +254,7 @@ impl Cluster {
             .map(|(index, _)| *index)
             .collect();
         let mut count = self.cancel_waiting(id, indices);
+        count += self.recall_tasks(id, indices, AfterStop::Cancel, effects);
         for index in live {
             count += u32::from(self.stop_task(at, id.task(index), AfterStop::Cancel, effects));
             let Some(job) = self.jobs.get_mut(&id) else { return count };

@@ -75,6 +75,9 @@ impl Cluster {
         if let Some(next) = next.as_ref().filter(|next| next.start == Some(at)) {
             self.changed.extend(next.nodes.keys());
         }
+        for node in next.iter().flat_map(|next| next.nodes.keys()) {
+            self.recall_node(*node, effects);
+        }
         if next.is_some() || self.reservation.as_ref().is_some_and(|kept| kept.job == job) {
             self.keep(next);
         }

@@ -28,6 +28,9 @@ impl Default for GroupSettings {
 /// What an administrator may set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterSettings {
+    /// Tasks that wait on a node for those that run there would take so long together; none do
+    /// where zero.
+    pub ahead: Millis,
     /// How long a node may be away before its tasks are queued again; its connection is given up
     /// three seconds after the last word from it, and the time counts from then.
     pub node_timeout: Millis,
@@ -64,6 +67,7 @@ impl ClusterSettings {
 impl Default for ClusterSettings {
     fn default() -> Self {
         Self {
+            ahead: Millis(100),
             node_timeout: Millis::from_seconds(6),
             half_life: Millis::from_seconds(7 * 86_400),
             age_step: Millis::from_seconds(6 * 3600),

@@ -1,8 +1,8 @@
 //! What nodes report of tries, and what follows: running, done, again, or failed.
 
 use gantry_model::{
-    AfterStop, At, Exit, Level, Millis, NodeId, Order, Preemption, Report, Spent, Subject, TaskId,
-    TaskState, TryId, Usage,
+    AfterStop, At, Exit, JobId, Level, Millis, NodeId, Order, Preemption, Report, Spent, Subject,
+    TaskId, TaskState, TryId, Usage,
 };
 
 use crate::accounts::Step;
@@ -17,23 +17,39 @@ const BACKOFF_FIRST: Millis = Millis::from_seconds(1);
 const BACKOFF_MAX: Millis = Millis::from_seconds(60);
 
 impl Cluster {
-    pub(crate) fn report(&mut self, at: At, node: &str, report: Report, effects: &mut Vec<Effect>) {
+    /// Takes a report. Gives the node and the job of a task that has ended there, whose next tasks
+    /// may go ahead.
+    pub(crate) fn report(
+        &mut self,
+        at: At,
+        node: &str,
+        report: Report,
+        effects: &mut Vec<Effect>,
+    ) -> Option<(NodeId, JobId)> {
         let known = self.names.get(node).copied();
+        let mut ended = None;
         match report {
             Report::Started { try_id } => {
                 if let Some(node) = known {
                     self.started(at, node, try_id);
                 }
             }
-            Report::Ended { try_id, exit, usage } => {
+            Report::Ended { try_id, exit, usage, heir } => {
                 if let Some(node) = known {
-                    self.ended(at, node, try_id, &exit, usage, effects);
+                    let job = self.ended(at, node, try_id, &exit, usage, heir, effects);
+                    ended = job.map(|job| (node, job));
                 }
                 // Also for a try that is long forgotten: the node repeats it until it hears this.
                 let order = Order::Acknowledge { try_id };
                 effects.push(Effect::Order { node: node.to_owned(), order });
             }
+            Report::Returned { try_id } => {
+                if let Some(node) = known {
+                    self.returned(at, node, try_id, effects);
+                }
+            }
         }
+        ended
     }
 
     fn started(&mut self, at: At, node: NodeId, try_id: TryId) {
@@ -53,17 +69,31 @@ impl Cluster {
         try_id: TryId,
         exit: &Exit,
         usage: Usage,
+        heir: Option<TryId>,
         effects: &mut Vec<Effect>,
-    ) {
+    ) -> Option<JobId> {
         if self.node_mut(id).strays.remove(&try_id) {
             self.has_changed(id);
         }
-        let Some(live) = self.release(at, id, try_id, usage) else { return };
+        let live = match heir {
+            Some(heir) => self.hand_on(at, id, try_id, usage, heir, effects),
+            None => self.release(at, id, try_id, usage),
+        };
+        let Some(live) = live else {
+            self.ended_ahead(at, id, try_id, exit, effects);
+            return None;
+        };
+        if exit.is_success()
+            && let Some(job) = self.jobs.get_mut(&live.task.job)
+        {
+            job.pace.count(at.since(live.since));
+        }
         self.judge(at, id, &live, exit, effects);
         self.conclude(at, live.task, exit, effects);
         if !self.node(id).ailments.is_empty() {
             self.test_when_empty(at, id, effects);
         }
+        Some(live.task.job)
     }
 
     /// Takes the lease of a try back, and counts what it has cost.
@@ -91,6 +121,13 @@ impl Cluster {
                 *held -= count;
             }
         }
+        self.spend(at, &live, usage);
+        Some(live)
+    }
+
+    /// Counts what a try has cost its job.
+    pub(crate) fn spend(&mut self, at: At, live: &Live, usage: Usage) {
+        let Some(job) = self.jobs.get_mut(&live.task.job) else { return };
         let held = at.since(live.since).0;
         let resources = &live.lease.resources;
         let gpus = u64::from(resources.gpus) * u64::from(live.lease.gpu_permille);
@@ -100,7 +137,6 @@ impl Cluster {
             cpu_ms: usage.cpu_ms,
             memory_peak: usage.memory_peak,
         });
-        Some(live)
     }
 
     /// Decides what the end of a task's live try means.

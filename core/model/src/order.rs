@@ -82,6 +82,9 @@ pub struct Launch {
     pub environment: BTreeMap<String, String>,
     /// Counts the starts of this task; from the second on `GANTRY_RESUME=1` is set.
     pub start: u32,
+    /// The try whose lease the node gave to it, where it was launched ahead. The node fills it in,
+    /// so that an agent that starts again knows which lease is whose.
+    pub inherits: Option<TryId>,
 }
 
 /// What the cluster tells a node.
@@ -89,6 +92,14 @@ pub struct Launch {
 pub enum Order {
     /// Start a try. A node that already knows it does nothing.
     Launch(Box<Launch>),
+    /// Keep a try ready, and start it with the lease of the next one of its job that ends well here.
+    /// A node on which nothing of its job runs returns it.
+    Ahead(Box<Launch>),
+    /// Return a try that was launched ahead, unless it has been started.
+    Recall {
+        /// The execution that is not to be.
+        try_id: TryId,
+    },
     /// End a try: TERM to its process group, KILL after the grace time.
     Stop {
         /// The execution to end.
@@ -125,6 +136,13 @@ pub enum Report {
         exit: Exit,
         /// What it used.
         usage: Usage,
+        /// The try that was started with its lease.
+        heir: Option<TryId>,
+    },
+    /// It was launched ahead, has not been started, and never will be.
+    Returned {
+        /// The execution that was not.
+        try_id: TryId,
     },
 }
 
@@ -133,7 +151,9 @@ impl Report {
     #[must_use]
     pub const fn try_id(&self) -> TryId {
         match self {
-            Self::Started { try_id } | Self::Ended { try_id, .. } => *try_id,
+            Self::Started { try_id } | Self::Ended { try_id, .. } | Self::Returned { try_id } => {
+                *try_id
+            }
         }
     }
 }

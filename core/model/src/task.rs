@@ -104,6 +104,13 @@ pub enum AfterStop {
 pub enum TaskState {
     /// Not placed yet.
     Waiting,
+    /// Waits on a node for the lease of a task of its job that runs there.
+    Ahead {
+        /// The node it waits on.
+        node: NodeId,
+        /// The execution that it will be.
+        try_id: TryId,
+    },
     /// A lease is granted and the order to start is on its way to the node.
     Starting {
         /// The node it was placed on.
@@ -160,9 +167,13 @@ impl TaskState {
     /// Whether the step from here to `next` is one that may happen.
     #[must_use]
     pub fn allows(&self, next: &Self) -> bool {
-        use TaskState::{Arrived, Cancelled, Done, Failed, Running, Starting, Stopping, Waiting};
+        use TaskState::{
+            Ahead, Arrived, Cancelled, Done, Failed, Running, Starting, Stopping, Waiting,
+        };
         match self {
-            Waiting => matches!(next, Starting { .. } | Cancelled),
+            Waiting => matches!(next, Ahead { .. } | Starting { .. } | Cancelled),
+            // Its node starts it by itself, or returns it.
+            Ahead { .. } => matches!(next, Running { .. } | Waiting | Cancelled),
             // A start and an end can be reported together, and a lost node queues the task again.
             Starting { .. } => {
                 matches!(
@@ -188,7 +199,7 @@ impl TaskState {
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {
-            Self::Waiting => "wait",
+            Self::Waiting | Self::Ahead { .. } => "wait",
             Self::Starting { .. } => "start",
             Self::Running { .. } => "run",
             Self::Stopping { .. } => "stop",
@@ -248,6 +259,7 @@ mod tests {
         let (node, try_id) = (NodeId(1), TryId(1));
         let all = [
             TaskState::Waiting,
+            TaskState::Ahead { node, try_id },
             TaskState::Starting { node, try_id },
             TaskState::Running { node, try_id, since: At(0) },
             TaskState::Stopping { node, try_id, then: AfterStop::Cancel },
@@ -260,7 +272,8 @@ mod tests {
             for to in &all {
                 assert!(!(from.is_ended() && from.allows(to)), "{from:?} to {to:?}");
             }
-            let at_rest = matches!(from, TaskState::Waiting | TaskState::Arrived);
+            let at_rest =
+                matches!(from, TaskState::Waiting | TaskState::Ahead { .. } | TaskState::Arrived);
             assert_eq!(from.live().is_some(), !from.is_ended() && !at_rest);
         }
     }

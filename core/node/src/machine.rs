@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_model::{At, Exit, Launch, Machine, Millis, Order, Report, TryId, Usage, Warning};
+use gantry_model::{
+    At, Exit, JobId, Launch, Lease, Machine, Millis, Order, Report, TryId, Usage, Warning,
+};
 use serde::{Deserialize, Serialize};
 
 /// What an administrator may set.
@@ -61,11 +63,14 @@ pub struct End {
     pub exit: Exit,
     /// What it used.
     pub usage: Usage,
+    /// The try that was started with its lease.
+    pub heir: Option<TryId>,
 }
 
 impl End {
     fn report(&self) -> Report {
-        Report::Ended { try_id: self.try_id, exit: self.exit.clone(), usage: self.usage }
+        let Self { try_id, exit, usage, heir } = self.clone();
+        Report::Ended { try_id, exit, usage, heir }
     }
 }
 
@@ -127,6 +132,10 @@ struct Live {
     armed: Option<At>,
     time_limit: Option<Millis>,
     warning: Option<Warning>,
+    job: JobId,
+    lease: Lease,
+    /// Whether the end of another has said, or will say, that it runs.
+    inherits: bool,
 }
 
 impl Live {
@@ -140,6 +149,9 @@ impl Live {
             armed: None,
             time_limit: launch.time_limit,
             warning: launch.warning,
+            job: launch.task.job,
+            lease: launch.lease.clone(),
+            inherits: launch.inherits.is_some(),
         }
     }
 
@@ -152,10 +164,32 @@ impl Live {
         self.warn = warned.map(|(limit, warning)| at.after(early(limit, warning)));
     }
 
+    /// Whether its lease goes to the next of its job: not where the cluster wants it back.
+    fn hands_on(&self) -> bool {
+        self.stopping.is_none()
+    }
+
     fn timer(&self) -> Option<At> {
         match self.stopping {
             Some((_, kill)) => (!self.killed).then_some(kill),
             None => self.warn.or(self.limit),
+        }
+    }
+}
+
+/// Who gets a lease that is handed on.
+enum Heir {
+    /// One that was started with it already.
+    Runs(TryId),
+    /// One that waits for it.
+    Waits(Box<Launch>),
+}
+
+impl Heir {
+    fn try_id(&self) -> TryId {
+        match self {
+            Self::Runs(try_id) => *try_id,
+            Self::Waits(launch) => launch.try_id,
         }
     }
 }
@@ -175,6 +209,11 @@ pub struct Node {
     /// When something is due for a live try: an event costs the same however many are live.
     timers: BTreeSet<(At, TryId)>,
     spool: BTreeMap<TryId, End>,
+    /// What waits for the lease of a live try of its job. Not kept over a restart: the cluster hears
+    /// that it is gone.
+    ahead: BTreeMap<JobId, BTreeMap<TryId, Launch>>,
+    /// What an earlier agent of the folder has started with the lease of which try.
+    heirs: BTreeMap<TryId, TryId>,
     /// The newest try this connection has named in a launch or a stop. The cluster orders tries
     /// in rising order on a connection, so that none up to this one is ever to be started again.
     fence: TryId,
@@ -190,6 +229,8 @@ impl Machine for Node {
             Event::Connected => self.connected(effects),
             Event::Disconnected => self.connected = false,
             Event::Order(Order::Launch(launch)) => self.launch(*launch, effects),
+            Event::Order(Order::Ahead(launch)) => self.launch_ahead(*launch, effects),
+            Event::Order(Order::Recall { try_id }) => self.recall(try_id, effects),
             Event::Order(Order::Stop { try_id }) => self.stop(at, try_id, effects),
             Event::Order(Order::Acknowledge { try_id }) => self.acknowledge(try_id, effects),
             // A test leaves nothing behind: one that is lost with the connection is ordered again.
@@ -205,6 +246,10 @@ impl Machine for Node {
         let both = self.live.keys().find(|try_id| self.spool.contains_key(try_id));
         if let Some(try_id) = both {
             return Err(format!("{try_id} is live and ended"));
+        }
+        let idle = self.ahead.iter().find(|(job, tries)| tries.is_empty() || !self.hands_on(**job));
+        if let Some((job, _)) = idle {
+            return Err(format!("tries of {job} wait for a lease that nothing will hand on"));
         }
         let early = self.live.iter().find(|(_, live)| live.killed && live.stopping.is_none());
         if let Some((try_id, _)) = early {
@@ -226,10 +271,11 @@ impl Node {
         Self { settings, ..Self::default() }
     }
 
-    /// Every try it holds: live, or ended and not acknowledged.
+    /// Every try it holds: live, ended and not acknowledged, or waiting for a lease.
     #[must_use]
     pub fn holds(&self) -> Vec<TryId> {
-        self.live.keys().chain(self.spool.keys()).copied().collect()
+        let waits = self.ahead.values().flat_map(BTreeMap::keys);
+        self.live.keys().chain(self.spool.keys()).chain(waits).copied().collect()
     }
 
     /// How many tries are live.
@@ -242,17 +288,19 @@ impl Node {
         self.connected = true;
         // Orders of earlier connections cannot arrive any more.
         self.fence = TryId(0);
+        // An end says who has its lease: it comes before the start of that one.
+        effects.extend(self.spool.values().map(|end| Effect::Send(end.report())));
         for (try_id, live) in &self.live {
-            if live.started {
+            if live.started && !live.inherits {
                 effects.push(Effect::Send(Report::Started { try_id: *try_id }));
             }
         }
-        effects.extend(self.spool.values().map(|end| Effect::Send(end.report())));
     }
 
     fn restored(&mut self, spool: Vec<End>, live: Vec<(Launch, At)>) {
         self.spool.extend(spool.into_iter().map(|end| (end.try_id, end)));
         for (launch, since) in live {
+            self.heirs.extend(launch.inherits.map(|ended| (ended, launch.try_id)));
             if !self.spool.contains_key(&launch.try_id) {
                 let mut adopted = Live::new(&launch);
                 adopted.start(since);
@@ -263,21 +311,75 @@ impl Node {
     }
 
     fn launch(&mut self, launch: Launch, effects: &mut Vec<Effect>) {
-        let try_id = launch.try_id;
+        if self.is_new(launch.try_id) {
+            self.start(launch, effects);
+        }
+    }
+
+    /// Whether a try that is ordered was never here; it is from now on.
+    fn is_new(&mut self, try_id: TryId) -> bool {
         let known = self.live.contains_key(&try_id) || self.spool.contains_key(&try_id);
-        if known || try_id <= self.fence {
+        let new = !known && try_id > self.fence;
+        self.fence = self.fence.max(try_id);
+        new
+    }
+
+    fn start(&mut self, launch: Launch, effects: &mut Vec<Effect>) {
+        self.live.insert(launch.try_id, Live::new(&launch));
+        effects.push(Effect::Start(Box::new(launch)));
+    }
+
+    fn launch_ahead(&mut self, launch: Launch, effects: &mut Vec<Effect>) {
+        let (try_id, job) = (launch.try_id, launch.task.job);
+        if !self.is_new(try_id) {
             return;
         }
-        self.fence = try_id;
-        self.live.insert(try_id, Live::new(&launch));
-        effects.push(Effect::Start(Box::new(launch)));
+        if self.hands_on(job) {
+            self.ahead.entry(job).or_default().insert(try_id, launch);
+        } else {
+            self.send(Report::Returned { try_id }, effects);
+        }
+    }
+
+    /// Whether a live try of a job may hand its lease on.
+    fn hands_on(&self, job: JobId) -> bool {
+        self.live.values().any(|live| live.job == job && live.hands_on())
+    }
+
+    fn recall(&mut self, try_id: TryId, effects: &mut Vec<Effect>) {
+        if self.take_ahead(try_id).is_some() {
+            self.send(Report::Returned { try_id }, effects);
+        }
+    }
+
+    fn take_ahead(&mut self, try_id: TryId) -> Option<Launch> {
+        let found = self.ahead.iter().find(|(_, tries)| tries.contains_key(&try_id));
+        let job = *found?.0;
+        let tries = self.ahead.get_mut(&job)?;
+        let launch = tries.remove(&try_id);
+        if tries.is_empty() {
+            self.ahead.remove(&job);
+        }
+        launch
+    }
+
+    /// Returns what waits of a job, where nothing will hand it a lease.
+    fn give_back(&mut self, job: JobId, effects: &mut Vec<Effect>) {
+        if self.ahead.contains_key(&job) && !self.hands_on(job) {
+            for try_id in self.ahead.remove(&job).into_iter().flat_map(BTreeMap::into_keys) {
+                self.send(Report::Returned { try_id }, effects);
+            }
+        }
     }
 
     fn started(&mut self, at: At, try_id: TryId, effects: &mut Vec<Effect>) {
         let Some(live) = self.live.get_mut(&try_id) else { return };
         live.start(at);
+        let told = live.inherits;
         self.arm(try_id);
-        self.send(Report::Started { try_id }, effects);
+        if !told {
+            self.send(Report::Started { try_id }, effects);
+        }
     }
 
     /// A try that is told to stop and not known here has never been started and never will be: its
@@ -287,10 +389,12 @@ impl Node {
             self.send(report, effects);
         } else if self.live.contains_key(&try_id) {
             self.tell_to_stop(at, try_id, Stop::Ordered, effects);
+        } else if self.take_ahead(try_id).is_some() {
+            self.send(Report::Returned { try_id }, effects);
         } else {
             self.fence = self.fence.max(try_id);
             let usage = Usage::default();
-            self.send(Report::Ended { try_id, exit: Exit::NodeLost, usage }, effects);
+            self.send(Report::Ended { try_id, exit: Exit::NodeLost, usage, heir: None }, effects);
         }
     }
 
@@ -299,8 +403,10 @@ impl Node {
         let Some(live) = self.live.get_mut(&try_id) else { return };
         if live.stopping.is_none() {
             live.stopping = Some((why, kill));
+            let job = live.job;
             effects.push(Effect::Signal { try_id, signal: Signal::Term });
             self.arm(try_id);
+            self.give_back(job, effects);
         }
     }
 
@@ -321,10 +427,31 @@ impl Node {
         let by_limit = matches!(live.stopping, Some((Stop::TimeLimit, _)));
         // A task that ended well just before its limit was enforced has ended well.
         let exit = if by_limit && !exit.is_success() { Exit::TimeLimit } else { exit };
-        let end = End { try_id, exit, usage };
+        let heir = self.heir(try_id, &live, &exit);
+        let end = End { try_id, exit, usage, heir: heir.as_ref().map(Heir::try_id) };
         effects.push(Effect::Spool(end.clone()));
         self.send(end.report(), effects);
         self.spool.insert(try_id, end);
+        if let Some(Heir::Waits(launch)) = heir {
+            self.start(*launch, effects);
+        }
+        self.give_back(live.job, effects);
+    }
+
+    /// Who gets the lease of a try that has ended. Only one that ended well hands it on: what failed
+    /// may have failed by its node.
+    fn heir(&mut self, ended: TryId, live: &Live, exit: &Exit) -> Option<Heir> {
+        if let Some(try_id) = self.heirs.remove(&ended) {
+            return Some(Heir::Runs(try_id));
+        }
+        // Without a connection it may have been given up, and nothing new begins here.
+        if !exit.is_success() || !live.hands_on() || !self.connected {
+            return None;
+        }
+        let first = *self.ahead.get(&live.job)?.keys().next()?;
+        let launch = self.take_ahead(first)?;
+        let lease = live.lease.clone();
+        Some(Heir::Waits(Box::new(Launch { lease, inherits: Some(ended), ..launch })))
     }
 
     fn acknowledge(&mut self, try_id: TryId, effects: &mut Vec<Effect>) {

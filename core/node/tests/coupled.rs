@@ -86,7 +86,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0_u32..4, 0_u8..3, any::<bool>())
+        3 => (0_u32..24, 0_u8..3, any::<bool>())
             .prop_map(|(count, retries, limited)| Step::Submit { count, retries, limited }),
         1 => (1..=JOBS_MAX).prop_map(Step::Cancel),
         4 => (0..NODES).prop_map(Step::Connect),
@@ -133,7 +133,11 @@ impl World {
     fn new() -> Self {
         Self {
             at: At(0),
-            cluster: Cluster::new(ClusterSettings::default()),
+            // Tasks here take seconds, and wait for one another on their node all the same.
+            cluster: Cluster::new(ClusterSettings {
+                ahead: Millis::from_seconds(60),
+                ..ClusterSettings::default()
+            }),
             servers: (0..NODES).map(|_| Server::default()).collect(),
             submitted: 0,
             newest: BTreeMap::new(),
@@ -161,13 +165,13 @@ impl World {
 
     fn order(&mut self, node: &str, order: Order) {
         match &order {
-            Order::Launch(launch) => {
+            Order::Launch(launch) | Order::Ahead(launch) => {
                 let before = self.newest.insert(launch.task, launch.try_id);
                 assert!(before.is_none_or(|before| before < launch.try_id), "tries must rise");
                 self.may_launch(node, launch.task);
             }
             Order::Stop { try_id } => drop(self.told_to_stop.insert(*try_id)),
-            Order::Acknowledge { .. } | Order::Test { .. } => {}
+            Order::Recall { .. } | Order::Acknowledge { .. } | Order::Test { .. } => {}
         }
         let server = (0..NODES).find(|server| name(*server) == node).unwrap();
         if let Some(link) = self.servers[server].link.as_mut().filter(|link| link.known) {
@@ -343,7 +347,7 @@ impl World {
 
     /// No more faults: everyone connects, messages arrive, processes end well.
     fn calm(&mut self) {
-        for _ in 0..40 {
+        for _ in 0..60 {
             for server in 0..NODES {
                 self.connect(server);
                 while self.cluster_hears(server) | self.node_hears(server) | self.process(server, 0)

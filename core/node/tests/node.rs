@@ -22,11 +22,20 @@ fn plan(try_id: u64, time_limit: Option<Millis>) -> Launch {
         warning: None,
         environment: BTreeMap::new(),
         start: 1,
+        inherits: None,
     }
 }
 
 fn launch(try_id: u64, time_limit: Option<Millis>) -> Event {
     Event::Order(Order::Launch(Box::new(plan(try_id, time_limit))))
+}
+
+fn ahead(try_id: u64) -> Event {
+    Event::Order(Order::Ahead(Box::new(plan(try_id, None))))
+}
+
+fn recall(try_id: u64) -> Event {
+    Event::Order(Order::Recall { try_id: TryId(try_id) })
 }
 
 fn stop(try_id: u64) -> Event {
@@ -39,8 +48,12 @@ fn exited(try_id: u64, exit: Exit) -> Event {
 
 /// What an agent's restart finds: spooled ends, with code 3, and tries started at the time 0.
 fn restored(spool: &[u64], live: &[u64]) -> Event {
-    let end =
-        |number: &u64| End { try_id: TryId(*number), exit: Exit::Code(3), usage: Usage::default() };
+    let end = |number: &u64| End {
+        try_id: TryId(*number),
+        exit: Exit::Code(3),
+        usage: Usage::default(),
+        heir: None,
+    };
     Event::Restored {
         spool: spool.iter().map(end).collect(),
         live: live.iter().map(|number| (plan(*number, Some(Millis(100))), At(0))).collect(),
@@ -66,9 +79,11 @@ fn run(events: Vec<(u64, Event)>) -> Vec<String> {
             Effect::Spool(end) => Some(format!("spool {} {}", end.try_id, end.exit)),
             Effect::Unspool { try_id } => Some(format!("unspool {try_id}")),
             Effect::Send(Report::Started { try_id }) => Some(format!("say started {try_id}")),
-            Effect::Send(Report::Ended { try_id, exit, .. }) => {
-                Some(format!("say ended {try_id} {exit}"))
+            Effect::Send(Report::Ended { try_id, exit, heir, .. }) => {
+                let heir = heir.map(|heir| format!(", then {heir}")).unwrap_or_default();
+                Some(format!("say ended {try_id} {exit}{heir}"))
             }
+            Effect::Send(Report::Returned { try_id }) => Some(format!("say returned {try_id}")),
             Effect::Wake(_) => None,
         }));
     }
@@ -269,4 +284,90 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn leases_are_handed_on() {
+    let started = |try_id| Event::Started { try_id: TryId(try_id) };
+    let ok = || Exit::Code(0);
+    let begin =
+        |more: Vec<Event>| [vec![Event::Connected, launch(1, None), started(1)], more].concat();
+    let cases: Vec<(&str, Vec<Event>, &[&str])> = vec![
+        (
+            "after an end that is well, and the end says so; the start is not told",
+            begin(vec![ahead(2), exited(1, ok()), started(2), exited(2, ok())]),
+            &[
+                "spool t1 exit 0",
+                "say ended t1 exit 0, then t2",
+                "start t2",
+                "spool t2 exit 0",
+                "say ended t2 exit 0",
+            ],
+        ),
+        (
+            "in the order of the tries",
+            begin(vec![ahead(2), ahead(3), exited(1, ok())]),
+            &["spool t1 exit 0", "say ended t1 exit 0, then t2", "start t2"],
+        ),
+        (
+            "not after a failure, and nobody is left who would",
+            begin(vec![ahead(2), ahead(3), exited(1, Exit::Code(1))]),
+            &["spool t1 exit 1", "say ended t1 exit 1", "say returned t2", "say returned t3"],
+        ),
+        (
+            "not by one that was told to stop",
+            begin(vec![ahead(2), stop(1), exited(1, ok())]),
+            &["term t1", "say returned t2", "spool t1 exit 0", "say ended t1 exit 0"],
+        ),
+        (
+            "but still by another of its job",
+            begin(vec![launch(2, None), ahead(3), stop(1), exited(2, ok())]),
+            &["start t2", "term t1", "spool t2 exit 0", "say ended t2 exit 0, then t3", "start t3"],
+        ),
+        (
+            "not to one that was called back",
+            begin(vec![ahead(2), recall(2), exited(1, ok())]),
+            &["say returned t2", "spool t1 exit 0", "say ended t1 exit 0"],
+        ),
+        (
+            "calling back comes too late",
+            begin(vec![ahead(2), exited(1, ok()), recall(2)]),
+            &["spool t1 exit 0", "say ended t1 exit 0, then t2", "start t2"],
+        ),
+        (
+            "where nothing runs that would hand one on, a try is returned",
+            vec![Event::Connected, ahead(1)],
+            &["say returned t1"],
+        ),
+        (
+            "not without a connection: the cluster may have given up what waits",
+            begin(vec![ahead(2), Event::Disconnected, exited(1, ok()), Event::Connected]),
+            &["spool t1 exit 0", "say ended t1 exit 0"],
+        ),
+        (
+            "a try that waits is stopped",
+            begin(vec![ahead(2), stop(2), exited(1, ok())]),
+            &["say returned t2", "spool t1 exit 0", "say ended t1 exit 0"],
+        ),
+    ];
+    for (name, events, expected) in cases {
+        let begun = ["start t1", "say started t1"];
+        let all = if events.contains(&launch(1, None)) { &begun[..] } else { &[] };
+        let words = run(events.into_iter().map(|event| (0, event)).collect());
+        assert_eq!(words, [all, expected].concat(), "{name}");
+    }
+}
+
+/// An agent that starts again between the end of a try and its being kept says the same as the one
+/// before would have.
+#[test]
+fn a_restart_knows_who_has_whose_lease() {
+    let heir = Launch { inherits: Some(TryId(1)), ..plan(2, None) };
+    let live = vec![(plan(1, None), At(0)), (heir, At(0))];
+    let words = run(vec![
+        (0, Event::Restored { spool: Vec::new(), live }),
+        (0, exited(1, Exit::Code(0))),
+        (0, Event::Connected),
+    ]);
+    assert_eq!(words, ["spool t1 exit 0", "say ended t1 exit 0, then t2"]);
 }

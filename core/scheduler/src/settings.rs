@@ -29,6 +29,7 @@ pub(crate) fn cluster(settings: &SchedulerSettings) -> ClusterSettings {
         (name.clone(), group)
     });
     ClusterSettings {
+        ahead: settings.ahead,
         node_timeout: settings.node_timeout,
         half_life: settings.half_life,
         age_step: settings.age_step,

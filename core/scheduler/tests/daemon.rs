@@ -46,8 +46,11 @@ async fn a_job_goes_to_an_agent_and_its_end_to_whoever_waits() {
     assert_eq!((launched.task, launched.user.as_str()), (JobId(1).task(0), "operator"));
     let try_id = launched.try_id;
     report(&mut agent, Report::Started { try_id }).await;
-    report(&mut agent, Report::Ended { try_id, exit: Exit::Code(7), usage: Usage::default() })
-        .await;
+    report(
+        &mut agent,
+        Report::Ended { try_id, exit: Exit::Code(7), usage: Usage::default(), heir: None },
+    )
+    .await;
     let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1), indices: None }).await
     else {
         panic!()
@@ -81,8 +84,17 @@ async fn a_restart_forgets_nothing_and_takes_back_what_nodes_hold() {
     let console = console(folder.path(), &daemon).await;
     assert_eq!(ask(&console, submit("b")).await, Reply::Submitted(JobId(2)), "keys are known");
     let mut session = agent(&daemon, &identity, &[try_id.0]).await;
-    report(&mut session, Report::Ended { try_id, exit: Exit::Code(0), usage: Usage::default() })
-        .await;
+    report(
+        &mut session,
+        Report::Ended {
+            try_id,
+            exit: Exit::Code(0),
+            usage: Usage::default(),
+            heir: None,
+            heir: None,
+        },
+    )
+    .await;
     let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1), indices: None }).await
     else {
         panic!()
@@ -183,8 +195,11 @@ async fn of_two_agents_of_one_node_the_newest_wins() {
     let try_id = launch(&mut newest).await.try_id;
     let Reply::Nodes(nodes) = ask(&console, Request::Nodes).await else { panic!() };
     assert_eq!((nodes.len(), nodes[0].row.state, nodes[0].row.tasks), (1, NodeState::Up, 1));
-    report(&mut newest, Report::Ended { try_id, exit: Exit::Code(0), usage: Usage::default() })
-        .await;
+    report(
+        &mut newest,
+        Report::Ended { try_id, exit: Exit::Code(0), usage: Usage::default(), heir: None },
+    )
+    .await;
     let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1), indices: None }).await
     else {
         panic!()
@@ -239,7 +254,12 @@ async fn output_comes_from_the_node_and_curves_only_from_the_one_that_runs_the_t
     let unknown = TryId(999);
     report(
         &mut other,
-        Report::Ended { try_id: unknown, exit: Exit::NodeLost, usage: Usage::default() },
+        Report::Ended {
+            try_id: unknown,
+            exit: Exit::NodeLost,
+            usage: Usage::default(),
+            heir: None,
+        },
     )
     .await;
     let message = other.receiver.expect().await.unwrap();
@@ -247,7 +267,12 @@ async fn output_comes_from_the_node_and_curves_only_from_the_one_that_runs_the_t
     session.sender.send(&AgentMessage::Metrics { task, points: points(0.5) }).await.unwrap();
     report(
         &mut session,
-        Report::Ended { try_id: unknown, exit: Exit::NodeLost, usage: Usage::default() },
+        Report::Ended {
+            try_id: unknown,
+            exit: Exit::NodeLost,
+            usage: Usage::default(),
+            heir: None,
+        },
     )
     .await;
     let message = session.receiver.expect().await.unwrap();

@@ -42,6 +42,12 @@ pub struct Summary {
     pub cleared: u32,
     /// Times the settings were read again and were others.
     pub reloads: u32,
+    /// Tries that were launched ahead.
+    pub ahead: u32,
+    /// Of them, those that were given a lease on their node.
+    pub handed_on: u32,
+    /// Of them, those that were called back.
+    pub recalled: u32,
     /// Records of spools that a power cut took.
     pub records_torn: u32,
     /// Tries that got their warning before the time limit.
@@ -72,7 +78,7 @@ impl fmt::Display for Summary {
             f,
             "{}: {} events, {} jobs done, {} failed, {} cancelled, {} tasks, {} launches, {} faults, \
              {} crashes, {} lost nodes, {} preempted, {} reclaimed, {} quarantined, {} cleared, {} reloads, \
-             settled after {}",
+             {} ahead, {} handed on, {} recalled, settled after {}",
             self.simulated,
             self.events,
             self.jobs_done,
@@ -88,6 +94,9 @@ impl fmt::Display for Summary {
             self.quarantined,
             self.cleared,
             self.reloads,
+            self.ahead,
+            self.handed_on,
+            self.recalled,
             self.settled_after
         )
     }

@@ -129,6 +129,14 @@ impl World {
                 self.trace.write(self.now, Line::Launched { server, task, try_id });
                 self.check_launch(server, launch);
             }
+            Order::Ahead(launch) => {
+                let (task, try_id) = (launch.task, launch.try_id);
+                self.trace.write(self.now, Line::Launched { server, task, try_id });
+                self.check_launch(server, launch);
+            }
+            Order::Recall { try_id } => {
+                self.trace.write(self.now, Line::ToldToStop { server, try_id: *try_id });
+            }
             Order::Stop { try_id } => {
                 self.ledger.told_to_stop.insert(*try_id);
                 self.trace.write(self.now, Line::ToldToStop { server, try_id: *try_id });

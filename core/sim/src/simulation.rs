@@ -161,6 +161,9 @@ impl Simulation {
             quarantined: counts.quarantined,
             cleared: counts.cleared,
             reloads: counts.reloads,
+            ahead: counts.ahead,
+            handed_on: counts.handed_on,
+            recalled: counts.recalled,
             ..world.summary
         }
     }

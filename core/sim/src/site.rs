@@ -22,6 +22,9 @@ const GROUPS: [(&str, &[&str], Kept); 3] = [
 /// Licences, and how many there are.
 pub(crate) const LICENCES: [(&str, u32); 2] = [("atlas", 8), ("matlab", 3)];
 
+/// What may wait on a node takes so long together.
+const AHEAD: Millis = Millis::from_seconds(300);
+
 /// What a group has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
@@ -72,6 +75,8 @@ pub(crate) fn first<'a>(
     ClusterSettings {
         groups: GROUPS.into_iter().map(group).collect(),
         licences: LICENCES.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+        // Tasks here take minutes, and go ahead all the same.
+        ahead: AHEAD,
         ..given
     }
 }
@@ -93,6 +98,7 @@ pub(crate) fn others(first: &ClusterSettings, random: &mut Random) -> ClusterSet
     settings.licences = first.licences.iter().map(narrow).collect::<BTreeMap<_, _>>();
     settings.quarantine_after = random.between(3, 12) as u32;
     settings.node_timeout = Millis(first.node_timeout.0 * random.between(100, 300) / 100);
+    settings.ahead = Millis(AHEAD.0 * random.between(0, 100) / 100);
     settings.age_step = Millis(first.age_step.0 * random.between(20, 200) / 100);
     settings.half_life = Millis(first.half_life.0 * random.between(5, 200) / 100);
     settings

@@ -107,6 +107,8 @@ fn everything_happens(held: &[Summary]) {
         ("nodes were quarantined", sum(|summary| summary.quarantined)),
         ("tries were stopped as their node had to be empty", sum(|summary| summary.cleared)),
         ("settings were read again", sum(|summary| summary.reloads)),
+        ("leases were handed on", sum(|summary| summary.handed_on)),
+        ("tries were called back", sum(|summary| summary.recalled)),
         ("records of spools were torn", sum(|summary| summary.records_torn)),
         ("tries were warned", sum(|summary| summary.warned)),
         ("tries were ended by their limit", sum(|summary| summary.limited)),

@@ -109,6 +109,7 @@ fn launch() -> Launch {
         warning: Some(Warning { signal: 10, before: Millis(3) }),
         environment: BTreeMap::new(),
         start: 2,
+        inherits: None,
     }
 }
 
@@ -118,7 +119,7 @@ fn spent() -> Spent {
 
 fn ended() -> Report {
     let usage = Usage { cpu_ms: 5, memory_peak: MemoryMib(6), read_kib: 7, written_kib: 8 };
-    Report::Ended { try_id: TryId(7), exit: Exit::TimeLimit, usage }
+    Report::Ended { try_id: TryId(7), exit: Exit::TimeLimit, usage, heir: None }
 }
 
 fn keyframe() -> Reading {

@@ -44,9 +44,14 @@ pub struct Env {
 }
 
 impl Env {
+    /// A cluster whose nodes are given nothing ahead, so that tests need not say what they do with it.
     pub fn new() -> Self {
+        Self::ahead(Millis(0))
+    }
+
+    pub fn ahead(ahead: Millis) -> Self {
         let node_timeout = Millis::from_seconds(10);
-        Self::with(ClusterSettings { node_timeout, ..ClusterSettings::default() })
+        Self::with(ClusterSettings { ahead, node_timeout, ..ClusterSettings::default() })
     }
 
     pub fn with(settings: ClusterSettings) -> Self {
@@ -130,7 +135,19 @@ impl Env {
 
     pub fn ended(&mut self, node: &str, try_id: u64, exit: Exit) -> Vec<Effect> {
         let usage = Usage { cpu_ms: 10, memory_peak: MemoryMib(5), ..Usage::default() };
-        let report = Report::Ended { try_id: TryId(try_id), exit, usage };
+        let report = Report::Ended { try_id: TryId(try_id), exit, usage, heir: None };
+        self.apply(Event::Report { node: node.into(), report })
+    }
+
+    /// A task has ended well, and its lease was handed on.
+    pub fn handed_on(&mut self, node: &str, try_id: u64, heir: u64) -> Vec<Effect> {
+        let (try_id, heir, usage) = (TryId(try_id), Some(TryId(heir)), Usage::default());
+        let report = Report::Ended { try_id, exit: Exit::Code(0), usage, heir };
+        self.apply(Event::Report { node: node.into(), report })
+    }
+
+    pub fn returned(&mut self, node: &str, try_id: u64) -> Vec<Effect> {
+        let report = Report::Returned { try_id: TryId(try_id) };
         self.apply(Event::Report { node: node.into(), report })
     }
 
@@ -179,6 +196,28 @@ pub fn stops(effects: &[Effect]) -> Vec<(String, u64)> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Order { node, order: Order::Stop { try_id } } => Some((node.clone(), try_id.0)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The tries that are launched ahead.
+pub fn ahead(effects: &[Effect]) -> Vec<u64> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Order { order: Order::Ahead(launch), .. } => Some(launch.try_id.0),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The tries that are called back.
+pub fn recalls(effects: &[Effect]) -> Vec<u64> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Order { order: Order::Recall { try_id }, .. } => Some(try_id.0),
             _ => None,
         })
         .collect()

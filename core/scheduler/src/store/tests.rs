@@ -159,7 +159,9 @@ fn story() -> Vec<(At, Event)> {
     };
     let report = |report| Event::Report { node: "cpu-1".into(), report };
     let started = |n| report(Report::Started { try_id: TryId(n) });
-    let ended = |n, exit| report(Report::Ended { try_id: TryId(n), exit, usage: Usage::default() });
+    let ended = |n, exit| {
+        report(Report::Ended { try_id: TryId(n), exit, usage: Usage::default(), heir: None })
+    };
     let events = [
         submit("a"),
         Event::NodeUp { facts: facts.clone(), holds: Vec::new() },

@@ -34,12 +34,49 @@ impl Books {
         if launch.try_id <= self.newest {
             return Err(format!("{} is launched after {}", launch.try_id, self.newest));
         }
+        if self.ahead.values().any(|(_, other)| other.task == task) {
+            return Err(format!("{task} is launched and waits on a node"));
+        }
         may_start(task, entry)?;
         same_terms(launch, entry)?;
         is_open(at, server, place, launch, entry)?;
         suits(server, place, launch, entry)?;
         self.has_room(server, place, launch, entry)?;
         self.has_quota(launch, entry)?;
+        self.comes_after(task, entry, cluster)
+    }
+
+    /// Whether a try may wait on a server for a lease of its job.
+    pub(super) fn check_ahead(
+        &self,
+        at: At,
+        server: usize,
+        launch: &Launch,
+        cluster: &Cluster,
+    ) -> Result<(), String> {
+        let task = launch.task;
+        let (Some(entry), Some(place)) = (self.jobs.get(&task.job), self.places.get(&server))
+        else {
+            return Err(format!("{task} is launched ahead; its job or its node is not known"));
+        };
+        if launch.try_id <= self.newest {
+            return Err(format!("{} is launched after {}", launch.try_id, self.newest));
+        }
+        let waits = self.ahead.values().find(|(_, other)| other.task == task);
+        if let Some((other, _)) = waits {
+            return Err(format!("{task} is launched ahead and waits on {}", name(*other)));
+        }
+        if entry.spec.gang.is_some() || entry.spec.resources.gpus > 0 {
+            return Err(format!("{task} is launched ahead and needs more than a node's cores"));
+        }
+        let runs = self.on(server).any(|lease| lease.task.job == task.job);
+        if !runs {
+            return Err(format!("{task} waits on {} for a lease that is not there", name(server)));
+        }
+        may_start(task, entry)?;
+        same_terms(launch, entry)?;
+        is_open(at, server, place, launch, entry)?;
+        suits(server, place, launch, entry)?;
         self.comes_after(task, entry, cluster)
     }
 

@@ -44,6 +44,9 @@ pub(crate) struct Counts {
     pub(crate) quarantined: u32,
     pub(crate) cleared: u32,
     pub(crate) reloads: u32,
+    pub(crate) ahead: u32,
+    pub(crate) handed_on: u32,
+    pub(crate) recalled: u32,
 }
 
 /// The books.
@@ -54,6 +57,10 @@ pub(crate) struct Books {
     ended: BTreeMap<JobId, Over>,
     pub(crate) places: BTreeMap<usize, Place>,
     leases: BTreeMap<TryId, Lease>,
+    /// What waits on a server for a lease.
+    ahead: BTreeMap<TryId, (usize, gantry_model::Launch)>,
+    /// Tries that had a lease handed on and of which the end was heard first.
+    early: BTreeSet<TryId>,
     /// What each group holds.
     held: BTreeMap<String, Resources>,
     licences: BTreeMap<String, u32>,
@@ -62,6 +69,8 @@ pub(crate) struct Books {
     /// Gangs of which a rank fell in the event that is looked at, and tries that ended by it.
     fallen: BTreeSet<JobId>,
     just_gone: BTreeSet<TryId>,
+    /// Tries that were given the lease of one that was told to stop in it.
+    too_late: BTreeSet<TryId>,
     /// What was taken back from each group in it.
     reclaimed: BTreeMap<String, BTreeMap<TaskId, Resources>>,
     /// Jobs that were said to make room in it, and for which other.
@@ -78,11 +87,14 @@ impl Books {
             ended: BTreeMap::new(),
             places: BTreeMap::new(),
             leases: BTreeMap::new(),
+            ahead: BTreeMap::new(),
+            early: BTreeSet::new(),
             held: BTreeMap::new(),
             licences: BTreeMap::new(),
             lost: BTreeSet::new(),
             fallen: BTreeSet::new(),
             just_gone: BTreeSet::new(),
+            too_late: BTreeSet::new(),
             room_for: BTreeMap::new(),
             reclaimed: BTreeMap::new(),
             newest: TryId(0),
@@ -100,9 +112,10 @@ impl Books {
     ) -> Result<(), String> {
         self.fallen.clear();
         self.just_gone.clear();
+        self.too_late.clear();
         self.room_for.clear();
         self.reclaimed.clear();
-        self.hear(event, cluster);
+        self.hear(event, cluster)?;
         // What a person was granted comes before what follows from it.
         for effect in effects {
             if let Effect::Reply { answer: Ok(answer), .. } = effect {
@@ -116,6 +129,19 @@ impl Books {
                     self.check_launch(at, number(node), launch, cluster)?;
                     self.lease(number(node), launch);
                     launched.entry(launch.task.job).or_default().push(launch);
+                }
+                Effect::Order { node, order: Order::Ahead(launch) } => {
+                    self.check_ahead(at, number(node), launch, cluster)?;
+                    self.newest = self.newest.max(launch.try_id);
+                    self.ahead.insert(launch.try_id, (number(node), (**launch).clone()));
+                    self.counts.ahead += 1;
+                }
+                Effect::Order { node, order: Order::Recall { try_id } } => {
+                    let waits = self.ahead.get(try_id).is_some_and(|(at, _)| *at == number(node));
+                    if !waits {
+                        return Err(format!("{try_id} is called back and does not wait on {node}"));
+                    }
+                    self.counts.recalled += 1;
                 }
                 Effect::Order { node, order: Order::Stop { try_id } } => {
                     self.check_stop(at, number(node), *try_id, event)?;
@@ -133,7 +159,7 @@ impl Books {
     }
 
     /// What an event says by itself, before the cluster decides anything.
-    fn hear(&mut self, event: &Event, cluster: &Cluster) {
+    fn hear(&mut self, event: &Event, cluster: &Cluster) -> Result<(), String> {
         match event {
             Event::Settings(settings) => {
                 self.counts.reloads += u32::from(self.settings != **settings);
@@ -147,18 +173,48 @@ impl Books {
                 for try_id in missing {
                     self.release(try_id, &Exit::NodeLost);
                 }
+                self.ahead.retain(|try_id, (at, _)| *at != server || holds.contains(try_id));
                 self.place(server).come(facts.clone());
             }
             Event::NodeDown { node } => self.place(number(node)).go(),
-            Event::Report { node, report: Report::Ended { try_id, exit, .. } } => {
-                let here = self.leases.get(try_id).map(|lease| lease.server);
-                if here == Some(number(node)) {
+            Event::Report { node, report: Report::Ended { try_id, exit, heir, .. } } => {
+                let server = number(node);
+                let lease = self.leases.get(try_id).filter(|lease| lease.server == server);
+                if let Some(told) = lease.map(|lease| lease.told) {
                     self.release(*try_id, exit);
+                    if let Some(heir) = heir.filter(|heir| !self.early.remove(heir)) {
+                        self.hand_on(server, *try_id, heir)?;
+                        self.too_late.extend(told.then_some(heir));
+                    }
+                } else if self.ahead.get(try_id).is_some_and(|(at, _)| *at == server) {
+                    // Ends that are told again are told by number: its own comes before that of
+                    // whose lease it had.
+                    self.hand_on(server, *try_id, *try_id)?;
+                    self.release(*try_id, exit);
+                    self.early.insert(*try_id);
                 }
+            }
+            Event::Report { report: Report::Returned { try_id }, .. } => {
+                self.ahead.remove(try_id);
             }
             Event::Tick if self.places.values().any(Place::is_away) => self.give_up(cluster),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// A server has given the lease of a try that ended to one that waited there for it.
+    fn hand_on(&mut self, server: usize, ended: TryId, heir: TryId) -> Result<(), String> {
+        let Some((_, launch)) = self.ahead.remove(&heir).filter(|(at, _)| *at == server) else {
+            return Err(format!("{heir} gets the lease of {ended} and did not wait for it"));
+        };
+        self.counts.handed_on += 1;
+        self.lease(server, &launch);
+        if let Some(entry) = self.jobs.get_mut(&launch.task.job) {
+            // A hold that came too late.
+            entry.parked.remove(&launch.task.index);
+        }
+        Ok(())
     }
 
     /// What the event log says of decisions that are the cluster's own.
@@ -186,6 +242,9 @@ impl Books {
             }
             let here = self.leases.iter().filter(|(_, lease)| lease.server == server);
             let here: Vec<TryId> = here.map(|(try_id, _)| *try_id).collect();
+            let waits = self.ahead.iter().filter(|(_, (at, _))| *at == server);
+            self.lost.extend(waits.map(|(try_id, _)| *try_id));
+            self.ahead.retain(|_, (at, _)| *at != server);
             for try_id in here {
                 self.lost.insert(try_id);
                 self.release(try_id, &Exit::NodeLost);

@@ -69,7 +69,16 @@ impl Books {
             }
             _ => None,
         };
-        asked == Some(&job) || self.fallen.contains(&job)
+        asked == Some(&job) || self.fallen.contains(&job) || self.is_late(lease)
+    }
+
+    /// Whether it was given its lease in this event, too late: it was cancelled, or who had the
+    /// lease before was being stopped.
+    fn is_late(&self, lease: &Lease) -> bool {
+        let entry = self.jobs.get(&lease.task.job);
+        let try_id = entry.and_then(|entry| entry.live.get(&lease.task.index));
+        try_id.is_some_and(|try_id| self.too_late.contains(try_id))
+            || entry.is_some_and(|entry| entry.over.contains(&lease.task.index))
     }
 
     /// Whether it may be stopped for the job that it was said to be: one of a higher

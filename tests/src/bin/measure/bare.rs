@@ -108,7 +108,8 @@ impl Bare {
     /// A try's end is reported.
     pub(crate) fn ended(&mut self, running: Running) -> (Duration, usize) {
         let usage = Usage { cpu_ms: 1, memory_peak: MemoryMib(1), ..Usage::default() };
-        let report = Report::Ended { try_id: running.try_id, exit: Exit::Code(0), usage };
+        let report =
+            Report::Ended { try_id: running.try_id, exit: Exit::Code(0), usage, heir: None };
         let done = self.apply(Event::Report { node: running.node, report });
         self.forget();
         done

@@ -98,7 +98,7 @@ async fn serve(
             ends += 1;
             // A start that ends within the same moment is told by its end alone, as an agent does it.
             let exit = Exit::Code(0);
-            reports.send(Report::Ended { try_id, exit, usage: Usage::default() })?;
+            reports.send(Report::Ended { try_id, exit, usage: Usage::default(), heir: None })?;
         }
         anyhow::Ok(())
     };
