@@ -24,8 +24,10 @@ mod scalar;
 pub mod volume;
 
 pub use operations::{
-    components, crop, edge_segmentation, edges, gaussian, intensity, measure, morphology,
-    neighbourhood, region, resample, seeded, smooth, threshold,
+    augment, bias, canny, components, crop, diffusion, distance, edge_segmentation, fast_marching,
+    flood, gaussian, gradient, intensity, laplacian, measure, median, morphology, neighbourhood,
+    random_walker, region, reorient, resample, seeded, seeds, smooth, spline, surface, threshold,
+    watershed,
 };
 
 pub use error::ImagingError;

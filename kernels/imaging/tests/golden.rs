@@ -9,9 +9,10 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
 
+use gantry_imaging::canny::{self, Canny};
 use gantry_imaging::components::{self, Border, Filter};
-use gantry_imaging::edges::{self, Canny};
 use gantry_imaging::gaussian::{Gaussian, gaussian};
+use gantry_imaging::gradient::{self, Operator};
 use gantry_imaging::morphology::{self, Ball};
 use gantry_imaging::neighbourhood::{Connectivity, Space};
 use gantry_imaging::region::{
@@ -118,7 +119,9 @@ fn otsu_as_itk() {
 fn canny_as_scikit_image() {
     let Some(image) = brain() else { return };
     for (sigma_mm, pixels) in [(1.0, 5316), (1.4, 4621), (2.0, 3185)] {
-        let mask = edges::canny(&image, &Canny { sigma_mm, low: 20.0, high: 50.0 }).unwrap();
+        let mask =
+            canny::canny(&image, &Canny { sigma_mm, low: 20.0, high: 50.0, ..Canny::default() })
+                .unwrap();
         assert_eq!(mask.count(), pixels, "sigma {sigma_mm}");
     }
 }
@@ -185,7 +188,7 @@ fn filters_in_three_dimensions_as_scipy_and_itk() {
         near("gaussian", at(&smooth, voxel), value, 2e-3);
     }
 
-    let gradient = edges::sobel(&image, Space::Volume);
+    let gradient = gradient::magnitude(&image, Operator::Sobel, Space::Volume);
     near("sobel", mean(&gradient), 34.069_774, 1e-3);
     near("sobel", at(&gradient, [256, 256, 24]), 44.866_716, 1e-3);
     near("sobel", at(&gradient, [150, 300, 20]), 19.945_895, 1e-3);
@@ -204,7 +207,7 @@ fn filters_in_three_dimensions_as_scipy_and_itk() {
 
     let split = threshold::otsu(&image, &Otsu::default()).unwrap();
     near("otsu", split, -480.090_332, 1e-2);
-    let edges = edges::canny(&image, &Canny::default()).unwrap();
+    let edges = canny::canny(&image, &Canny::default()).unwrap();
     for (z, pixels) in [(0, 5334), (24, 6628), (47, 4467)] {
         let found = edges.slice(z).iter().filter(|&&edge| edge != 0).count();
         assert_eq!(found, pixels, "canny in slice {z}");

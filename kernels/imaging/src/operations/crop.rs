@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::components::keep_largest;
+use super::neighbourhood::Connectivity;
+use super::threshold::threshold;
 use crate::error::ImagingError;
-use crate::volume::{Geometry, Mask, Volume};
+use crate::volume::{Geometry, Image, Mask, Volume};
 
 /// A box of voxels: from `from` up to but not including `to` along each axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +43,13 @@ pub fn bounds(mask: &Mask) -> Option<Bounds> {
         }
     }
     found
+}
+
+/// Returns the least box that holds the patient: the largest face-connected component of at least
+/// `at_least`, −400 Hounsfield units for CT. Nothing where no voxel is that bright.
+#[must_use]
+pub fn body_bounds(image: &Image, at_least: f32) -> Option<Bounds> {
+    bounds(&keep_largest(&threshold(image, at_least, f32::INFINITY), Connectivity::Face))
 }
 
 /// Returns the part of a volume within the box; it keeps its place in the patient.
@@ -112,6 +122,21 @@ mod tests {
         assert_eq!(cropped.geometry.origin_mm, [1.0, 4.0, 10.0]);
         assert_eq!(cropped.count(), 2);
         assert!(crop(&mask, &Bounds { from: [0; 3], to: [9, 1, 1] }).is_err());
+    }
+
+    #[test]
+    fn the_body_is_the_largest_thing_and_not_the_table() {
+        let geometry = Geometry::unit([20, 20, 2]);
+        let mut image = Image::filled(geometry, -1000.0);
+        for index in 0..geometry.voxels() {
+            let [x, y, _] = geometry.position(index);
+            if (4..12).contains(&x) && (3..10).contains(&y) || y == 18 {
+                image.voxels[index] = 20.0;
+            }
+        }
+        let found = body_bounds(&image, -400.0).unwrap();
+        assert_eq!(found, Bounds { from: [4, 3, 0], to: [12, 10, 2] });
+        assert_eq!(body_bounds(&image, 500.0), None);
     }
 
     #[test]

@@ -6,9 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::canny::{self, Canny};
 use super::components::{self, Filter};
 use super::crop::{self, Bounds};
-use super::edges::{self, Canny};
 use super::gaussian::check_sigma;
 use super::morphology::{self, Ball};
 use super::neighbourhood::Space;
@@ -63,8 +63,9 @@ pub fn edge_segmentation(
 }
 
 /// Returns what edges enclose, slice by slice.
-fn objects(image: &Image, canny: &Canny, gap_voxels: usize) -> Result<Mask, ImagingError> {
-    enclosed(&edges::canny(image, canny)?, gap_voxels)
+fn objects(image: &Image, edges: &Canny, gap_voxels: usize) -> Result<Mask, ImagingError> {
+    let edges = Canny { space: Space::Slice, ..*edges };
+    enclosed(&canny::canny(image, &edges)?, gap_voxels)
 }
 
 /// Returns what lines enclose that have gaps of up to twice as many voxels, slice by slice, lines
@@ -115,7 +116,7 @@ mod tests {
             *value = if radius < 18.0 || on_line { 100.0 } else { 0.0 };
         }
         let parameters = EdgeSegmentation {
-            canny: Canny { sigma_mm: 1.0, low: 40.0, high: 120.0 },
+            canny: Canny { low: 40.0, high: 120.0, ..Canny::default() },
             ..EdgeSegmentation::default()
         };
         let found = edge_segmentation(&image, &parameters).unwrap();

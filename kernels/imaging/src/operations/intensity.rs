@@ -21,6 +21,28 @@ impl Window {
     pub const SOFT_TISSUE: Self = Self { centre: 40.0, width: 400.0 };
     /// For bone in CT.
     pub const BONE: Self = Self { centre: 300.0, width: 1500.0 };
+    /// For the mediastinum in CT.
+    pub const MEDIASTINUM: Self = Self { centre: 50.0, width: 350.0 };
+    /// For the liver in CT.
+    pub const LIVER: Self = Self { centre: 60.0, width: 160.0 };
+    /// For the brain in CT.
+    pub const BRAIN: Self = Self { centre: 40.0, width: 80.0 };
+    /// For early signs of stroke in CT.
+    pub const STROKE: Self = Self { centre: 32.0, width: 8.0 };
+    /// For vessels in CT with contrast.
+    pub const ANGIOGRAPHY: Self = Self { centre: 300.0, width: 600.0 };
+
+    /// The presets by their names in files and on the command line.
+    pub const PRESETS: [(&'static str, Self); 8] = [
+        ("lung", Self::LUNG),
+        ("soft_tissue", Self::SOFT_TISSUE),
+        ("bone", Self::BONE),
+        ("mediastinum", Self::MEDIASTINUM),
+        ("liver", Self::LIVER),
+        ("brain", Self::BRAIN),
+        ("stroke", Self::STROKE),
+        ("angiography", Self::ANGIOGRAPHY),
+    ];
 
     /// Returns the displayed share, 0 to 1, of one value: the LINEAR function of PS3.3
     /// C.11.2.1.2.1.
@@ -50,6 +72,27 @@ pub fn window(image: &Image, window: &Window) -> Result<Image, ImagingError> {
         ));
     }
     Ok(image.map(|&value| window.apply(value)))
+}
+
+/// Returns the image with every value times `slope` plus `intercept`: the modality transformation of
+/// PS3.3 C.11.1.1.2, from stored values to Hounsfield units, or any other change of unit.
+pub fn rescale(image: &Image, slope: f64, intercept: f64) -> Result<Image, ImagingError> {
+    if !(slope.is_finite() && intercept.is_finite()) {
+        let problem = format!("slope is {slope} and intercept {intercept}; both must be numbers");
+        return Err(self::problem("rescale", problem));
+    }
+    Ok(image.map(|&value| (f64::from(value) * slope + intercept) as f32))
+}
+
+/// Returns 1 / (1 + exp(−(value − `centre`) / `width`)): 0 far below the centre, 1 far above; the
+/// other way round where the width is negative. ITK's `SigmoidImageFilter`, which turns a gradient
+/// into a speed for fast marching.
+pub fn sigmoid(image: &Image, centre: f64, width: f64) -> Result<Image, ImagingError> {
+    if !(centre.is_finite() && width.is_finite() && width != 0.0) {
+        let problem = format!("centre is {centre} and width {width}; a width but 0 is needed");
+        return Err(self::problem("sigmoid", problem));
+    }
+    Ok(image.map(|&value| (1.0 / (1.0 + (-(f64::from(value) - centre) / width).exp())) as f32))
 }
 
 /// Returns the image with every value moved into `low` ..= `high`; values that are not numbers stay.
@@ -166,6 +209,15 @@ mod tests {
         let step = Window { centre: 0.0, width: 1.0 };
         assert_eq!((step.apply(-0.5), step.apply(0.0)), (0.0, 1.0));
         assert!(window(&image(&[1.0]), &Window { centre: 0.0, width: 0.5 }).is_err());
+    }
+
+    #[test]
+    fn rescales_and_bends() {
+        assert_eq!(rescale(&image(&[0.0, 1024.0]), 1.0, -1024.0).unwrap().voxels, [-1024.0, 0.0]);
+        let bent = sigmoid(&image(&[-90.0, 10.0, 110.0]), 10.0, -2.0).unwrap().voxels;
+        assert!(bent[0] > 0.999 && (bent[1] - 0.5).abs() < 1e-6 && bent[2] < 0.001, "{bent:?}");
+        assert!(rescale(&image(&[1.0]), f64::NAN, 0.0).is_err());
+        assert!(sigmoid(&image(&[1.0]), 0.0, 0.0).is_err());
     }
 
     #[test]

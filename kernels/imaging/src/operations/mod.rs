@@ -5,18 +5,35 @@
 //! of additions. None panics on an empty volume or on voxels that are not numbers; a comparison
 //! with such a voxel is false.
 
+pub mod augment;
+pub mod bias;
+pub mod canny;
 pub mod components;
 pub mod crop;
+pub mod diffusion;
+pub mod distance;
 pub mod edge_segmentation;
-pub mod edges;
+pub mod fast_marching;
+pub mod flood;
 pub mod gaussian;
+pub mod gradient;
 pub mod intensity;
+pub mod laplacian;
 pub mod measure;
+pub mod median;
 pub mod morphology;
 pub mod neighbourhood;
+mod queue;
+pub mod random_walker;
 pub mod region;
+pub mod reorient;
 pub mod resample;
 mod runs;
 pub mod seeded;
+pub mod seeds;
 pub mod smooth;
+pub mod spline;
+pub mod surface;
 pub mod threshold;
+mod vector;
+pub mod watershed;

@@ -83,6 +83,44 @@ pub(super) fn offsets(connectivity: Connectivity, space: Space) -> Vec<[isize; 3
     offsets
 }
 
+/// The neighbours of voxels by position, without a division per neighbour.
+pub(super) struct Neighbours {
+    size: [usize; 3],
+    steps: Vec<([isize; 3], isize)>,
+}
+
+impl Neighbours {
+    pub(super) fn new(size: [usize; 3], connectivity: Connectivity, space: Space) -> Self {
+        let [width, height, _] = size.map(|length| length as isize);
+        let flat = |[dx, dy, dz]: [isize; 3]| dx + width * (dy + height * dz);
+        let fits = |step: &[isize; 3]| (0..3).all(|axis| step[axis] == 0 || size[axis] > 1);
+        let steps = offsets(connectivity, space).into_iter().filter(fits);
+        Self { size, steps: steps.map(|step| (step, flat(step))).collect() }
+    }
+
+    /// Visits the neighbours of a voxel in raster order.
+    pub(super) fn visit(&self, index: usize, mut visit: impl FnMut(usize)) {
+        let [width, height, depth] = self.size;
+        let (row, x) = (index / width, index % width);
+        let (z, y) = (row / height, row % height);
+        let inner = |at: usize, length: usize| length < 2 || (at > 0 && at + 1 < length);
+        if inner(x, width) && inner(y, height) && inner(z, depth) {
+            for &(_, step) in &self.steps {
+                visit(index.wrapping_add_signed(step));
+            }
+            return;
+        }
+        for &([dx, dy, dz], step) in &self.steps {
+            let inside = step_within(x, dx, width).is_some()
+                && step_within(y, dy, height).is_some()
+                && step_within(z, dz, depth).is_some();
+            if inside {
+                visit(index.wrapping_add_signed(step));
+            }
+        }
+    }
+}
+
 /// Returns `at + step`, or nothing where that leaves `0..length`.
 pub(super) fn step_within(at: usize, step: isize, length: usize) -> Option<usize> {
     at.checked_add_signed(step).filter(|&to| to < length)
@@ -96,6 +134,25 @@ pub(super) fn step_clamped(at: usize, step: isize, length: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn visits_stay_in_the_grid() {
+        for size in [[3, 3, 3], [4, 1, 2], [1, 1, 1], [1, 5, 1]] {
+            let neighbours = Neighbours::new(size, Connectivity::Full, Space::Volume);
+            let geometry = crate::volume::Geometry::unit(size);
+            for index in 0..geometry.voxels() {
+                let at = geometry.position(index);
+                let mut seen = 0;
+                neighbours.visit(index, |other| {
+                    let to = geometry.position(other);
+                    assert!((0..3).all(|k| at[k].abs_diff(to[k]) <= 1) && other != index);
+                    seen += 1;
+                });
+                let span = |k: usize| (at[k] + 1).min(size[k] - 1) - at[k].saturating_sub(1) + 1;
+                assert_eq!(seen + 1, span(0) * span(1) * span(2), "{at:?} in {size:?}");
+            }
+        }
+    }
 
     #[test]
     fn neighbours_are_as_many_as_their_names_say() {

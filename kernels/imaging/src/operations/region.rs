@@ -226,7 +226,7 @@ fn widen(a: (f32, f32), b: (f32, f32)) -> (f32, f32) {
 }
 
 /// Returns the accepted voxels connected to a seed.
-fn grow(
+pub(super) fn grow(
     geometry: &Geometry,
     seeds: &[usize],
     connectivity: Connectivity,

@@ -99,7 +99,7 @@ pub fn mask_onto(mask: &Mask, grid: &Geometry) -> Result<Mask, ImagingError> {
 }
 
 /// Returns for each voxel of `grid` the value at its continuous position in `source`.
-fn sample<T: Copy + Send + Sync>(
+pub(super) fn sample<T: Copy + Send + Sync>(
     source: &Geometry,
     grid: &Geometry,
     outside: T,

@@ -9,13 +9,11 @@
 //! Seeds are labels in a mask, placed by hand ([`seeds_at`]) or found ([`seeds_in_ranges`],
 //! [`seeds_by_otsu`]). The process is sequential by nature, and therefore deterministic.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use serde::{Deserialize, Serialize};
 
 use super::morphology::{self, Ball};
-use super::neighbourhood::{self, Connectivity, Space, step_within};
+use super::neighbourhood::{Connectivity, Neighbours, Space};
+use super::queue::FloodQueue;
 use super::region::{self, Voxel};
 use super::threshold::{self, Otsu};
 use crate::error::ImagingError;
@@ -44,8 +42,8 @@ pub fn seeded_growing(
             growth.queue_neighbours(index);
         }
     }
-    while let Some(Reverse((_, _, index))) = growth.queue.pop() {
-        growth.join(index as usize);
+    while let Some((_, index)) = growth.queue.pop() {
+        growth.join(index);
     }
     Ok(Mask { geometry: image.geometry, voxels: growth.labels })
 }
@@ -53,14 +51,14 @@ pub fn seeded_growing(
 /// The state of all regions while they grow.
 struct Growth<'a> {
     image: &'a Image,
-    offsets: Vec<[isize; 3]>,
+    neighbours: Neighbours,
     labels: Vec<u8>,
     /// For each label, the sum and the number of its voxels' values.
     sums: Vec<(f64, f64)>,
-    /// Waiting voxels: the bits of the difference (not negative, so they sort as the number), the
-    /// time of arrival, the voxel.
-    queue: BinaryHeap<Reverse<(u64, u32, u32)>>,
-    arrivals: u32,
+    /// Waiting voxels by their difference from the nearest region when they came in line.
+    queue: FloodQueue,
+    /// The unlabelled neighbours of the voxel at hand.
+    free: Vec<usize>,
 }
 
 impl<'a> Growth<'a> {
@@ -82,56 +80,54 @@ impl<'a> Growth<'a> {
                 sums[usize::from(label)].1 += 1.0;
             }
         }
+        let (low, high) = threshold::finite_range(image).unwrap_or_default();
         Ok(Self {
             image,
-            offsets: neighbourhood::offsets(connectivity, Space::Volume),
+            neighbours: Neighbours::new(image.geometry.size, connectivity, Space::Volume),
             labels: seeds.voxels.clone(),
             sums,
-            queue: BinaryHeap::new(),
-            arrivals: 0,
+            queue: FloodQueue::new(0.0, high - low),
+            free: Vec::new(),
         })
     }
 
-    /// Visits the neighbours of a voxel.
-    fn neighbours(&self, index: usize) -> impl Iterator<Item = usize> + use<'_> {
-        let geometry: &Geometry = &self.image.geometry;
-        let [x, y, z] = geometry.position(index);
-        self.offsets.iter().filter_map(move |&[dx, dy, dz]| {
-            let x = step_within(x, dx, geometry.size[0])?;
-            let y = step_within(y, dy, geometry.size[1])?;
-            let z = step_within(z, dz, geometry.size[2])?;
-            Some(geometry.index(x, y, z))
-        })
-    }
-
-    /// Returns the region around a voxel whose mean is nearest to its value, and the difference.
+    /// Returns the region around a voxel whose mean is nearest to its value, and the difference;
+    /// of equals, the lowest label.
     fn nearest_region(&self, index: usize) -> Option<(f64, u8)> {
         let value = f64::from(self.image.voxels[index]);
-        self.neighbours(index)
-            .map(|neighbour| self.labels[neighbour])
-            .filter(|&label| label != 0 && label != WAITING)
-            .filter_map(|label| {
-                let (sum, count) = self.sums[usize::from(label)];
-                (count > 0.0).then(|| ((value - sum / count).abs(), label))
-            })
-            .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
+        let mut nearest: Option<(f64, u8)> = None;
+        self.neighbours.visit(index, |neighbour| {
+            let label = self.labels[neighbour];
+            if label == 0 || label == WAITING || nearest.is_some_and(|(_, known)| known == label) {
+                return;
+            }
+            let (sum, count) = self.sums[usize::from(label)];
+            let difference = (value - sum / count).abs();
+            let closer = |&(least, known): &(f64, u8)| {
+                difference < least || (difference <= least && label < known)
+            };
+            if count > 0.0 && nearest.as_ref().is_none_or(closer) {
+                nearest = Some((difference, label));
+            }
+        });
+        nearest
     }
 
     /// Puts the unlabelled neighbours of a labelled voxel in line.
     fn queue_neighbours(&mut self, index: usize) {
-        let free: Vec<usize> =
-            self.neighbours(index).filter(|&neighbour| self.labels[neighbour] == 0).collect();
-        for neighbour in free {
-            if !self.image.voxels[neighbour].is_finite() {
-                continue;
+        let mut free = std::mem::take(&mut self.free);
+        self.neighbours.visit(index, |neighbour| {
+            if self.labels[neighbour] == 0 && self.image.voxels[neighbour].is_finite() {
+                free.push(neighbour);
             }
+        });
+        for neighbour in free.drain(..) {
             if let Some((difference, _)) = self.nearest_region(neighbour) {
                 self.labels[neighbour] = WAITING;
-                let order = self.arrivals;
-                self.arrivals += 1;
-                self.queue.push(Reverse((difference.to_bits(), order, neighbour as u32)));
+                self.queue.push(difference, neighbour);
             }
         }
+        self.free = free;
     }
 
     /// Lets the voxel whose turn it is join a region.

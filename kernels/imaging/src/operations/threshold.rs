@@ -36,31 +36,129 @@ impl Default for Otsu {
 ///
 /// An image without two different finite values has no threshold; that is an error.
 pub fn otsu(image: &Image, parameters: &Otsu) -> Result<f64, ImagingError> {
-    let problem = |problem: String| ImagingError::Parameter { operation: "otsu", problem };
+    let histogram = Histogram::of(image, parameters, "otsu")?;
+    let best = best_split(&histogram.counts).ok_or_else(|| one_bin("otsu"))?;
+    Ok(histogram.upper_edge(best))
+}
+
+/// The most bins that [`multi_otsu`] takes; its time grows with their square.
+pub const MULTI_BINS_MAX: usize = 2048;
+/// The most thresholds of [`multi_otsu`].
+pub const MULTI_THRESHOLDS_MAX: usize = 16;
+
+/// Returns `count` thresholds that make the variance between the `count` + 1 classes largest, after
+/// Liao, Chen & Chung, "A fast algorithm for multilevel thresholding", J. Inf. Sci. Eng. 17, 2001:
+/// the upper edges of bins, as ITK's `OtsuMultipleThresholdsImageFilter` gives them. Of equals, the
+/// lowest. No class is empty.
+pub fn multi_otsu(
+    image: &Image,
+    parameters: &Otsu,
+    count: usize,
+) -> Result<Vec<f64>, ImagingError> {
+    const NAME: &str = "multi_otsu";
     let bins = parameters.bins;
-    if !(2..=BINS_MAX).contains(&bins) {
-        return Err(problem(format!("bins is {bins}; it must lie between 2 and {BINS_MAX}")));
+    if !(1..=MULTI_THRESHOLDS_MAX).contains(&count) || bins > MULTI_BINS_MAX {
+        return Err(ImagingError::Parameter {
+            operation: NAME,
+            problem: format!(
+                "{count} thresholds over {bins} bins; 1 to {MULTI_THRESHOLDS_MAX} thresholds over \
+                 at most {MULTI_BINS_MAX} bins are possible"
+            ),
+        });
     }
-    let whole = || finite_range(image).map(|(l, h)| (l, h + (h - l) / bins as f64 / 100.0));
-    let (low, high) = parameters.range.or_else(whole).ok_or_else(|| {
-        problem("the image has no finite voxel, so no threshold parts it".to_owned())
-    })?;
-    if !(low < high && low.is_finite() && high.is_finite()) {
-        return Err(problem(format!(
-            "values from {low} to {high} leave nothing to part; a constant image has no threshold"
-        )));
+    let histogram = Histogram::of(image, parameters, NAME)?;
+    let mut sums = vec![(0.0, 0.0)];
+    for (bin, &voxels) in histogram.counts.iter().enumerate() {
+        let (weight, moment) = sums[bin];
+        sums.push((weight + voxels as f64, moment + bin as f64 * voxels as f64));
     }
-    let bin_width = (high - low) / bins as f64;
-    let mut counts = vec![0u64; bins];
-    for &value in &image.voxels {
-        let value = f64::from(value);
-        if value >= low && value <= high {
-            counts[(((value - low) / bin_width) as usize).min(bins - 1)] += 1;
+    // The share of a class of the bins from `from` up to but not including `to`.
+    let class = |from: usize, to: usize| {
+        let weight = sums[to].0 - sums[from].0;
+        let moment = sums[to].1 - sums[from].1;
+        if weight > 0.0 { moment * moment / weight } else { f64::NEG_INFINITY }
+    };
+    // The best that classes from a bin on can reach, with the last class alone at first.
+    let mut reach: Vec<f64> = (0..bins).map(|from| class(from, bins)).collect();
+    let mut ends: Vec<Vec<usize>> = Vec::new();
+    for _ in 0..count {
+        let best = |from: usize| {
+            let share = |to: usize| class(from, to) + reach[to];
+            (from + 1..bins).map(|to| (share(to), to)).fold(
+                (f64::NEG_INFINITY, bins),
+                |best, next| {
+                    if next.0 > best.0 { next } else { best }
+                },
+            )
+        };
+        let found: Vec<(f64, usize)> = (0..bins).map(best).collect();
+        ends.push(found.iter().map(|&(_, to)| to).collect());
+        reach = found.iter().map(|&(share, _)| share).collect();
+    }
+    let mut from = 0;
+    let mut thresholds = Vec::with_capacity(count);
+    for ends in ends.iter().rev() {
+        from = ends[from];
+        if from == bins {
+            return Err(one_bin(NAME));
         }
+        thresholds.push(histogram.upper_edge(from - 1));
     }
-    let best = best_split(&counts)
-        .ok_or_else(|| problem("all voxels lie in one bin; ask for more bins".to_owned()))?;
-    Ok(low + (best + 1) as f64 * bin_width)
+    Ok(thresholds)
+}
+
+/// Returns the number of thresholds that each value is not below: labels from dark to bright. What
+/// is not a number has label 0.
+#[must_use]
+pub fn classes(image: &Image, thresholds: &[f64]) -> Mask {
+    image.map(|&value| {
+        thresholds.iter().map(|&threshold| u8::from(f64::from(value) >= threshold)).sum()
+    })
+}
+
+fn one_bin(operation: &'static str) -> ImagingError {
+    let problem = "too few bins hold voxels to part them; ask for more bins".to_owned();
+    ImagingError::Parameter { operation, problem }
+}
+
+/// The counts of an image's values.
+struct Histogram {
+    low: f64,
+    bin_width: f64,
+    counts: Vec<u64>,
+}
+
+impl Histogram {
+    fn of(image: &Image, parameters: &Otsu, operation: &'static str) -> Result<Self, ImagingError> {
+        let problem = |problem: String| ImagingError::Parameter { operation, problem };
+        let bins = parameters.bins;
+        if !(2..=BINS_MAX).contains(&bins) {
+            return Err(problem(format!("bins is {bins}; it must lie between 2 and {BINS_MAX}")));
+        }
+        let whole = || finite_range(image).map(|(l, h)| (l, h + (h - l) / bins as f64 / 100.0));
+        let (low, high) = parameters.range.or_else(whole).ok_or_else(|| {
+            problem("the image has no finite voxel, so no threshold parts it".to_owned())
+        })?;
+        if !(low < high && low.is_finite() && high.is_finite()) {
+            return Err(problem(format!(
+                "values from {low} to {high} leave nothing to part; a constant image has no \
+                 threshold"
+            )));
+        }
+        let bin_width = (high - low) / bins as f64;
+        let mut counts = vec![0u64; bins];
+        for &value in &image.voxels {
+            let value = f64::from(value);
+            if value >= low && value <= high {
+                counts[(((value - low) / bin_width) as usize).min(bins - 1)] += 1;
+            }
+        }
+        Ok(Self { low, bin_width, counts })
+    }
+
+    fn upper_edge(&self, bin: usize) -> f64 {
+        self.low + (bin + 1) as f64 * self.bin_width
+    }
 }
 
 /// Returns the bin that ends the lower class.
@@ -109,6 +207,25 @@ mod tests {
         values.extend((0..20).map(|k| 100.0 + (k % 3) as f32));
         let found = otsu(&image(&values), &Otsu::default()).unwrap();
         assert!(found > 4.0 && found < 100.0, "{found}");
+    }
+
+    #[test]
+    fn three_heaps_are_parted_by_two_thresholds() {
+        let mut values = vec![f32::NAN];
+        for (heap, count) in [(0.0, 50), (100.0, 20), (300.0, 30)] {
+            values.extend((0..count).map(|k| heap + (k % 5) as f32));
+        }
+        let image = image(&values);
+        let found = multi_otsu(&image, &Otsu::default(), 2).unwrap();
+        assert!(found[0] > 4.0 && found[0] < 100.0 && found[1] > 104.0 && found[1] < 300.0);
+        let labels = classes(&image, &found);
+        assert_eq!([0, 1, 2].map(|label| labels.count_of(label)), [51, 20, 30]);
+        assert_eq!(
+            multi_otsu(&image, &Otsu::default(), 1).unwrap()[0],
+            otsu(&image, &Otsu::default()).unwrap()
+        );
+        assert!(multi_otsu(&image, &Otsu::default(), 0).is_err());
+        assert!(multi_otsu(&image, &Otsu { bins: 3, range: None }, 5).is_err());
     }
 
     #[test]

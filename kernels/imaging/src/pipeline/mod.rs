@@ -22,14 +22,18 @@
 //! `with = "..."`. The mask of the last step that makes one is the label.
 //!
 //! The image that a network shall see is the newest one made by a step that changes the grid or the
-//! scale of the intensities (`resample`, `crop`, `window`, `clip`, `z_score`, `normalise_ct`), or
-//! the input where there is none; smoothing does not count. `image = "..."` at the top names another.
+//! scale of the intensities (`resample`, `reorient`, `crop`, `crop_to_body`, `augment`,
+//! `bias_correction`, `window`, `rescale`, `clip`, `z_score`, `normalise_ct`), or the input where there
+//! is none; smoothing does not count. `image = "..."` at the top names another.
 //!
 //! [`Pipeline::parse`] finds every mistake before anything runs, and says where it is.
 //! [`Pipeline::hash`] is the same for files that do the same: comments, order of keys and defaults
 //! written out do not change it, nor do `name` and `about`.
 
+mod apply;
+mod catalogue;
 mod operation;
+mod parameters;
 mod parse;
 mod run;
 

@@ -6,7 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::operation::{Kind, SIGNATURES, Signature};
+use super::catalogue::{Kind, SIGNATURES, Signature};
 use super::{INPUT, NAME_CHARACTERS_MAX, Pipeline, STEPS_MAX, Step, TEXT_BYTES_MAX};
 
 /// A mistake in a pipeline's text.
@@ -211,7 +211,8 @@ impl<'a> Fields<'a> {
         self.errors.push(self.source.error(self.span.start, problem));
     }
 
-    fn fail_at(&mut self, name: &str, problem: String) {
+    /// Records a mistake in the value of a key.
+    pub(super) fn fail_at(&mut self, name: &str, problem: String) {
         self.errors.push(self.source.error(self.place_of(name), problem));
     }
 
@@ -310,7 +311,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Returns text.
-    fn text(&mut self, name: &'static str, default: Option<&str>) -> String {
+    pub(super) fn text(&mut self, name: &'static str, default: Option<&str>) -> String {
         let fallback = default.unwrap_or_default().to_owned();
         let Some(value) = self.value(name, default.is_none()) else { return fallback };
         let Some(text) = value.as_str() else {

@@ -6,16 +6,12 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::{How, Keep, Operation, Radius, Start};
-use super::{INPUT, Pipeline, Step};
+use super::operation::{Interpolation, Operation};
+use super::{INPUT, Pipeline, Step, apply};
+use crate::crop::{self, Bounds};
 use crate::error::ImagingError;
-use crate::morphology::{self, Ball};
-use crate::neighbourhood::Space;
 use crate::volume::{Image, Mask};
-use crate::{
-    components, crop, edge_segmentation, edges, gaussian, intensity, region, resample, seeded,
-    smooth, threshold,
-};
+use crate::{augment, distance, reorient, resample, spline};
 
 /// What a step did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,61 +127,78 @@ impl State {
             Some(Made::Mask(mask)) => Some(mask.clone()),
             _ => None,
         };
-        if let Some(made) = segment(&step.operation, &image, with.as_deref())? {
+        if let Some(made) = apply::segment(&step.operation, &image, with.as_deref())? {
             return Ok(self.keep_mask(made));
         }
         if let Some(mask) = &mask
-            && let Some(made) = refine(&step.operation, mask, with.as_deref())?
+            && let Some(made) = apply::refine(&step.operation, mask, with.as_deref())?
         {
             return Ok(self.keep_mask(made));
         }
-        let made = match &step.operation {
-            Operation::Resample(target) => {
-                if let Some(mask) = &self.mask {
-                    self.mask = Some(Arc::new(resample::mask(mask, target)?));
-                }
-                resample::image(&image, target)?
-            }
-            Operation::Crop { margin_mm } => {
-                let around = with.or_else(|| self.mask.clone()).ok_or_else(no_mask)?;
-                image.require_same_grid(&around)?;
-                // Nothing to cut to leaves the image whole.
-                match crop::bounds(&around) {
-                    Some(bounds) => {
-                        let bounds = bounds.widened(*margin_mm, &image.geometry);
-                        if let Some(mask) = &self.mask {
-                            self.mask = Some(Arc::new(crop::crop(mask, &bounds)?));
-                        }
-                        crop::crop(&image, &bounds)?
-                    }
-                    None => (*image).clone(),
-                }
-            }
-            Operation::Window(window) => intensity::window(&image, window)?,
-            Operation::Clip { low, high } => intensity::clip(&image, *low, *high)?,
-            Operation::ZScore => intensity::z_score(&image, with.as_deref())?,
-            Operation::NormaliseCt(by) => intensity::normalise_ct(&image, by)?,
-            other => return self.smooth(other, &image),
+        if let (Some(mask), Operation::Distance { side, space }) = (&mask, &step.operation) {
+            return Ok(self.keep_image(Arc::new(distance::distance(mask, *side, *space))));
+        }
+        if let Some(made) = apply::filter(&step.operation, &image)? {
+            return Ok(self.keep_image(Arc::new(made)));
+        }
+        let made = match apply::scale(&step.operation, &image, with.as_deref())? {
+            Some(made) => made,
+            None => self.move_both(&step.operation, &image, with.as_deref())?,
         };
         let made = Arc::new(made);
         self.prepared = made.clone();
         Ok(self.keep_image(made))
     }
 
-    /// Runs a step that makes an image for other steps, not for a network.
-    fn smooth(
+    /// Runs a step that changes the grid: the current mask follows the image.
+    fn move_both(
         &mut self,
         operation: &Operation,
         image: &Image,
-    ) -> Result<(Made, usize), ImagingError> {
-        let made = match operation {
-            Operation::Gaussian(parameters) => gaussian::gaussian(image, parameters)?,
-            Operation::CurvatureFlow(parameters) => smooth::curvature_flow(image, parameters)?,
-            Operation::Sobel(space) => edges::sobel(image, *space),
-            // The parser has made sure that steps on masks have one.
-            _ => return Err(no_mask()),
+        with: Option<&Mask>,
+    ) -> Result<Image, ImagingError> {
+        let cut = |bounds: Option<Bounds>, margin_mm: f64| {
+            // Nothing to cut to leaves the image whole.
+            let whole = Bounds { from: [0; 3], to: image.geometry.size };
+            bounds.map_or(whole, |bounds| bounds.widened(margin_mm, &image.geometry))
         };
-        Ok(self.keep_image(Arc::new(made)))
+        let current = self.mask.clone();
+        let (image, mask) = match operation {
+            Operation::Resample { target, interpolation } => {
+                let mask = current.map(|mask| resample::mask(&mask, target)).transpose()?;
+                let image = match interpolation {
+                    Interpolation::Linear => resample::image(image, target)?,
+                    Interpolation::Spline => spline::image(image, target)?,
+                };
+                (image, mask)
+            }
+            Operation::Reorient(to) => {
+                let mask = current.map(|mask| reorient::reorient(&mask, *to)).transpose()?;
+                (reorient::reorient(image, *to)?, mask)
+            }
+            Operation::Crop { margin_mm } => {
+                let around = with.or(current.as_deref()).ok_or_else(apply::no_mask)?;
+                image.require_same_grid(around)?;
+                let bounds = cut(crop::bounds(around), *margin_mm);
+                let mask = current.as_deref().map(|mask| crop::crop(mask, &bounds)).transpose()?;
+                (crop::crop(image, &bounds)?, mask)
+            }
+            Operation::CropToBody { at_least, margin_mm } => {
+                let bounds = cut(crop::body_bounds(image, *at_least), *margin_mm);
+                let mask = current.map(|mask| crop::crop(&mask, &bounds)).transpose()?;
+                (crop::crop(image, &bounds)?, mask)
+            }
+            Operation::Augment { seed, parameters } => {
+                let none = || Arc::new(Mask::filled(image.geometry, 0));
+                let labels = current.clone().unwrap_or_else(none);
+                let (image, mask) = augment::augment(image, &labels, parameters, *seed)?;
+                (image, current.map(|_| mask))
+            }
+            // The parser has made sure that steps on masks have one.
+            _ => return Err(apply::no_mask()),
+        };
+        self.mask = mask.map(Arc::new);
+        Ok(image)
     }
 
     fn keep_image(&mut self, image: Arc<Image>) -> (Made, usize) {
@@ -199,115 +212,4 @@ impl State {
         self.mask = Some(mask.clone());
         (Made::Mask(mask), voxels)
     }
-}
-
-/// Runs an operation that makes a mask from an image; returns nothing for any other.
-fn segment(
-    operation: &Operation,
-    image: &Image,
-    with: Option<&Mask>,
-) -> Result<Option<Mask>, ImagingError> {
-    let seeds_of = |given: &[region::Voxel]| match with {
-        Some(mask) => seeds_in(mask),
-        None => given.to_vec(),
-    };
-    Ok(Some(match operation {
-        Operation::Threshold(range) => threshold::threshold(image, range.from, range.below),
-        Operation::Otsu { otsu, keep } => {
-            let split = threshold::otsu(image, otsu)? as f32;
-            match keep {
-                Keep::Above => threshold::threshold(image, split, f32::INFINITY),
-                Keep::Below => threshold::threshold(image, f32::NEG_INFINITY, split),
-            }
-        }
-        Operation::Canny(parameters) => edges::canny(image, parameters)?,
-        Operation::EdgeSegmentation(parameters) => {
-            edge_segmentation::edge_segmentation(image, parameters)?
-        }
-        Operation::ConnectedThreshold { seeds, parameters } => {
-            region::connected_threshold(image, &seeds_of(seeds), parameters)?
-        }
-        Operation::NeighbourhoodConnected { seeds, parameters } => {
-            region::neighbourhood_connected(image, &seeds_of(seeds), parameters)?
-        }
-        Operation::ConfidenceConnected { seeds, parameters } => {
-            region::confidence_connected(image, &seeds_of(seeds), parameters)?.mask
-        }
-        Operation::SeededGrowing { start, connectivity } => {
-            let core = |radius_voxels: &usize| Ball {
-                radius_voxels: *radius_voxels,
-                space: Space::Volume,
-            };
-            let made;
-            let seeds = match (start, with) {
-                (Start::Mask, Some(mask)) => mask,
-                (Start::Mask, None) => return Err(no_mask()),
-                (Start::Seeds(seeds), _) => {
-                    made = seeded::seeds_at(&image.geometry, seeds)?;
-                    &made
-                }
-                (Start::Ranges { ranges, core_voxels }, _) => {
-                    made = seeded::seeds_in_ranges(image, ranges, &core(core_voxels))?;
-                    &made
-                }
-                (Start::Otsu { core_voxels }, _) => {
-                    let otsu = threshold::Otsu::default();
-                    made = seeded::seeds_by_otsu(image, &otsu, &core(core_voxels))?;
-                    &made
-                }
-            };
-            seeded::seeded_growing(image, seeds, *connectivity)?
-        }
-        _ => return Ok(None),
-    }))
-}
-
-/// Runs an operation that makes a mask from a mask; returns nothing for any other.
-fn refine(
-    operation: &Operation,
-    mask: &Mask,
-    with: Option<&Mask>,
-) -> Result<Option<Mask>, ImagingError> {
-    let ball = |radius: Radius, space: Space| {
-        let radius_voxels = match radius {
-            Radius::Voxels(voxels) => voxels,
-            Radius::Mm(0.0) => 0,
-            Radius::Mm(mm) => (mm / mask.geometry.spacing_mm[0]).round().max(1.0) as usize,
-        };
-        Ball { radius_voxels, space }
-    };
-    Ok(Some(match *operation {
-        Operation::Components(ref filter) => components::filter(mask, filter),
-        Operation::Dilate { radius, space } => morphology::dilate(mask, &ball(radius, space))?,
-        Operation::Erode { radius, space } => morphology::erode(mask, &ball(radius, space))?,
-        Operation::Open { radius, space } => morphology::open(mask, &ball(radius, space))?,
-        Operation::Close { radius, space } => morphology::close(mask, &ball(radius, space))?,
-        Operation::FillHoles(space) => morphology::fill_holes(mask, space),
-        Operation::Select { label } => mask.map(|&found| u8::from(found == label)),
-        Operation::Combine(how) => combine(mask, with.ok_or_else(no_mask)?, how)?,
-        _ => return Ok(None),
-    }))
-}
-
-fn combine(first: &Mask, second: &Mask, how: How) -> Result<Mask, ImagingError> {
-    first.require_same_grid(second)?;
-    let pair = |(&a, &b): (&u8, &u8)| {
-        u8::from(match how {
-            How::Union => a != 0 || b != 0,
-            How::Intersection => a != 0 && b != 0,
-            How::Difference => a != 0 && b == 0,
-        })
-    };
-    let voxels = first.voxels.iter().zip(&second.voxels).map(pair).collect();
-    Ok(Mask { geometry: first.geometry, voxels })
-}
-
-/// Returns the voxels of a mask.
-fn seeds_in(mask: &Mask) -> Vec<region::Voxel> {
-    let members = mask.voxels.iter().enumerate().filter(|&(_, &label)| label != 0);
-    members.map(|(index, _)| mask.geometry.position(index)).collect()
-}
-
-fn no_mask() -> ImagingError {
-    ImagingError::Parameter { operation: "pipeline", problem: "there is no mask yet".to_owned() }
 }

@@ -1,12 +1,16 @@
-//! Edges: the Sobel gradient and Canny's detector.
+//! Canny's edge detector, after Canny, "A computational approach to edge detection", IEEE PAMI 8(6),
+//! 1986.
 //!
-//! [`canny`] follows scikit-image 0.26 (`skimage.feature.canny` with its default border) to the
-//! pixel, slice by slice: Gaussian with zeros beyond the border, made up for by the share of the
-//! kernel inside; Sobel; non-maximum suppression interpolated along the gradient; hysteresis over
-//! 8 neighbours. It computes in `f64`, as scikit-image does for integer images.
+//! Slice by slice it follows scikit-image 0.26 (`skimage.feature.canny` with its default border) to
+//! the pixel: Gaussian with zeros beyond the border, made up for by the share of the kernel inside;
+//! Sobel; non-maximum suppression interpolated along the gradient; hysteresis over 8 neighbours. It
+//! computes in `f64`, as scikit-image does for integer images. In a volume the same steps are taken
+//! in space: see [`volume`].
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+mod volume;
 
 use super::gaussian::{Outside, check_sigma, convolve, half_kernel};
 use super::neighbourhood::{Connectivity, Space, step_clamped};
@@ -14,74 +18,30 @@ use super::runs::Runs;
 use crate::error::ImagingError;
 use crate::volume::{Geometry, Image, Mask, Volume};
 
-/// Returns the magnitude of the gradient in intensity per millimetre.
-///
-/// The derivative along each axis is Sobel's: a central difference smoothed by (1, 2, 1) / 4 along
-/// the other axes, with the nearest voxel repeated beyond the border. In slices, the derivative
-/// along z is left out.
-#[must_use]
-pub fn sobel(image: &Image, space: Space) -> Image {
-    let [width, height, depth] = image.geometry.size;
-    let spacing = image.geometry.spacing_mm;
-    let deep = space == Space::Volume && depth > 1;
-    let mut voxels = vec![0.0f32; image.voxels.len()];
-    let scale = |axis: usize| (0.5 / spacing[axis]) as f32;
-    voxels.par_chunks_mut(width.max(1)).with_min_len(16).enumerate().for_each(|(row, output)| {
-        let (y, z) = (row % height, row / height);
-        let input = |dy: isize, dz: isize| {
-            let at = step_clamped(z, dz, depth) * height + step_clamped(y, dy, height);
-            &image.voxels[at * width..(at + 1) * width]
-        };
-        // Combinations of the rows around: smoothed along the other axes, and differences.
-        let (mut smooth, mut along_y) = (vec![0.0f32; width], vec![0.0f32; width]);
-        let mut along_z = vec![0.0f32; if deep { width } else { 0 }];
-        let depths: &[(isize, f32)] =
-            if deep { &[(-1, 0.25), (0, 0.5), (1, 0.25)] } else { &[(0, 1.0)] };
-        for &(dz, weight_z) in depths {
-            for (dy, weight_y) in [(-1, 0.25f32), (0, 0.5), (1, 0.25)] {
-                let (dy_sign, dz_sign) = (dy as f32, dz as f32);
-                for (x, &value) in input(dy, dz).iter().enumerate() {
-                    smooth[x] += value * weight_y * weight_z;
-                    along_y[x] += value * dy_sign * weight_z;
-                    if deep {
-                        along_z[x] += value * weight_y * dz_sign;
-                    }
-                }
-            }
-        }
-        for (x, output) in output.iter_mut().enumerate() {
-            let (left, right) = (x.saturating_sub(1), (x + 1).min(width - 1));
-            let across = |row: &[f32]| 0.25 * row[left] + 0.5 * row[x] + 0.25 * row[right];
-            let gx = (smooth[right] - smooth[left]) * scale(0);
-            let gy = across(&along_y) * scale(1);
-            let gz = if deep { across(&along_z) * scale(2) } else { 0.0 };
-            *output = (gx * gx + gy * gy + gz * gz).sqrt();
-        }
-    });
-    Image { geometry: image.geometry, voxels }
-}
-
 /// What makes an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Canny {
     /// The standard deviation of the Gaussian, in millimetres. Default: 1 mm.
     pub sigma_mm: f64,
     /// The weakest response that continues an edge. Responses are those of the plain Sobel mask,
-    /// 8 × the change of intensity per voxel. Default: 200, right for CT in Hounsfield units.
+    /// 8 × the change of intensity per voxel (in a volume, per length of the voxel's shortest
+    /// side). Default: 200, right for CT in Hounsfield units.
     pub low: f64,
     /// The weakest response that begins an edge. Default: 400.
     pub high: f64,
+    /// Edges in each slice, or surfaces in the volume. Default: in each slice.
+    pub space: Space,
 }
 
 impl Default for Canny {
     fn default() -> Self {
-        Self { sigma_mm: 1.0, low: 200.0, high: 400.0 }
+        Self { sigma_mm: 1.0, low: 200.0, high: 400.0, space: Space::Slice }
     }
 }
 
-/// Returns the edges of each slice.
+/// Returns the edges: lines one voxel wide in each slice, or surfaces one voxel thick in the volume.
 pub fn canny(image: &Image, parameters: &Canny) -> Result<Mask, ImagingError> {
-    let Canny { sigma_mm, low, high } = *parameters;
+    let Canny { sigma_mm, low, high, space } = *parameters;
     if !(low >= 0.0 && high >= low) {
         return Err(ImagingError::Parameter {
             operation: "canny",
@@ -89,6 +49,9 @@ pub fn canny(image: &Image, parameters: &Canny) -> Result<Mask, ImagingError> {
         });
     }
     let [width, height, depth] = image.geometry.size;
+    if space == Space::Volume && depth > 1 {
+        return volume::canny(image, parameters);
+    }
     let sigmas = [0, 1].map(|axis| sigma_mm / image.geometry.spacing_mm[axis]);
     sigmas.iter().try_for_each(|&sigma| check_sigma("canny", sigma))?;
     if image.voxels.is_empty() {
@@ -188,28 +151,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sobel_measures_a_slope_per_millimetre() {
-        let geometry = Geometry::new([8, 8, 8], [0.5, 2.0, 4.0]);
-        for axis in 0..3 {
-            let mut image = Image::filled(geometry, 0.0);
-            for (index, value) in image.voxels.iter_mut().enumerate() {
-                *value = 3.0
-                    * (geometry.position(index)[axis] as f64 * geometry.spacing_mm[axis]) as f32;
-            }
-            let middle = *sobel(&image, Space::Volume).at(4, 4, 4);
-            assert!((middle - 3.0).abs() < 1e-5, "axis {axis}: {middle}");
-            let in_slice = *sobel(&image, Space::Slice).at(4, 4, 4);
-            assert!((in_slice - if axis == 2 { 0.0 } else { 3.0 }).abs() < 1e-5, "axis {axis}");
-        }
-    }
-
-    #[test]
     fn canny_draws_a_step_one_pixel_wide() {
         let mut image = Image::filled(Geometry::unit([32, 16, 2]), 0.0);
         for (index, value) in image.voxels.iter_mut().enumerate() {
             *value = if index % 32 >= 16 { 100.0 } else { 0.0 };
         }
-        let edges = canny(&image, &Canny { sigma_mm: 1.0, low: 50.0, high: 100.0 }).unwrap();
+        let edges = canny(&image, &Canny { low: 50.0, high: 100.0, ..Canny::default() }).unwrap();
         // The step lies between two columns that respond alike but for rounding: one of them is
         // drawn, or both, in every row but the outermost.
         for (row, pixels) in edges.voxels.chunks(32).enumerate() {
