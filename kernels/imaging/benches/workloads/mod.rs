@@ -1,0 +1,202 @@
+//! What the operations are timed on: a chest-like phantom, and each operation as a call on it.
+//!
+//! `cargo bench -p gantry-imaging` times them alone; `measure kernels` includes this file and times
+//! them beside their peers.
+
+use std::hint::black_box;
+
+use gantry_imaging::canny::{Canny, canny};
+use gantry_imaging::components::label;
+use gantry_imaging::distance::{Side, distance};
+use gantry_imaging::gaussian::{Gaussian, gaussian};
+use gantry_imaging::gradient::{self, Operator};
+use gantry_imaging::median::{Median, median};
+use gantry_imaging::neighbourhood::{Connectivity, Space};
+use gantry_imaging::random_walker::{RandomWalker, random_walker};
+use gantry_imaging::region::{
+    ConfidenceConnected, ConnectedThreshold, NeighbourhoodConnected, confidence_connected,
+    connected_threshold, neighbourhood_connected,
+};
+use gantry_imaging::seeded::seeded_growing;
+use gantry_imaging::watershed::watershed;
+use gantry_imaging::{Geometry, Image, Mask};
+
+/// Images to work on.
+pub(crate) struct Data {
+    /// The phantom: whole Hounsfield units with noise of 20.
+    pub(crate) volume: Image,
+    /// Its middle slice.
+    pub(crate) slice: Image,
+    /// A voxel in the liver, outside its lesion.
+    pub(crate) seed: [usize; 3],
+    smooth: Image,
+    slope: Image,
+    noisy: Mask,
+    markers: Mask,
+    slice_markers: Mask,
+}
+
+/// An operation to time.
+pub(crate) struct Workload {
+    /// Its name, the same for its peers.
+    pub(crate) name: &'static str,
+    /// Whether it works on the slice alone.
+    pub(crate) flat: bool,
+    /// Calls it once.
+    pub(crate) run: fn(&Data),
+}
+
+impl Data {
+    /// Returns the phantom of a size: air, a body, two lungs, a liver with a lesion, a ring of bone.
+    pub(crate) fn new(size: [usize; 3]) -> Self {
+        let geometry = Geometry::unit(size);
+        let mut state = 7u64;
+        let mut noise = || {
+            // The sum of twelve evenly spread numbers is near enough to a normal one.
+            let sum: f32 = (0..12)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (state >> 40) as f32 / (1u64 << 24) as f32
+                })
+                .sum();
+            20.0 * (sum - 6.0)
+        };
+        let voxels = (0..geometry.voxels()).map(|index| {
+            let at = geometry.position(index);
+            let place = [0, 1, 2].map(|k| 2.0 * at[k] as f32 / (size[k].max(2) - 1) as f32 - 1.0);
+            (tissue(place) + noise()).round().clamp(-1024.0, 3071.0)
+        });
+        let volume = Image { geometry, voxels: voxels.collect() };
+        let middle = size[2] / 2;
+        let flat = Geometry::unit([size[0], size[1], 1]);
+        let slice = Image { geometry: flat, voxels: volume.slice(middle).to_vec() };
+        let one = Gaussian { sigma_mm: 1.0, space: Space::Volume };
+        let smooth = gaussian(&volume, &one).unwrap_or_else(|error| unreachable!("{error}"));
+        let slope = gradient::magnitude(&smooth, Operator::Sobel, Space::Volume);
+        let noisy = volume.map(|&value| u8::from(value > 60.0));
+        let place = |shares: [f32; 3]| [0, 1, 2].map(|k| (size[k] as f32 * shares[k]) as usize);
+        let seed = place([0.425, 0.7, 0.4]);
+        let mut markers = Mask::filled(geometry, 0);
+        let mut slice_markers = Mask::filled(flat, 0);
+        for (mark, [x, y, z]) in [(1, seed), (2, place([0.5; 3])), (3, [2, 2, 2.min(size[2] - 1)])]
+        {
+            markers.voxels[geometry.index(x, y, z)] = mark;
+            slice_markers.voxels[flat.index(x, y, 0)] = mark;
+        }
+        Self { volume, slice, seed, smooth, slope, noisy, markers, slice_markers }
+    }
+}
+
+/// Returns the value at a place of −1 to 1 along each axis.
+fn tissue([x, y, z]: [f32; 3]) -> f32 {
+    let within = |centre: [f32; 3], axes: [f32; 3]| {
+        let part = |k: usize, at: f32| ((at - centre[k]) / axes[k]).powi(2);
+        part(0, x) + part(1, y) + part(2, z) <= 1.0
+    };
+    let shapes = [
+        ([0.0, 0.52, 0.0], [0.06, 0.06, 1.2], 30.0),
+        ([0.0, 0.52, 0.0], [0.12, 0.12, 1.2], 700.0),
+        ([-0.3, 0.3, -0.2], [0.1, 0.08, 0.15], 170.0),
+        ([-0.25, 0.3, -0.2], [0.35, 0.25, 0.5], 110.0),
+        ([0.4, -0.1, 0.1], [0.28, 0.4, 0.8], -800.0),
+        ([-0.4, -0.1, 0.1], [0.28, 0.4, 0.8], -800.0),
+        ([0.0, 0.0, 0.0], [0.9, 0.7, 1.2], 40.0),
+    ];
+    let found = shapes.into_iter().find(|&(centre, axes, _)| within(centre, axes));
+    found.map_or(-1000.0, |(_, _, value)| value)
+}
+
+/// Uses a result so that it is computed.
+fn done<T, E: std::fmt::Display>(result: Result<T, E>) {
+    match result {
+        Ok(made) => drop(black_box(made)),
+        Err(error) => unreachable!("the parameters are fixed and sound: {error}"),
+    }
+}
+
+const CANNY: Canny = Canny { sigma_mm: 1.0, low: 160.0, high: 480.0, space: Space::Volume };
+const SOFT: Gaussian = Gaussian { sigma_mm: 2.0, space: Space::Volume };
+
+fn threshold(data: &Data, lower: f32, upper: f32) {
+    let parameters = ConnectedThreshold { lower, upper, connectivity: Connectivity::Face };
+    done(connected_threshold(&data.smooth, &[data.seed], &parameters));
+}
+
+/// All of them.
+pub(crate) const WORKLOADS: &[Workload] = &[
+    Workload { name: "canny 2-D", flat: true, run: |d| done(canny(&d.slice, &CANNY)) },
+    Workload {
+        name: "sobel 2-D",
+        flat: true,
+        run: |d| drop(black_box(gradient::magnitude(&d.slice, Operator::Sobel, Space::Slice))),
+    },
+    Workload { name: "gaussian 2-D", flat: true, run: |d| done(gaussian(&d.slice, &SOFT)) },
+    Workload {
+        name: "random walker 2-D",
+        flat: true,
+        run: |d| done(random_walker(&d.slice, &d.slice_markers, &RandomWalker::default())),
+    },
+    Workload { name: "gaussian 3-D", flat: false, run: |d| done(gaussian(&d.volume, &SOFT)) },
+    Workload {
+        name: "sobel 3-D",
+        flat: false,
+        run: |d| drop(black_box(gradient::magnitude(&d.volume, Operator::Sobel, Space::Volume))),
+    },
+    Workload { name: "canny 3-D", flat: false, run: |d| done(canny(&d.volume, &CANNY)) },
+    Workload {
+        name: "median 3-D",
+        flat: false,
+        run: |d| done(median(&d.volume, &Median::default())),
+    },
+    Workload {
+        name: "connected threshold, small region",
+        flat: false,
+        run: |d| threshold(d, 60.0, 160.0),
+    },
+    Workload {
+        name: "connected threshold, large region",
+        flat: false,
+        run: |d| threshold(d, -200.0, 1000.0),
+    },
+    Workload {
+        name: "confidence connected",
+        flat: false,
+        run: |d| {
+            let parameters = ConfidenceConnected { radius_voxels: 2, ..Default::default() };
+            done(confidence_connected(&d.smooth, &[d.seed], &parameters));
+        },
+    },
+    Workload {
+        name: "neighbourhood connected",
+        flat: false,
+        run: |d| {
+            let parameters = NeighbourhoodConnected { lower: 60.0, upper: 160.0, radius_voxels: 1 };
+            done(neighbourhood_connected(&d.smooth, &[d.seed], &parameters));
+        },
+    },
+    Workload {
+        name: "components, 6 neighbours",
+        flat: false,
+        run: |d| drop(black_box(label(&d.noisy, Connectivity::Face))),
+    },
+    Workload {
+        name: "components, 26 neighbours",
+        flat: false,
+        run: |d| drop(black_box(label(&d.noisy, Connectivity::Full))),
+    },
+    Workload {
+        name: "distance, signed",
+        flat: false,
+        run: |d| drop(black_box(distance(&d.noisy, Side::Signed, Space::Volume))),
+    },
+    Workload {
+        name: "watershed, 3 markers",
+        flat: false,
+        run: |d| done(watershed(&d.slope, &d.markers, Connectivity::Face)),
+    },
+    Workload {
+        name: "seeded growing, 3 seeds",
+        flat: false,
+        run: |d| done(seeded_growing(&d.smooth, &d.markers, Connectivity::Face)),
+    },
+];
