@@ -12,8 +12,9 @@ use std::borrow::Cow;
 use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use dicom_core::dictionary::DataDictionary;
 use dicom_core::{Tag, VR};
-use dicom_dictionary_std::tags;
+use dicom_dictionary_std::{StandardDataDictionary, tags};
 use dicom_encoding::transfer_syntax::{Codec, TransferSyntaxIndex};
 use dicom_object::mem::InMemElement;
 use dicom_object::{FileDicomObject, FileMetaTableBuilder, InMemDicomObject};
@@ -89,10 +90,6 @@ fn after_magic(bytes: &[u8]) -> Result<File, Refusal> {
             return Err(Refusal::new(Reason::NotDicom, sentence));
         }
     };
-    let unknown = || {
-        let sentence = "the file's transfer syntax is not known here; send it uncompressed";
-        Refusal::new(Reason::UnknownTransferSyntax, sentence)
-    };
     let syntax = TransferSyntaxRegistry.get(&uid).ok_or_else(unknown)?;
     let data = match syntax.codec() {
         Codec::Dataset(_) if uid == DEFLATED_LE => Cow::Owned(inflate(data, FILE_BYTES_MAX)?),
@@ -119,6 +116,23 @@ fn after_magic(bytes: &[u8]) -> Result<File, Refusal> {
     Ok(data.with_exact_meta(head))
 }
 
+/// Reads a data set that stands alone, as the messages between peers have it.
+///
+/// # Errors
+/// Where it is no data set of that transfer syntax.
+pub fn data_set(bytes: &[u8], transfer_syntax: &str) -> Result<InMemDicomObject, Refusal> {
+    guarded(|| {
+        let encoding = walk::Encoding {
+            explicit: transfer_syntax != IMPLICIT_LE,
+            big: transfer_syntax == EXPLICIT_BE,
+        };
+        let bytes = walk::data_set(bytes, encoding)?;
+        let syntax = TransferSyntaxRegistry.get(encoding_uid(encoding)).ok_or_else(unknown)?;
+        InMemDicomObject::read_dataset_with_ts(Cursor::new(bytes.as_ref()), syntax)
+            .map_err(|error| refusal_of(&error))
+    })
+}
+
 /// A deflated data set, of at most so many bytes: a file of a kilobyte can inflate to a gigabyte.
 fn inflate(data: &[u8], bytes_max: usize) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
@@ -136,6 +150,16 @@ pub(super) fn directory() -> Refusal {
         Reason::DirectoryRecord,
         "the file is the directory of a medium (DICOMDIR); import the files that it lists",
     )
+}
+
+/// The transfer syntax in which a data set of this one is written anew: only deflation goes.
+pub(super) fn uninflated(uid: &str) -> String {
+    if uid == DEFLATED_LE { EXPLICIT_LE.to_owned() } else { uid.to_owned() }
+}
+
+fn unknown() -> Refusal {
+    let sentence = "the file's transfer syntax is not known here; send it uncompressed";
+    Refusal::new(Reason::UnknownTransferSyntax, sentence)
 }
 
 fn encoding_uid(encoding: walk::Encoding) -> &'static str {
@@ -163,10 +187,7 @@ pub(super) fn refusal_of(error: &(dyn std::error::Error + 'static)) -> Refusal {
         cause = error.source();
     }
     if text.contains("transfer syntax") {
-        return Refusal::new(
-            Reason::UnknownTransferSyntax,
-            "the file's transfer syntax is not known here; send it uncompressed",
-        );
+        return unknown();
     }
     if text.contains("not enough") || text.contains("unexpected end") || text.contains("premature")
     {
@@ -183,7 +204,11 @@ pub(super) fn refusal_of(error: &(dyn std::error::Error + 'static)) -> Refusal {
 
 /// An element's text, whatever VR it came with; the first characters of a very long one.
 pub(super) fn text(data: &InMemDicomObject, tag: Tag) -> Option<String> {
-    let element = data.get(tag)?;
+    text_of(data.get(tag)?)
+}
+
+/// As [`text`], of an element at hand.
+pub(super) fn text_of(element: &InMemElement) -> Option<String> {
     let whole = if as_bytes(element) {
         let bytes = element.to_bytes().ok()?;
         String::from_utf8_lossy(&bytes).into_owned()
@@ -192,6 +217,15 @@ pub(super) fn text(data: &InMemDicomObject, tag: Tag) -> Option<String> {
     };
     let trimmed = whole.trim_matches(|c: char| c == '\0' || c.is_whitespace());
     (!trimmed.is_empty()).then(|| trimmed.chars().take(TEXT_CHARACTERS_MAX).collect())
+}
+
+/// The VR of an element; for one that came as UN, the one that the dictionary has for its tag.
+pub(super) fn vr_of(element: &InMemElement) -> VR {
+    let known = || StandardDataDictionary.by_tag(element.header().tag);
+    match element.vr() {
+        VR::UN => known().map_or(VR::UN, |entry| entry.vr.relaxed()),
+        vr => vr,
+    }
 }
 
 /// Text that came as bytes since its VR is UN.

@@ -34,6 +34,10 @@ pub enum Reason {
     IrregularSpacing,
     /// Its images differ in size or orientation.
     MixedImages,
+    /// Its pixels may have a patient's name within them, so no machine can de-identify it.
+    BurnedIn,
+    /// It is a report or a document, so no machine can de-identify it.
+    Document,
 }
 
 impl fmt::Display for Reason {
@@ -52,6 +56,8 @@ impl fmt::Display for Reason {
             Self::NoGeometry => "no-geometry",
             Self::IrregularSpacing => "irregular-spacing",
             Self::MixedImages => "mixed-images",
+            Self::BurnedIn => "burned-in",
+            Self::Document => "document",
         })
     }
 }

@@ -8,7 +8,7 @@ use dicom_object::InMemDicomObject;
 
 use super::inspect::Instance;
 use super::pixels::{self, functional};
-use super::read::{self, File};
+use super::read::{self, EXPLICIT_LE, File};
 use super::refusal::{Reason, Refusal};
 use super::series::{Place, cross, dot};
 use super::write::{decimal, decimals, file, short, string, uid};
@@ -90,7 +90,7 @@ pub fn segmentation(
     let frames = marked.iter().enumerate().map(|(n, z)| frame(mask, *z, n, sources)).collect();
     sequence(&mut data, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frames);
     data.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bits.into())));
-    file(data, SEGMENTATION, &instance)
+    file(data, SEGMENTATION, &instance, EXPLICIT_LE)
 }
 
 /// What is the same for every mask: whose it is, and what made it.

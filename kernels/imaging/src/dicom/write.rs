@@ -132,7 +132,7 @@ fn ct_slice(
     string(&mut data, tags::RESCALE_TYPE, VR::LO, "HU");
     string(&mut data, tags::INSTANCE_NUMBER, VR::IS, &(slice + 1).to_string());
     data.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(stored.into())));
-    file(data, CT_IMAGE, &instance)
+    file(data, CT_IMAGE, &instance, EXPLICIT_LE)
 }
 
 fn identify(data: &mut InMemDicomObject, class: &str, instance: &str, subject: &Subject) {
@@ -198,18 +198,19 @@ pub(super) fn short(data: &mut InMemDicomObject, tag: Tag, value: u16) {
     data.put(DataElement::new(tag, VR::US, dicom_value!(U16, value)));
 }
 
-/// A data set as a DICOM file (PS3.10), Explicit VR Little Endian.
+/// A data set as a DICOM file (PS3.10) of a transfer syntax.
 pub(super) fn file(
     data: InMemDicomObject,
     class: &str,
     instance: &str,
+    transfer_syntax: &str,
 ) -> Result<Vec<u8>, ImagingError> {
     let failed = |error: &dyn std::fmt::Display| ImagingError::Format {
         format: "DICOM",
         problem: error.to_string(),
     };
     let meta = FileMetaTableBuilder::new()
-        .transfer_syntax(EXPLICIT_LE)
+        .transfer_syntax(transfer_syntax)
         .media_storage_sop_class_uid(class)
         .media_storage_sop_instance_uid(instance)
         .implementation_class_uid(IMPLEMENTATION)
