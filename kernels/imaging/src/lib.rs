@@ -1,6 +1,6 @@
-//! Volumes, masks and the operations on them; DICOM, NIfTI and NRRD; pipelines.
+//! Volumes, masks and the operations on them; DICOM, NIfTI, NRRD and `MetaImage`; pipelines.
 //!
-//! An image comes in through [`dicom`], [`nifti`] or [`nrrd`] (or is made by [`phantom`]) as a
+//! An image comes in through [`dicom`], [`nifti`], [`nrrd`] or [`mha`] (or is made by [`phantom`]) as a
 //! [`volume::Volume`]. The operations are plain functions from images and masks to images and
 //! masks, each with a parameter struct whose defaults and units are documented, and each gives the
 //! same bytes from one thread or many. A [`pipeline`] is a file of named steps over them that turns
@@ -15,6 +15,7 @@
 
 pub mod dicom;
 pub mod error;
+pub mod mha;
 pub mod nifti;
 pub mod nrrd;
 mod operations;

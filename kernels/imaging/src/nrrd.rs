@@ -1,4 +1,4 @@
-//! Reading NRRD files, attached header and data in one, raw or gzip.
+//! Reading and writing NRRD files, attached header and data in one, raw or gzip.
 //!
 //! The format is that of <https://teem.sourceforge.net/nrrd/format.html>. Two or three spatial axes;
 //! the patient spaces LPS, RAS and LAS, converted to LPS. A file without a space is taken to be
@@ -6,14 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 
+use flate2::Compression;
 use flate2::bufread::GzDecoder;
+use flate2::write::GzEncoder;
 
 use crate::error::ImagingError;
 use crate::scalar::{Endian, Scalar};
-use crate::volume::{Geometry, Image};
+use crate::volume::{Geometry, Image, Mask};
 
 /// The most bytes of a header; real ones have less than one KiB.
 pub const HEADER_BYTES_MAX: u64 = 64 * 1024;
@@ -39,6 +41,43 @@ fn read_stream(mut from: impl BufRead) -> Result<Image, ImagingError> {
         Encoding::Gzip => header.scalar.read(GzDecoder::new(from), header.endian, count, FORMAT)?,
     };
     Image::new(header.geometry, voxels)
+}
+
+/// Writes an image of `float`, gzipped.
+pub fn write_image(image: &Image, to: impl Write) -> Result<(), ImagingError> {
+    let bytes: Vec<u8> = image.voxels.iter().flat_map(|value| value.to_le_bytes()).collect();
+    write(&image.geometry, "float", &bytes, to)
+}
+
+/// Writes a mask of `unsigned char`, gzipped.
+pub fn write_mask(mask: &Mask, to: impl Write) -> Result<(), ImagingError> {
+    write(&mask.geometry, "unsigned char", &mask.voxels, to)
+}
+
+fn write(
+    geometry: &Geometry,
+    kind: &str,
+    voxels: &[u8],
+    mut to: impl Write,
+) -> Result<(), ImagingError> {
+    let [x, y, z] = geometry.size;
+    let vector = |[a, b, c]: [f64; 3]| format!("({a},{b},{c})");
+    let axis =
+        |axis: usize| vector(geometry.direction[axis].map(|one| one * geometry.spacing_mm[axis]));
+    write!(
+        to,
+        "NRRD0004\ntype: {kind}\ndimension: 3\nspace: left-posterior-superior\nsizes: {x} {y} {z}\n\
+         space directions: {} {} {}\nkinds: domain domain domain\nendian: little\n\
+         encoding: gzip\nspace origin: {}\n\n",
+        axis(0),
+        axis(1),
+        axis(2),
+        vector(geometry.origin_mm),
+    )?;
+    let mut packed = GzEncoder::new(to, Compression::fast());
+    packed.write_all(voxels)?;
+    packed.finish()?.flush()?;
+    Ok(())
 }
 
 /// How the voxels are stored.
@@ -217,11 +256,27 @@ fn unsupported(feature: String) -> ImagingError {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_is_written_comes_back() {
+        let geometry = Geometry {
+            size: [4, 3, 2],
+            spacing_mm: [0.5, 2.0, 3.0],
+            origin_mm: [-10.0, 20.0, 30.0],
+            direction: [[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]],
+        };
+        let image = Image::new(geometry, (0..24).map(|v| v as f32 * 1.5).collect()).unwrap();
+        let mut bytes = Vec::new();
+        write_image(&image, &mut bytes).unwrap();
+        assert_eq!(read(&bytes).unwrap(), image);
+        let mask: Mask = image.map(|value| u8::from(*value > 9.0));
+        let mut bytes = Vec::new();
+        write_mask(&mask, &mut bytes).unwrap();
+        assert_eq!(read(&bytes).unwrap().to_mask().unwrap(), mask);
+    }
 
     const HEADER: &str = "NRRD0004\n# a comment\ntype: short\ndimension: 3\n\
         space: right-anterior-superior\nsizes: 3 2 2\n\
