@@ -9,6 +9,12 @@ use gantry_metrics::MetricsError;
 /// A failure of the agent itself; what a task does wrong is its exit, not an error of the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    /// The settings ask for a de-identification that is not carried out.
+    #[error("[ingest.deidentify] cannot be carried out: {reason}")]
+    Deidentify {
+        /// What to change.
+        reason: String,
+    },
     /// A file or folder of the agent.
     #[error("{what} {path} failed: {reason}", path = path.display())]
     File {

@@ -8,7 +8,7 @@ use gantry_library::{Library, Source, Stored};
 use serde::Serialize;
 
 use crate::error::AgentError;
-use crate::ingest::{Kept, keep};
+use crate::ingest::{Deidentifier, Kept, keep};
 
 /// Folders within folders that are followed.
 const DEPTH_MAX: usize = 32;
@@ -39,14 +39,15 @@ pub struct ImportReport {
     pub unread: Vec<Aside>,
 }
 
-/// Imports a file, or every file below a folder. Links are not followed. `on_each` is told of each
-/// file that is kept.
+/// Imports a file, or every file below a folder, as they are or without their patients. Links are
+/// not followed. `on_each` is told of each file that is kept.
 ///
 /// # Errors
 /// Where a folder cannot be read or the library not written; what was kept until then stays.
 pub fn import(
     library: &Library,
     path: &Path,
+    deidentifier: Option<&Deidentifier>,
     on_each: &mut dyn FnMut(&Kept),
 ) -> Result<ImportReport, AgentError> {
     let mut report = ImportReport::default();
@@ -60,7 +61,7 @@ pub fn import(
                 continue;
             }
         };
-        let kept = keep(library, &bytes, &Source::Import)?;
+        let kept = keep(library, &bytes, &Source::Import, deidentifier)?;
         match &kept {
             Kept::Stored(Stored::New) => report.stored += 1,
             Kept::Stored(Stored::Same) => report.same += 1,
@@ -150,7 +151,7 @@ mod tests {
         huge.set_len(FILE_BYTES_MAX as u64 + 1).unwrap();
         let library = Library::open_or_create(to.path()).unwrap();
         let mut told = 0;
-        let report = import(&library, from.path(), &mut |_| told += 1).unwrap();
+        let report = import(&library, from.path(), None, &mut |_| told += 1).unwrap();
         assert_eq!((report.stored, report.same, report.conflicts, told), (3, 1, 1, 6));
         let [aside] = &report.quarantined[..] else { panic!("{report:?}") };
         assert_eq!(aside.file, Path::new("read.me"));
@@ -159,6 +160,6 @@ mod tests {
             (unread.file.as_path(), unread.reason.as_str()),
             (Path::new("huge.dcm"), "too-large")
         );
-        assert!(import(&library, &from.path().join("nowhere"), &mut |_| {}).is_err());
+        assert!(import(&library, &from.path().join("nowhere"), None, &mut |_| {}).is_err());
     }
 }

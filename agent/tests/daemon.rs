@@ -212,7 +212,8 @@ async fn images_become_samples_a_model_and_predictions() {
         let name = format!("patient {number}");
         let files = ct_series(&patient(number, &settings).image, &Subject::new(&name)).unwrap();
         for file in files {
-            gantry_agent::ingest::keep(&library, &file, &gantry_library::Source::Import).unwrap();
+            gantry_agent::ingest::keep(&library, &file, &gantry_library::Source::Import, None)
+                .unwrap();
         }
     }
     let series = series_of(&library);

@@ -1,6 +1,6 @@
 //! The agent's settings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::isolation::IsolationSettings;
 use crate::load::Settings;
+use crate::network::Network;
 
 /// What an administrator may set of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -80,6 +81,13 @@ pub struct IngestSettings {
     pub ae_title: String,
     /// Calling AE titles that are accepted; all where empty.
     pub callers: Vec<String>,
+    /// Addresses that may call; all where empty.
+    pub addresses: Vec<Network>,
+    /// Takes patients out of what comes before anything of it is kept; as it came where absent.
+    pub deidentify: Option<DeidentifySettings>,
+    /// Where those are told what is kept for good who ask and hang up before the answer, by their
+    /// AE titles.
+    pub commitment: BTreeMap<String, SocketAddr>,
     /// A series is complete once nothing new came for this long.
     #[serde(deserialize_with = "text")]
     pub series_stable: Millis,
@@ -88,6 +96,16 @@ pub struct IngestSettings {
     pub storage_free_min: MemoryMib,
     /// Associations at once.
     pub associations_max: usize,
+}
+
+/// De-identification: the basic profile of PS3.15 annex E.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeidentifySettings {
+    /// The codes of its options, as 113107 for dates that move.
+    pub options: Vec<u32>,
+    /// Private elements that stay, each as `GGGG,CREATOR,EE`.
+    pub private: Vec<String>,
 }
 
 impl Default for AgentSettings {
@@ -121,6 +139,9 @@ impl Default for IngestSettings {
             listen: ([0, 0, 0, 0], 11112).into(),
             ae_title: "GANTRY".into(),
             callers: Vec::new(),
+            addresses: Vec::new(),
+            deidentify: None,
+            commitment: BTreeMap::new(),
             series_stable: Millis::from_seconds(60),
             storage_free_min: MemoryMib(1024),
             associations_max: 32,
@@ -160,6 +181,10 @@ impl Settings for AgentSettings {
         "ingest.listen",
         "ingest.ae_title",
         "ingest.callers",
+        "ingest.addresses",
+        "ingest.deidentify.options",
+        "ingest.deidentify.private",
+        "ingest.commitment",
         "ingest.series_stable",
         "ingest.storage_free_min",
         "ingest.associations_max",

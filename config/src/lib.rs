@@ -12,12 +12,14 @@ pub mod alerts;
 mod isolation;
 pub mod jobs;
 mod load;
+mod network;
 pub mod scheduler;
 
-pub use agent::{AgentSettings, IngestSettings, Orphans};
+pub use agent::{AgentSettings, DeidentifySettings, IngestSettings, Orphans};
 pub use alerts::AlertSettings;
 pub use isolation::{CgroupPlace, CpuLimit, IsolationSettings, RunAs, Umask};
 pub use load::{Settings, SettingsError, load, load_file};
+pub use network::Network;
 pub use scheduler::SchedulerSettings;
 
 /// The commented default settings of a scheduler.

@@ -62,6 +62,25 @@ pub fn installed(tool: &str, test: &str) -> bool {
     found
 }
 
+/// A Python with packages of `tests/peers/requirements.txt`, as .ci/run makes one and names it in
+/// `GANTRY_PYTHON`; says aloud that a test is skipped without it.
+#[must_use]
+pub fn python(packages: &[&str], test: &str) -> Option<PathBuf> {
+    let program = std::env::var_os("GANTRY_PYTHON").map(PathBuf::from);
+    let import = format!("import {}", packages.join(", "));
+    let found = program.filter(|program| {
+        let output = Command::new(program).args(["-c", &import]).output();
+        output.is_ok_and(|output| output.status.success())
+    });
+    if found.is_none() {
+        eprintln!(
+            "skipped: {test} needs {}; set GANTRY_PYTHON to a Python with tests/peers/requirements.txt",
+            packages.join(", ")
+        );
+    }
+    found
+}
+
 /// A free UDP port and a free TCP port on loopback.
 ///
 /// # Errors

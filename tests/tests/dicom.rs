@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, ensure};
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::phantom::{self, PhantomSettings};
-use gantry_tests::{Cluster, free_ports, installed, real_images, until};
+use gantry_tests::{Cluster, free_ports, installed, python, real_images, until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gantry-under-test");
 
@@ -92,6 +92,42 @@ fn dcmtk_echoes_stores_aborts_and_is_turned_away() -> Result<()> {
     let verify = site.data("verify")?;
     assert_eq!(verify[0]["damage"], serde_json::json!([]));
     no_patient_leaves_the_storage(&site, "SECRETNAME")
+}
+
+#[test]
+fn pynetdicom_stores_over_three_associations_and_is_told_what_is_kept() -> Result<()> {
+    let Some(python) = python(&["pynetdicom"], "pynetdicom against the receiver") else {
+        return Ok(());
+    };
+    let site = Site::start("")?;
+    let folder = site.cluster.folder().join("scan");
+    let files = phantom_files(&folder)?.len();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/commit.py");
+    let output = Command::new(python).arg(script).arg(&site.port).arg(&folder).output()?;
+    let (out, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(out.trim(), format!("{files} 2 {files} ['0x112']"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn images_are_kept_without_their_patients_where_the_settings_say_so() -> Result<()> {
+    let site = Site::start("[ingest.deidentify]\noptions = [113107]\n")?;
+    let folder = site.cluster.folder().join("scan");
+    let files = phantom_files(&folder)?;
+    let (to, dir) = (format!("127.0.0.1:{}", site.port), folder.display().to_string());
+    site.cluster.gantry.json(&["send", "--to", &to, &dir])?;
+    assert_eq!(site.data("series")?[0]["instances"], files.len());
+    // The same images from a folder are the same images.
+    let library = site.library();
+    let import = ["import", "--deidentify", "113107", "--library", &library, &dir];
+    let report = site.cluster.gantry.json(&import)?;
+    assert_eq!((&report["stored"], &report["same"]), (&0.into(), &files.len().into()), "{report}");
+    let found = Command::new("grep").args(["-rqa", "SECRETNAME", &library]).status()?;
+    ensure!(!found.success(), "the name stands in the library");
+    let found = Command::new("grep").args(["-rqa", "113107", &library]).status()?;
+    ensure!(found.success(), "no image says how it was de-identified");
+    Ok(())
 }
 
 /// Journal, logs, outputs and answers are searched for a planted name.

@@ -1,18 +1,25 @@
 //! Receiving images from scanners, and sending them as one.
 //!
 //! The only module that knows the DICOM network protocol. What arrives is kept as it came: the
-//! data set's bytes behind a file meta group made from the negotiated context, never re-encoded.
+//! data set's bytes behind a file meta group made from the negotiated context, never re-encoded,
+//! unless patients are to be taken out of it, which comes before anything is kept.
 
+mod association;
 mod command;
+mod commitment;
+mod complete;
+mod group;
 mod receive;
 pub mod send;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use gantry_imaging::dicom::{Instance, inspect};
+use gantry_imaging::dicom::deidentify::{Profile, deidentify};
+use gantry_imaging::dicom::{Instance, Refusal, inspect};
 use gantry_library::{InstanceKey, Library, LibraryError, Source, Stored};
 use gantry_telemetry::IngestCounts;
 
@@ -25,6 +32,7 @@ pub(crate) struct Counters {
     associations_total: AtomicU64,
     received: AtomicU64,
     quarantined: AtomicU64,
+    conflicts: AtomicU64,
     refused: AtomicU64,
 }
 
@@ -35,6 +43,7 @@ impl Counters {
             associations_total: self.associations_total.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
             quarantined: self.quarantined.load(Ordering::Relaxed),
+            conflicts: self.conflicts.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
         }
     }
@@ -54,23 +63,62 @@ pub enum Kept {
     },
 }
 
-/// Gives a file its verdict and keeps it: under its series, or aside with the reason. Nothing is
-/// dropped. The receiver and the import of folders both come through here.
-///
-/// # Errors
-/// Where the storage is full or fails; nothing is half kept.
-pub fn keep(library: &Library, bytes: &[u8], source: &Source) -> Result<Kept, LibraryError> {
-    match inspect(bytes) {
-        Ok(instance) => library.store_instance(&key(instance), source, bytes).map(Kept::Stored),
-        Err(refusal) => {
-            let reason = refusal.reason.to_string();
-            library.quarantine(bytes, &reason, &refusal.sentence, source)?;
-            Ok(Kept::Quarantined { reason, sentence: refusal.sentence })
-        }
+/// How patients are taken out of what comes.
+#[derive(Clone, Debug)]
+pub struct Deidentifier {
+    profile: Profile,
+    key: Vec<u8>,
+}
+
+impl Deidentifier {
+    /// By this profile, with pseudonyms, UIDs and dates that are the library's own.
+    #[must_use]
+    pub fn new(profile: Profile, library: &Library) -> Self {
+        Self { profile, key: library.secret("de-identification") }
     }
 }
 
-fn key(instance: Instance) -> InstanceKey {
+/// Gives a file its verdict and keeps it: under its series, or aside with the reason. Nothing is
+/// dropped. The receiver and the import of folders have the same verdicts.
+///
+/// # Errors
+/// Where the storage is full or fails; nothing is half kept.
+pub fn keep(
+    library: &Library,
+    bytes: &[u8],
+    source: &Source,
+    deidentifier: Option<&Deidentifier>,
+) -> Result<Kept, LibraryError> {
+    match verdict(bytes.into(), deidentifier) {
+        Ok((key, bytes)) => library.store_instance(&key, source, &bytes).map(Kept::Stored),
+        Err(refusal) => set_aside(library, bytes, refusal, source),
+    }
+}
+
+/// What a file is, and the bytes of it that are kept: as it came, or without its patient.
+fn verdict<'a>(
+    bytes: Cow<'a, [u8]>,
+    deidentifier: Option<&Deidentifier>,
+) -> Result<(InstanceKey, Cow<'a, [u8]>), Refusal> {
+    let Some(by) = deidentifier else { return Ok((key(inspect(&bytes)?), bytes)) };
+    // Refused for what it is, and not for what is left of it.
+    inspect(&bytes)?;
+    let clean = deidentify(&bytes, &by.profile, &by.key)?;
+    Ok((key(inspect(&clean)?), Cow::Owned(clean)))
+}
+
+fn set_aside(
+    library: &Library,
+    bytes: &[u8],
+    refusal: Refusal,
+    source: &Source,
+) -> Result<Kept, LibraryError> {
+    let reason = refusal.reason.to_string();
+    library.quarantine(bytes, &reason, &refusal.sentence, source)?;
+    Ok(Kept::Quarantined { reason, sentence: refusal.sentence })
+}
+
+pub(crate) fn key(instance: Instance) -> InstanceKey {
     InstanceKey {
         patient_id: instance.patient_id,
         study_uid: instance.study_uid,

@@ -1,19 +1,19 @@
 //! Sending instances as a scanner does (SCU): C-ECHO and C-STORE.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use dicom_object::FileMetaTable;
 use dicom_ul::association::client::{ClientAssociation, ClientAssociationOptions};
-use dicom_ul::pdu::{PDataValue, PDataValueType, Pdu, PresentationContextResultReason};
+use dicom_ul::pdu::{Pdu, PresentationContextResultReason};
 
 use super::command;
 use crate::error::AgentError;
 
 const VERIFICATION: &str = "1.2.840.10008.1.1";
 const IMPLICIT_LE: &str = "1.2.840.10008.1.2";
+const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
 const PDU_BYTES_MAX: u32 = 128 * 1024;
 const SILENCE_MAX: Duration = Duration::from_mins(1);
 /// Presentation contexts of one association (PS3.8: odd numbers up to 255).
@@ -47,7 +47,56 @@ impl<'a> Parts<'a> {
     }
 }
 
-type Stream = ClientAssociation<std::net::TcpStream>;
+pub(super) type Stream = ClientAssociation<std::net::TcpStream>;
+
+/// An association in which instances are sent, one after the other.
+pub struct Sender {
+    association: Stream,
+    peer: SocketAddr,
+    messages: u16,
+}
+
+impl Sender {
+    /// Opens an association for instances of these SOP classes and transfer syntaxes.
+    ///
+    /// # Errors
+    /// Where the peer does not answer or refuses the association.
+    pub fn open(
+        address: SocketAddr,
+        calling_ae: &str,
+        called_ae: &str,
+        contexts: &[(&str, &str)],
+    ) -> Result<Self, AgentError> {
+        let association = open(address, calling_ae, called_ae, contexts)?;
+        Ok(Self { association, peer: address, messages: 0 })
+    }
+
+    /// Sends a file, its data set as it stands: the peer's status, 0 for success, or [`NOT_SENT`].
+    ///
+    /// # Errors
+    /// Where the peer breaks off.
+    pub fn store(&mut self, file: &[u8]) -> Result<u16, AgentError> {
+        self.store_parts(Parts::of(file).as_ref())
+    }
+
+    fn store_parts(&mut self, part: Option<&Parts<'_>>) -> Result<u16, AgentError> {
+        let accepted = part.and_then(|part| Some((part, context(&self.association, part)?)));
+        let Some((part, context)) = accepted else { return Ok(NOT_SENT) };
+        self.messages = self.messages.wrapping_add(1);
+        store(&mut self.association, context, self.messages, part)
+            .map_err(|reason| AgentError::Send { peer: self.peer, reason })
+    }
+
+    /// Ends the association in order.
+    ///
+    /// # Errors
+    /// Where the peer does not answer.
+    pub fn release(self) -> Result<(), AgentError> {
+        let peer = self.peer;
+        let fail = |reason: String| AgentError::Send { peer, reason };
+        self.association.release().map_err(|error| fail(error.to_string()))
+    }
+}
 
 /// Sends files over one association, each data set as it stands in its file. `on_each` is told the
 /// status of each in turn: 0 for success, [`NOT_SENT`] for one that could not be sent.
@@ -67,20 +116,11 @@ pub fn send(
         contexts.insert((part.sop_class_uid.as_str(), part.transfer_syntax_uid.as_str()));
     }
     let contexts: Vec<(&str, &str)> = contexts.into_iter().take(CONTEXTS_MAX).collect();
-    let fail = |reason: String| AgentError::Send { peer: address, reason };
-    let mut association = open(address, calling_ae, called_ae, &contexts)?;
-    let mut message_id = 0_u16;
+    let mut sender = Sender::open(address, calling_ae, called_ae, &contexts)?;
     for part in &parts {
-        let accepted = part.as_ref().and_then(|part| Some((part, context(&association, part)?)));
-        let Some((part, context)) = accepted else {
-            on_each(NOT_SENT);
-            continue;
-        };
-        message_id = message_id.wrapping_add(1);
-        let status = store(&mut association, context, message_id, part).map_err(fail)?;
-        on_each(status);
+        on_each(sender.store_parts(part.as_ref())?);
     }
-    association.release().map_err(|error| fail(error.to_string()))
+    sender.release()
 }
 
 fn open(
@@ -89,17 +129,43 @@ fn open(
     called_ae: &str,
     contexts: &[(&str, &str)],
 ) -> Result<Stream, AgentError> {
-    let mut options = ClientAssociationOptions::new()
+    let mut options =
+        options(calling_ae, called_ae).with_presentation_context(VERIFICATION, vec![IMPLICIT_LE]);
+    for (class, syntax) in contexts {
+        options = options.with_presentation_context(class.to_string(), vec![syntax.to_string()]);
+    }
+    establish(options, address, calling_ae, called_ae)
+}
+
+/// Opens an association in which we are the provider of a service, though it is we who call.
+pub(super) fn open_as_provider(
+    address: SocketAddr,
+    calling_ae: &str,
+    called_ae: &str,
+    class: &'static str,
+) -> Result<Stream, AgentError> {
+    let options = options(calling_ae, called_ae)
+        .with_presentation_context(class, vec![EXPLICIT_LE, IMPLICIT_LE])
+        .with_role_selection(class, false, true);
+    establish(options, address, calling_ae, called_ae)
+}
+
+fn options(calling_ae: &str, called_ae: &str) -> ClientAssociationOptions<'static> {
+    ClientAssociationOptions::new()
         .calling_ae_title(calling_ae.to_owned())
         .called_ae_title(called_ae.to_owned())
         .max_pdu_length(PDU_BYTES_MAX)
         .read_timeout(SILENCE_MAX)
         .write_timeout(SILENCE_MAX)
         .connection_timeout(SILENCE_MAX)
-        .with_presentation_context(VERIFICATION, vec![IMPLICIT_LE]);
-    for (class, syntax) in contexts {
-        options = options.with_presentation_context(class.to_string(), vec![syntax.to_string()]);
-    }
+}
+
+fn establish(
+    options: ClientAssociationOptions<'static>,
+    address: SocketAddr,
+    calling_ae: &str,
+    called_ae: &str,
+) -> Result<Stream, AgentError> {
     let mut association = options.establish(address).map_err(|error| AgentError::Send {
         peer: address,
         reason: format!("{error}; check that a receiver listens there and takes the AE titles {calling_ae} and {called_ae}"),
@@ -131,16 +197,8 @@ fn store(
 ) -> Result<u16, String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let request = command::store(message_id, &part.sop_class_uid, &part.sop_instance_uid);
-    let value = PDataValue {
-        presentation_context_id: context,
-        value_type: PDataValueType::Command,
-        is_last: true,
-        data: request,
-    };
-    association.send(&Pdu::PData { data: vec![value] }).map_err(|error| words(&error))?;
-    let mut writer = association.send_pdata(context);
-    writer.write_all(part.data).map_err(|error| words(&error))?;
-    writer.finish().map_err(|error| words(&error))?;
+    command::send(association, context, request)?;
+    command::send_data(association, context, part.data)?;
     match association.receive().map_err(|error| words(&error))? {
         Pdu::PData { data } => {
             let bytes: Vec<u8> = data.into_iter().flat_map(|value| value.data).collect();

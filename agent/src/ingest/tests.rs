@@ -13,7 +13,7 @@ use dicom_ul::pdu::{PDataValue, PDataValueType, Pdu};
 use gantry_config::IngestSettings;
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::phantom::{PhantomSettings, patient};
-use gantry_library::{Library, Quarantined};
+use gantry_library::{InstanceKey, Library, Quarantined};
 use gantry_telemetry::IngestCounts;
 use tempfile::TempDir;
 
@@ -22,18 +22,18 @@ use super::send::send;
 use super::{Counters, Receiver, start};
 use crate::error::AgentError;
 
-const CT: &str = "1.2.840.10008.5.1.4.1.1.2";
-const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
+pub(super) const CT: &str = "1.2.840.10008.5.1.4.1.1.2";
+pub(super) const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
 
-struct Bench {
+pub(super) struct Bench {
     _folder: TempDir,
-    library: Library,
+    pub(super) library: Library,
     counters: Arc<Counters>,
     receiver: Receiver,
 }
 
 impl Bench {
-    fn new(change: impl FnOnce(&mut IngestSettings)) -> Self {
+    pub(super) fn new(change: impl FnOnce(&mut IngestSettings)) -> Self {
         let mut settings =
             IngestSettings { listen: ([127, 0, 0, 1], 0).into(), ..IngestSettings::default() };
         change(&mut settings);
@@ -46,11 +46,11 @@ impl Bench {
         Self { _folder: folder, library, counters, receiver }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.receiver.address
     }
 
-    fn send(&self, files: &[Vec<u8>]) -> Result<Vec<u16>, AgentError> {
+    pub(super) fn send(&self, files: &[Vec<u8>]) -> Result<Vec<u16>, AgentError> {
         let mut statuses = Vec::new();
         let on_each = &mut |status| statuses.push(status);
         send(self.address(), "SCANNER", "GANTRY", files, on_each).map(|()| statuses)
@@ -78,13 +78,34 @@ impl Bench {
     }
 }
 
-fn scan() -> Vec<Vec<u8>> {
+pub(super) fn scan() -> Vec<Vec<u8>> {
     let settings = PhantomSettings {
         size: [24, 24, 4],
         spacing_mm: [14.0, 14.0, 48.0],
         ..PhantomSettings::default()
     };
     ct_series(&patient(1, &settings).image, &Subject::new("one")).unwrap()
+}
+
+pub(super) fn library() -> (TempDir, Library) {
+    let folder = TempDir::new().unwrap();
+    let library = Library::open_or_create(folder.path()).unwrap();
+    (folder, library)
+}
+
+pub(super) fn key(series: &str, number: u64) -> InstanceKey {
+    InstanceKey {
+        patient_id: "one".into(),
+        study_uid: "1".into(),
+        series_uid: series.into(),
+        sop_instance_uid: format!("{series}.{number}"),
+        sop_class_uid: CT.into(),
+        modality: "CT".into(),
+        transfer_syntax_uid: EXPLICIT_LE.into(),
+        rows: 1,
+        columns: 1,
+        frames: 1,
+    }
 }
 
 /// Where the data set of a file begins: behind preamble, magic and meta group (PS3.10 7.1).
@@ -117,6 +138,7 @@ fn data_sets_arrive_as_they_were_and_damage_is_set_aside() {
         associations_total: 1,
         received: 5,
         quarantined: 1,
+        conflicts: 0,
         refused: 0,
     };
     assert_eq!(bench.counts(), expected);
@@ -143,6 +165,27 @@ fn storage_that_is_short_is_answered_with_a700_and_nothing_is_kept() {
     assert_eq!(bench.send(&scan()).unwrap(), [OUT_OF_RESOURCES; 4]);
     assert_eq!(bench.library.series().unwrap(), []);
     assert_eq!(bench.counts().refused, 4);
+}
+
+#[test]
+fn what_contradicts_is_kept_and_counted() {
+    let bench = Bench::new(|_| {});
+    let first = scan().remove(0);
+    let mut other = first.clone();
+    *other.last_mut().unwrap() ^= 1;
+    assert_eq!(bench.send(&[first, other]).unwrap(), [SUCCESS; 2]);
+    let series = bench.library.series().unwrap().remove(0);
+    assert_eq!((series.instances, series.conflicts), (2, 1));
+    let counts = bench.counts();
+    assert_eq!((counts.received, counts.conflicts), (2, 1));
+}
+
+#[test]
+fn an_address_that_may_not_call_is_hung_up_on() {
+    for (network, accepted) in [("127.0.0.0/8", true), ("10.0.0.0/8", false)] {
+        let bench = Bench::new(|settings| settings.addresses = vec![network.parse().unwrap()]);
+        assert_eq!(bench.send(&scan()).is_ok(), accepted, "{network}");
+    }
 }
 
 #[test]

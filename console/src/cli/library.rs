@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use gantry_agent::{import, ingest};
+use gantry_imaging::dicom::deidentify::Profile;
 use gantry_library::{Library, SeriesId};
 use serde_json::{Value, json};
 
@@ -49,6 +50,13 @@ impl Place {
 pub struct Import {
     #[command(flatten)]
     place: Place,
+    /// Take patients out of the images first (DICOM PS3.15 annex E, basic profile), with options by
+    /// their codes, as 113107,113108; 113100 for none.
+    #[arg(long, value_name = "CODES", value_delimiter = ',')]
+    deidentify: Option<Vec<u32>>,
+    /// A private element that stays, as GGGG,CREATOR,EE; may be repeated. Needs option 113111.
+    #[arg(long, value_name = "ELEMENT", requires = "deidentify")]
+    keep_private: Vec<String>,
     /// A folder, or a file.
     path: PathBuf,
 }
@@ -64,7 +72,12 @@ impl Import {
         let folder = std::path::absolute(&self.place.library)?;
         let library = Library::open_or_create(&folder).map_err(Failure::trouble)?;
         let mut seen = 0_u64;
-        let report = import::import(&library, &self.path, &mut |_| {
+        let deidentifier = self.deidentify.as_ref().map(|codes| {
+            let profile = Profile::new(codes, &self.keep_private).map_err(Failure::usage)?;
+            Ok::<_, Failure>(ingest::Deidentifier::new(profile, &library))
+        });
+        let deidentifier = deidentifier.transpose()?;
+        let report = import::import(&library, &self.path, deidentifier.as_ref(), &mut |_| {
             seen += 1;
             if seen.is_multiple_of(500) {
                 output::progress(&format!("{seen} files"));

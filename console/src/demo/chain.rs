@@ -97,7 +97,7 @@ impl<'a> Chain<'a> {
         if !worklist.folders.is_empty() {
             let library = Library::open(&self.site.library_folder()).map_err(Failure::trouble)?;
             for folder in &worklist.folders {
-                import::import(&library, folder, &mut |_| ()).map_err(Failure::trouble)?;
+                import::import(&library, folder, None, &mut |_| ()).map_err(Failure::trouble)?;
             }
         }
         Ok(sent)

@@ -168,6 +168,7 @@ fn nodes() -> Vec<NodeStatus> {
             associations_total: 31,
             received: 1_440,
             quarantined: 3,
+            conflicts: 0,
             refused: 0,
         });
     }

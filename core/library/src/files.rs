@@ -42,8 +42,12 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<Made, LibraryError> {
     Ok(made[0][0])
 }
 
-/// Creates groups of files, each unless one of its name is there. A later group is seen, even
-/// after a power cut, only where the earlier ones are. Nothing is seen of a file by halves.
+/// Creates groups of files, each unless one of its name is there. A later group gets its names
+/// once the earlier ones have theirs, and file systems keep that order over a power cut; all are
+/// durable when this returns. Nothing is seen of a file by halves.
+///
+/// There are two waits for the storage, however many files there are: one for all contents, one
+/// for all names. A third, between the names of two groups, cost a third of the rate.
 pub(crate) fn create_in_order(groups: &[&[NewFile<'_>]]) -> Result<Vec<Vec<Made>>, LibraryError> {
     let files: Vec<&NewFile> = groups.iter().copied().flatten().collect();
     let mut parts = at_once(&files, |file| Part::write(file))?.into_iter();
@@ -54,10 +58,10 @@ pub(crate) fn create_in_order(groups: &[&[NewFile<'_>]]) -> Result<Vec<Vec<Made>
             None => Ok(Made::Known),
         };
         made.push(group.iter().map(publish).collect::<Result<Vec<Made>, LibraryError>>()?);
-        // Also for files that were there: who made them may not have come to this yet.
-        let folders: BTreeSet<&Path> = group.iter().filter_map(|file| file.path.parent()).collect();
-        at_once(&folders.into_iter().collect::<Vec<_>>(), |folder| sync_folder(folder))?;
     }
+    // Also for files that were there: who made them may not have come to this yet.
+    let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.path.parent()).collect();
+    at_once(&folders.into_iter().collect::<Vec<_>>(), |folder| sync_folder(folder))?;
     Ok(made)
 }
 

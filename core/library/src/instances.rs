@@ -3,6 +3,7 @@
 //! Nothing is ever replaced. The same bytes that come twice are kept once; what disagrees with what
 //! came earlier is kept beside it, flagged, and stays out of the series.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -83,15 +84,59 @@ pub enum Conflict {
 }
 
 /// An instance on its way into the library.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Arrival<'a> {
-    /// What it says of itself.
-    pub key: &'a InstanceKey,
-    /// Where it comes from.
-    pub source: &'a Source,
-    /// Its bytes.
-    pub bytes: &'a [u8],
+    key: Cow<'a, InstanceKey>,
+    source: Cow<'a, Source>,
+    bytes: Cow<'a, [u8]>,
+    object: ObjectHash,
 }
+
+impl<'a> Arrival<'a> {
+    /// What an instance says of itself, where it comes from, and its bytes, which are hashed here:
+    /// several threads may prepare what one of them stores for all.
+    #[must_use]
+    pub fn new(
+        key: impl Into<Cow<'a, InstanceKey>>,
+        source: impl Into<Cow<'a, Source>>,
+        bytes: impl Into<Cow<'a, [u8]>>,
+    ) -> Self {
+        let bytes = bytes.into();
+        let object = ObjectHash::of(&[&bytes]);
+        Self { key: key.into(), source: source.into(), bytes, object }
+    }
+
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+macro_rules! cow {
+    ($type:ty) => {
+        impl From<$type> for Cow<'_, $type> {
+            fn from(owned: $type) -> Self {
+                Self::Owned(owned)
+            }
+        }
+
+        impl<'a> From<&'a $type> for Cow<'a, $type> {
+            fn from(borrowed: &'a $type) -> Self {
+                Self::Borrowed(borrowed)
+            }
+        }
+    };
+}
+
+cow!(InstanceKey);
+cow!(Source);
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct InstanceRecord {
@@ -137,7 +182,7 @@ impl Library {
         source: &Source,
         bytes: &[u8],
     ) -> Result<Stored, LibraryError> {
-        let stored = self.store_batch(&[Arrival { key, source, bytes }])?;
+        let stored = self.store_batch(&[Arrival::new(key, source, bytes)])?;
         Ok(stored[0])
     }
 
@@ -147,13 +192,12 @@ impl Library {
     /// # Errors
     /// Where the storage is full or fails; some may be kept then, none by halves.
     pub fn store_batch(&self, arrivals: &[Arrival<'_>]) -> Result<Vec<Stored>, LibraryError> {
-        self.check_free()?;
+        self.check_free(arrivals.iter().map(Arrival::len).sum())?;
         let mut objects = Vec::with_capacity(arrivals.len());
         let mut records = Vec::with_capacity(arrivals.len());
         for arrival in arrivals {
-            let (object, file) = self.object_file(arrival.bytes)?;
-            objects.push(file);
-            records.push(self.record_of(arrival, object)?);
+            objects.push(self.object_file(&arrival.object, &arrival.bytes)?);
+            records.push(self.record_of(arrival)?);
         }
         let encoded: Vec<Vec<u8>> = records.iter().map(record::encode).collect::<Result<_, _>>()?;
         let files: Vec<NewFile> = records
@@ -166,12 +210,8 @@ impl Library {
     }
 
     /// The record of an instance. It belongs to its series where both are of one patient.
-    fn record_of(
-        &self,
-        arrival: &Arrival<'_>,
-        object: ObjectHash,
-    ) -> Result<InstanceRecord, LibraryError> {
-        let key = arrival.key;
+    fn record_of(&self, arrival: &Arrival<'_>) -> Result<InstanceRecord, LibraryError> {
+        let (key, object) = (arrival.key.as_ref(), arrival.object.clone());
         let folder = self.series_folder(&self.series_id(&key.series_uid));
         let head = SeriesHead {
             patient: self.patient_key(&key.patient_id, &key.study_uid),
@@ -186,7 +226,7 @@ impl Library {
         let first: SeriesHead = record::read(&path)?;
         let conflict = (first.patient != head.patient)
             .then(|| Conflict::OtherPatient { later: object.clone() });
-        let (key, source) = (key.clone(), arrival.source.clone());
+        let (key, source) = (key.clone(), arrival.source.clone().into_owned());
         Ok(InstanceRecord { key, object, source, received_ms: now_ms(), conflict })
     }
 
@@ -211,12 +251,16 @@ impl Library {
     }
 
     fn instance_path(&self, record: &InstanceRecord) -> PathBuf {
-        let id = self.salted(&[b"instance", record.key.sop_instance_uid.trim().as_bytes()]);
+        let id = self.instance_name(&record.key.sop_instance_uid);
         let name = match record.conflict {
             None => format!("{id}.json"),
             Some(_) => format!("{id}-{}.json", &record.object.as_str()[..16]),
         };
         self.series_folder(&self.series_id(&record.key.series_uid)).join("instances").join(name)
+    }
+
+    fn instance_name(&self, sop_instance_uid: &str) -> String {
+        self.salted(&[b"instance", sop_instance_uid.trim().as_bytes()])
     }
 
     /// Every series, in the order of their ids. Reads one record a series and lists its folder.
@@ -293,6 +337,38 @@ impl Library {
             .collect();
         objects.sort();
         Ok(objects)
+    }
+
+    /// Whether an instance is kept for good: its record is whole, and its bytes are there with the
+    /// hash that it claims. None where no instance has this UID; otherwise its SOP class. The
+    /// series `near` is looked into first, and becomes the one that holds the instance.
+    ///
+    /// # Errors
+    /// Where its record or its bytes are damaged, or a folder cannot be read.
+    pub fn find_kept(
+        &self,
+        sop_instance_uid: &str,
+        near: &mut Option<SeriesId>,
+    ) -> Result<Option<String>, LibraryError> {
+        let name = format!("{}.json", self.instance_name(sop_instance_uid));
+        let place = |series: &SeriesId| self.series_folder(series).join("instances").join(&name);
+        if !near.as_ref().is_some_and(|series| place(series).is_file()) {
+            let mut found = None;
+            for folder in files::list(&self.folder("series"))? {
+                let series: SeriesId =
+                    folder.file_name().unwrap_or_default().to_string_lossy().parse()?;
+                if place(&series).is_file() {
+                    found = Some(series);
+                    break;
+                }
+            }
+            let Some(found) = found else { return Ok(None) };
+            *near = Some(found);
+        }
+        let Some(series) = near else { return Ok(None) };
+        let record: InstanceRecord = record::read(&place(series))?;
+        self.read_object(&record.object)?;
+        Ok(Some(record.key.sop_class_uid))
     }
 
     /// What was kept beside a series, and why.

@@ -145,12 +145,13 @@ impl Library {
         Ok((u128::from(facts.f_bavail) * u128::from(facts.f_frsize) / (1 << 20)) as u64)
     }
 
-    pub(crate) fn check_free(&self) -> Result<(), LibraryError> {
+    /// Refuses so many bytes where less than the least would stay free behind them.
+    pub(crate) fn check_free(&self, bytes: usize) -> Result<(), LibraryError> {
         if self.free_min_mib == 0 {
             return Ok(());
         }
         let free_mib = self.free_mib()?;
-        if free_mib < self.free_min_mib {
+        if free_mib < self.free_min_mib.saturating_add(bytes as u64 >> 20) {
             return Err(LibraryError::StorageFull {
                 reason: format!("{free_mib} MiB are free and {} must stay free", self.free_min_mib),
             });
@@ -173,6 +174,18 @@ impl Library {
             (b"patient", patient_id)
         };
         PatientKey::of(&[self.salt.as_bytes(), kind, text.trim().as_bytes()])
+    }
+
+    /// A secret of the library for a purpose: what is derived from it says nothing without the salt.
+    #[must_use]
+    pub fn secret(&self, purpose: &str) -> Vec<u8> {
+        sha256_hex(&[self.salt.as_bytes(), b"secret", purpose.as_bytes()]).into_bytes()
+    }
+
+    /// A name for bytes that says nothing of them to who lacks the salt.
+    #[must_use]
+    pub fn digest(&self, bytes: &[u8]) -> String {
+        self.salted(&[b"digest", bytes])
     }
 
     pub(crate) fn salted(&self, parts: &[&[u8]]) -> String {
@@ -198,27 +211,27 @@ impl Library {
     /// # Errors
     /// Where the storage is full or fails; nothing is half there.
     pub fn put_object(&self, bytes: &[u8]) -> Result<ObjectHash, LibraryError> {
-        self.check_free()?;
-        let (hash, file) = self.object_file(bytes)?;
-        files::create_in_order(&[&[file]])?;
+        self.check_free(bytes.len())?;
+        let hash = ObjectHash::of(&[bytes]);
+        files::create_in_order(&[&[self.object_file(&hash, bytes)?]])?;
         Ok(hash)
     }
 
-    /// The file that will hold bytes; its folder is made.
+    /// The file that will hold bytes of this hash; its folder is made.
     pub(crate) fn object_file<'a>(
         &self,
+        hash: &ObjectHash,
         bytes: &'a [u8],
-    ) -> Result<(ObjectHash, NewFile<'a>), LibraryError> {
+    ) -> Result<NewFile<'a>, LibraryError> {
         if bytes.len() > OBJECT_BYTES_MAX {
             return Err(LibraryError::Invalid(format!(
                 "an object of {} bytes is over the limit of {OBJECT_BYTES_MAX}",
                 bytes.len()
             )));
         }
-        let hash = ObjectHash::of(&[bytes]);
-        let path = self.object_path(&hash);
+        let path = self.object_path(hash);
         files::make_folder(path.parent().unwrap_or(&self.root))?;
-        Ok((hash, NewFile { path, bytes }))
+        Ok(NewFile { path, bytes })
     }
 
     /// Reads an object and checks it against its hash.

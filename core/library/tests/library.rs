@@ -69,10 +69,8 @@ fn a_batch_is_as_one_after_another() {
         (of("1.1", 1, b"other"), Stored::Conflict),
         (of("1.1", 2, b"2"), Stored::New),
     ];
-    let arrivals: Vec<Arrival> = all
-        .iter()
-        .map(|((key, bytes), _)| Arrival { key, source: &Source::Import, bytes })
-        .collect();
+    let arrivals: Vec<Arrival> =
+        all.iter().map(|((key, bytes), _)| Arrival::new(key, &Source::Import, *bytes)).collect();
     let expected: Vec<Stored> = all.iter().map(|(_, stored)| *stored).collect();
     assert_eq!(library.store_batch(&arrivals).unwrap(), expected);
     assert!(library.store_batch(&[]).unwrap().is_empty());

@@ -45,10 +45,8 @@ fn write_until_killed() {
             .iter()
             .map(|(series, number)| (key(series, *number), bytes_of(series, *number)))
             .collect();
-        let arrivals: Vec<Arrival> = made
-            .iter()
-            .map(|(key, bytes)| Arrival { key, source: &Source::Import, bytes })
-            .collect();
+        let arrivals: Vec<Arrival> =
+            made.iter().map(|(key, bytes)| Arrival::new(key, &Source::Import, bytes)).collect();
         let stored = library.store_batch(&arrivals).unwrap();
         assert!(stored.iter().all(|stored| *stored != Stored::Conflict));
         for (series, number) in all {
@@ -236,7 +234,7 @@ fn store_two_and_a_sample(library: &Library) -> Result<(), LibraryError> {
     let keys = [key("1.1", 1), key("1.1", 2)];
     let arrivals: Vec<Arrival> = keys
         .iter()
-        .map(|key| Arrival { key, source: &Source::Import, bytes: key.sop_instance_uid.as_bytes() })
+        .map(|key| Arrival::new(key, &Source::Import, key.sop_instance_uid.as_bytes()))
         .collect();
     library.store_batch(&arrivals)?;
     library.add_sample(sample(library, "1.1", b"mask")).map(|_| ())

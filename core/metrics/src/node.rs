@@ -150,8 +150,9 @@ fn data(page: &mut Page, name: &str, node: &Labels, sample: &Sample) {
         let help = "DICOM instances that came since the agent started, by what became of them";
         let family = page.counter("gantry_dicom_instances", Unit::None, help);
         for (result, count) in [
-            ("stored", ingest.received),
+            ("stored", ingest.received.saturating_sub(ingest.conflicts)),
             ("quarantined", ingest.quarantined),
+            ("conflict", ingest.conflicts),
             ("refused", ingest.refused),
         ] {
             family.add(&labels([("node", name), ("result", result)]), count);

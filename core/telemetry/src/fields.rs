@@ -105,4 +105,11 @@ fields!(GpuProcess { pid, task, memory_mib });
 
 fields!(LibraryCounts { series, instances, quarantined, samples, models, predictions });
 
-fields!(IngestCounts { associations, associations_total, received, quarantined, refused });
+fields!(IngestCounts {
+    associations,
+    associations_total,
+    received,
+    quarantined,
+    conflicts,
+    refused
+});

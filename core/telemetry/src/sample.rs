@@ -206,6 +206,8 @@ pub struct IngestCounts {
     pub received: u64,
     /// Instances set aside with a reason.
     pub quarantined: u64,
+    /// Instances kept beside their series since they contradict an earlier one.
+    pub conflicts: u64,
     /// Instances refused because storage is short.
     pub refused: u64,
 }
