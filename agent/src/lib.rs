@@ -11,6 +11,7 @@
 
 mod clock;
 mod error;
+pub mod exchange;
 pub mod import;
 pub mod ingest;
 mod metrics;

@@ -5,7 +5,7 @@
 //! calls into `kernels/` with what the library holds. A worker may have several operations, of which
 //! it carries out the first, and gives those that have not begun back when it is asked.
 
-mod operations;
+pub(crate) mod operations;
 pub(crate) mod pool;
 mod protocol;
 mod usage;

@@ -248,7 +248,7 @@ fn predict(
 
 /// Seconds since 1970 as `YYYYMMDDhhmmss`, UTC. The date is by Howard Hinnant's "chrono-compatible
 /// low-level date algorithms" (2013), `civil_from_days`, for days after 1970.
-fn date_time(seconds: u64) -> String {
+pub(crate) fn date_time(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =

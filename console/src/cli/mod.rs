@@ -5,6 +5,7 @@ pub mod chosen;
 pub mod client;
 pub mod daemons;
 pub mod events;
+pub mod exchange;
 pub mod history;
 pub mod jobs;
 pub mod learning;
@@ -103,6 +104,9 @@ pub enum Command {
     Send(library::Send),
     /// List the series of a library, or its samples, models, predictions, quarantine.
     Data(library::Data),
+    /// Samples to and from other programs, and what a library is like: import, export, verify,
+    /// fingerprint, show.
+    Library(exchange::Samples),
     /// Run a pipeline over series and keep the samples.
     Preprocess(learning::Preprocess),
     /// Train a network on the samples of a library.
@@ -203,6 +207,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Import(import) => import.run(format),
         Command::Send(send) => send.run(format),
         Command::Data(data) => data.run(format),
+        Command::Library(samples) => samples.run(format),
         Command::Preprocess(preprocess) => preprocess.run(cluster, format),
         Command::Train(train) => train.run(cluster, format),
         Command::Predict(predict) => predict.run(cluster, format),

@@ -1,0 +1,230 @@
+//! `gantry library`: samples to and from other programs, and what a library is like.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use gantry_agent::exchange::{self, Choice, ExchangeError, ExchangeReport, Kind};
+use gantry_library::{Author, Fractions, SampleId};
+use serde_json::json;
+
+use super::library::Place;
+use crate::error::{Failure, Outcome};
+use crate::output::Format;
+
+/// `gantry library`.
+#[derive(Debug, Args)]
+pub struct Samples {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Write samples into a new folder, as another program reads them.
+    Export(Export),
+    /// Take samples of another program from its folder.
+    Import(Import),
+    /// Check every hash and reference. Exits with 1 where something is damaged.
+    Verify,
+    /// Print shapes, spacings and intensities of the samples, as nnU-Net takes them.
+    Fingerprint {
+        /// What the masks mark; needed where samples have several labels.
+        #[arg(long)]
+        label: Option<String>,
+    },
+    /// Show one sample and where it comes from.
+    Show {
+        /// The sample.
+        sample: String,
+    },
+}
+
+/// A form in which samples are kept elsewhere.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Form {
+    /// Pairs of .nii.gz files.
+    Nifti,
+    /// Pairs of .nrrd files.
+    Nrrd,
+    /// Pairs of .mha files.
+    Mha,
+    /// nnU-Net's raw data set.
+    Nnunet,
+    /// The Medical Segmentation Decathlon's datalist, as MONAI reads it.
+    Decathlon,
+    /// `NumPy` archives (export only).
+    Npz,
+    /// Tar shards (export only).
+    Webdataset,
+    /// DICOM segmentations (export only; gantry import takes them).
+    DicomSeg,
+    /// COCO annotations of slices (export only).
+    Coco,
+}
+
+impl From<Form> for Kind {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Nifti => Self::Nifti,
+            Form::Nrrd => Self::Nrrd,
+            Form::Mha => Self::Mha,
+            Form::Nnunet => Self::NnUnet,
+            Form::Decathlon => Self::Decathlon,
+            Form::Npz => Self::Npz,
+            Form::Webdataset => Self::WebDataset,
+            Form::DicomSeg => Self::DicomSeg,
+            Form::Coco => Self::Coco,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Export {
+    /// The form.
+    #[arg(value_enum)]
+    form: Form,
+    /// The new folder.
+    to: PathBuf,
+    /// What the masks mark; needed where samples have several labels.
+    #[arg(long)]
+    label: Option<String>,
+    /// The seed by which patients are dealt to the sides.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Patients of a hundred that validate.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=100))]
+    validation: u32,
+    /// Patients of a hundred that test.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    test: u32,
+    /// The most megabytes of a shard.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    shard_mb: u64,
+}
+
+#[derive(Debug, Args)]
+struct Import {
+    /// The form.
+    #[arg(value_enum)]
+    form: Form,
+    /// Its folder.
+    from: PathBuf,
+    /// What the masks mark, where the folder does not say.
+    #[arg(long)]
+    label: Option<String>,
+    /// Who drew the masks; a program where absent.
+    #[arg(long, value_name = "NAME")]
+    author: Option<String>,
+}
+
+impl Samples {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// Where the library or a folder cannot be read or written.
+    pub fn run(&self, format: Format) -> Outcome {
+        match &self.what {
+            What::Export(export) => self.export(export, format),
+            What::Import(import) => self.import(import, format),
+            What::Verify => self.verify(format),
+            What::Fingerprint { label } => {
+                let choice = Choice { label: label.clone(), ..Choice::default() };
+                let print =
+                    exchange::dataset_fingerprint(&self.place.open()?, &choice).map_err(failed)?;
+                let people = || {
+                    let text = serde_json::to_string_pretty(&print);
+                    text.unwrap_or_else(|error| error.to_string())
+                };
+                format.print("fingerprint", &print, people, String::new)?;
+                Ok(0)
+            }
+            What::Show { sample } => {
+                let id: SampleId = sample.parse().map_err(Failure::usage_of)?;
+                let record = self.place.open()?.sample(&id).map_err(Failure::usage_of)?;
+                let people = || {
+                    let text = serde_json::to_string_pretty(&record);
+                    text.unwrap_or_else(|error| error.to_string())
+                };
+                format.print("sample", &record, people, || id.to_string())?;
+                Ok(0)
+            }
+        }
+    }
+
+    fn export(&self, export: &Export, format: Format) -> Outcome {
+        let choice = Choice {
+            label: export.label.clone(),
+            seed: export.seed,
+            fractions: Fractions {
+                validation_percent: export.validation,
+                test_percent: export.test,
+            },
+            shard_bytes_max: export.shard_mb * 1_000_000,
+        };
+        let library = self.place.open()?;
+        let report =
+            exchange::export(&library, export.form.into(), &export.to, &choice).map_err(failed)?;
+        done(&report, "written", format)
+    }
+
+    fn import(&self, import: &Import, format: Format) -> Outcome {
+        let author = import.author.clone().map_or(Author::Auto, Author::Person);
+        let (library, label) = (self.place.open()?, import.label.as_deref());
+        let report = exchange::import(&library, import.form.into(), &import.from, label, &author)
+            .map_err(failed)?;
+        done(&report, "taken", format)
+    }
+
+    fn verify(&self, format: Format) -> Outcome {
+        let report = self.place.open()?.verify().map_err(Failure::trouble)?;
+        let people = || {
+            let mut lines = vec![format!(
+                "{} records and {} objects are whole, {} objects are named by no record",
+                report.records - report.damage.len() as u64,
+                report.objects,
+                report.unnamed
+            )];
+            lines.extend(
+                report
+                    .damage
+                    .iter()
+                    .map(|damage| format!("! {}: {}", damage.path.display(), damage.reason)),
+            );
+            lines.join("\n")
+        };
+        format.print("verify", &report, people, String::new)?;
+        Ok(u8::from(!report.damage.is_empty()))
+    }
+}
+
+fn failed(error: ExchangeError) -> Failure {
+    match error {
+        ExchangeError::Refused(sentence) => Failure::usage(sentence),
+        other => Failure::trouble(other),
+    }
+}
+
+/// Says what was done; the exit code is 1 where something was left out.
+fn done(report: &ExchangeReport, word: &str, format: Format) -> Outcome {
+    let people = || {
+        let known = match report.known {
+            0 => String::new(),
+            known => format!(", {known} of them known already"),
+        };
+        let mut lines = vec![format!("{} samples {word}{known}", report.samples)];
+        let sides = report
+            .sides
+            .iter()
+            .map(|(side, count)| format!("{count} {}", json!(side).as_str().unwrap_or_default()));
+        let sides: Vec<String> = sides.collect();
+        if !sides.is_empty() {
+            lines.push(sides.join(", "));
+        }
+        lines.extend(report.left_out.iter().map(|(what, reason)| format!("! {what}: {reason}")));
+        lines.join("\n")
+    };
+    format.print("exchange", report, people, String::new)?;
+    Ok(u8::from(!report.left_out.is_empty()))
+}
