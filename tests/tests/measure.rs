@@ -28,7 +28,7 @@ fn keys(value: &Value) -> Vec<&str> {
 #[test]
 fn a_benchmark_gives_one_value_of_the_known_form() {
     // (benchmark, its size, whether it has a row beside a peer)
-    let cases: [(&[&str], bool); 10] = [
+    let cases: [(&[&str], bool); 12] = [
         (&["placement", "--nodes", "20", "--count", "400"], false),
         (&["gangs", "--nodes", "20", "--count", "200"], false),
         (&["array", "--count", "2000"], false),
@@ -39,6 +39,8 @@ fn a_benchmark_gives_one_value_of_the_known_form() {
         (&["agent", "--count", "1"], false),
         (&["agents", "--count", "20"], false),
         (&["wire", "--count", "20"], false),
+        (&["ingest", "--count", "64", "--no-peers"], true),
+        (&["library", "--count", "8"], false),
     ];
     for (arguments, has_peer) in cases {
         let (code, out, error) = measure(&[arguments, &["--json"]].concat());

@@ -21,8 +21,10 @@ mod echo;
 mod fake;
 mod fleet;
 mod gangs;
+mod ingest;
 mod kernels;
 mod latency;
+mod library;
 mod peers;
 mod placement;
 mod report;
@@ -61,7 +63,7 @@ pub(crate) struct Size {
     /// Rounds, of which the median counts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Tasks, elements, jobs or gangs, instead of the benchmark's own number.
+    /// Tasks, elements, jobs, gangs or images, instead of the benchmark's own number.
     #[arg(long)]
     count: Option<u32>,
     /// Nodes, instead of the benchmark's own number.
@@ -70,6 +72,9 @@ pub(crate) struct Size {
     /// `HyperQueue`'s program; the one on PATH where absent.
     #[arg(long, value_name = "PATH")]
     hq: Option<PathBuf>,
+    /// Measure ours alone.
+    #[arg(long)]
+    no_peers: bool,
     /// A Python with the peers: the package hyperqueue, used where there is no `hq`, or those of
     /// image operations.
     #[arg(long, value_name = "PATH")]
@@ -109,6 +114,10 @@ enum Name {
     Wire,
     /// Each image operation beside `OpenCV`, `SimpleITK`, scikit-image and cc3d.
     Kernels,
+    /// DICOM images received and synced, over one and eight associations, and through kill -9.
+    Ingest,
+    /// Samples written, read and put into shards, and a region grown from a click.
+    Library,
 }
 
 impl Name {
@@ -126,6 +135,8 @@ impl Name {
             Self::Agents => agents::run(size),
             Self::Wire => wire::run(size),
             Self::Kernels => kernels::run(size),
+            Self::Ingest => ingest::run(size),
+            Self::Library => library::run(size),
         }
     }
 
@@ -143,6 +154,8 @@ impl Name {
             Self::Agents => "agents",
             Self::Wire => "wire",
             Self::Kernels => "kernels",
+            Self::Ingest => "ingest",
+            Self::Library => "library",
         }
     }
 }
