@@ -3,9 +3,9 @@
 //! It is the shell around the node machine (`gantry-node`): the machine decides what to start, stop
 //! and report, the agent does it. Nothing here chooses what runs.
 //!
-//! Commands run under a supervisor of their own ([`supervise`]) and outlive the agent, which takes
-//! them over when it is back, unless the settings say that they end with it. Built-in operations
-//! run in workers ([`worker`]), which end with the agent.
+//! Commands and trainings run under a supervisor of their own ([`supervise`]) and outlive the agent,
+//! which takes them over when it is back, unless the settings say that they end with it. Short
+//! built-in operations run in warm workers ([`worker`]), which end with the agent.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -57,7 +57,11 @@ pub async fn serve(
     let identity = Identity::load(folder, "agent")?;
     let folder =
         folder.canonicalize().map_err(|error| AgentError::file("finding", folder, error))?;
+    let program = std::env::current_exe()
+        .map_err(|error| AgentError::file("finding the program of", &folder, error))?;
+    let program = |role: &str| vec![program.display().to_string(), role.to_owned()];
     let places = runner::Places {
+        worker: program("worker"),
         output: folder.join("output"),
         work: folder.join("work"),
         checkpoints: settings.checkpoints.clone().unwrap_or_else(|| folder.join("checkpoints")),
@@ -95,14 +99,16 @@ pub async fn serve(
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
     // Ends with the threads of the GPUs, which end with the samples.
     tokio::spawn(probe::tell_news(probed.news, inputs.clone()));
-    let program = std::env::current_exe()
-        .map_err(|error| AgentError::file("finding the program of", &folder, error))?;
-    let program = |role: &str| vec![program.display().to_string(), role.to_owned()];
     let workers = settings.workers.unwrap_or(facts.resources.cores.min(WORKERS_MAX));
     let parts = shell::Parts {
         node: Node::new(NodeSettings { grace: settings.grace }),
         spool,
-        pool: worker::pool::Pool::new(program("worker"), workers as usize, inputs.clone()),
+        pool: worker::pool::Pool::new(
+            program("worker"),
+            isolation.clone(),
+            workers as usize,
+            inputs.clone(),
+        ),
         plan: supervise::client::Plan {
             program: program("supervise"),
             folder: folder.join("tries"),

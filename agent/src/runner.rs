@@ -38,6 +38,8 @@ pub(crate) struct Places {
     pub(crate) checkpoints: PathBuf,
     /// As whom commands run.
     pub(crate) run_as: RunAs,
+    /// The command line of a process that carries out built-in operations.
+    pub(crate) worker: Vec<String>,
 }
 
 impl Places {
@@ -54,6 +56,10 @@ impl Places {
 
     /// The folder of a task's checkpoints, where it is made before the task starts.
     pub(crate) fn checkpoint_made(&self, launch: &Launch) -> Option<PathBuf> {
+        if matches!(launch.work, TaskWork::Builtin(_)) {
+            // A training keeps its own in the library.
+            return None;
+        }
         // A submitter may not make folders beside those of others.
         let for_user = self.run_as == RunAs::Submitter;
         let made = for_user || launch.start > 1 || !launch.lease.gpus.is_empty();
@@ -99,7 +105,7 @@ fn share(permille: u16, leased: &[&Gpu]) -> Vec<(String, String)> {
     ]
 }
 
-/// What a supervisor needs to start a command.
+/// What a supervisor needs to start a command or an operation.
 pub(crate) fn plan(
     launch: Launch,
     output: PathBuf,
@@ -111,7 +117,12 @@ pub(crate) fn plan(
         TaskWork::Command { folder: Some(folder), .. } => Path::new(folder),
         _ => places.work.as_path(),
     };
+    let operation = match launch.work {
+        TaskWork::Builtin(_) => places.worker.clone(),
+        TaskWork::Command { .. } => Vec::new(),
+    };
     Start {
+        operation,
         environment: environment(&launch, places, gpus),
         folder: folder.to_owned(),
         output,

@@ -39,6 +39,7 @@ pub(crate) fn places(folder: &Path) -> Places {
         work: folder.to_owned(),
         checkpoints: folder.join("checkpoints"),
         run_as: RunAs::Agent,
+        worker: vec!["gantry".into(), "worker".into()],
     }
 }
 

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod daemon_support;
+#[path = "daemon_support/operations.rs"]
+mod operations;
 #[path = "daemon_support/restarts.rs"]
 mod restarts;
 
@@ -13,13 +15,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use daemon_support::{
-    Bench, PIPELINE, Scheduler, builtin, command, is_gone, plan, series_of, settings, worker,
+    Bench, PIPELINE, Scheduler, builtin, command, is_gone, phantoms, plan, series_of, settings,
+    training, worker,
 };
 use gantry_config::{AgentSettings, Orphans};
-use gantry_imaging::dicom::write::{Subject, ct_series};
-use gantry_imaging::phantom::{PhantomSettings, patient};
-use gantry_learning::TrainSettings;
-use gantry_library::Library;
 use gantry_model::{Builtin, Exit, Launch, MemoryMib, Millis, Order, TryId, Warning};
 use rustix::process::{Signal, kill_process};
 
@@ -51,6 +50,12 @@ fn main() -> ExitCode {
         stop_limit_and_flood_end_a_task().await;
         println!("images_become_samples_a_model_and_predictions");
         images_become_samples_a_model_and_predictions().await;
+        println!("a_training_is_warned_outlives_its_agent_and_goes_on_after_a_stop");
+        operations::a_training_is_warned_outlives_its_agent_and_goes_on_after_a_stop().await;
+        println!("an_operation_that_is_stopped_is_left_between_two_steps");
+        operations::an_operation_that_is_stopped_is_left_between_two_steps().await;
+        println!("an_operation_has_no_more_memory_than_its_lease");
+        operations::an_operation_has_no_more_memory_than_its_lease().await;
         println!("what_runs_outlives_a_killed_agent_and_is_taken_over_once");
         restarts::what_runs_outlives_a_killed_agent_and_is_taken_over_once().await;
         println!("an_end_that_nobody_heard_is_kept_on_disk");
@@ -201,25 +206,10 @@ async fn stop_limit_and_flood_end_a_task() {
 async fn images_become_samples_a_model_and_predictions() {
     let bench = Bench::new();
     let scheduler = Scheduler::new(&bench, None);
-    let root = bench.folder().join("library");
-    let library = Library::open_or_create(&root).unwrap();
-    let settings = PhantomSettings {
-        size: [32, 32, 6],
-        spacing_mm: [10.5, 10.5, 32.0],
-        ..PhantomSettings::default()
-    };
-    for number in 1..=4 {
-        let name = format!("patient {number}");
-        let files = ct_series(&patient(number, &settings).image, &Subject::new(&name)).unwrap();
-        for file in files {
-            gantry_agent::ingest::keep(&library, &file, &gantry_library::Source::Import, None)
-                .unwrap();
-        }
-    }
+    let (library, library_text) = phantoms(&bench, [32, 32, 6]);
     let series = series_of(&library);
     let agent = bench.agent(scheduler.address(), |settings| settings.workers = Some(1));
     let mut session = scheduler.session().await;
-    let library_text = root.display().to_string();
     for (number, one) in series.iter().enumerate() {
         let preprocess = Builtin::Preprocess {
             library: library_text.clone(),
@@ -233,17 +223,7 @@ async fn images_become_samples_a_model_and_predictions() {
         assert_eq!(end, Exit::Code(0), "{}", session.output(try_id, 0).await);
     }
     assert_eq!(library.samples().unwrap().len(), 4);
-    let quick = TrainSettings {
-        label: "body".into(),
-        epochs: 2,
-        input_size: 16,
-        base_channels: 4,
-        ..TrainSettings::default()
-    };
-    let quick = serde_json::to_string(&quick).unwrap();
-    let train =
-        Builtin::Train { library: library_text.clone(), settings: quick, run: "quick".into() };
-    session.launch(10, builtin(train), None).await;
+    session.launch(10, builtin(training(&library_text, "quick", 2)), None).await;
     let end = session.end(10).await;
     assert_eq!(end, Exit::Code(0), "{}", session.output(10, 0).await);
     assert!(session.metrics.iter().any(|(task, name, _)| task.job.0 == 10 && name == "loss"));

@@ -15,9 +15,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use daemon_support::{Agent, Bench, Scheduler, Session, command, is_gone, plan};
+use daemon_support::{Agent, Bench, Scheduler, Session, builtin, command, is_gone, plan};
 use gantry_config::{AgentSettings, CgroupPlace, IsolationSettings, Orphans};
-use gantry_model::{Exit, Launch, MemoryMib, Millis, Order, Resources, TryId};
+use gantry_model::{Builtin, Exit, Launch, MemoryMib, Millis, Order, Resources, TryId};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 fn main() -> ExitCode {
@@ -39,6 +39,8 @@ fn main() -> ExitCode {
         a_pinned_command_has_cores_of_its_own().await;
         println!("scripts_run_before_and_after");
         scripts_run_before_and_after().await;
+        println!("an_operation_has_what_a_command_has");
+        an_operation_has_what_a_command_has().await;
         println!("a_stop_comes_before_the_command");
         a_stop_comes_before_the_command().await;
         println!("a_try_that_is_made_ready_outlives_its_agent");
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
         if geteuid().is_root() {
             println!("commands_run_as_their_submitter");
             users::commands_run_as_their_submitter().await;
+            println!("an_operation_has_the_rights_of_its_submitter");
+            users::an_operation_has_the_rights_of_its_submitter().await;
             println!("who_has_no_account_is_refused");
             users::who_has_no_account_is_refused().await;
             println!("an_output_file_is_no_way_around_rights");
@@ -332,6 +336,31 @@ async fn a_stop_comes_before_the_command() {
         isolation.prolog = Some(program(&folder.join("prolog"), wait));
     };
     let (bench, agent, mut session) = agent(scripts).await;
+/// An operation that fails with a sentence.
+fn operation(number: u64, user: &str, library: &str) -> Launch {
+    let series = vec!["0".repeat(16)];
+    let work = Builtin::Predict { library: library.into(), model: "run:never".into(), series };
+    Launch { user: user.into(), ..plan(number, builtin(work)) }
+}
+
+async fn an_operation_has_what_a_command_has() {
+    let scripts = |isolation: &mut IsolationSettings, folder: &Path| {
+        let text = |what: &str| format!("echo {what} $GANTRY_TASK >> {}/seen", folder.display());
+        isolation.prolog = Some(program(&folder.join("prolog"), &text("prolog")));
+        isolation.epilog = Some(program(&folder.join("epilog"), &text("epilog")));
+        isolation.scratch_folder = Some(folder.join("scratch"));
+    };
+    let (bench, agent, mut session) = agent(scripts).await;
+    start(&mut session, operation(1, "ada", "/nowhere")).await;
+    let Exit::Failed(sentence) = session.end(1).await else { panic!() };
+    assert!(sentence.contains("there is no library"), "{sentence}");
+    assert_eq!(session.output(1, 0).await, format!("failed: {sentence}\n"));
+    let seen = fs::read_to_string(bench.folder().join("seen")).unwrap();
+    assert_eq!(seen, "prolog j1.0\nepilog j1.0\n");
+    assert_eq!(fs::read_dir(bench.folder().join("scratch")).unwrap().count(), 0);
+    agent.stop().await;
+}
+
     start(&mut session, script(1, "ada", "echo never")).await;
     while !bench.folder().join("here").exists() {
         tokio::task::yield_now().await;

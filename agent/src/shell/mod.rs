@@ -80,7 +80,11 @@ const FOUND_MAX: usize = 64;
 /// What carries out a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Carrier {
-    Supervisor,
+    /// A command of the supervisor's.
+    Command,
+    /// A built-in operation as a process of the supervisor's.
+    Operation,
+    /// A warm worker.
     Worker,
 }
 

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use gantry_config::RunAs;
-use gantry_model::{Exit, Launch, TaskId, TaskWork, TryId, Usage};
+use gantry_model::{Builtin, Exit, Launch, TaskId, TaskWork, TryId, Usage};
 use gantry_node::{Event, Signal};
 use gantry_wire::AgentMessage;
 
@@ -14,6 +13,7 @@ use crate::output::{self, Hearing, Said, Tail};
 use crate::runner;
 use crate::supervise::client::Supervisor;
 use crate::supervise::protocol::Held;
+use crate::worker::alone;
 
 /// Points of one message: with names of the greatest length it stays below 64 KiB.
 const POINTS_MAX: usize = 500;
@@ -33,7 +33,10 @@ impl Shell {
         }
         let tail = Tail::new(self.outputs.path(task), held.read);
         let hearing = Hearing::Again;
-        let carrier = Carrier::Supervisor;
+        let carrier = match held.launch.work {
+            TaskWork::Command { .. } => Carrier::Command,
+            TaskWork::Builtin(_) => Carrier::Operation,
+        };
         let running = Running { task, carrier, tail, hearing, checkpoint, over: false };
         self.running.insert(try_id, running);
         match held.end {
@@ -46,47 +49,52 @@ impl Shell {
         let (try_id, task) = (launch.try_id, launch.task);
         let path = self.outputs.path(task);
         let run_as = self.parts.plan.places.run_as;
-        let named = launch.output.as_ref().map(|file| match launch.work {
-            TaskWork::Builtin(_) if run_as == RunAs::Submitter => Err(format!(
-                "a built-in operation runs as the agent, which makes no file for others on this node: leave out its output file {file}"
-            )),
-            _ => self.outputs.send_to(task, Path::new(file), run_as).map_err(|error| {
+        let named = launch.output.as_ref().map(|file| {
+            self.outputs.send_to(task, Path::new(file), run_as).map_err(|error| {
                 format!("its output file {file} cannot be made on this node: {error}")
-            }),
+            })
         });
         // A small output of an earlier start is packed, a long one goes on; a file of the job's own
         // choice may hold anything.
         let goes_on = launch.start > 1 || named.is_some();
         let read = if goes_on { output::length(&path).unwrap_or(0) } else { 0 };
-        let carrier = match launch.work {
-            TaskWork::Command { .. } => Carrier::Supervisor,
-            TaskWork::Builtin(_) => Carrier::Worker,
-        };
+        let carrier = self.carrier(&launch);
         let tail = Tail::new(path.clone(), read);
         let hearing = Hearing::First;
-        let checkpoint = match carrier {
-            Carrier::Supervisor => self.parts.plan.places.checkpoint_made(&launch),
-            Carrier::Worker => None,
-        };
+        let checkpoint = self.parts.plan.places.checkpoint_made(&launch);
         let running = Running { task, carrier, tail, hearing, checkpoint, over: false };
         self.running.insert(try_id, running);
         if let Some(Err(sentence)) = named {
             return self.not_started(try_id, sentence);
         }
         match launch.work {
-            TaskWork::Builtin(builtin) => {
-                let started = self.parts.pool.submit(try_id, task, builtin, &path);
-                self.started(started)
+            TaskWork::Builtin(builtin) if carrier == Carrier::Worker => {
+                let begun = self.parts.pool.submit(try_id, task, builtin, &launch.lease, &path);
+                self.started(begun)
             }
-            TaskWork::Command { .. } => {
+            _ => {
                 let (places, gpus) = (&self.parts.plan.places, &self.parts.facts.gpus);
                 let start = runner::plan(launch, path, read, places, gpus);
                 let told = self.supervisor().and_then(|supervisor| {
                     supervisor.start(start).map_err(|error| {
-                        format!("the command and its environment are too long: {error}")
+                        format!("what it does and its environment are too long: {error}")
                     })
                 });
                 told.or_else(|sentence| self.not_started(try_id, sentence))
+            }
+        }
+    }
+
+    /// What carries out a try. A training goes on for hours and outlives its agent; a warm worker
+    /// has no GPUs in its environment, and nothing that belongs to one try alone.
+    fn carrier(&self, launch: &Launch) -> Carrier {
+        match &launch.work {
+            TaskWork::Command { .. } => Carrier::Command,
+            TaskWork::Builtin(Builtin::Train { .. }) => Carrier::Operation,
+            TaskWork::Builtin(_) => {
+                let personal = self.parts.plan.isolation.is_personal();
+                let warm = launch.lease.gpus.is_empty() && !personal;
+                if warm { Carrier::Worker } else { Carrier::Operation }
             }
         }
     }
@@ -111,7 +119,7 @@ impl Shell {
         self.supervisor = None;
         let left = runner::sweep(&self.parts.plan.places);
         tracing::error!(left, "the supervisor has died, and what ran under it was ended");
-        let of_supervisor = |running: &Running| running.carrier == Carrier::Supervisor;
+        let of_supervisor = |running: &Running| running.carrier != Carrier::Worker;
         let lost: Vec<TryId> = self
             .running
             .iter()
@@ -137,7 +145,7 @@ impl Shell {
     pub(super) fn signal(&mut self, try_id: TryId, signal: Signal) -> Result<(), AgentError> {
         let carrier = self.running.get(&try_id).map(|running| running.carrier);
         match (carrier, &mut self.supervisor, signal) {
-            (Some(Carrier::Supervisor), Some(supervisor), signal) => {
+            (Some(Carrier::Command | Carrier::Operation), Some(supervisor), signal) => {
                 let number = match signal {
                     Signal::Warn(number) => number,
                     Signal::Term => libc::SIGTERM as u8,
@@ -151,11 +159,9 @@ impl Shell {
                 }
             }
             (Some(Carrier::Worker), _, Signal::Kill) => self.parts.pool.kill(try_id),
-            // A built-in operation keeps checkpoints by itself. What is not known, or has a dead
-            // supervisor, has its end on the way.
-            (Some(Carrier::Worker), _, Signal::Warn(_))
-            | (Some(Carrier::Supervisor), None, _)
-            | (None, _, _) => {}
+            (Some(Carrier::Worker), _, Signal::Warn(_)) => self.parts.pool.warn(try_id),
+            // What is not known, or has a dead supervisor, has its end on the way.
+            (Some(Carrier::Command | Carrier::Operation), None, _) | (None, _, _) => {}
         }
         Ok(())
     }
@@ -186,6 +192,9 @@ impl Shell {
         let length = running.tail.length();
         let said = running.tail.look_to_the_end(length);
         self.tell(task, &said);
+        if running.carrier == Carrier::Operation {
+            exit = alone::exit_of(exit, &self.outputs.path(task));
+        }
         if running.over {
             exit = Exit::Failed(format!(
                 "it wrote more than the {} GiB that the output of a task may have; let it print less",
@@ -227,11 +236,9 @@ impl Shell {
         }
         for (try_id, carrier) in over {
             match (carrier, &mut self.supervisor) {
-                (Carrier::Supervisor, Some(supervisor)) => {
-                    supervisor.signal(try_id, libc::SIGKILL as u8);
-                }
-                (Carrier::Supervisor, None) => {}
                 (Carrier::Worker, _) => self.parts.pool.kill(try_id),
+                (_, Some(supervisor)) => supervisor.signal(try_id, libc::SIGKILL as u8),
+                (_, None) => {}
             }
         }
     }

@@ -22,6 +22,10 @@ pub(super) use group::{Group, Limits};
 
 /// The group of the agent and its supervisor, below the one they were given.
 const LEAF: &str = "gantry-agent";
+/// What the names of the tries' groups begin with.
+const TRY: &str = "t";
+/// What those of the workers' begin with.
+pub(super) const WORKER: &str = "w";
 /// Rounds of moving processes away: what forks meanwhile is in the next.
 const MOVES_MAX: usize = 10;
 
@@ -111,9 +115,17 @@ impl Place {
     }
 
     /// Ends and removes the groups of tries whose supervisor is dead. Gives how many those were.
-    pub(crate) fn clear(&self) -> usize {
+    pub(crate) fn clear_tries(&self) -> usize {
+        self.clear(TRY)
+    }
+
+    /// Ends and removes the groups whose names begin like this. Gives how many those were.
+    pub(super) fn clear(&self, prefix: &str) -> usize {
         let Ok(left) = fs::read_dir(&self.folder) else { return 0 };
-        let folders = left.flatten().filter(|one| one.file_type().is_ok_and(|kind| kind.is_dir()));
+        let folders = left.flatten().filter(|one| {
+            let named = one.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
+            named && one.file_type().is_ok_and(|kind| kind.is_dir())
+        });
         folders.filter(|folder| group::end(&folder.path()) == group::Left::Nothing).count()
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use gantry_config::CpuLimit;
-use gantry_model::{Exit, MemoryMib, TryId, Usage};
+use gantry_model::{Exit, MemoryMib, Usage};
 use tempfile::TempDir;
 
 /// A folder with these files in it.
@@ -91,7 +91,7 @@ fn the_kernel_ends_and_counts_whatever_is_in_a_group() {
         eprintln!("SKIPPED: the kernel has no {} for groups of this hierarchy", controller.word());
     }
     let limits = Limits { memory: MemoryMib(64), cores: 1, cpu: CpuLimit::Hard, pids: Some(50) };
-    let group = Group::make(&place, TryId(7), &limits).unwrap();
+    let group = Group::make(&place, "t7", &limits).unwrap();
     let folder = place.folder.join("t7");
     // It leaves its group of processes, its session and its parent.
     let script = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; setsid sleep 1000 & wait";
@@ -115,14 +115,14 @@ fn the_kernel_ends_and_counts_whatever_is_in_a_group() {
         memory_that_is_not_there_ends_all(&place, &limits);
     }
     // What a dead supervisor left.
-    Group::make(&place, TryId(8), &limits).unwrap();
-    assert_eq!((place.clear(), place.clear()), (1, 0));
+    Group::make(&place, "t8", &limits).unwrap();
+    assert_eq!((place.clear_tries(), place.clear_tries()), (1, 0));
     fs::remove_dir(&place.folder).unwrap();
     fs::remove_dir(&base).unwrap();
 }
 
 fn memory_that_is_not_there_ends_all(place: &Place, limits: &Limits) {
-    let group = Group::make(place, TryId(9), limits).unwrap();
+    let group = Group::make(place, "t9", limits).unwrap();
     let steps =
         super::super::child::Steps { door: Some(group.door().unwrap()), ..Default::default() };
     let mut command = std::process::Command::new("dd");

@@ -103,7 +103,7 @@ impl Isolation {
     }
 
     /// Nothing but what every command has.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self::of(&IsolationSettings::default(), "", Err("nothing was asked for yet".into()))
     }
 
@@ -143,7 +143,7 @@ impl Isolation {
 
     /// Ends and removes what tries have left whose supervisor is dead.
     pub(crate) fn clear(&self) {
-        let groups = self.place.as_ref().map_or(0, Place::clear);
+        let groups = self.place.as_ref().map_or(0, Place::clear_tries);
         let folders = self.scratch.as_ref().map_or(0, super::scratch::clear);
         if groups + folders > 0 {
             tracing::warn!(groups, folders, "removed what a dead supervisor had left");

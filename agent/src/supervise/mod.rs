@@ -29,6 +29,7 @@ mod script;
 mod shared;
 mod strays;
 mod table;
+pub(crate) mod warm;
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind};

@@ -1,4 +1,4 @@
-//! One command as a process: how it is started, and what is known when it ends.
+//! One command, or one built-in operation, as a process: how it is started, and what is known when it ends.
 //!
 //! A command has a process group of its own, nothing on its standard input, and its output and
 //! errors in one file. When it ends, whatever is left of its group is killed before it is reaped,
@@ -7,7 +7,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::lchown;
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use gantry_model::{Exit, MemoryMib, TaskWork, Usage};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::thread::CpuSet;
 
@@ -28,6 +29,7 @@ use super::room::{Room, cannot};
 use super::scratch;
 use crate::output;
 use crate::runner::exit_of;
+use crate::worker::alone;
 
 /// A command of which everything is there but its process.
 pub(super) struct Ready {
@@ -40,8 +42,9 @@ pub(super) struct Ready {
 
 /// Makes a command ready, or says how a shell would say that it cannot be started.
 pub(super) fn prepare(start: &Start, room: &Room, isolation: &Isolation) -> Result<Ready, Exit> {
-    let TaskWork::Command { arguments, folder } = &start.launch.work else {
-        return Err(cannot(126, "a built-in operation is no command".into()));
+    let (arguments, folder) = match &start.launch.work {
+        TaskWork::Command { arguments, folder } => (arguments, folder.is_some()),
+        TaskWork::Builtin(_) => (&start.operation, false),
     };
     let (program, rest) =
         arguments.split_first().ok_or_else(|| cannot(127, "no command".into()))?;
@@ -56,7 +59,7 @@ pub(super) fn prepare(start: &Start, room: &Room, isolation: &Isolation) -> Resu
             cannot(126, format!("the checkpoint folder cannot be made: {error}"))
         })?;
     }
-    let folder = if folder.is_some() { &start.folder } else { room.folder(&start.folder) };
+    let folder = if folder { &start.folder } else { room.folder(&start.folder) };
     let mut command = Command::new(program);
     if let Some(clean) = room.clean_environment() {
         command.env_clear().envs(clean);
@@ -65,10 +68,11 @@ pub(super) fn prepare(start: &Start, room: &Room, isolation: &Isolation) -> Resu
         .args(rest)
         .envs(room.defaults())
         .env_remove("GANTRY_RESUME")
+        .envs(threads(start))
         .envs(&start.launch.environment)
         .envs(start.environment.iter().map(|(name, value)| (name, value)))
         .envs(room.variables())
-        .stdin(Stdio::null())
+        .stdin(input(start)?)
         .stdout(output.0)
         .stderr(output.1)
         .process_group(0);
@@ -77,6 +81,25 @@ pub(super) fn prepare(start: &Start, room: &Room, isolation: &Isolation) -> Resu
     }
     let (steps, group) = steps(start, room, isolation, folder)?;
     Ok(Ready { command, steps, group, program: program.clone(), folder: folder.to_owned() })
+}
+
+/// What a process finds on its standard input: an operation, what it shall do.
+fn input(start: &Start) -> Result<Stdio, Exit> {
+    let fail =
+        |error: io::Error| cannot(126, format!("the operation cannot be handed on: {error}"));
+    let Some(bytes) = alone::input(&start.launch).map_err(fail)? else { return Ok(Stdio::null()) };
+    // Not a pipe, which would take no more than 64 KiB before somebody reads.
+    let file = memfd_create("operation", MemfdFlags::CLOEXEC).map(File::from);
+    let mut file = file.map_err(|error| fail(error.into()))?;
+    file.write_all(&bytes).and_then(|()| file.rewind()).map_err(fail)?;
+    Ok(Stdio::from(file))
+}
+
+/// How many threads an operation computes with; a command decides that itself.
+fn threads(start: &Start) -> Option<(&'static str, String)> {
+    let operation = matches!(start.launch.work, TaskWork::Builtin(_));
+    let cores = start.launch.lease.resources.cores.max(1);
+    operation.then(|| ("RAYON_NUM_THREADS", cores.to_string()))
 }
 
 /// What the command's process does first, and the cgroup that it goes into.
@@ -101,7 +124,7 @@ fn steps(
         steps.user = Some(User { account: account.clone(), umask: isolation.umask, folder });
     }
     let Ok(place) = &isolation.place else { return Ok((steps, None)) };
-    let made = Group::make(place, start.launch.try_id, &isolation.limits(lease))
+    let made = Group::make(place, &start.launch.try_id.to_string(), &isolation.limits(lease))
         .and_then(|group| Ok((group.door()?, group)));
     let (door, group) =
         made.map_err(|error| cannot(125, format!("its cgroup cannot be made: {error}")))?;

@@ -66,6 +66,8 @@ pub(super) enum ToSupervisor {
 pub(crate) struct Start {
     /// The order, for the agent that comes after the present one.
     pub(crate) launch: Launch,
+    /// The command line of a process that carries out a built-in operation.
+    pub(crate) operation: Vec<String>,
     /// The variables that gantry adds.
     pub(crate) environment: Vec<(String, String)>,
     /// Where the command runs.

@@ -1,13 +1,21 @@
-//! Warm workers: processes that carry out built-in operations one after the other, so that an
-//! operation costs no process of its own and a crash costs one operation.
+//! Built-in operations: the processes that carry them out, and the agent's side of those.
 //!
-//! `gantry worker` is the process; [`pool`] is the agent's side. The operations themselves are
-//! calls into `kernels/` with what the library holds. A worker may have several operations, of which
-//! it carries out the first, and gives those that have not begun back when it is asked.
+//! Warm workers carry out one after the other, so that an operation costs no process of its own and
+//! a crash costs one operation; [`pool`] is the agent's side. A worker may have several operations, of
+//! which it carries out the first, and gives those that have not begun back when it is asked. They
+//! are limited as commands are (cgroup or rlimits, threads by cores), by the lease that all
+//! operations of a worker have in common, and end with their agent: their tasks are queued again
+//! without counting. A training, and whatever is given more than limits by its node, is a process of
+//! its own under the supervisor instead ([`alone`]) and outlives the agent.
+//!
+//! `gantry worker` is both processes: its first message says which. The operations themselves are
+//! calls into `kernels/` with what the library holds.
 
+pub(crate) mod alone;
 pub(crate) mod operations;
 pub(crate) mod pool;
 mod protocol;
+mod told;
 mod usage;
 
 use std::collections::VecDeque;
@@ -16,49 +24,65 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use gantry_model::{Builtin, Exit, TaskId, TryId};
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
 use crate::output;
 use crate::pipe;
 use protocol::{FromWorker, ToWorker};
+use told::{Stopped, Told};
 use usage::Meter;
 
 /// The process: reads operations from standard input until it closes.
 #[must_use]
 pub fn run() -> ExitCode {
-    // The agent's end of the pipe closes when it dies, and the reader below ends the process; this
-    // is for an agent that is killed while the worker is deep in a computation.
-    let parent =
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    if parent.is_err() {
-        return ExitCode::from(125);
-    }
-    match serve() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(125),
-    }
+    let first = pipe::read::<ToWorker>(&mut io::stdin().lock());
+    let done = match first {
+        Ok(Some(ToWorker::Alone { task, builtin, warning })) => alone::run(task, &builtin, warning),
+        Ok(Some(first)) => serve(first),
+        Ok(None) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
+    };
+    done.unwrap_or_else(|error| {
+        // Of a warm worker this is the agent's log, of an operation alone its output.
+        eprintln!("{}it could not be begun: {error}", alone::FAILED);
+        ExitCode::from(125)
+    })
 }
 
-fn serve() -> io::Result<()> {
+/// A warm worker.
+fn serve(first: ToWorker) -> io::Result<ExitCode> {
+    // The agent's end of the pipe closes when it dies, and the reader below ends the process; this
+    // is for an agent that is killed while the worker is deep in a computation.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // As a supervisor has it for what it starts.
+    rustix::thread::set_no_new_privs(true)?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     let queue = Arc::new(Queue::default());
+    take(first, &queue);
     let heard = queue.clone();
-    say(&FromWorker::Ready)?;
     std::thread::spawn(move || listen(&heard));
     let mut meter = Meter::new();
     loop {
         let Operation { task, builtin, output, .. } = queue.next();
         meter.begin();
-        let run = |log: &mut Log| operations::run(&builtin, log, &queue.stop);
-        let exit = carry_out(builtin.name(), &output, run);
-        let last = match &exit {
-            // The sentence stands in the exit as well.
-            Exit::Failed(sentence) => format!("failed: {sentence}\n"),
-            _ => format!("{task} done\n"),
-        };
+        let mut log = Log { path: output.into(), file: None };
+        let exit =
+            carry_out(builtin.name(), &mut log, |log| operations::run(&builtin, log, &queue.told));
+        let last = last_line(task, &exit);
         say(&FromWorker::Done { exit, usage: meter.end(), last })?;
+    }
+}
+
+/// The last line of an operation's output.
+fn last_line(task: TaskId, exit: &Exit) -> String {
+    match exit {
+        // The sentence stands in the exit as well.
+        Exit::Failed(sentence) => format!("{}{sentence}\n", alone::FAILED),
+        Exit::Code(0) => format!("{task} done\n"),
+        other => format!("{task}: {other}\n"),
     }
 }
 
@@ -82,8 +106,8 @@ struct Operation {
 struct Queue {
     waiting: Mutex<(Option<TryId>, VecDeque<Operation>)>,
     bell: Condvar,
-    /// Tells the operation that is carried out to end soon.
-    stop: AtomicBool,
+    /// What the operation that is carried out is told.
+    told: Told,
 }
 
 impl Queue {
@@ -98,7 +122,7 @@ impl Queue {
         loop {
             if let Some(next) = guard.1.pop_front() {
                 guard.0 = Some(next.try_id);
-                self.stop.store(next.stopped, Ordering::Relaxed);
+                self.told.begin(next.stopped);
                 return next;
             }
             guard.0 = None;
@@ -115,10 +139,17 @@ impl Queue {
     fn stop(&self, try_id: TryId) {
         let mut guard = self.lock();
         if guard.0 == Some(try_id) {
-            self.stop.store(true, Ordering::Relaxed);
+            self.told.tell_to_stop();
         }
         if let Some(waiting) = guard.1.iter_mut().find(|waiting| waiting.try_id == try_id) {
             waiting.stopped = true;
+        }
+    }
+
+    /// Tells an operation that its time limit is near. Time does not run for one that waits.
+    fn warn(&self, try_id: TryId) {
+        if self.lock().0 == Some(try_id) {
+            self.told.warn();
         }
     }
 
@@ -133,29 +164,39 @@ fn listen(queue: &Queue) {
     let mut input = io::stdin().lock();
     loop {
         match pipe::read::<ToWorker>(&mut input) {
-            Ok(Some(ToWorker::Run { try_id, task, builtin, output })) => {
-                queue.add(Operation { try_id, task, builtin, output, stopped: false });
-            }
-            Ok(Some(ToWorker::Stop { try_id })) => queue.stop(try_id),
-            // An error is the end of the agent, which the next read finds.
-            Ok(Some(ToWorker::Return)) => drop(say(&FromWorker::Returned(queue.give_back()))),
+            Ok(Some(message)) => take(message, queue),
             // The agent is gone: so is everybody who could use the result.
             Ok(None) | Err(_) => std::process::exit(0),
         }
     }
 }
 
+fn take(message: ToWorker, queue: &Queue) {
+    match message {
+        ToWorker::Run { try_id, task, builtin, output } => {
+            queue.add(Operation { try_id, task, builtin, output, stopped: false });
+        }
+        ToWorker::Stop { try_id } => queue.stop(try_id),
+        ToWorker::Warn { try_id } => queue.warn(try_id),
+        // An error is the end of the agent, which the next read finds.
+        ToWorker::Return => drop(say(&FromWorker::Returned(queue.give_back()))),
+        // The first message or none.
+        ToWorker::Alone { .. } => {}
+    }
+}
+
 /// Carries out one operation. A panic ends it and not the process; what it says has gone to
-/// standard error, which is the agent's log.
+/// standard error, which is the agent's log. One that was told to stop ends as a command does by
+/// TERM, where it has nothing else to say.
 fn carry_out(
     name: &str,
-    output: &str,
-    operation: impl FnOnce(&mut Log) -> Result<(), String>,
+    log: &mut dyn Write,
+    operation: impl FnOnce(&mut dyn Write) -> Result<(), String>,
 ) -> Exit {
-    let mut log = Log { path: output.into(), file: None };
-    match catch_unwind(AssertUnwindSafe(|| operation(&mut log))) {
+    match catch_unwind(AssertUnwindSafe(|| operation(log))) {
         Ok(Ok(())) => Exit::Code(0),
         Ok(Err(sentence)) => Exit::Failed(sentence),
+        Err(left) if left.is::<Stopped>() => Exit::Signal(libc::SIGTERM as u8),
         Err(_) => {
             Exit::Failed(format!("{name} panicked; this is a fault of gantry, please report it"))
         }
@@ -183,47 +224,5 @@ impl Write for Log {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tempfile::TempDir;
-
-    #[test]
-    fn a_stop_reaches_one_operation_and_what_has_not_begun_is_given_back() {
-        let queue = Queue::default();
-        let operation = |number: u64| {
-            let series = Vec::new();
-            let builtin = Builtin::Preprocess { library: "l".into(), pipeline: "p".into(), series };
-            let (try_id, task) = (TryId(number), gantry_model::JobId(1).task(number as u32));
-            Operation { try_id, task, builtin, output: "o".into(), stopped: false }
-        };
-        (1..=5).for_each(|number| queue.add(operation(number)));
-        let begin = || (queue.next().try_id.0, queue.stop.load(Ordering::Relaxed));
-        assert_eq!(begin(), (1, false));
-        queue.stop(TryId(1));
-        assert!(queue.stop.load(Ordering::Relaxed));
-        queue.stop(TryId(3));
-        assert_eq!(begin(), (2, false), "the stop was for another");
-        queue.stop(TryId(1));
-        assert_eq!(begin(), (3, true), "it was stopped before it began");
-        assert_eq!(queue.give_back(), [TryId(4), TryId(5)]);
-        queue.add(operation(6));
-        assert_eq!(begin(), (6, false));
-    }
-
-    #[test]
-    fn an_operation_ends_with_a_sentence_and_never_with_the_process() {
-        type Operation = fn(&mut Log) -> Result<(), String>;
-        let panicked = "broken panicked; this is a fault of gantry, please report it";
-        let cases: [(&str, Operation, Exit); 3] = [
-            ("fine", |log| writeln!(log, "hello").map_err(|e| e.to_string()), Exit::Code(0)),
-            ("wrong", |_| Err("it is wrong".into()), Exit::Failed("it is wrong".into())),
-            ("broken", |_| panic!("as the test wants it"), Exit::Failed(panicked.into())),
-        ];
-        let folder = TempDir::new().unwrap();
-        let output = folder.path().join("0.out").display().to_string();
-        for (name, operation, expected) in cases {
-            assert_eq!(carry_out(name, &output, operation), expected);
-        }
-        assert_eq!(std::fs::read_to_string(&output).unwrap(), "hello\n");
-    }
-}
+#[path = "tests.rs"]
+mod tests;

@@ -6,7 +6,6 @@
 use std::fmt::{Display, Write as _};
 use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use gantry_imaging::dicom::{self, Instance, SegmentationHead};
 use gantry_imaging::pipeline::Pipeline;
@@ -18,18 +17,21 @@ use gantry_library::{
 use gantry_model::Builtin;
 use serde_json::json;
 
-use super::Log;
+use super::told::Told;
 
 /// Cases that a prediction names.
 const NEAREST: usize = 5;
 
 /// Carries out an operation. The error is the sentence of its exit.
-pub(super) fn run(builtin: &Builtin, log: &mut Log, stop: &AtomicBool) -> Result<(), String> {
+///
+/// A training that is told to stop keeps a checkpoint and says so. The others have nothing to keep
+/// before they are done: they are left between two steps ([`Told::go_on`]).
+pub(super) fn run(builtin: &Builtin, log: &mut dyn Write, told: &Told) -> Result<(), String> {
     match builtin {
         Builtin::Preprocess { library, pipeline, series } => {
             let library = open(library)?;
             for one in series {
-                preprocess(&library, pipeline, one, log)?;
+                preprocess(&library, pipeline, one, log, told)?;
             }
             Ok(())
         }
@@ -38,13 +40,13 @@ pub(super) fn run(builtin: &Builtin, log: &mut Log, stop: &AtomicBool) -> Result
             let settings: TrainSettings = serde_json::from_str(settings)
                 .map_err(|error| format!("the training settings cannot be read: {error}"))?;
             let folder = library.run_folder(run).map_err(words)?;
-            learn(&library, &settings, &folder, log, stop)
+            learn(&library, &settings, &folder, log, told)
         }
         Builtin::Predict { library, model, series } => {
             let library = open(library)?;
             let predictor = Predictor::load(&library, model).map_err(words)?;
             for one in series {
-                predict(&library, &predictor, one, log)?;
+                predict(&library, &predictor, one, log, told)?;
             }
             Ok(())
         }
@@ -60,8 +62,16 @@ fn open(library: &str) -> Result<Library, String> {
 }
 
 /// Writes a line; a full output disk does not end the work.
-fn say(log: &mut Log, line: &str) {
+fn say(log: &mut dyn Write, line: &str) {
     let _ = writeln!(log, "{line}");
+}
+
+/// Between two steps of an operation that has nothing to keep before it is done.
+fn between(log: &mut dyn Write, told: &Told) {
+    told.go_on();
+    if told.take_warning() {
+        say(log, "! the time limit is near");
+    }
 }
 
 /// A series as a volume, with the objects it was made of.
@@ -92,16 +102,24 @@ fn nifti_mask(mask: &Mask) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn preprocess(library: &Library, text: &str, series: &str, log: &mut Log) -> Result<(), String> {
+fn preprocess(
+    library: &Library,
+    text: &str,
+    series: &str,
+    log: &mut dyn Write,
+    told: &Told,
+) -> Result<(), String> {
     let pipeline = Pipeline::parse(text, "pipeline").map_err(words)?;
     let series: SeriesId = series.parse().map_err(words)?;
     let (image, sources, _) = volume(library, &series)?;
+    between(log, told);
     say(log, &format!("series {series}: {:?} voxels", image.geometry.size));
     let labelled = pipeline
         .run(&image, &mut |step| {
             let line =
                 format!("{:>6} ms  {}  {} voxels", step.milliseconds, step.name, step.voxels);
             say(log, &line);
+            between(log, told);
         })
         .map_err(words)?;
     let marked = labelled.mask.voxels.iter().filter(|voxel| **voxel != 0).count() as u64;
@@ -138,7 +156,8 @@ fn preprocess(library: &Library, text: &str, series: &str, log: &mut Log) -> Res
 /// Turns what a training reports into lines: metrics, of which the agent makes curves, and one line
 /// an epoch for people.
 struct Lines<'a> {
-    log: &'a mut Log,
+    log: &'a mut dyn Write,
+    told: &'a Told,
     of: u64,
     epoch: String,
 }
@@ -165,20 +184,28 @@ impl RunSink for Lines<'_> {
     fn warning(&mut self, sentence: &str) {
         say(self.log, &format!("! {sentence}"));
     }
+
+    fn is_to_keep(&mut self) -> bool {
+        self.told.take_warning()
+    }
+
+    fn kept(&mut self, step: u64) {
+        say(self.log, &format!("! the time limit is near; a checkpoint is kept at step {step}"));
+    }
 }
 
 fn learn(
     library: &Library,
     settings: &TrainSettings,
     folder: &Path,
-    log: &mut Log,
-    stop: &AtomicBool,
+    log: &mut dyn Write,
+    told: &Told,
 ) -> Result<(), String> {
     let samples = library.samples().map_err(words)?;
     let print = Library::fingerprint(&samples);
     say(log, &format!("library: {} samples of {} patients", print.samples, print.patients));
-    let mut lines = Lines { log, of: 0, epoch: String::new() };
-    match train(library, settings, folder, &mut lines, stop).map_err(words)? {
+    let mut lines = Lines { log, told, of: 0, epoch: String::new() };
+    match train(library, settings, folder, &mut lines, told.stop()).map_err(words)? {
         RunOutcome::Finished { model, epochs, test_dice } => {
             say(log, &format!("{} epochs are done", epochs.len()));
             if let Some(dice) = test_dice {
@@ -197,11 +224,14 @@ fn predict(
     library: &Library,
     predictor: &Predictor,
     series: &str,
-    log: &mut Log,
+    log: &mut dyn Write,
+    told: &Told,
 ) -> Result<(), String> {
     let series: SeriesId = series.parse().map_err(words)?;
     let (image, _, instances) = volume(library, &series)?;
+    between(log, told);
     let result = predictor.predict(&image).map_err(words)?;
+    between(log, told);
     let head = SegmentationHead {
         label: predictor.label().to_owned(),
         algorithm: format!("gantry {}", predictor.model()),

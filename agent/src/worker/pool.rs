@@ -5,6 +5,9 @@
 //! there and back then costs many operations together what it would cost each. They begin one after
 //! the other. Where one takes long after all while another worker is free, what waits behind it is
 //! asked back ([`Pool::spread`]). What is told to workers leaves with [`Pool::send`].
+//!
+//! A worker lives within the limits of a lease, so that it takes operations of the same lease only; a
+//! free one of another lease makes room for one that is needed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufReader, Write};
@@ -12,13 +15,15 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use gantry_model::{Builtin, Exit, TaskId, TryId, Usage};
+use gantry_model::{Builtin, Exit, Lease, MemoryMib, Resources, TaskId, TryId, Usage};
 use tokio::sync::mpsc;
 
 use super::protocol::{FromWorker, ToWorker};
 use crate::pipe;
 use crate::runner::{end_with_parent, exit_of};
 use crate::shell::Input;
+use crate::supervise::isolation::Isolation;
+use crate::supervise::warm::Walls;
 
 /// Operations that a worker has at once, with the one that it carries out: with so many the way
 /// there and back is a small part of what they cost.
@@ -26,9 +31,29 @@ const AT_ONCE_MAX: usize = 32;
 /// An operation that took less was a short one.
 const SHORT: Duration = Duration::from_millis(5);
 
+/// The part of a lease that limits a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share {
+    cores: u32,
+    memory: MemoryMib,
+}
+
+impl Share {
+    fn of(lease: &Lease) -> Self {
+        Self { cores: lease.resources.cores, memory: lease.resources.memory }
+    }
+
+    fn lease(self) -> Lease {
+        let resources =
+            Resources { cores: self.cores, memory: self.memory, ..Resources::default() };
+        Lease { resources, ..Lease::default() }
+    }
+}
+
 /// An operation that has not ended.
 struct Operation {
     try_id: TryId,
+    share: Share,
     /// What tells it to a worker.
     frame: Vec<u8>,
     /// Whether it shall end soon.
@@ -38,6 +63,8 @@ struct Operation {
 /// A worker process and what it has to do.
 struct Worker {
     child: Child,
+    share: Share,
+    walls: Walls,
     input: ChildStdin,
     unsent: Vec<u8>,
     /// The first is carried out, since `since`.
@@ -85,6 +112,7 @@ pub(crate) enum Said {
 /// All workers of an agent.
 pub(crate) struct Pool {
     program: Vec<String>,
+    isolation: Isolation,
     workers_max: usize,
     workers: BTreeMap<u64, Worker>,
     made: u64,
@@ -121,11 +149,12 @@ impl Worker {
     fn end(mut self) -> (Exit, VecDeque<Operation>, Option<TryId>) {
         let _ = self.child.kill();
         let exit = match self.child.wait() {
-            Ok(status) => match exit_of(status) {
-                Exit::Code(code) => Exit::Failed(format!("its worker ended with exit code {code}")),
-                other => other,
-            },
+            Ok(status) => exit_of(status),
             Err(error) => Exit::Failed(format!("its worker's end could not be read: {error}")),
+        };
+        let exit = match self.walls.end(exit, &self.share.lease()) {
+            Exit::Code(code) => Exit::Failed(format!("its worker ended with exit code {code}")),
+            other => other,
         };
         (exit, self.has, self.killed)
     }
@@ -135,12 +164,15 @@ impl Pool {
     /// A pool of processes of this command line.
     pub(crate) fn new(
         program: Vec<String>,
+        isolation: Isolation,
         workers_max: usize,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
+        isolation.clear_workers();
         let workers = BTreeMap::new();
         Self {
             program,
+            isolation,
             workers_max: workers_max.max(1),
             workers,
             made: 0,
@@ -155,11 +187,15 @@ impl Pool {
         try_id: TryId,
         task: TaskId,
         builtin: Builtin,
+        lease: &Lease,
         output: &Path,
     ) -> Vec<Begun> {
         let output = output.display().to_string();
         match pipe::frame(&ToWorker::Run { try_id, task, builtin, output }) {
-            Ok(frame) => self.waiting.push_back(Operation { try_id, frame, stopped: false }),
+            Ok(frame) => {
+                let share = Share::of(lease);
+                self.waiting.push_back(Operation { try_id, share, frame, stopped: false });
+            }
             Err(error) => {
                 let sentence = format!("the operation is too long for a worker: {error}");
                 return vec![(try_id, Err(Exit::NotStarted { code: 126, sentence }))];
@@ -168,41 +204,55 @@ impl Pool {
         self.assign()
     }
 
-    /// Gives waiting operations to workers: to a free one, to another one, then to one that is
-    /// busy with short ones.
+    /// Gives waiting operations to workers.
     fn assign(&mut self) -> Vec<Begun> {
         let mut started = Vec::new();
-        while !self.waiting.is_empty() {
-            let least = self.workers.iter().min_by_key(|(_, worker)| worker.has.len());
-            let id = match least {
-                Some((id, worker)) if worker.has.is_empty() => *id,
-                _ if self.workers.len() < self.workers_max => match self.start_worker() {
-                    Ok(id) => id,
-                    Err(error) => {
-                        let sentence = format!("a worker could not be started: {error}");
-                        let exit = Exit::NotStarted { code: 126, sentence };
-                        let next = self.waiting.pop_front();
-                        started.extend(next.map(|next| (next.try_id, Err(exit))));
-                        continue;
-                    }
-                },
-                _ => {
-                    let room = |(_, worker): &(&u64, &Worker)| worker.has.len() < worker.at_once;
-                    match self.workers.iter().find(room) {
-                        Some((id, _)) => *id,
-                        None => break,
+        while let Some(share) = self.waiting.front().map(|next| next.share) {
+            let found = match self.worker_for(share) {
+                Ok(Some(id)) => Ok(id),
+                Ok(None) => break,
+                Err(error) => Err(format!("a worker could not be started: {error}")),
+            };
+            let Some(next) = self.waiting.pop_front() else { break };
+            match found.map(|id| self.workers.get_mut(&id)) {
+                Ok(Some(worker)) => {
+                    worker.unsent.extend_from_slice(&next.frame);
+                    worker.has.push_back(next);
+                    if worker.has.len() == 1 {
+                        started.extend(worker.begin());
                     }
                 }
-            };
-            let Some(worker) = self.workers.get_mut(&id) else { break };
-            let Some(next) = self.waiting.pop_front() else { break };
-            worker.unsent.extend_from_slice(&next.frame);
-            worker.has.push_back(next);
-            if worker.has.len() == 1 {
-                started.extend(worker.begin());
+                Ok(None) => self.waiting.push_front(next),
+                Err(sentence) => {
+                    let exit = Exit::NotStarted { code: 125, sentence };
+                    started.push((next.try_id, Err(exit)));
+                }
             }
         }
         started
+    }
+
+    /// A worker for the next operation: a free one, another one, one in place of a free one of
+    /// another lease, or one that is busy with short ones.
+    fn worker_for(&mut self, share: Share) -> io::Result<Option<u64>> {
+        let same = || self.workers.iter().filter(|(_, worker)| worker.share == share);
+        if let Some((id, _)) = same().find(|(_, worker)| worker.has.is_empty()) {
+            return Ok(Some(*id));
+        }
+        if self.workers.len() >= self.workers_max {
+            let Some(other) = self.idle() else {
+                let room = same().find(|(_, worker)| worker.has.len() < worker.at_once);
+                return Ok(room.map(|(id, _)| *id));
+            };
+            // Its reader tells that it is gone, of which nobody knows any more.
+            drop(self.workers.remove(&other).map(Worker::end));
+        }
+        self.start_worker(share).map(Some)
+    }
+
+    /// A worker that has nothing to do.
+    fn idle(&self) -> Option<u64> {
+        self.workers.iter().find(|(_, worker)| worker.has.is_empty()).map(|(id, _)| *id)
     }
 
     /// Sends what workers are to be told.
@@ -216,8 +266,7 @@ impl Pool {
 
     /// Asks back what waits behind a long operation, where a worker is free for it.
     pub(crate) fn spread(&mut self) {
-        let idle = self.workers.values().any(|worker| worker.has.is_empty());
-        if !idle && self.workers.len() >= self.workers_max {
+        if self.idle().is_none() && self.workers.len() >= self.workers_max {
             return;
         }
         for worker in self.workers.values_mut() {
@@ -227,13 +276,14 @@ impl Pool {
         }
     }
 
-    fn start_worker(&mut self) -> io::Result<u64> {
+    fn start_worker(&mut self, share: Share) -> io::Result<u64> {
         let (program, arguments) =
             self.program.split_first().ok_or_else(|| io::Error::other("no worker program"))?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         end_with_parent(&mut command);
-        let mut child = command.spawn()?;
+        let (mut child, walls) =
+            self.isolation.start_worker(self.made + 1, &share.lease(), command)?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(io::Error::other("its pipes are missing"));
         };
@@ -243,6 +293,8 @@ impl Pool {
         std::thread::spawn(move || read(id, output, &inputs));
         let worker = Worker {
             child,
+            share,
+            walls,
             input,
             unsent: Vec::new(),
             has: VecDeque::new(),
@@ -325,6 +377,14 @@ impl Pool {
         None
     }
 
+    /// Tells an operation that its time limit is near.
+    pub(crate) fn warn(&mut self, try_id: TryId) {
+        // Time does not run for one that waits.
+        if let Some((worker, 0)) = self.of(try_id) {
+            worker.tell(&ToWorker::Warn { try_id });
+        }
+    }
+
     /// Kills the worker that carries out an operation.
     pub(crate) fn kill(&mut self, try_id: TryId) {
         if let Some((worker, 0)) = self.of(try_id) {
@@ -342,13 +402,11 @@ fn read(id: u64, output: ChildStdout, inputs: &mpsc::Sender<Input>) {
     while !gone {
         let mut all = Vec::new();
         loop {
-            match pipe::read::<FromWorker>(&mut output) {
-                Ok(Some(FromWorker::Ready)) => {}
-                Ok(Some(message)) => all.push(Said::Message(message)),
-                Ok(None) | Err(_) => {
-                    all.push(Said::Gone);
-                    gone = true;
-                }
+            if let Ok(Some(message)) = pipe::read::<FromWorker>(&mut output) {
+                all.push(Said::Message(message));
+            } else {
+                all.push(Said::Gone);
+                gone = true;
             }
             if gone || !pipe::holds_message(output.buffer()) {
                 break;
@@ -362,9 +420,8 @@ fn read(id: u64, output: ChildStdout, inputs: &mpsc::Sender<Input>) {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for worker in self.workers.values_mut() {
-            let _ = worker.child.kill();
-            let _ = worker.child.wait();
+        for worker in std::mem::take(&mut self.workers).into_values() {
+            worker.end();
         }
     }
 }

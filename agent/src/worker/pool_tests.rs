@@ -3,19 +3,21 @@
 use super::*;
 use gantry_model::JobId;
 
-/// A pool whose worker is a shell: it says that it is ready, waits for an operation, and then
-/// does this.
+/// A pool whose worker is a shell: it waits for an operation, and then does this.
 fn pool(then: &str) -> (Pool, mpsc::Receiver<Input>) {
-    let ready = r"printf '\001\000\000\000\000'; head -c 4 >/dev/null";
     let (inputs, received) = mpsc::channel(16);
-    let program = vec!["sh".into(), "-c".into(), format!("{ready}; {then}")];
-    (Pool::new(program, 1, inputs), received)
+    let program = vec!["sh".into(), "-c".into(), format!("head -c 4 >/dev/null; {then}")];
+    (Pool::new(program, Isolation::none(), 1, inputs), received)
 }
 
 fn submit(pool: &mut Pool, number: u64) -> Vec<Begun> {
+    submit_with(pool, number, &Lease::default())
+}
+
+fn submit_with(pool: &mut Pool, number: u64, lease: &Lease) -> Vec<Begun> {
     let builtin =
         Builtin::Preprocess { library: "l".into(), pipeline: "p".into(), series: Vec::new() };
-    let begun = pool.submit(TryId(number), JobId(number).task(0), builtin, Path::new("o"));
+    let begun = pool.submit(TryId(number), JobId(number).task(0), builtin, lease, Path::new("o"));
     pool.send();
     begun
 }
@@ -95,12 +97,41 @@ fn a_worker_gets_short_operations_ahead_and_gives_back_what_waits_behind_a_long_
 }
 
 #[test]
-fn no_worker_program_is_the_end_of_the_operation_with_126() {
+fn a_worker_takes_what_has_its_lease_and_makes_room_for_another_once_it_is_free() {
+    let (mut pool, _received) = pool("exec sleep 1000");
+    let two = Share { cores: 2, memory: MemoryMib(0) }.lease();
+    assert_eq!(submit(&mut pool, 1), [(TryId(1), Ok(()))]);
+    pool.workers.get_mut(&1).unwrap().at_once = 8;
+    assert_eq!(submit_with(&mut pool, 2, &two), [], "the only worker is busy, and another's");
+    assert_eq!((pool.workers[&1].has.len(), pool.waiting.len()), (1, 1));
+    let (exit, usage, last) = (Exit::Code(0), Usage::default(), String::new());
+    let (_, begun) = pool.hear(1, Said::Message(FromWorker::Done { exit, usage, last }));
+    assert_eq!(begun, [(TryId(2), Ok(()))]);
+    assert_eq!(pool.workers.keys().copied().collect::<Vec<_>>(), [2], "in place of the first");
+    let environment = std::fs::read(format!("/proc/{}/environ", pool.workers[&2].child.id()));
+    let environment = String::from_utf8(environment.unwrap()).unwrap();
+    assert!(environment.split('\0').any(|one| one == "RAYON_NUM_THREADS=2"), "{environment}");
+}
+
+#[test]
+fn what_takes_more_memory_than_its_lease_is_told_so() {
+    // A shell that is out of memory ends with 2; what Rust's allocator does is SIGABRT.
+    let (mut pool, mut received) = pool("ulimit -d; kill -ABRT $$");
+    let little = Share { cores: 1, memory: MemoryMib(64) }.lease();
+    submit_with(&mut pool, 1, &little);
+    let (ended, _) = hear(&mut pool, &mut received);
+    let Some((TryId(1), Exit::Failed(sentence))) = ended else { panic!("{ended:?}") };
+    assert!(sentence.contains("64M of memory are not enough"), "{sentence}");
+}
+
+#[test]
+fn no_worker_program_is_the_end_of_the_operation_with_125() {
     let (inputs, _received) = mpsc::channel(16);
-    let mut pool = Pool::new(vec!["gantry-no-such-program".into()], 1, inputs);
+    let program = vec!["gantry-no-such-program".into()];
+    let mut pool = Pool::new(program, Isolation::none(), 1, inputs);
     let begun = submit(&mut pool, 1);
     assert!(
-        matches!(&begun[..], [(TryId(1), Err(Exit::NotStarted { code: 126, .. }))]),
+        matches!(&begun[..], [(TryId(1), Err(Exit::NotStarted { code: 125, .. }))]),
         "{begun:?}"
     );
 }

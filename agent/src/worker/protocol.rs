@@ -22,15 +22,27 @@ pub(crate) enum ToWorker {
         /// The execution.
         try_id: TryId,
     },
+    /// The time limit of an operation is near.
+    Warn {
+        /// The execution.
+        try_id: TryId,
+    },
     /// Give back what has not begun.
     Return,
+    /// Carry out this operation and nothing else, as a process of its own: the first message or none.
+    Alone {
+        /// The task.
+        task: TaskId,
+        /// The operation.
+        builtin: Builtin,
+        /// The signal that tells that its time limit is near.
+        warning: Option<u8>,
+    },
 }
 
 /// What a worker says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromWorker {
-    /// It is there.
-    Ready,
     /// These have not begun, and will not.
     Returned(Vec<TryId>),
     /// The operation that was the first of those it has, has ended.

@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use gantry_agent::AgentError;
 use gantry_config::{AgentSettings, Orphans};
+use gantry_imaging::dicom::write::{Subject, ct_series};
+use gantry_imaging::phantom::{PhantomSettings, patient};
+use gantry_learning::TrainSettings;
 use gantry_library::Library;
 use gantry_link::{Authority, Connection, IdentityKind, Receiver, Sender, Server};
 use gantry_model::{
@@ -350,6 +353,36 @@ pub(crate) fn command(arguments: &[&str]) -> TaskWork {
 
 pub(crate) fn builtin(builtin: Builtin) -> TaskWork {
     TaskWork::Builtin(builtin)
+}
+
+/// A library with the scans of four phantoms of this size, and its folder.
+pub(crate) fn phantoms(bench: &Bench, size: [usize; 3]) -> (Library, String) {
+    let root = bench.folder().join("library");
+    let library = Library::open_or_create(&root).unwrap();
+    let spacing_mm = [336.0 / size[0] as f64, 336.0 / size[1] as f64, 192.0 / size[2] as f64];
+    let settings = PhantomSettings { size, spacing_mm, ..PhantomSettings::default() };
+    for number in 1..=4 {
+        let name = format!("patient {number}");
+        let files = ct_series(&patient(number, &settings).image, &Subject::new(&name)).unwrap();
+        for file in files {
+            gantry_agent::ingest::keep(&library, &file, &gantry_library::Source::Import).unwrap();
+        }
+    }
+    (library, root.display().to_string())
+}
+
+/// A training of a small network.
+pub(crate) fn training(library: &str, run: &str, epochs: u32) -> Builtin {
+    let settings = TrainSettings {
+        label: "body".into(),
+        epochs,
+        input_size: 16,
+        base_channels: 4,
+        checkpoint_every_steps: 1_000_000,
+        ..TrainSettings::default()
+    };
+    let settings = serde_json::to_string(&settings).unwrap();
+    Builtin::Train { library: library.into(), settings, run: run.into() }
 }
 
 pub(crate) fn series_of(library: &Library) -> Vec<String> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use gantry_config::{CgroupPlace, IsolationSettings, RunAs, Umask};
 use gantry_model::{Exit, JobId, Launch, Order, TryId};
 
-use super::{BTreeMap, agent, run, script, start};
+use super::{BTreeMap, agent, operation, run, script, start};
 
 fn as_submitter(isolation: &mut IsolationSettings, folder: &Path) {
     isolation.cgroup = CgroupPlace::Nowhere;
@@ -83,6 +83,20 @@ fn clean(lines: &[String], user: &str) {
     for expected in [format!("USER={user}"), format!("LOGNAME={user}"), "OWN=job".into()] {
         assert!(lines.contains(&expected), "{lines:?} lacks {expected}");
     }
+}
+
+pub(crate) async fn an_operation_has_the_rights_of_its_submitter() {
+    let (bench, agent, mut session) = agent(as_submitter).await;
+    let library = bench.folder().join("library");
+    gantry_library::Library::open_or_create(&library).unwrap();
+    fs::set_permissions(&library, fs::Permissions::from_mode(0o700)).unwrap();
+    let text = library.display().to_string();
+    for (number, user, expected) in [(1, "nobody", "ermission denied"), (2, "root", "root")] {
+        start(&mut session, operation(number, user, &text)).await;
+        let sentence = session.end(number).await.to_string();
+        assert!(sentence.contains(expected), "{user}: {sentence}");
+    }
+    agent.stop().await;
 }
 
 pub(crate) async fn who_has_no_account_is_refused() {

@@ -41,6 +41,17 @@ pub trait RunSink {
     fn warning(&mut self, sentence: &str) {
         let _ = sentence;
     }
+
+    /// Whether a checkpoint is to be kept before the next step, whatever the settings say: its node
+    /// or its time may soon be gone. It is asked before every step.
+    fn is_to_keep(&mut self) -> bool {
+        false
+    }
+
+    /// The checkpoint that was to be kept is on the storage.
+    fn kept(&mut self, step: u64) {
+        let _ = step;
+    }
 }
 
 /// How a run ended.
@@ -201,6 +212,10 @@ impl Run<'_> {
                 if stop.load(Ordering::Relaxed) {
                     at.save(self.folder)?;
                     return Ok(Some(at.state.step));
+                }
+                if sink.is_to_keep() {
+                    at.save(self.folder)?;
+                    sink.kept(at.state.step);
                 }
                 let loss = self.step(at, slices, total)?;
                 seen += slices.len();

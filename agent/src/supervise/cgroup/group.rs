@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use gantry_config::CpuLimit;
-use gantry_model::{Exit, MemoryMib, TryId, Usage};
+use gantry_model::{Exit, MemoryMib, Usage};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::Timespec;
@@ -82,15 +82,15 @@ pub(super) enum Left {
 }
 
 impl Group {
-    /// Makes the group of a try.
+    /// Makes the group of a try or of a worker.
     pub(in crate::supervise) fn make(
         place: &Place,
-        try_id: TryId,
+        name: &str,
         limits: &Limits,
     ) -> io::Result<Self> {
-        let folder = place.folder.join(try_id.to_string());
+        let folder = place.folder.join(name);
         match fs::create_dir(&folder) {
-            // One that could not be removed: no two tries of one agent have one number.
+            // One that could not be removed: no two of one agent have one number.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 end(&folder);
                 fs::create_dir(&folder)?;
