@@ -290,6 +290,7 @@ async fn scripts_run_before_and_after() {
             )
         };
         let refuse = "case $GANTRY_JOB in j2) echo looking; echo no room in the store >&2; exit 3;; \
+                      j4) echo no licence; exit 126;; \
                       j3) setsid sleep 1000 & echo $! > $GANTRY_SCRATCH/../slow; wait;; esac";
         isolation.prolog =
             Some(program(&folder.join("prolog"), &format!("{}; {refuse}", text("prolog"))));
@@ -320,6 +321,11 @@ async fn scripts_run_before_and_after() {
     assert_eq!((code, sentence.as_str()), (125, expected));
     assert_eq!(session.output(2, 0).await, "");
     assert!(seen().ends_with("prolog j2 j2.0 ada\nepilog j2 j2.0 ada\n"), "{}", seen());
+    // One that says so is the task's fault.
+    start(&mut session, script(4, "ada", "echo never")).await;
+    let Exit::NotStarted { code, sentence } = session.end(4).await else { panic!() };
+    let expected = "the prolog of this node refuses it: exit 126: no licence";
+    assert_eq!((code, sentence.as_str()), (126, expected));
     // One that hangs is ended, with what it has started.
     start(&mut session, script(3, "ada", "echo never")).await;
     let Exit::NotStarted { code: 125, sentence } = session.end(3).await else { panic!() };
@@ -330,12 +336,6 @@ async fn scripts_run_before_and_after() {
     agent.stop().await;
 }
 
-async fn a_stop_comes_before_the_command() {
-    let scripts = |isolation: &mut IsolationSettings, folder: &Path| {
-        let wait = "touch $GANTRY_AGENT/../../here; sleep 1000";
-        isolation.prolog = Some(program(&folder.join("prolog"), wait));
-    };
-    let (bench, agent, mut session) = agent(scripts).await;
 /// An operation that fails with a sentence.
 fn operation(number: u64, user: &str, library: &str) -> Launch {
     let series = vec!["0".repeat(16)];
@@ -361,6 +361,12 @@ async fn an_operation_has_what_a_command_has() {
     agent.stop().await;
 }
 
+async fn a_stop_comes_before_the_command() {
+    let scripts = |isolation: &mut IsolationSettings, folder: &Path| {
+        let wait = "touch $GANTRY_AGENT/../../here; sleep 1000";
+        isolation.prolog = Some(program(&folder.join("prolog"), wait));
+    };
+    let (bench, agent, mut session) = agent(scripts).await;
     start(&mut session, script(1, "ada", "echo never")).await;
     while !bench.folder().join("here").exists() {
         tokio::task::yield_now().await;

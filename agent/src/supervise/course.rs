@@ -95,10 +95,14 @@ impl Shared {
         table.keep_unheard();
     }
 
+    /// Runs the prolog. Where it fails the node is not ready, but for 126: so it says that the task
+    /// is to blame, and no node is taken out of service for what its user lacks.
     fn prolog(&self, course: &Course) -> Result<(), Exit> {
         let Some(prolog) = &course.isolation.scripts.prolog else { return Ok(()) };
-        let failed = |reason| cannot(125, format!("the prolog of this node failed: {reason}"));
-        self.script(prolog, course).map_err(failed)
+        self.script(prolog, course).map_err(|wrong| match wrong.code {
+            Some(126) => cannot(126, format!("the prolog of this node refuses it: {wrong}")),
+            _ => cannot(125, format!("the prolog of this node failed: {wrong}")),
+        })
     }
 
     /// The end of a try without anything to clear up.
@@ -165,7 +169,7 @@ impl Course {
                 shared
                     .script(epilog, &self)
                     .err()
-                    .map(|reason| format!("the epilog failed: {reason}")),
+                    .map(|wrong| format!("the epilog failed: {wrong}")),
             );
         }
         let left = self.room.leave().err();

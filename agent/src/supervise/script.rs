@@ -5,6 +5,7 @@
 //! killed. What they leave in their group ends with them; a daemon that they start in a session of
 //! its own ends with the try.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -28,10 +29,27 @@ const LINE_CHARACTERS_MAX: usize = 200;
 /// How long the end of a script that was killed is waited for in one piece.
 const KILLED_WAIT: Duration = Duration::from_mins(1);
 
+/// Why a script has failed.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// Its exit code, where it has ended by itself.
+    pub(super) code: Option<i32>,
+    reason: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
 impl Shared {
-    /// Runs a script for a try, and waits until it has ended. The error says why it has failed.
-    pub(super) fn script(&self, program: &Path, course: &Course) -> Result<(), String> {
-        let cannot = |error: io::Error| format!("{} cannot be run: {error}", program.display());
+    /// Runs a script for a try, and waits until it has ended.
+    pub(super) fn script(&self, program: &Path, course: &Course) -> Result<(), Wrong> {
+        let cannot = |error: io::Error| {
+            let reason = format!("{} cannot be run: {error}", program.display());
+            Wrong { code: None, reason }
+        };
         // Not a pipe: what a script leaves running may hold it for ever.
         let output =
             memfd_create("script", MemfdFlags::CLOEXEC).map_err(|error| cannot(error.into()))?;
@@ -63,25 +81,28 @@ impl Shared {
             .and_then(|process| process.ok_or_else(|| io::ErrorKind::InvalidData.into()))
             .map_err(cannot)?;
         let limit = Duration::from_millis(course.isolation.scripts.limit.0);
-        self.await_script(process, limit).map_err(|reason| match last_line(&output) {
-            Some(line) => format!("{reason}: {line}"),
-            None => reason,
+        self.await_script(process, limit).map_err(|mut wrong| {
+            if let Some(line) = last_line(&output) {
+                wrong.reason = format!("{}: {line}", wrong.reason);
+            }
+            wrong
         })
     }
 
-    fn await_script(&self, process: Pid, limit: Duration) -> Result<(), String> {
+    fn await_script(&self, process: Pid, limit: Duration) -> Result<(), Wrong> {
         let deadline = Instant::now() + limit;
         let mut over = false;
         let mut table = self.lock();
         loop {
             if let Some(status) = table.scripts.get(&process).and_then(|script| script.end) {
                 table.scripts.remove(&process);
-                return match (status.code(), status.signal()) {
-                    (Some(0), _) => Ok(()),
-                    _ if over => Err(format!("it took longer than {} s", limit.as_secs_f32())),
-                    (Some(code), _) => Err(format!("exit {code}")),
-                    (None, signal) => Err(format!("signal {}", signal.unwrap_or_default())),
+                let reason = match (status.code(), status.signal()) {
+                    (Some(0), _) => return Ok(()),
+                    _ if over => format!("it took longer than {} s", limit.as_secs_f32()),
+                    (Some(code), _) => format!("exit {code}"),
+                    (None, signal) => format!("signal {}", signal.unwrap_or_default()),
                 };
+                return Err(Wrong { code: status.code().filter(|_| !over), reason });
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() && !over {

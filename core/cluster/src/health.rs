@@ -48,6 +48,19 @@ impl Cluster {
         }
     }
 
+    /// A node could not be made ready for a task.
+    pub(crate) fn not_ready(
+        &mut self,
+        at: At,
+        id: NodeId,
+        detail: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        let name = self.node(id).name().to_owned();
+        let (trouble, sign) = (Trouble::NotReady, Sign::Seen);
+        self.found(at, &name, Finding { trouble, sign, gpu: None, detail }, effects);
+    }
+
     fn falls_ill(&mut self, at: At, id: NodeId, finding: Finding, effects: &mut Vec<Effect>) {
         let Finding { trouble, sign, gpu, detail } = finding;
         let policy = self.settings.policy(trouble);

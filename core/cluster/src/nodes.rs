@@ -226,7 +226,8 @@ impl Cluster {
     }
 
     /// Judges a node by how a try ended on it. Many tasks in a row that fail fast point to the node,
-    /// unless they are all of one job that has ended well nowhere: then the job is to blame.
+    /// unless they are all of one job that has ended well nowhere: then the job is to blame. One that
+    /// was told to stop says nothing, and one that the node was not ready for is never to blame.
     pub(crate) fn judge(
         &mut self,
         at: At,
@@ -240,17 +241,20 @@ impl Cluster {
             && !exit.is_success();
         let fast = at.since(live.since) <= self.settings.quarantine_within;
         let job = self.jobs.get(&live.task.job);
+        let task = job.and_then(|job| job.tasks.get(&live.task.index));
+        let told = task.is_some_and(|task| matches!(task.state, TaskState::Stopping { .. }));
         let node = self.node(id);
         if exit.is_success() {
             self.node_mut(id).fast.clear();
             return;
         }
-        if after == 0 || !fault || !fast || node.service != Service::Open {
+        if after == 0 || !fault || !fast || told || node.service != Service::Open {
             return;
         }
-        let well_elsewhere = job.is_some_and(|job| {
-            job.done.iter().any(|(other, done)| *other != id && !done.is_empty())
-        });
+        let well_elsewhere = exit.is_of_node()
+            || job.is_some_and(|job| {
+                job.done.iter().any(|(other, done)| *other != id && !done.is_empty())
+            });
         let others = self.nodes.iter().any(|other| {
             other.id != id && other.state == NodeState::Up && other.service == Service::Open
         });

@@ -89,6 +89,9 @@ impl Cluster {
             job.pace.count(at.since(live.since));
         }
         self.judge(at, id, &live, exit, effects);
+        if let Exit::NotStarted { code: 125, sentence } = exit {
+            self.not_ready(at, id, sentence.clone(), effects);
+        }
         self.conclude(at, live.task, exit, effects);
         if !self.node(id).ailments.is_empty() {
             self.test_when_empty(at, id, effects);
@@ -179,6 +182,13 @@ impl Cluster {
             }
             (None, _) => {
                 let retried = is_retried(job, exit);
+            (None, exit) if exit.is_of_node() => {
+                job.step(id.index, &TaskState::Waiting);
+                // Where the node goes on to get work nothing else keeps this from turning round.
+                self.back_off(at, id, 1);
+                let sentence = format!("queued again, which is no try of it: {exit}");
+                effects.push(note(at, Level::Warn, Subject::Task(id), sentence));
+            }
                 let retries = u32::from(job.retries(id.index));
                 let Some(task) = job.touch(id.index) else { return };
                 task.failures += 1;
@@ -225,14 +235,14 @@ impl Cluster {
 
     fn gang_falls(&mut self, at: At, id: TaskId, exit: &Exit, effects: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
-        let lost = *exit == Exit::NodeLost;
+        let of_node = exit.is_of_node();
         let retried = is_retried(job, exit);
-        job.gang_failures += u32::from(!lost);
+        job.gang_failures += u32::from(!of_node);
         let failures = job.gang_failures;
-        let again = lost || (retried && failures <= u32::from(job.retries(id.index)));
+        let again = of_node || (retried && failures <= u32::from(job.retries(id.index)));
         let rank = format!("rank {} of the gang: {exit}", id.index);
         if again {
-            if lost {
+            if *exit == Exit::NodeLost {
                 wait_again(job, id.index);
             } else {
                 job.step(id.index, &TaskState::Waiting);

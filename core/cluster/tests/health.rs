@@ -5,7 +5,7 @@ mod support;
 
 use gantry_cluster::{ClusterSettings, Effect, Event};
 use gantry_model::health::{Ailment, Back, Finding, Measure, Policy, Sign, Stage, Trouble, Work};
-use gantry_model::{Action, Exit, JobSpec, JobState, Order, Resources};
+use gantry_model::{Action, Exit, Gang, JobSpec, JobState, Order, Resources};
 use support::{Env, launches, spec, stops};
 
 fn gpu_job(gpus: u32) -> JobSpec {
@@ -80,6 +80,59 @@ fn a_test_that_fails_leaves_the_gpu_to_a_person() {
     assert_eq!(env.state(job), JobState::Wait);
     env.act(Action::Resume { node: "a".into() }).unwrap();
     assert_eq!(env.state(job), JobState::Run);
+}
+
+fn not_ready(code: u8) -> Exit {
+    Exit::NotStarted { code, sentence: "the prolog of this node failed: exit 1".into() }
+}
+
+#[test]
+fn a_node_that_cannot_be_made_ready_costs_no_try_and_gets_no_work_until_it_is_tested() {
+    let mut env = Env::new().node("a", 8, 0);
+    let job = env.submit(spec(1)).unwrap();
+    let effects = env.ended("a", 1, not_ready(125));
+    let sentence = said(&effects);
+    for part in ["rule not-ready: the node gets no new work", "queued again, which is no try of it"]
+    {
+        assert!(sentence.contains(part), "{sentence}");
+    }
+    assert_eq!(tests(&effects), [(1, None)]);
+    env.pass(2000);
+    assert_eq!(env.state(job), JobState::Wait);
+    assert!(env.reason(job).contains("not-ready"), "{}", env.reason(job));
+    // It may be ready after the test: the job has no retries, and is started all the same. One that
+    // never is becomes a person's.
+    for (number, stage) in [(2, Some(Stage::Testing { number: 2 })), (3, None), (4, None)] {
+        assert_eq!(launches(&tested(&mut env, number - 1, None)).len(), 1, "{number}");
+        env.ended("a", number, not_ready(125));
+        let at = ailments(&env)[0].stage;
+        assert!(stage.is_none_or(|stage| stage == at), "{at:?}");
+        env.pass(2000);
+    }
+    assert_eq!(ailments(&env)[0].stage, Stage::Person);
+    env.act(Action::Resume { node: "a".into() }).unwrap();
+    env.ended("a", 5, Exit::Code(0));
+    assert_eq!(env.state(job), JobState::Done);
+    // What a task is to blame for is a try of it.
+    let job = env.submit(spec(1)).unwrap();
+    env.ended("a", 6, not_ready(126));
+    assert_eq!(env.state(job), JobState::Fail);
+}
+
+#[test]
+fn a_gang_starts_again_where_a_node_was_not_ready() {
+    let mut env = Env::new().node("a", 8, 0).node("b", 8, 0);
+    let gang = Some(Gang { ranks: 2, nodes: Some(2) });
+    let job = env.submit(JobSpec { gang, ..spec(6) }).unwrap();
+    env.ended("a", 1, not_ready(125));
+    env.ended("b", 2, Exit::Signal(15));
+    assert_eq!(env.state(job), JobState::Wait);
+    let effects = tested(&mut env, 1, None);
+    let effects = [effects, env.pass(2000)].concat();
+    assert_eq!(launches(&effects).len(), 2);
+    env.ended("a", 3, Exit::Code(0));
+    env.ended("b", 4, Exit::Code(0));
+    assert_eq!(env.state(job), JobState::Done);
 }
 
 #[test]

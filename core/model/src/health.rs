@@ -46,6 +46,8 @@ pub enum Trouble {
     StorageSilent,
     /// The shared storage answers slowly.
     StorageSlow,
+    /// The node could not be made ready for a task.
+    NotReady,
 }
 
 /// What is done about a trouble, the heavier last.
@@ -154,7 +156,7 @@ pub enum Stage {
 
 impl Trouble {
     /// All of them, in the order in which screens and files list them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::XidUser,
         Self::XidGpu,
         Self::XidMemory,
@@ -171,6 +173,7 @@ impl Trouble {
         Self::DiskFull,
         Self::StorageSilent,
         Self::StorageSlow,
+        Self::NotReady,
     ];
 
     /// The class of an XID, by NVIDIA's catalogue of XID errors. One that is not known is the GPU's:
@@ -204,6 +207,8 @@ impl Trouble {
             Self::RemapFailed => (Measure::Gpu, Work::Move, Back::Person),
             Self::GpuLost => (Measure::Gpu, Work::Move, Back::Test),
             Self::RemapPending | Self::GpuHot => (Measure::Gpu, Work::Stay, Back::Over),
+            // What made it ready for others may do so again.
+            Self::NotReady => (Measure::Node, Work::Stay, Back::Test),
             Self::DriverHung | Self::DiskFull | Self::StorageSilent => {
                 (Measure::Node, Work::Stay, Back::Over)
             }
@@ -231,6 +236,7 @@ impl Trouble {
             Self::DiskFull => "disk-full",
             Self::StorageSilent => "storage-silent",
             Self::StorageSlow => "storage-slow",
+            Self::NotReady => "not-ready",
         }
     }
 }

@@ -15,7 +15,7 @@ pub enum Exit {
     /// The process was ended by this signal.
     Signal(u8),
     /// The process could not be started (126) or was not found (127), or its node could not be made
-    /// ready for it (125); the sentence says why.
+    /// ready for it (125), which is not the task's fault; the sentence says why.
     NotStarted {
         /// 125, 126 or 127.
         code: u8,
@@ -50,6 +50,12 @@ impl Exit {
             // What the kernel sends is signal 9.
             Self::OutOfMemory { .. } => 137,
         }
+    }
+
+    /// Whether the node is to blame: the task is queued again, and the end is no try of it.
+    #[must_use]
+    pub const fn is_of_node(&self) -> bool {
+        matches!(self, Self::NodeLost | Self::NotStarted { code: 125, .. })
     }
 
     /// Whether the task has done what it was asked for.
