@@ -4,8 +4,9 @@
 //! An alert that is raised stays so until readings have been good for a while; one whose readings
 //! stay away is called gone, once. A node that is away altogether sends no samples: the cluster says
 //! that, and an alert of it waits for its return. Unlike troubles (`watch.rs`) alerts decide
-//! nothing, so what is known of them lives in memory: after a restart what is still bad is raised
-//! once more.
+//! nothing, so that they are no events of the journal: which of them are raised stands in a table of
+//! the store, and the next scheduler goes on from there. Nothing is raised twice by a restart, and
+//! what ends after it is said to be over.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,8 @@ use gantry_telemetry::{Change, Quantity, Rule, Sample, Side, Watchman};
 struct Alert {
     settings: AlertSettings,
     rule: Rule,
+    /// Its name and rule as one text: what is kept of it is worth nothing under another rule.
+    key: String,
 }
 
 /// The watchmen of one alert on one node: one, or one for each GPU.
@@ -40,23 +43,79 @@ pub(crate) struct Raised {
     pub(crate) gpu: Option<usize>,
 }
 
+/// A raised alert as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Kept {
+    /// The alert's name and rule.
+    pub(crate) key: String,
+    pub(crate) node: String,
+    /// Which of the node's readings.
+    pub(crate) place: u32,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Raised,
+    Over,
+}
+
 /// All alerts.
 #[derive(Debug, Default)]
 pub(crate) struct Alerts {
     all: Vec<Alert>,
     /// By node, in the order of the alerts.
     nodes: BTreeMap<String, Vec<Men>>,
+    /// What changed since the store was told.
+    unkept: BTreeMap<Kept, Fate>,
 }
 
 impl Alerts {
+    /// Goes on with what an earlier scheduler had raised. What the settings do not have any more is
+    /// said to be over.
+    pub(crate) fn restore(&mut self, at: At, kept: Vec<Kept>) -> Vec<Said> {
+        let mut said = Vec::new();
+        for one in kept {
+            let Some(number) = self.all.iter().position(|alert| alert.key == one.key) else {
+                let name = one.key.split('\n').next().unwrap_or_default();
+                said.push(Said {
+                    node: one.node.clone(),
+                    level: Level::Info,
+                    sentence: gone(&format!("alert {name}")),
+                });
+                self.unkept.insert(one, Fate::Over);
+                continue;
+            };
+            let place = (one.place as usize).min(GPUS_MAX);
+            let men = &mut self.men(&one.node)[number];
+            men.resize_with(men.len().max(place + 1), Watchman::default);
+            men[place] = Watchman::raised(at);
+        }
+        said
+    }
+
+    /// What changed since this was asked last.
+    pub(crate) fn take_unkept(&mut self) -> BTreeMap<Kept, Fate> {
+        std::mem::take(&mut self.unkept)
+    }
+
+    /// Takes changes back that could not be kept; what came later holds.
+    pub(crate) fn put_back(&mut self, unkept: BTreeMap<Kept, Fate>) {
+        for (kept, fate) in unkept {
+            self.unkept.entry(kept).or_insert(fate);
+        }
+    }
+
+    /// The watchmen of a node.
+    fn men(&mut self, node: &str) -> &mut Vec<Men> {
+        let fresh = || self.all.iter().map(|_| Men::new()).collect();
+        self.nodes.entry(node.to_owned()).or_insert_with(fresh)
+    }
+
     /// Takes alerts in place of those before. What did not change goes on; what is raised and
     /// changed or gone is said to be over.
     pub(crate) fn set(&mut self, settings: &[AlertSettings]) -> Vec<Said> {
-        // The settings have been checked when they were read.
-        let all: Vec<Alert> = settings
-            .iter()
-            .filter_map(|one| Some(Alert { settings: one.clone(), rule: one.rule().ok()? }))
-            .collect();
+        let all: Vec<Alert> = settings.iter().filter_map(Alert::of).collect();
         let mut said = Vec::new();
         for (node, men) in &mut self.nodes {
             let mut before: Vec<Option<Men>> = std::mem::take(men).into_iter().map(Some).collect();
@@ -64,11 +123,9 @@ impl Alerts {
             for (alert, men) in self.all.iter().zip(before) {
                 let Some(men) = men else { continue };
                 for place in raised(&men) {
-                    let sentence = format!(
-                        "{}: it was changed or taken out of the settings while it was raised",
-                        alert.about(place)
-                    );
+                    let sentence = gone(&alert.about(place));
                     said.push(Said { node: node.clone(), level: Level::Info, sentence });
+                    self.unkept.insert(alert.kept(node, place), Fate::Over);
                 }
             }
         }
@@ -81,9 +138,9 @@ impl Alerts {
         if self.all.is_empty() {
             return Vec::new();
         }
-        let fresh = || self.all.iter().map(|_| Men::new()).collect();
         if !self.nodes.contains_key(node) {
-            self.nodes.insert(node.to_owned(), fresh());
+            let fresh = self.all.iter().map(|_| Men::new()).collect();
+            self.nodes.insert(node.to_owned(), fresh);
         }
         let Some(men) = self.nodes.get_mut(node) else { return Vec::new() };
         let mut said = Vec::new();
@@ -101,6 +158,10 @@ impl Alerts {
                     series.of_node(sample)
                 };
                 if let Some(change) = man.observe(&alert.rule, at, value) {
+                    let fate = if man.is_raised() { Fate::Raised } else { Fate::Over };
+                    if matches!(change, Change::Raised { .. } | Change::Cleared { .. }) {
+                        self.unkept.insert(alert.kept(node, place), fate);
+                    }
                     let (level, sentence) = alert.says(change, place, man);
                     said.push(Said { node: node.to_owned(), level, sentence });
                 }
@@ -125,6 +186,11 @@ impl Alerts {
     }
 }
 
+/// An alert has gone from the settings.
+fn gone(about: &str) -> String {
+    format!("{about}: it was changed or taken out of the settings while it was raised")
+}
+
 /// The places of the watchmen that have raised their alert.
 fn raised(men: &[Watchman]) -> impl Iterator<Item = usize> {
     let all = men.iter().enumerate().filter(|(_, man)| man.is_raised());
@@ -138,6 +204,18 @@ fn kept(known: &[Alert], alert: &Alert, before: &mut [Option<Men>]) -> Men {
 }
 
 impl Alert {
+    /// The alert of some settings, which have been checked when they were read.
+    fn of(settings: &AlertSettings) -> Option<Self> {
+        let rule = settings.rule().ok()?;
+        let key = format!("{}\n{}", settings.name, serde_json::to_string(&rule).ok()?);
+        Some(Self { settings: settings.clone(), rule, key })
+    }
+
+    /// One of its readings, raised, as the store keeps it.
+    fn kept(&self, node: &str, place: usize) -> Kept {
+        Kept { key: self.key.clone(), node: node.to_owned(), place: place as u32 }
+    }
+
     /// How many readings of it a sample has room for.
     fn places(&self, sample: &Sample) -> usize {
         if self.settings.series.is_of_gpu() { sample.gpus.len().min(GPUS_MAX) } else { 1 }
@@ -282,6 +360,39 @@ mod tests {
         check(&seconds(&mut alerts, "a", 0..9, &busy), &[(0, Level::Warn, &parts)]);
         check(&seconds(&mut alerts, "b", 0..9, &busy), &[]);
         assert_eq!(alerts.raised()[0].gpu, None);
+    }
+
+    #[test]
+    fn a_restart_goes_on_with_what_is_raised() {
+        let bad = sample(950, &[Some(60), Some(91)]);
+        let both = settings(&format!("{HOT}{BUSY}"));
+        let mut before = Alerts::default();
+        before.set(&both);
+        assert_eq!(seconds(&mut before, "a", 0..30, &bad).len(), 2);
+        let kept: Vec<Kept> = before.take_unkept().into_keys().collect();
+        assert_eq!((kept.len(), before.take_unkept().len()), (2, 0));
+        let after = |settings: &[AlertSettings]| {
+            let mut alerts = Alerts::default();
+            alerts.set(settings);
+            let said = alerts.restore(At(40_000), kept.clone());
+            (alerts, said)
+        };
+        let (mut alerts, said) = after(&both);
+        assert_eq!((said, alerts.raised()), (vec![], before.raised()));
+        check(&seconds(&mut alerts, "a", 40..90, &bad), &[]);
+        assert!(alerts.take_unkept().is_empty());
+        let well = sample(100, &[Some(60), Some(60)]);
+        let (busy, hot) = (["busy: cpu is 10.0%"], ["gpu 1 is 60 C and the alert is over"]);
+        let wanted: &[(u64, Level, &[&str])] =
+            &[(90, Level::Info, &busy), (110, Level::Info, &hot)];
+        check(&seconds(&mut alerts, "a", 90..200, &well), wanted);
+        let over = alerts.take_unkept();
+        assert_eq!(over.keys().cloned().collect::<Vec<_>>(), kept);
+        assert!(over.values().all(|fate| *fate == Fate::Over));
+        // Under another rule it is over.
+        let (mut alerts, said) = after(&settings(&HOT.replace("85", "86")));
+        assert_eq!((said.len(), alerts.raised().len(), alerts.take_unkept().len()), (2, 0, 2));
+        assert!(said[0].sentence.starts_with("alert busy: it was changed"), "{}", said[0].sentence);
     }
 
     #[test]

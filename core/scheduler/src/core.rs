@@ -14,6 +14,7 @@ use gantry_wire::{HistoryQuery, NotePage, NoteQuery, UseBy, UseRow};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::agents::{Agent, Agents, ORDERS_MAX};
+use crate::alerts::Kept;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::error::SchedulerError;
@@ -70,18 +71,19 @@ pub(crate) struct Core {
     sessions: Arc<AtomicU64>,
 }
 
-/// Opens the journal, applies it, and starts the thread. The receiver tells when it had to end.
+/// Opens the journal, applies it, and starts the thread.
 pub(crate) fn start(
     folder: &Path,
     settings: ClusterSettings,
     retention: Retention,
-) -> Result<(Core, oneshot::Receiver<SchedulerError>), SchedulerError> {
+) -> Result<Started, SchedulerError> {
     let mut store = Store::open(folder)?;
     store.retain(retention);
     let mut restored = restore(&mut store, settings)?;
     let clock = Clock::new(restored.last);
     let (commands, receiver) = mpsc::channel(WAITING_MAX);
     let (ended_sender, ended) = watch::channel(0);
+    let alerts = store.alerts()?;
     let mut notes = Notes::restored(store.newest_notes(SHOWN_MAX)?);
     for note in std::mem::take(&mut restored.notes) {
         notes.push(note);
@@ -102,7 +104,17 @@ pub(crate) fn start(
         })
         .map_err(|error| SchedulerError::file("starting the thread of", folder, &error))?;
     let sessions = Arc::new(AtomicU64::new(0));
-    Ok((Core { commands, clock, agents, board, ended, sessions }, core_ended))
+    let core = Core { commands, clock, agents, board, ended, sessions };
+    Ok(Started { core, ended: core_ended, alerts })
+}
+
+/// A thread that runs.
+pub(crate) struct Started {
+    pub(crate) core: Core,
+    /// Tells when it had to end.
+    pub(crate) ended: oneshot::Receiver<SchedulerError>,
+    /// The alerts that an earlier scheduler had raised.
+    pub(crate) alerts: Vec<Kept>,
 }
 
 /// What the journal gave.

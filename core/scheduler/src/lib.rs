@@ -89,7 +89,8 @@ async fn serve_with(
     let identity = Identity::load(folder, "scheduler")?;
     let cluster = authority.cluster().to_owned();
     let (decided_by, kept) = (settings::cluster(&settings), settings::retention(&settings));
-    let (core, mut core_ended) = core::start(folder, decided_by, kept)?;
+    let core::Started { core, ended: mut core_ended, alerts } =
+        core::start(folder, decided_by, kept)?;
     let webhook = Webhook::start(cluster.clone(), settings::webhook(&settings))
         .map_err(|error| SchedulerError::file("starting the webhook of", folder, &error))?;
     {
@@ -98,6 +99,8 @@ async fn serve_with(
         board.telemetry.alerts.set(&settings.alert);
         board.notes.outbox = Some(webhook.outbox());
     }
+    let said = core.board().telemetry.alerts.restore(core.clock.now(), alerts);
+    settings::say(&core, said);
     let server = Server::bind(settings.listen, &identity, folder)?;
     let address = server.local_address();
     write_address(folder, address)?;

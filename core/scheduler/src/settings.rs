@@ -8,7 +8,7 @@ use gantry_config::{SchedulerSettings, load_file};
 use gantry_model::{MemoryMib, Reject, RejectKind, Resources, Subject};
 
 use crate::alerts::Said;
-
+use crate::core::Core;
 use crate::session::Shared;
 use crate::store::Retention;
 use crate::webhook::Target;
@@ -91,9 +91,7 @@ pub(crate) async fn reload(shared: &Shared) -> Result<Vec<String>, Reject> {
     shared.core.retain(retention(&settings)).await;
     shared.webhook.set(webhook(&settings));
     let said = shared.core.board().telemetry.alerts.set(&settings.alert);
-    for Said { node, level, sentence } in said {
-        shared.core.note(level, Subject::Node(node), sentence);
-    }
+    say(&shared.core, said);
     let before = &shared.settings;
     let waits = [
         ("listen", settings.listen != before.listen),
@@ -101,6 +99,13 @@ pub(crate) async fn reload(shared: &Shared) -> Result<Vec<String>, Reject> {
         ("metrics", settings.metrics != before.metrics),
     ];
     Ok(waits.into_iter().filter(|(_, waits)| *waits).map(|(key, _)| key.to_owned()).collect())
+}
+
+/// Writes what alerts say into the event log.
+pub(crate) fn say(core: &Core, said: Vec<Said>) {
+    for Said { node, level, sentence } in said {
+        core.note(level, Subject::Node(node), sentence);
+    }
 }
 
 #[cfg(test)]

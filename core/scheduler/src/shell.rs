@@ -302,17 +302,23 @@ impl Shell {
     /// waits in memory, and most of it can be made again from the journal.
     fn keep_after(&mut self) -> Result<(), SchedulerError> {
         let now = self.clock.now();
-        if now < self.keep_again {
-            return Ok(());
-        }
-        let mut unsaved = self.board().notes.take_unsaved();
-        match self.store.keep_after(&self.over, &unsaved.lines(), now) {
+        let (mut unsaved, unkept) = {
+            let mut board = self.board();
+            if now < self.keep_again {
+                return Ok(());
+            }
+            (board.notes.take_unsaved(), board.telemetry.alerts.take_unkept())
+        };
+        // Those first: keeping them twice is keeping them.
+        let kept = self.store.keep_alerts(&unkept);
+        match kept.and_then(|()| self.store.keep_after(&self.over, &unsaved.lines(), now)) {
             Ok(()) => {
                 self.over.clear();
                 Ok(())
             }
             Err(SchedulerError::Full) => {
                 self.board().notes.put_back(unsaved);
+                self.board().telemetry.alerts.put_back(unkept);
                 self.keep_again = now.after(FULL_AGAIN);
                 self.wake = Some(self.wake.map_or(self.keep_again, |at| at.min(self.keep_again)));
                 Ok(())

@@ -5,10 +5,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use gantry_config::SchedulerSettings;
 use gantry_link::Session;
 use gantry_model::At;
 use gantry_telemetry::{Encoder, Sample, StorageSample};
-use gantry_wire::{AgentMessage, Reply, Request};
+use gantry_wire::{AgentMessage, NoteQuery, Reply, Request};
 use support::{agent, ask, cluster, console, joined, settings, start};
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -36,10 +37,69 @@ async fn read_until(
     let (begun, mut encoder) = (Instant::now(), Encoder::default());
     while troubles(console).await != expected {
         assert!(begun.elapsed() < WITHIN, "{:?} is not {expected:?}", troubles(console).await);
-        let reading = encoder.encode(&sample(answer_ms)).unwrap();
-        agent.sender.send(&AgentMessage::Reading(Box::new(reading))).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tell(agent, &mut encoder, &sample(answer_ms)).await;
     }
+}
+
+async fn tell(agent: &mut Session, encoder: &mut Encoder, sample: &Sample) {
+    let reading = encoder.encode(sample).unwrap();
+    agent.sender.send(&AgentMessage::Reading(Box::new(reading))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// What the event log says of alerts, oldest first.
+async fn alerts(console: &Session) -> Vec<String> {
+    let query = NoteQuery { text: Some("alert".into()), ..NoteQuery::default() };
+    let Reply::Notes(page) = ask(console, Request::Notes { query }).await else { panic!() };
+    page.rows.iter().map(|row| row.note.sentence.clone()).collect()
+}
+
+/// Sends readings until so much is said of alerts.
+async fn read_until_said(
+    agent: &mut Session,
+    console: &Session,
+    cpu_permille: u32,
+    lines: usize,
+) -> Vec<String> {
+    let (begun, mut encoder) = (Instant::now(), Encoder::default());
+    while alerts(console).await.len() < lines {
+        assert!(begun.elapsed() < WITHIN, "{:?}", alerts(console).await);
+        tell(agent, &mut encoder, &Sample { cpu_permille, ..sample(None) }).await;
+    }
+    alerts(console).await
+}
+
+#[tokio::test]
+async fn an_alert_outlives_the_scheduler_and_ends_after_it() {
+    let folder = cluster();
+    let text =
+        "listen = \"127.0.0.1:0\"\n[[alert]]\nname = \"busy\"\nseries = \"cpu\"\nabove = \"90%\"\n";
+    let settings: SchedulerSettings = gantry_config::load("scheduler.toml", text).unwrap();
+    let daemon = start(folder.path(), settings.clone()).await;
+    let watcher = console(folder.path(), &daemon).await;
+    let identity = joined(&watcher, daemon.address, "cpu-1").await;
+    let mut node = agent(&daemon, &identity, &[]).await;
+    let raised = read_until_said(&mut node, &watcher, 950, 1).await;
+    assert!(raised[0].contains("alert busy: cpu is 95.0%"), "{raised:?}");
+    daemon.stop().await;
+    // What is still bad is known, and not said again; what is well again is over.
+    let daemon = start(folder.path(), settings.clone()).await;
+    let watcher = console(folder.path(), &daemon).await;
+    let mut node = agent(&daemon, &identity, &[]).await;
+    let mut encoder = Encoder::default();
+    for _ in 0..3 {
+        tell(&mut node, &mut encoder, &Sample { cpu_permille: 960, ..sample(None) }).await;
+    }
+    let both = read_until_said(&mut node, &watcher, 100, 2).await;
+    assert_eq!(both[0], raised[0]);
+    assert!(both[1].contains("cpu is 10.0% and the alert is over"), "{both:?}");
+    daemon.stop().await;
+    // It is not known any more after that.
+    let daemon = start(folder.path(), settings).await;
+    let watcher = console(folder.path(), &daemon).await;
+    let mut node = agent(&daemon, &identity, &[]).await;
+    assert_eq!(read_until_said(&mut node, &watcher, 970, 3).await.len(), 3);
+    daemon.stop().await;
 }
 
 #[tokio::test]

@@ -156,6 +156,12 @@ impl Rule {
 }
 
 impl Watchman {
+    /// A watchman whose alert was raised before `at`, by readings of which nothing else is known.
+    #[must_use]
+    pub const fn raised(at: At) -> Self {
+        Self { alert: Alert::Raised, since: None, presence: Presence::Last(at) }
+    }
+
     /// Whether the alert is raised.
     #[must_use]
     pub fn is_raised(&self) -> bool {

@@ -5,13 +5,12 @@ use std::sync::{Mutex, PoisonError};
 use gantry_cluster::Event;
 use gantry_link::{Connection, LinkError, Receiver, Sender};
 use gantry_model::limits::{GPUS_MAX, NAME_CHARACTERS_MAX};
-use gantry_model::{Exit, Order, Reject, RejectKind, Report, Subject};
+use gantry_model::{Exit, Order, Reject, RejectKind, Report};
 use gantry_telemetry::{Answer, Decoder, Reading, Verdict};
 use gantry_wire::{AgentMessage, Point, SchedulerMessage};
 use tokio::sync::mpsc;
 
 use super::{Greeted, Shared};
-use crate::alerts::Said;
 
 /// Points of metrics in one message.
 const POINTS_MAX: usize = 1000;
@@ -134,9 +133,7 @@ impl Agent<'_> {
         sample.gpus.truncate(GPUS_MAX);
         let at = self.shared.core.clock.now();
         let taken = self.shared.core.board().telemetry.take(&self.node, sample, at);
-        for Said { node, level, sentence } in taken.said {
-            self.shared.core.note(level, Subject::Node(node), sentence);
-        }
+        crate::settings::say(&self.shared.core, taken.said);
         for finding in taken.seen.into_iter().filter_map(|seen| seen.finding(&self.gpus)) {
             let node = self.node.clone();
             self.shared.core.tell(Event::Found { node, finding }).await;

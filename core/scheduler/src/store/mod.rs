@@ -6,9 +6,11 @@
 //! - [`history`]: one row per ended job, for questions about users, groups and times.
 //! - [`events`]: the event log, a row a line. It and the history follow from the journal and are
 //!   written without a sync of their own.
+//! - [`alerts`]: which alerts are raised, in the same way.
 //! - [`tokens`]: hashes of join tokens.
 //! - [`repair`]: what a damaged file still holds.
 
+mod alerts;
 mod events;
 mod history;
 mod journal;
@@ -65,6 +67,7 @@ impl Store {
             .and_then(|()| database.pragma_update(None, "synchronous", "FULL"))
             .and_then(|()| database.execute_batch(TABLES))
             .and_then(|()| database.execute_batch(events::TABLES))
+            .and_then(|()| database.execute_batch(alerts::TABLES))
             .map_err(|error| match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                     SchedulerError::InUse { folder: folder.to_owned() }

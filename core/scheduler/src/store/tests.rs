@@ -11,6 +11,7 @@ use gantry_wire::{HistoryQuery, UseBy};
 use tempfile::TempDir;
 
 use super::*;
+use crate::core::Started;
 
 fn event(n: u64) -> Event {
     Event::NodeDown { node: format!("node-{n}") }
@@ -201,9 +202,7 @@ fn every_prefix_of_a_journal_gives_a_cluster_that_holds() {
 }
 
 /// The thread with the store of a folder.
-fn start(
-    folder: &Path,
-) -> Result<(crate::core::Core, tokio::sync::oneshot::Receiver<SchedulerError>), SchedulerError> {
+fn start(folder: &Path) -> Result<Started, SchedulerError> {
     crate::core::start(folder, ClusterSettings::default(), Retention::default())
 }
 
@@ -216,7 +215,7 @@ async fn a_journal_that_cannot_be_written_ends_the_scheduler_and_acknowledges_no
         BEGIN SELECT RAISE(ABORT, 'input/output error'); END";
     store.database.execute_batch(broken).unwrap();
     drop(store);
-    let (core, ended) = start(folder.path()).unwrap();
+    let Started { core, ended, .. } = start(folder.path()).unwrap();
     let mut submits =
         story().into_iter().filter(|(_, event)| matches!(event, Event::Submit { .. }));
     let mut submit = || submits.next().map(|(_, event)| event).unwrap();
@@ -238,7 +237,7 @@ async fn a_clock_in_the_future_of_the_journal_loses_no_node() {
     let (_, up) = story().swap_remove(1);
     store.append(&records(&[(ahead, up.clone())])).unwrap();
     drop(store);
-    let (core, _ended) = start(folder.path()).unwrap();
+    let core = start(folder.path()).unwrap().core;
     let state = |cluster: &Cluster| cluster.nodes()[0].state;
     assert_eq!(core.read(state).await.unwrap(), gantry_model::NodeState::Late);
     core.tell(up).await;
@@ -377,7 +376,14 @@ fn the_history_answers_by_user_group_and_time() {
         ended: Some(At(ended)),
         state,
         tasks: TaskCounts { done: 2, ..TaskCounts::default() },
-        spent: Spent { core_ms: 10 * id, gpu_ms: id, cpu_ms: 1, memory_peak: MemoryMib(id) },
+        spent: Spent {
+            core_ms: 10 * id,
+            gpu_ms: id,
+            cpu_ms: 1,
+            memory_peak: MemoryMib(id),
+            read_kib: 2 * id,
+            written_kib: 3 * id,
+        },
         ..JobRow::default()
     };
     let rows = [
