@@ -9,6 +9,7 @@ use gantry_telemetry::Curve;
 use gantry_wire::{Metric, Point};
 
 use crate::notes::Notes;
+use crate::store::Counted;
 use crate::telemetry::Telemetry;
 
 /// Jobs whose curves are kept.
@@ -23,6 +24,8 @@ pub(crate) struct Board {
     pub(crate) notes: Notes,
     /// What nodes say of themselves.
     pub(crate) telemetry: Telemetry,
+    /// What the journal has cost.
+    pub(crate) journal: Counted,
     curves: BTreeMap<JobId, BTreeMap<String, Curve>>,
     /// How far tasks say they are, by job.
     progress: BTreeMap<JobId, BTreeMap<u32, u16>>,

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use gantry_metrics::node::{GpuName, NodeReading, add};
 use gantry_metrics::{MetricsError, Page, Source, Unit, bind, labels, serve};
-use gantry_model::{NodeRow, NodeState, Service, Summary};
+use gantry_model::{At, NodeRow, NodeState, Service, Summary};
 use tokio::task::JoinSet;
 
 use crate::alerts::Raised;
 use crate::session::Shared;
+use crate::store::Counted;
 use crate::webhook::Counts;
 
 /// Nodes whose samples are copied at once: about a tenth of a millisecond.
@@ -67,6 +68,8 @@ impl Source for ClusterPages {
         }
         let raised = core.board().telemetry.alerts.raised();
         alerts(&mut page, &raised);
+        let kept = core.board().journal;
+        journal(&mut page, &kept, core.clock.now());
         webhook(&mut page, self.0.webhook.counts());
         Ok(page)
     }
@@ -140,6 +143,22 @@ fn alerts(page: &mut Page, raised: &[Raised]) {
         };
         alerts.add(&labels, 1_u32);
     }
+}
+
+/// What durability costs.
+fn journal(page: &mut Page, kept: &Counted, now: At) {
+    let none = labels([]);
+    let help = "Events that the journal has taken since the scheduler's start";
+    page.counter("gantry_journal_events", Unit::None, help).add(&none, kept.events);
+    let help = "Bytes of events that the journal has taken since the scheduler's start";
+    page.counter("gantry_journal_written", Unit::Bytes, help).add(&none, kept.bytes);
+    let help = "Syncs of the journal since the scheduler's start";
+    page.counter("gantry_journal_syncs", Unit::None, help).add(&none, kept.syncs);
+    let help = "Time that those syncs took";
+    page.counter("gantry_journal_sync", Unit::Seconds, help).add(&none, kept.syncing.as_secs_f64());
+    let help = "Age of the newest snapshot of the cluster, if there is one";
+    page.gauge("gantry_journal_snapshot_age", Unit::Seconds, help)
+        .add_some(&none, kept.snapshot.map(|at| now.since(at).0 as f64 / 1000.0));
 }
 
 fn webhook(page: &mut Page, counts: Counts) {

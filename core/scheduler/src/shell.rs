@@ -304,6 +304,7 @@ impl Shell {
         let now = self.clock.now();
         let (mut unsaved, unkept) = {
             let mut board = self.board();
+            board.journal = self.store.counted();
             if now < self.keep_again {
                 return Ok(());
             }

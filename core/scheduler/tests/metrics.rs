@@ -217,6 +217,9 @@ fn check_points(found: &BTreeMap<String, f64>) {
         assert_eq!(found.get(&point), Some(&value), "{point} in {found:#?}");
     }
     assert!(found[&node("sample_age_seconds")] < 30.0);
+    let journal = |name: &str| found[&format!("gantry_journal_{name}_total")];
+    assert!(journal("events") >= journal("syncs") && journal("syncs") >= 2.0, "{found:#?}");
+    assert!(journal("written_bytes") > journal("events") && journal("sync_seconds") > 0.0);
 }
 
 /// Holds the shipped files against the names of a page.

@@ -10,6 +10,8 @@
 //! Rows at the very end that are damaged, with no good one after them, are cut and reported. Damage
 //! before a good row stops the scheduler: an administrator decides what to give up.
 
+use std::time::Instant;
+
 use gantry_cluster::{Cluster, Event};
 use gantry_model::At;
 use gantry_wire::{WireError, codec};
@@ -114,7 +116,14 @@ impl Store {
                 insert.execute(params![seq, at.0 as i64, FORMAT, crc, block]).map_err(wrong)?;
             }
         }
+        let begun = Instant::now();
         transaction.commit().map_err(wrong)?;
+        if !records.is_empty() {
+            self.counted.events += records.len() as u64;
+            self.counted.bytes += records.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+            self.counted.syncs += 1;
+            self.counted.syncing += begun.elapsed();
+        }
         self.since_snapshot += records.len() as i64;
         self.last = seq;
         Ok(())
@@ -134,6 +143,7 @@ impl Store {
         let mut replayed = Replayed::default();
         if let Some((seq, at, cluster)) = self.newest_snapshot()? {
             replayed.snapshot = seq;
+            self.counted.snapshot = Some(at);
             start(at, cluster);
         }
         let (mut expected, mut harm) = (replayed.snapshot, None);
@@ -253,6 +263,7 @@ impl Store {
             transaction.execute("DELETE FROM events WHERE seq <= ?1", [before]).map_err(wrong)?;
         }
         transaction.commit().map_err(wrong)?;
+        self.counted.snapshot = Some(at);
         self.since_snapshot = 0;
         Ok(())
     }

@@ -20,6 +20,7 @@ mod tokens;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use gantry_model::At;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
@@ -44,6 +45,22 @@ pub(crate) struct Store {
     since_snapshot: i64,
     /// Where the event log begins and ends.
     log: events::Log,
+    counted: Counted,
+}
+
+/// What the journal has cost in this life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Events that were appended.
+    pub(crate) events: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// Syncs that made them durable.
+    pub(crate) syncs: u64,
+    /// How long those took.
+    pub(crate) syncing: Duration,
+    /// When the newest snapshot was taken, if one was ever.
+    pub(crate) snapshot: Option<At>,
 }
 
 impl Store {
@@ -82,7 +99,13 @@ impl Store {
             .map_err(wrong)?;
         database.set_prepared_statement_cache_capacity(STATEMENTS);
         let log = events::Log::open(&database).map_err(damaged)?;
-        Ok(Self { database, last: last.unwrap_or(0), since_snapshot: 0, log })
+        let counted = Counted::default();
+        Ok(Self { database, last: last.unwrap_or(0), since_snapshot: 0, log, counted })
+    }
+
+    /// What the journal has cost so far.
+    pub(crate) const fn counted(&self) -> Counted {
+        self.counted
     }
 
     /// Writes what follows from the journal as one transaction that no sync waits for. It outlives
