@@ -3,7 +3,8 @@
 //! A worker carries out many operations, so its counters are read before and after each. The peak of
 //! its memory is set back between them, where the kernel allows that; otherwise it is the peak of
 //! all operations so far. Reading it costs more than a short operation takes: one that had the
-//! processor for less than [`SHORT_NS`] is said to have used what the worker has at rest.
+//! processor for less than [`SHORT_NS`] is said to have used what the worker has at rest, and what it
+//! had of the disks is counted with the next long one.
 
 use std::fs;
 
@@ -15,13 +16,15 @@ const SHORT_NS: u64 = 1_000_000;
 /// What the kernel had counted when an operation began.
 pub(super) struct Meter {
     cpu_ns: u64,
+    /// KiB that were read from disks and written to them.
+    disk_kib: (u64, u64),
     at_rest: MemoryMib,
 }
 
 impl Meter {
     /// The meter of a worker.
     pub(super) fn new() -> Self {
-        Self { cpu_ns: cpu_ns(), at_rest: rest() }
+        Self { cpu_ns: cpu_ns(), disk_kib: disk_kib(), at_rest: rest() }
     }
 
     /// An operation begins.
@@ -37,7 +40,13 @@ impl Meter {
         }
         let memory_peak = memory_peak();
         self.at_rest = rest();
-        Usage { cpu_ms: used_ns / 1_000_000, memory_peak, ..Usage::default() }
+        let before = std::mem::replace(&mut self.disk_kib, disk_kib());
+        Usage {
+            cpu_ms: used_ns / 1_000_000,
+            memory_peak,
+            read_kib: self.disk_kib.0.saturating_sub(before.0),
+            written_kib: self.disk_kib.1.saturating_sub(before.1),
+        }
     }
 }
 
@@ -54,6 +63,16 @@ fn cpu_ns() -> u64 {
     (time.tv_sec as u64) * 1_000_000_000 + (time.tv_nsec as u64)
 }
 
+/// What this process has had read from disks and written to them, in KiB.
+fn disk_kib() -> (u64, u64) {
+    let text = fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let kib = |word: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(": "));
+        line.and_then(|bytes| bytes.trim().parse::<u64>().ok()).unwrap_or(0) / 1024
+    };
+    (kib("read_bytes"), kib("write_bytes"))
+}
+
 /// The most memory that this process has had at once.
 fn memory_peak() -> MemoryMib {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -65,6 +84,20 @@ fn memory_peak() -> MemoryMib {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TMPFS: i64 = 0x0102_1994;
+
+    #[test]
+    fn what_is_written_to_a_disk_is_counted() {
+        let before = disk_kib();
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &vec![7; 4 << 20]).unwrap();
+        file.sync_all().unwrap();
+        let after = disk_kib();
+        // A file system in memory has no disk.
+        let disk = rustix::fs::fstatfs(&file).is_ok_and(|facts| facts.f_type != TMPFS);
+        assert!(!disk || after.1 >= before.1 + 4096, "{before:?} {after:?}");
+    }
 
     #[test]
     fn time_and_memory_are_counted() {

@@ -365,7 +365,8 @@ pub(crate) fn phantoms(bench: &Bench, size: [usize; 3]) -> (Library, String) {
         let name = format!("patient {number}");
         let files = ct_series(&patient(number, &settings).image, &Subject::new(&name)).unwrap();
         for file in files {
-            gantry_agent::ingest::keep(&library, &file, &gantry_library::Source::Import).unwrap();
+            gantry_agent::ingest::keep(&library, &file, &gantry_library::Source::Import, None)
+                .unwrap();
         }
     }
     (library, root.display().to_string())

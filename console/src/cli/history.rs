@@ -199,7 +199,7 @@ fn report(heading: &str, rows: &[UseRow]) -> String {
         ));
     }
     let row = |row: &UseRow| {
-        let Spent { core_ms, gpu_ms, cpu_ms, memory_peak } = row.spent;
+        let Spent { core_ms, gpu_ms, cpu_ms, memory_peak, .. } = row.spent;
         vec![
             row.name.clone(),
             row.jobs.to_string(),
@@ -278,6 +278,7 @@ mod tests {
                 gpu_ms: 0,
                 cpu_ms: hours * 1_800_000,
                 memory_peak: MemoryMib(jobs),
+                ..Spent::default()
             },
         };
         let rows = [row("ada", 3, 7), row("grace", 12, 1200)];

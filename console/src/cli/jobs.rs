@@ -138,6 +138,8 @@ pub(super) fn spent_value(spent: &Spent) -> Value {
         "gpu_ms": spent.gpu_ms,
         "cpu_ms": spent.cpu_ms,
         "memory_peak_mib": spent.memory_peak.0,
+        "disk_read_kib": spent.read_kib,
+        "disk_written_kib": spent.written_kib,
     })
 }
 
@@ -215,7 +217,7 @@ fn details(row: &JobRow) -> String {
         lines.push(("progress", format!("{} %", permille / 10)));
     }
     if row.spent != Spent::default() {
-        let Spent { core_ms, gpu_ms, cpu_ms, memory_peak } = row.spent;
+        let Spent { core_ms, gpu_ms, cpu_ms, memory_peak, read_kib, written_kib } = row.spent;
         lines.push((
             "spent",
             format!(
@@ -225,6 +227,10 @@ fn details(row: &JobRow) -> String {
                 hours(cpu_ms)
             ),
         ));
+        if read_kib + written_kib > 0 {
+            let (read, written) = (read_kib / 1024, written_kib / 1024);
+            lines.push(("disks", format!("{read} MiB read, {written} MiB written")));
+        }
     }
     let lines = lines.iter().map(|(word, text)| format!("{word:<9} {}", output::clean(text)));
     lines.collect::<Vec<_>>().join("\n")

@@ -139,6 +139,8 @@ impl Cluster {
             gpu_ms: held.saturating_mul(gpus) / 1000,
             cpu_ms: usage.cpu_ms,
             memory_peak: usage.memory_peak,
+            read_kib: usage.read_kib,
+            written_kib: usage.written_kib,
         });
     }
 
@@ -180,8 +182,6 @@ impl Cluster {
                 let sentence = "queued again: its node was lost";
                 effects.push(note(at, Level::Warn, Subject::Task(id), sentence));
             }
-            (None, _) => {
-                let retried = is_retried(job, exit);
             (None, exit) if exit.is_of_node() => {
                 job.step(id.index, &TaskState::Waiting);
                 // Where the node goes on to get work nothing else keeps this from turning round.
@@ -189,6 +189,8 @@ impl Cluster {
                 let sentence = format!("queued again, which is no try of it: {exit}");
                 effects.push(note(at, Level::Warn, Subject::Task(id), sentence));
             }
+            (None, _) => {
+                let retried = is_retried(job, exit);
                 let retries = u32::from(job.retries(id.index));
                 let Some(task) = job.touch(id.index) else { return };
                 task.failures += 1;
@@ -246,7 +248,7 @@ impl Cluster {
                 wait_again(job, id.index);
             } else {
                 job.step(id.index, &TaskState::Waiting);
-                self.back_off(at, id, failures);
+                self.back_off(at, id, failures.max(1));
             }
             let sentence = format!("{rank}; the whole gang starts again");
             effects.push(note(at, Level::Warn, Subject::Job(id.job), sentence));

@@ -67,6 +67,10 @@ pub struct Spent {
     pub cpu_ms: u64,
     /// The most memory one process had at once.
     pub memory_peak: MemoryMib,
+    /// What was read from disks, in KiB.
+    pub read_kib: u64,
+    /// What was written to disks, in KiB.
+    pub written_kib: u64,
 }
 
 impl Spent {
@@ -78,6 +82,8 @@ impl Spent {
             gpu_ms: self.gpu_ms.saturating_add(other.gpu_ms),
             cpu_ms: self.cpu_ms.saturating_add(other.cpu_ms),
             memory_peak: self.memory_peak.max(other.memory_peak),
+            read_kib: self.read_kib.saturating_add(other.read_kib),
+            written_kib: self.written_kib.saturating_add(other.written_kib),
         }
     }
 }

@@ -114,7 +114,14 @@ fn launch() -> Launch {
 }
 
 fn spent() -> Spent {
-    Spent { core_ms: 1, gpu_ms: 2, cpu_ms: 3, memory_peak: MemoryMib(4) }
+    Spent {
+        core_ms: 1,
+        gpu_ms: 2,
+        cpu_ms: 3,
+        memory_peak: MemoryMib(4),
+        read_kib: 5,
+        written_kib: 6,
+    }
 }
 
 fn ended() -> Report {

@@ -13,13 +13,27 @@ use crate::error::SchedulerError;
 /// Lines of one report.
 const USE_ROWS_MAX: usize = 1000;
 
+/// Adds to a table of an earlier version the columns that it lacks.
+pub(super) fn upgrade(database: &Connection) -> rusqlite::Result<()> {
+    for column in ["read_kib", "written_kib"] {
+        let there = "SELECT count(*) FROM pragma_table_info('history') WHERE name = ?1";
+        if database.query_row(there, [column], |row| row.get::<_, i64>(0))? == 0 {
+            database.execute_batch(&format!(
+                "ALTER TABLE history ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"
+            ))?;
+        }
+    }
+    Ok(())
+}
+
 /// Keeps ended jobs.
 pub(super) fn insert(database: &Connection, rows: &[JobRow]) -> Result<(), SchedulerError> {
     let mut insert = database
         .prepare_cached(
             "INSERT OR REPLACE INTO history
-             (job, user, grp, kind, ended, failed, tasks, core_ms, gpu_ms, cpu_ms, memory_mib, row)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+             (job, user, grp, kind, ended, failed, tasks, core_ms, gpu_ms, cpu_ms, memory_mib,
+              read_kib, written_kib, row)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )
         .map_err(wrong)?;
     for row in rows {
@@ -39,6 +53,8 @@ pub(super) fn insert(database: &Connection, rows: &[JobRow]) -> Result<(), Sched
                 spent.gpu_ms as i64,
                 spent.cpu_ms as i64,
                 spent.memory_peak.0 as i64,
+                spent.read_kib as i64,
+                spent.written_kib as i64,
                 bytes,
             ])
             .map_err(wrong)?;
@@ -101,7 +117,8 @@ impl Store {
         };
         let sql = format!(
             "SELECT {name} AS name, count(*), sum(failed), sum(tasks), sum(core_ms), sum(gpu_ms),
-                    sum(cpu_ms), max(memory_mib), sum(core_ms) + 16 * sum(gpu_ms) AS total
+                    sum(cpu_ms), max(memory_mib), sum(read_kib), sum(written_kib),
+                    sum(core_ms) + 16 * sum(gpu_ms) AS total
              FROM history WHERE ended >= ?1 AND ended < ?2
              GROUP BY name ORDER BY {order} LIMIT ?3"
         );
@@ -119,6 +136,8 @@ impl Store {
                     gpu_ms: number(5)?,
                     cpu_ms: number(6)?,
                     memory_peak: MemoryMib(number(7)?),
+                    read_kib: number(8)?,
+                    written_kib: number(9)?,
                 },
             })
         });

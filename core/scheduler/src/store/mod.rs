@@ -83,6 +83,7 @@ impl Store {
             .and_then(|()| database.pragma_update(None, "journal_mode", "WAL"))
             .and_then(|()| database.pragma_update(None, "synchronous", "FULL"))
             .and_then(|()| database.execute_batch(TABLES))
+            .and_then(|()| history::upgrade(&database))
             .and_then(|()| database.execute_batch(events::TABLES))
             .and_then(|()| database.execute_batch(alerts::TABLES))
             .map_err(|error| match error.sqlite_error_code() {
@@ -155,6 +156,8 @@ CREATE TABLE IF NOT EXISTS history (
     gpu_ms INTEGER NOT NULL,
     cpu_ms INTEGER NOT NULL,
     memory_mib INTEGER NOT NULL,
+    read_kib INTEGER NOT NULL,
+    written_kib INTEGER NOT NULL,
     row BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS history_ended ON history (ended);

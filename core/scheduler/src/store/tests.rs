@@ -407,6 +407,8 @@ fn the_history_answers_by_user_group_and_time() {
     }
     let (page, more) = store.history(&all(), 2).unwrap();
     assert_eq!((page.len(), more), (2, true));
+    let kinds = store.sum_use(UseBy::Kind, At(0), At(u64::MAX)).unwrap();
+    assert_eq!((kinds[0].spent.read_kib, kinds[0].spent.written_kib), (12, 18));
     for (by, expected) in [
         (UseBy::User, vec![("bob", 1, 0, 30), ("ada", 2, 1, 30)]),
         (UseBy::Group, vec![("lab", 2, 0, 40), ("ada", 1, 1, 20)]),
