@@ -39,6 +39,8 @@ pub(crate) enum Happening {
     Begun { server: usize, try_id: TryId },
     /// A process ends, if that is still how and when it ends.
     Ends { server: usize, try_id: TryId, number: u64 },
+    /// A test of a GPU, or of a node, has ended.
+    Tested { server: usize, life: u32, number: u64, gpu: Option<String> },
     /// A user does something.
     UserActs,
     /// A user who got no answer asks again.

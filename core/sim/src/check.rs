@@ -9,6 +9,7 @@ use gantry_model::{
 };
 use gantry_node::Signal;
 
+use crate::books::health::waits_for_a_person;
 use crate::process::Process;
 use crate::scheduler::Phase;
 use crate::server::number;
@@ -168,6 +169,13 @@ impl World {
                 self.users.operate(Action::Resume { node: row.facts.name.clone() });
             self.ask(request, event);
         }
+        let waits: Vec<String> = waits_for_a_person(&self.scheduler.cluster).collect();
+        for node in waits {
+            if self.random.chance(100) {
+                let (request, event) = self.users.operate(Action::Resume { node });
+                self.ask(request, event);
+            }
+        }
         self.check_ends_are_told();
         self.check_limits();
         if self.settings.flaw == Flaw::None && self.scheduler.phase != Phase::Down {
@@ -284,5 +292,5 @@ impl World {
 
 fn is_idle(row: &NodeRow) -> bool {
     let open = row.service == Service::Open && row.windows.is_empty();
-    row.state == NodeState::Up && open && row.tasks == 0
+    row.state == NodeState::Up && open && row.tasks == 0 && row.ailments.is_empty()
 }

@@ -39,6 +39,10 @@ pub(crate) enum Fault {
     Reset { server: usize },
     /// A GPU falls off the bus; the agent is started again and does not see it.
     GpuVanishes { server: usize, gpu: usize },
+    /// A GPU has an XID, and is ill.
+    Xid { server: usize, gpu: usize, code: u64 },
+    /// The driver of a node has lost a GPU, which it still lists.
+    GpuIsLost { server: usize, gpu: usize },
     /// The scheduler's disk takes half a second for each sync.
     SlowDisk,
     /// The scheduler's disk is full.
@@ -72,6 +76,12 @@ impl fmt::Display for Fault {
             Self::Reset { server } => write!(f, "{} leaves its session", name(server)),
             Self::GpuVanishes { server, gpu } => {
                 write!(f, "gpu {gpu} of {} vanishes", name(server))
+            }
+            Self::Xid { server, gpu, code } => {
+                write!(f, "gpu {gpu} of {} has XID {code}", name(server))
+            }
+            Self::GpuIsLost { server, gpu } => {
+                write!(f, "the driver of {} has lost gpu {gpu}", name(server))
             }
             Self::SlowDisk => f.write_str("the journal's disk is slow"),
             Self::FullDisk => f.write_str("the journal's disk is full"),
@@ -125,6 +135,7 @@ impl Fault {
             Self::Loss { .. } => (5_000, 300_000),
             Self::Reset { .. } => (0, 0),
             Self::GpuVanishes { .. } | Self::BadHost { .. } => (60_000, 1_800_000),
+            Self::Xid { .. } | Self::GpuIsLost { .. } => (100, 600_000),
             Self::SlowDisk => (1_000, 60_000),
             Self::FullDisk => (1_000, 30_000),
         };

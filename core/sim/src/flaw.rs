@@ -16,6 +16,12 @@ impl Scheduler {
             return effects;
         }
         let mut effects = Vec::new();
+        let event = match event {
+            Event::Tested { node, number, .. } if flaw == Flaw::TrustsTests => {
+                Event::Tested { node, number, wrong: None }
+            }
+            event => event,
+        };
         self.cluster.apply(at, event, &mut effects);
         match flaw {
             Flaw::MixesGpus => effects.iter_mut().for_each(mix),
@@ -43,7 +49,8 @@ impl Scheduler {
 fn forgotten(event: &Event, flaw: Flaw) -> Option<Vec<Effect>> {
     let granted = |request: u64| Effect::Reply { request, answer: Ok(Answer::Acted(0)) };
     match (flaw, event) {
-        (Flaw::ForgetsSettings, Event::Settings(_)) => Some(Vec::new()),
+        (Flaw::ForgetsSettings, Event::Settings(_))
+        | (Flaw::ForgetsTroubles, Event::Found { .. }) => Some(Vec::new()),
         (
             Flaw::ForgetsDrains,
             Event::Act { request, action: Action::Drain { .. } | Action::AddWindow { .. }, .. },

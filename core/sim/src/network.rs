@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use gantry_model::health::Finding;
 use gantry_model::{At, Millis, NodeFacts, Order, Report, TryId};
 
 use crate::random::Random;
@@ -35,6 +36,8 @@ pub(crate) enum Direction {
 pub(crate) enum Said {
     Up { facts: Box<NodeFacts>, holds: Vec<TryId> },
     Report(Report),
+    Found(Box<Finding>),
+    Tested { number: u64, wrong: Option<String> },
 }
 
 /// Messages on their way, in order, and when each may arrive.

@@ -54,6 +54,16 @@ pub struct Summary {
     pub warned: u32,
     /// Tries that were ended by their time limit.
     pub limited: u32,
+    /// XIDs that were seen.
+    pub xids: u32,
+    /// Times something was found that keeps work from a GPU or a node.
+    pub sick: u32,
+    /// Tests that were ordered.
+    pub tests: u32,
+    /// Of them, those that found something.
+    pub tests_failed: u32,
+    /// GPUs and nodes that got work again after a test.
+    pub readmitted: u32,
     /// How long it took until everything had ended once faults and users had stopped.
     pub settled_after: Millis,
     /// A hash of everything that happened, in order.

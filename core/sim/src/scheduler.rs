@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use gantry_cluster::{Cluster, ClusterSettings, Effect, Event};
+use gantry_model::health::Finding;
 use gantry_model::{At, JobRow, Millis, NodeFacts, Report, TryId};
 
 use crate::books::Books;
@@ -40,6 +41,17 @@ pub(crate) enum Input {
         session: u64,
         server: usize,
         report: Report,
+    },
+    Found {
+        session: u64,
+        server: usize,
+        finding: Box<Finding>,
+    },
+    Tested {
+        session: u64,
+        server: usize,
+        number: u64,
+        wrong: Option<String>,
     },
     Left {
         session: u64,
@@ -178,6 +190,20 @@ impl Scheduler {
                     return;
                 }
                 (Event::Report { node: crate::trace::name(server), report }, Then::Nothing)
+            }
+            Input::Found { session, server, finding } => {
+                if self.taken.get(&server) != Some(&session) {
+                    return;
+                }
+                let node = crate::trace::name(server);
+                (Event::Found { node, finding: *finding }, Then::Nothing)
+            }
+            Input::Tested { session, server, number, wrong } => {
+                if self.taken.get(&server) != Some(&session) {
+                    return;
+                }
+                let node = crate::trace::name(server);
+                (Event::Tested { node, number, wrong }, Then::Nothing)
             }
             Input::Reload => (Event::Settings(Box::new(self.file.clone())), Then::Nothing),
             // A session that was replaced leaves nothing behind: its node is connected.

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gantry_model::health::Finding;
 use gantry_model::{At, Exit, Launch, Machine, Millis, NodeFacts, Order, Report, TryId};
 use gantry_node::{Effect, Event, Node};
 
@@ -43,6 +44,8 @@ pub(crate) struct Agent {
     armed: Option<At>,
     /// What is told once the spool is synced.
     pub(crate) outgoing: Vec<Report>,
+    /// What it has found, and when.
+    pub(crate) found: Vec<(At, Finding)>,
     /// Since when it runs.
     pub(crate) since: At,
     /// The longest wait before the next call; it doubles with each that fails.
@@ -55,6 +58,9 @@ pub(crate) struct Server {
     /// All it was built with.
     hardware: Hardware,
     gone_boards: BTreeSet<usize>,
+    /// How many faults make each board ill, and let the driver lose it.
+    pub(crate) ill: BTreeMap<usize, u32>,
+    pub(crate) driver_lost: BTreeMap<usize, u32>,
     /// Counts from the host's start.
     clock: Clock,
     drift_ppm: i64,
@@ -84,6 +90,8 @@ impl Server {
         Self {
             hardware,
             gone_boards: BTreeSet::new(),
+            ill: BTreeMap::new(),
+            driver_lost: BTreeMap::new(),
             clock: Clock::new(At(0), now, drift_ppm),
             drift_ppm,
             wall_ms: 0,
@@ -119,6 +127,26 @@ impl Server {
             return BTreeSet::new();
         }
         devices
+    }
+
+    /// The devices of a board that are seen.
+    pub(crate) fn devices(&self, board: usize) -> BTreeSet<String> {
+        let gone = self.gone_boards.contains(&board);
+        if gone { BTreeSet::new() } else { self.hardware.devices(board) }
+    }
+
+    /// The devices that are listed and that the driver has lost.
+    pub(crate) fn lost_devices(&self) -> BTreeSet<String> {
+        self.driver_lost.keys().flat_map(|board| self.devices(*board)).collect()
+    }
+
+    /// What a test of a device finds.
+    pub(crate) fn is_ill(&self, uuid: &String) -> Option<&'static str> {
+        let on = |board: &usize| self.hardware.devices(*board).contains(uuid);
+        if self.gone_boards.iter().any(on) {
+            return Some("the node has no such GPU any more");
+        }
+        self.ill.keys().any(on).then_some("its sums differ")
     }
 
     pub(crate) fn find_board(&mut self, board: usize) {
@@ -164,8 +192,7 @@ impl World {
             Effect::Send(report) => self.tell(server, report),
             Effect::Signal { try_id, signal } => self.signal(server, try_id, signal),
             Effect::Wake(at) => self.arm_agent(server, at),
-            // Nothing is found to be wrong in this world, and so nothing is tested.
-            Effect::Test { .. } => {}
+            Effect::Test { number, gpu } => self.begin_test(server, number, gpu),
         }
     }
 
@@ -244,6 +271,7 @@ impl World {
             facts,
             armed: None,
             outgoing: Vec::new(),
+            found: Vec::new(),
             since: self.now,
             call_bound_ms: 100,
         };
@@ -295,6 +323,7 @@ impl World {
         let holds = agent.node.holds();
         self.trace.write(self.now, Line::Connected { server, session });
         self.say(session, Said::Up { facts, holds });
+        self.tell_found_again(server, session);
         self.tell_node(server, Event::Connected);
     }
 

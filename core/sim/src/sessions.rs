@@ -25,6 +25,7 @@ impl World {
                 Silence::Scheduler(session) => self.scheduler_gives_up(session),
             }
         }
+        self.look_at_samples();
         self.network.forget();
         self.calendar.note(self.now.after(BEAT), Happening::Beat);
     }
@@ -147,8 +148,7 @@ impl World {
                     self.ledger.acknowledged(&self.scheduler.cluster, task);
                 }
             }
-            // Nothing is marked here, so that nothing is tested.
-            Order::Test { .. } => return,
+            Order::Test { .. } => {}
         }
         let Some(session) = self.scheduler.session(server) else { return };
         if let Some(at) = self.network.order(self.now, session, order) {
@@ -172,6 +172,10 @@ impl World {
                     self.reach_scheduler(match said {
                         Said::Up { facts, holds } => Input::Up { session: id, facts, holds },
                         Said::Report(report) => Input::Report { session: id, server, report },
+                        Said::Found(finding) => Input::Found { session: id, server, finding },
+                        Said::Tested { number, wrong } => {
+                            Input::Tested { session: id, server, number, wrong }
+                        }
                     });
                 }
             }

@@ -74,6 +74,10 @@ pub enum Flaw {
     MixesGpus,
     /// With the try that is to make room another one is told to stop.
     StopsBystanders,
+    /// The scheduler does not heed what was found to be wrong.
+    ForgetsTroubles,
+    /// The scheduler takes every test for one that has found nothing.
+    TrustsTests,
     /// An agent that starts does not read its spool.
     ForgetsSpool,
     /// An agent goes by its host's wall clock, which may be set at any time.

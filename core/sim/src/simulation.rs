@@ -92,7 +92,8 @@ impl Simulation {
         let held = rows.into_iter().filter(waits).map(|row| row.job);
         let nodes = self.world.scheduler.cluster.nodes();
         let name = |row: &NodeRow| row.facts.name.clone();
-        let closed = nodes.iter().filter(|row| row.service != Service::Open).map(name);
+        let shut = |row: &&NodeRow| row.service != Service::Open || !row.ailments.is_empty();
+        let closed = nodes.iter().filter(shut).map(name);
         let planned = nodes.iter().filter(|row| !row.windows.is_empty()).map(name);
         for (request, event) in self.world.users.farewell(held, closed, planned) {
             self.world.ask(request, event);
@@ -164,6 +165,9 @@ impl Simulation {
             ahead: counts.ahead,
             handed_on: counts.handed_on,
             recalled: counts.recalled,
+            sick: counts.sick,
+            tests: counts.tests,
+            readmitted: counts.readmitted,
             ..world.summary
         }
     }

@@ -30,6 +30,10 @@ impl World {
         if self.calm {
             return;
         }
+        if matches!(fault, Fault::Xid { .. } | Fault::GpuIsLost { .. }) {
+            self.trace.write(self.now, Line::Struck(fault));
+            return self.falls_ill(fault);
+        }
         self.plan_fault();
         self.summary.faults += 1;
         self.trace.write(self.now, Line::Struck(fault));
@@ -66,6 +70,8 @@ impl World {
             }
             Fault::SlowDisk => self.scheduler.slow += 1,
             Fault::FullDisk => self.scheduler.full += 1,
+            // They have their own ways.
+            Fault::Xid { .. } | Fault::GpuIsLost { .. } => return,
         }
         self.plan_end(fault);
     }
@@ -100,6 +106,7 @@ impl World {
                 self.kill_agent(server);
                 self.start_agent(server);
             }
+            Fault::Xid { .. } | Fault::GpuIsLost { .. } => self.is_well(fault),
             Fault::SlowDisk => self.scheduler.slow -= 1,
             Fault::FullDisk => self.scheduler.full -= 1,
         }

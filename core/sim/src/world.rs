@@ -39,6 +39,7 @@ pub(crate) struct World {
     /// For the scheduler's host and the checks.
     pub(crate) random: Random,
     pub(crate) faults: Random,
+    pub(crate) ailing: Random,
     pub(crate) network: Network,
     pub(crate) scheduler: Scheduler,
     pub(crate) servers: Vec<Server>,
@@ -54,6 +55,8 @@ pub(crate) struct World {
     /// The first settings of the cluster, and what decides about others.
     pub(crate) first: ClusterSettings,
     administrator: Random,
+    /// Servers whose drivers have lost a GPU, or whose GPU is thought to be.
+    pub(crate) watched: BTreeSet<usize>,
     /// Jobs that wait beside an idle node, and since when.
     pub(crate) waits: BTreeMap<JobId, At>,
     /// Users and faults have stopped.
@@ -77,6 +80,7 @@ impl World {
             calendar: Calendar::default(),
             random,
             faults: stream(2),
+            ailing: stream(7),
             network: Network::new(settings.loss_permille, stream(3)),
             scheduler: Scheduler::new(first.clone(), now, drift_ppm),
             users: Users::new(count, stream(4)),
@@ -89,6 +93,7 @@ impl World {
             lost: BTreeSet::new(),
             first: first.clone(),
             administrator: stream(6),
+            watched: BTreeSet::new(),
             waits: BTreeMap::new(),
             calm: false,
             failure: None,
@@ -102,6 +107,7 @@ impl World {
         world.calendar.note(now.after(LOOK), Happening::Look);
         world.calendar.note(now.after(Millis::from_seconds(5)), Happening::UserActs);
         world.plan_fault();
+        world.plan_ailing();
         world
     }
 
@@ -148,6 +154,9 @@ impl World {
             Happening::AgentStart { server } => self.start_agent(server),
             Happening::Begun { server, try_id } => self.begun(server, try_id),
             Happening::Ends { server, try_id, number } => self.ends(server, try_id, number),
+            Happening::Tested { server, life, number, gpu } => {
+                self.tested(server, life, number, gpu.as_ref());
+            }
             Happening::UserActs => self.user_acts(),
             Happening::AsksAgain { request } => self.asks_again(request),
             Happening::Strikes(fault) => self.strike(fault),

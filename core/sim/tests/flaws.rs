@@ -97,6 +97,16 @@ fn a_scheduler_that_stops_more_than_it_has_to() {
 }
 
 #[test]
+fn a_scheduler_that_does_not_heed_what_is_wrong() {
+    check(Flaw::ForgetsTroubles, &["where something is wrong"]);
+}
+
+#[test]
+fn a_scheduler_that_takes_every_test_for_passed() {
+    check(Flaw::TrustsTests, &["no test has found it well", "where something is wrong"]);
+}
+
+#[test]
 fn an_agent_that_does_not_read_its_spool() {
     check(Flaw::ForgetsSpool, &["is launched again; it ended well as"]);
 }

@@ -112,6 +112,11 @@ fn everything_happens(held: &[Summary]) {
         ("records of spools were torn", sum(|summary| summary.records_torn)),
         ("tries were warned", sum(|summary| summary.warned)),
         ("tries were ended by their limit", sum(|summary| summary.limited)),
+        ("XIDs were seen", sum(|summary| summary.xids)),
+        ("times something kept work away", sum(|summary| summary.sick)),
+        ("tests were ordered", sum(|summary| summary.tests)),
+        ("tests found something", sum(|summary| summary.tests_failed)),
+        ("tests gave work back", sum(|summary| summary.readmitted)),
     ] {
         println!("{count} {what}");
         assert!(count > 0, "no {what}");

@@ -40,6 +40,7 @@ impl Books {
         may_start(task, entry)?;
         same_terms(launch, entry)?;
         is_open(at, server, place, launch, entry)?;
+        place.is_fit_for(server, launch)?;
         suits(server, place, launch, entry)?;
         self.has_room(server, place, launch, entry)?;
         self.has_quota(launch, entry)?;

@@ -5,6 +5,7 @@
 //! limit, of a job that is held or before what it comes after; a stop that nothing asks for. The
 //! journal keeps them beside its snapshot, so that they follow a scheduler over its crashes.
 
+pub(crate) mod health;
 mod jobs;
 mod launch;
 mod nodes;
@@ -47,6 +48,9 @@ pub(crate) struct Counts {
     pub(crate) ahead: u32,
     pub(crate) handed_on: u32,
     pub(crate) recalled: u32,
+    pub(crate) sick: u32,
+    pub(crate) tests: u32,
+    pub(crate) readmitted: u32,
 }
 
 /// The books.
@@ -116,6 +120,7 @@ impl Books {
         self.room_for.clear();
         self.reclaimed.clear();
         self.hear(event, cluster)?;
+        self.hear_of_health(event);
         // What a person was granted comes before what follows from it.
         for effect in effects {
             if let Effect::Reply { answer: Ok(answer), .. } = effect {
@@ -145,6 +150,9 @@ impl Books {
                 }
                 Effect::Order { node, order: Order::Stop { try_id } } => {
                     self.check_stop(at, number(node), *try_id, event)?;
+                }
+                Effect::Order { node, order: Order::Test { number: test, .. } } => {
+                    self.check_test(number(node), *test, cluster)?;
                 }
                 Effect::JobEnded(row) => self.job_ended(row)?,
                 Effect::Note(note) => self.read(note),

@@ -6,6 +6,7 @@ use gantry_cluster::{Cluster, Event};
 use gantry_model::{Action, At, NodeFacts, NodeRow, Service, Window};
 
 use super::Books;
+use super::health::Sick;
 use crate::server::number;
 use crate::trace::name;
 
@@ -36,6 +37,8 @@ pub(crate) struct Place {
     link: Link,
     pub(crate) door: Door,
     pub(crate) windows: Vec<Window>,
+    /// What is wrong with it.
+    pub(super) sick: Vec<Sick>,
 }
 
 impl Place {
@@ -73,6 +76,7 @@ impl Place {
 
     pub(super) fn resume(&mut self) {
         self.door = Door::Open;
+        self.sick.clear();
     }
 
     /// The devices at these indices, as its agent said last.
@@ -136,6 +140,7 @@ impl Books {
                 let (node, word) = (&row.facts.name, row.service.word());
                 return Err(format!("{node} counts as {word} and is {:?}", place.door));
             }
+            place.agrees_on_health(&row)?;
             let here = self.on(number(&row.facts.name)).count();
             if here != row.tasks as usize {
                 let (node, tasks) = (&row.facts.name, row.tasks);

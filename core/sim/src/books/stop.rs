@@ -37,7 +37,7 @@ impl Books {
         }
         if self.is_cleared(at, lease) {
             self.counts.cleared += 1;
-        } else if !self.was_asked(lease, event) {
+        } else if !self.was_asked(lease, event) && !self.is_moved(lease, event) {
             let gain = self.may_preempt(lease)?;
             self.counts.preempted += 1;
             if gain == Gain::Guarantee {
