@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod hosts;
+pub mod relay;
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -295,15 +296,37 @@ impl Cluster {
     /// # Errors
     /// Where it does not come up.
     pub fn join(&mut self, node: &str, settings: &str) -> Result<()> {
+        let address = self.address()?;
+        self.join_through(node, settings, address)
+    }
+
+    /// The address that the scheduler listens on.
+    ///
+    /// # Errors
+    /// Where it has written none.
+    pub fn address(&self) -> Result<SocketAddr> {
+        let text = std::fs::read_to_string(self.scheduler_folder().join("address"))?;
+        Ok(text.trim().parse()?)
+    }
+
+    /// As [`Self::join`], where the agent calls the scheduler at this address.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn join_through(
+        &mut self,
+        node: &str,
+        settings: &str,
+        scheduler: SocketAddr,
+    ) -> Result<()> {
         let dir = self.folder.path().join(node);
         let text = dir.display().to_string();
         let token = self.gantry.json(&["scheduler", "token", node])?["token"]
             .as_str()
             .context("no token")?
             .to_owned();
-        let address = std::fs::read_to_string(self.scheduler_folder().join("address"))?;
-        let scheduler = address.trim();
-        let join = ["join", &token, "--node", node, "--scheduler", scheduler, "--dir", &text];
+        let scheduler = scheduler.to_string();
+        let join = ["join", &token, "--node", node, "--scheduler", &scheduler, "--dir", &text];
         self.beside(node).json(&join)?;
         let path = dir.join("agent.toml");
         let base = std::fs::read_to_string(&path)?;
