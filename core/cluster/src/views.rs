@@ -1,11 +1,13 @@
 //! What the cluster shows of itself. Reading changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use gantry_model::health::Ailment;
+use gantry_model::resources::GPU_WHOLE;
 use gantry_model::{
-    Exit, IndexSet, JobId, JobRow, JobState, NodeId, NodeRow, NodeState, Reject, Summary,
-    TaskCounts, TaskId, TaskRow, TaskState,
+    Exit, GpuPart, IndexSet, JobId, JobRow, JobSpec, JobState, NodeId, NodeRow, NodeState,
+    OwnerRow, Reject, Summary, TaskCounts, TaskId, TaskRow, TaskState,
 };
 
 use crate::changes::shortened;
@@ -90,6 +92,64 @@ impl Cluster {
     pub fn first_nodes(&self, count: usize) -> Vec<NodeRow> {
         let rows = self.names.values().map(|id| node_row(self.node(*id)));
         rows.take(count).collect()
+    }
+
+    /// So many nodes that have GPUs, in the order of their names from behind `after` on, and of
+    /// one job where it is named; and whether there are further ones.
+    #[must_use]
+    pub fn gpu_nodes(
+        &self,
+        after: Option<&str>,
+        job: Option<JobId>,
+        count: usize,
+    ) -> (Vec<NodeRow>, bool) {
+        let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let names = self.names.range::<str, _>((bound, Bound::Unbounded));
+        let mut wanted = names.map(|(_, id)| self.node(*id)).filter(|node| {
+            let held = |job| node.live.values().any(|live| live.task.job == job);
+            !node.facts.gpus.is_empty() && job.is_none_or(held)
+        });
+        let rows = wanted.by_ref().take(count).map(node_row).collect();
+        (rows, wanted.next().is_some())
+    }
+
+    /// What was submitted as a job, and by whom.
+    ///
+    /// # Errors
+    /// Where there is no such job.
+    pub fn spec(&self, id: JobId) -> Result<(&str, &JobSpec), Reject> {
+        self.known(id).map(|job| (job.user.as_str(), &job.spec))
+    }
+
+    /// So many users with work that has not ended: those who hold most GPUs, then cores, first.
+    #[must_use]
+    pub fn owners(&self, count: usize) -> Vec<OwnerRow> {
+        let mut owners: BTreeMap<&str, OwnerRow> = BTreeMap::new();
+        for job in self.jobs.values().filter(|job| !job.state().is_ended()) {
+            let row = owners.entry(&job.user).or_default();
+            let (run, each) = (u64::from(job.counts.run), job.spec.resources);
+            let part = match job.spec.gpu.part {
+                GpuPart::Share(permille) => permille,
+                GpuPart::Whole | GpuPart::Mig(_) => GPU_WHOLE,
+            };
+            row.gpu_permille += run * u64::from(each.gpus) * u64::from(part);
+            row.cores += run * u64::from(each.cores);
+            if run > 0 {
+                row.running += 1;
+            } else {
+                row.waiting += 1;
+                if row.reason.is_none() {
+                    row.reason = self.reason(job);
+                }
+            }
+        }
+        let mut rows: Vec<OwnerRow> = owners
+            .into_iter()
+            .map(|(user, row)| OwnerRow { user: user.to_owned(), ..row })
+            .collect();
+        rows.sort_by_key(|row| std::cmp::Reverse((row.gpu_permille, row.cores, row.waiting)));
+        rows.truncate(count);
+        rows
     }
 
     /// What is wrong with a node and its GPUs.

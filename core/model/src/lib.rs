@@ -40,5 +40,5 @@ pub use reject::{Reject, RejectKind};
 pub use resources::{GPU_WHOLE, GpuDemand, GpuPart, Lease, Resources, Sharing};
 pub use task::{AfterStop, Exit, JobState, TaskState, Usage};
 pub use units::{At, MemoryMib, Millis};
-pub use view::{JobRow, NodeRow, Spent, Summary, TaskCounts, TaskRow, Why};
+pub use view::{JobRow, NodeRow, OwnerRow, Spent, Summary, TaskCounts, TaskRow, Why};
 pub use work::{Builtin, Work};

@@ -154,6 +154,23 @@ pub struct Why {
     pub reserved: Vec<String>,
 }
 
+/// What a user's jobs hold and wait for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerRow {
+    /// The user.
+    pub user: String,
+    /// GPUs that are held; of a share, the part counts.
+    pub gpu_permille: u64,
+    /// Cores that are held.
+    pub cores: u64,
+    /// Jobs of which something runs.
+    pub running: u32,
+    /// Jobs that only wait.
+    pub waiting: u32,
+    /// Why the first of those waits.
+    pub reason: Option<String>,
+}
+
 /// One task in a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRow {

@@ -32,10 +32,21 @@ pub(crate) struct Telemetry {
     pub(crate) limits: Limits,
     /// Further readings that a person must see.
     pub(crate) alerts: Alerts,
-    /// The cluster's processor use.
-    busy: Series,
-    /// The second that the cluster's series was last given a value for.
+    /// What the whole cluster does.
+    sums: Sums,
+    /// The second that the cluster's series were last given a value for.
     counted: Option<u64>,
+}
+
+/// The past of the whole cluster.
+#[derive(Default)]
+struct Sums {
+    /// Use of processors, the mean over nodes.
+    busy: Series,
+    /// Use of GPUs, the mean over those that say it.
+    gpu_busy: Series,
+    /// Power of all GPUs together, in W.
+    gpu_power: Series,
 }
 
 /// What follows from a sample.
@@ -115,12 +126,28 @@ impl Telemetry {
         }
         self.counted = Some(second);
         let fresh = self.nodes.values().filter(|known| at.since(known.at) < FRESH);
-        let (mut sum, mut count) = (0_u64, 0_u64);
+        let (mut busy, mut nodes, mut power_mw) = (0_u64, 0_u64, None);
+        let (mut gpu_busy, mut gpus) = (0_u64, 0_u64);
         for known in fresh {
-            sum += u64::from(known.sample.cpu_permille);
-            count += 1;
+            busy += u64::from(known.sample.cpu_permille);
+            nodes += 1;
+            for gpu in &known.sample.gpus {
+                if let Some(permille) = gpu.busy_permille {
+                    gpu_busy += u64::from(permille);
+                    gpus += 1;
+                }
+                if let Some(drawn) = gpu.power_mw {
+                    power_mw = Some(power_mw.unwrap_or(0) + u64::from(drawn));
+                }
+            }
         }
-        self.busy.push(at, (sum / count.max(1)) as u32);
+        self.sums.busy.push(at, (busy / nodes.max(1)) as u32);
+        if let Some(mean) = gpu_busy.checked_div(gpus) {
+            self.sums.gpu_busy.push(at, mean as u32);
+        }
+        if let Some(power_mw) = power_mw {
+            self.sums.gpu_power.push(at, (power_mw / 1000) as u32);
+        }
     }
 
     /// A node's newest sample and when it came.
@@ -130,8 +157,23 @@ impl Telemetry {
 
     /// The cluster's processor use, one value a cell, oldest first.
     pub(crate) fn busy(&self, at: At, span: Millis, cells: usize) -> Vec<Option<u16>> {
-        let cells = self.busy.resample(at, span, cells);
-        cells.into_iter().map(|cell| cell.map(|cell| cell.mean.min(1000) as u16)).collect()
+        permille(&self.sums.busy, at, span, cells)
+    }
+
+    /// The use of the cluster's GPUs, one value a cell, oldest first; nothing where none ever said it.
+    pub(crate) fn gpu_busy(&self, at: At, span: Millis, cells: usize) -> Vec<Option<u16>> {
+        permille(&self.sums.gpu_busy, at, span, cells)
+    }
+
+    /// The power of the cluster's GPUs in W, one value a cell, oldest first; nothing where none ever
+    /// said it.
+    pub(crate) fn gpu_power(&self, at: At, span: Millis, cells: usize) -> Vec<Option<u32>> {
+        let series = &self.sums.gpu_power;
+        if series.newest().is_none() {
+            return Vec::new();
+        }
+        let cells = series.resample(at, span, cells);
+        cells.into_iter().map(|cell| cell.map(|cell| cell.mean)).collect()
     }
 
     /// The past of some readings of a node; nothing where the node has said nothing yet.
@@ -154,6 +196,14 @@ impl Telemetry {
         };
         Some(wanted.iter().map(row).collect())
     }
+}
+
+fn permille(series: &Series, at: At, span: Millis, cells: usize) -> Vec<Option<u16>> {
+    if series.newest().is_none() {
+        return Vec::new();
+    }
+    let cells = series.resample(at, span, cells);
+    cells.into_iter().map(|cell| cell.map(|cell| cell.mean.min(1000) as u16)).collect()
 }
 
 impl Known {

@@ -36,6 +36,7 @@ const SCOPES_MAX: usize = 1024;
 /// Rows of a picture: what the largest screen shows, and a little to scroll.
 const ROWS_MAX: usize = 100;
 const NOTES_SHOWN: usize = 20;
+const OWNERS_MAX: usize = 20;
 /// Points of a curve in a picture: two for each column of a wide panel.
 const POINTS_SHOWN: usize = 240;
 const BUSY_SPAN: Millis = Millis::from_seconds(3600);
@@ -154,11 +155,12 @@ fn differs(before: &Update, picture: &mut Update) -> bool {
 
 async fn picture(shared: &Shared, scope: Scope, before: Option<&Update>) -> Result<Update, Reject> {
     let core = &shared.core;
-    let shows_nodes = !matches!(scope, Scope::Jobs | Scope::Job(_));
+    let shows_nodes = matches!(scope, Scope::Overview | Scope::Nodes | Scope::Data);
     let read = move |cluster: &gantry_cluster::Cluster| {
         let jobs = match scope {
             Scope::Job(job) => cluster.job(job).into_iter().collect(),
             Scope::Nodes => cluster.jobs(None, false, ROWS_MAX).0,
+            Scope::Summary => Vec::new(),
             Scope::Jobs => cluster.jobs(None, true, ROWS_MAX).0,
             Scope::Overview | Scope::Data => live_first(
                 cluster.jobs(None, false, ROWS_MAX).0,
@@ -166,9 +168,10 @@ async fn picture(shared: &Shared, scope: Scope, before: Option<&Update>) -> Resu
             ),
         };
         let nodes = if shows_nodes { cluster.first_nodes(ROWS_MAX) } else { Vec::new() };
-        (cluster.summary(), nodes, jobs)
+        let owners = if scope == Scope::Overview { cluster.owners(OWNERS_MAX) } else { Vec::new() };
+        (cluster.summary(), nodes, jobs, owners)
     };
-    let (summary, nodes, jobs) = core.read(read).await?;
+    let (summary, nodes, jobs, owners) = core.read(read).await?;
     let nodes = with_samples(core, nodes);
     let at = core.clock.now();
     let (mut metrics, mut output) = (Vec::new(), None);
@@ -187,6 +190,9 @@ async fn picture(shared: &Shared, scope: Scope, before: Option<&Update>) -> Resu
         summary,
         nodes,
         busy_permille: board.telemetry.busy(at, BUSY_SPAN, BUSY_CELLS),
+        gpu_busy_permille: board.telemetry.gpu_busy(at, BUSY_SPAN, BUSY_CELLS),
+        gpu_power_w: board.telemetry.gpu_power(at, BUSY_SPAN, BUSY_CELLS),
+        owners,
         jobs,
         metrics,
         output,
@@ -273,6 +279,10 @@ impl Fit for Reply {
                 halve(lines)
             }
             Self::Use(rows) => halve(rows),
+            Self::Gpus(page) => {
+                page.more = true;
+                halve(&mut page.nodes)
+            }
             Self::Metrics(metrics) => metrics
                 .iter_mut()
                 .map(|metric| thin(&mut metric.points))

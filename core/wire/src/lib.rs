@@ -16,7 +16,8 @@ pub mod message;
 pub use error::WireError;
 pub use frame::Message;
 pub use message::{
-    AgentMessage, Found, Greeting, HistoryQuery, JoinReply, JoinRequest, Metric, NodeReply,
-    NodeRequest, NodeStatus, NotePage, NotePlace, NoteQuery, NoteRow, Output, Peer, Point, Reply,
-    Request, SchedulerMessage, Scope, SeriesRow, Update, UseBy, UseRow, Verdict,
+    AgentMessage, Found, GpuNode, GpuPage, GpuRow, Greeting, HistoryQuery, Holder, JoinReply,
+    JoinRequest, Metric, NodeReply, NodeRequest, NodeStatus, NotePage, NotePlace, NoteQuery,
+    NoteRow, Output, Peer, Point, Reply, Request, SchedulerMessage, Scope, SeriesRow, Update,
+    UseBy, UseRow, Verdict,
 };

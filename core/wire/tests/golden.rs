@@ -12,9 +12,9 @@ use gantry_model::health::{Ailment, Finding, Sign, Stage, Trouble};
 use gantry_model::{
     Action, At, Builtin, Dependency, DependencyKind, DependencyScope, Exit, Gang, Gpu, GpuDemand,
     GpuPart, JobChange, JobId, JobRow, JobSpec, JobState, Launch, Lease, Level, MemoryMib, Millis,
-    NodeFacts, NodeId, NodeRow, NodeState, Note, Order, Preemption, Reject, Report, Resources,
-    Role, Service, Sharing, Spent, Subject, Summary, TaskCounts, TaskRow, TaskWork, TryId, Usage,
-    Warning, Why, Window, Work,
+    NodeFacts, NodeId, NodeRow, NodeState, Note, Order, OwnerRow, Preemption, Reject, Report,
+    Resources, Role, Service, Sharing, Spent, Subject, Summary, TaskCounts, TaskRow, TaskWork,
+    TryId, Usage, Warning, Why, Window, Work,
 };
 use gantry_telemetry::{
     Answer, Bucket, Encoder, GpuSample, IngestCounts, LibraryCounts, Quantity, Reading, Sample,
@@ -23,9 +23,9 @@ use gantry_telemetry::{
 use gantry_wire::frame::{self, KINDS, Message};
 use gantry_wire::message::{NodeStatus, Output};
 use gantry_wire::{
-    AgentMessage, Found, Greeting, HistoryQuery, JoinReply, JoinRequest, Metric, NodeReply,
-    NodeRequest, NotePage, NotePlace, NoteQuery, NoteRow, Peer, Point, Reply, Request,
-    SchedulerMessage, Scope, SeriesRow, Update, UseBy, UseRow, Verdict,
+    AgentMessage, Found, GpuNode, GpuPage, GpuRow, Greeting, HistoryQuery, Holder, JoinReply,
+    JoinRequest, Metric, NodeReply, NodeRequest, NotePage, NotePlace, NoteQuery, NoteRow, Peer,
+    Point, Reply, Request, SchedulerMessage, Scope, SeriesRow, Update, UseBy, UseRow, Verdict,
 };
 
 fn facts() -> NodeFacts {
@@ -253,10 +253,48 @@ fn update() -> Update {
         summary: Summary { nodes: 1, ..Summary::default() },
         nodes: vec![node()],
         busy_permille: vec![None, Some(7)],
+        gpu_busy_permille: vec![Some(8)],
+        gpu_power_w: vec![Some(9)],
+        owners: vec![owner()],
         jobs: vec![job_row()],
         metrics: vec![metric()],
         output: Some(Output { bytes: vec![1], next: 2, live: true }),
         notes: vec![note()],
+    }
+}
+
+fn owner() -> OwnerRow {
+    OwnerRow {
+        user: "ada".into(),
+        gpu_permille: 1500,
+        cores: 2,
+        running: 3,
+        waiting: 4,
+        reason: Some("why".into()),
+    }
+}
+
+fn gpu_page() -> GpuPage {
+    let gpu = GpuRow {
+        index: 1,
+        job: Some(JobId(2)),
+        unfit: true,
+        memory_mib: 3,
+        busy_permille: Some(4),
+        memory_used_mib: Some(5),
+        temperature_c: Some(6),
+        power_w: Some(7),
+    };
+    let (name, user) = ("train".into(), "ada".into());
+    GpuPage {
+        nodes: vec![GpuNode {
+            name: "n".into(),
+            sampled: Some(At(1)),
+            gpus: vec![gpu],
+            ..GpuNode::default()
+        }],
+        holders: vec![Holder { job: JobId(2), name, user }],
+        more: true,
     }
 }
 
@@ -355,6 +393,9 @@ fn requests(table: &mut String) {
         ("notes", Request::Notes { query: NoteQuery::default() }),
         ("token", Request::Token { node: "n".into() }),
         ("watch", Request::Watch { scope: Scope::Job(JobId(1)) }),
+        ("watch", Request::Watch { scope: Scope::Summary }),
+        ("gpus", Request::Gpus { after: Some("n".into()), job: Some(JobId(1)) }),
+        ("spec", Request::Spec { job: JobId(1) }),
     ] {
         line(table, name, &request);
     }
@@ -387,6 +428,8 @@ fn requests(table: &mut String) {
         ("metrics", Reply::Metrics(vec![metric()])),
         ("notes", Reply::Notes(note_page())),
         ("token", Reply::Token("t".into())),
+        ("gpus", Reply::Gpus(gpu_page())),
+        ("spec", Reply::Spec(Box::new(spec()))),
     ] {
         line(table, name, &reply);
     }

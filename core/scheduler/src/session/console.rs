@@ -1,13 +1,16 @@
 //! A console's or a command's session: each request on a stream of its own.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gantry_cluster::{Answer, Event};
 use gantry_link::{Connection, LinkError, Receiver, Sender, token};
 use gantry_model::limits::{JOBS_PAGE_MAX, KEY_CHARACTERS_MAX, METRIC_POINTS_MAX};
-use gantry_model::{IndexSet, JobId, JobRow, Level, Reject, RejectKind, Subject, TaskId};
-use gantry_wire::{HistoryQuery, NodeReply, NodeRequest, Output, Reply, Request};
+use gantry_model::{IndexSet, JobId, JobRow, Level, NodeRow, Reject, RejectKind, Subject, TaskId};
+use gantry_wire::{
+    GpuNode, GpuPage, HistoryQuery, Holder, NodeReply, NodeRequest, Output, Reply, Request,
+};
 use tokio::task::JoinSet;
 
 use super::{Greeted, Shared};
@@ -23,6 +26,8 @@ const REQUESTS_MAX: usize = 128;
 /// one is never slowed, one that floods is.
 const REQUESTS_A_SECOND: u32 = 2000;
 const REQUESTS_AT_ONCE: u32 = 4000;
+/// Nodes of one page of GPUs: with eight each, a page has about ten thousand bytes.
+const GPU_NODES_MAX: usize = 64;
 /// Bytes of a text that is searched for.
 const SEARCH_BYTES_MAX: usize = 256;
 /// Points of a curve in one answer: eight curves fit a frame.
@@ -143,6 +148,7 @@ async fn answer(shared: &Shared, user: &str, request: Request) -> Result<Reply, 
             tracing::info!(user, "the settings were read again");
             Ok(Reply::Reloaded(waits))
         }
+        Request::Spec { job } => spec(shared, user, job).await,
         Request::Search { job, text } => search(shared, job, text).await,
         Request::Output { task, offset } => output(shared, task, offset).await.map(Reply::Output),
         Request::Watch { .. } | Request::Wait { .. } => {
@@ -204,6 +210,7 @@ async fn show(shared: &Shared, request: Request) -> Result<Reply, Reject> {
             let rows = core.read(gantry_cluster::Cluster::nodes).await?;
             Ok(Reply::Nodes(update::with_samples(core, rows)))
         }
+        Request::Gpus { after, job } => gpus(shared, after, job).await.map(Reply::Gpus),
         Request::Metrics { job } => Ok(Reply::Metrics(core.board().metrics(job, POINTS_SHOWN))),
         Request::Notes { query } => {
             if let Some(text) = &query.text {
@@ -267,6 +274,46 @@ pub(super) async fn output(shared: &Shared, task: TaskId, offset: u64) -> Result
         Ok(Ok(NodeReply::Refused(reject))) => Err(reject),
         Ok(Ok(NodeReply::Found { .. }) | Err(_)) | Err(_) => Err(away("which does not answer")),
     }
+}
+
+/// What was submitted as a job.
+async fn spec(shared: &Shared, user: &str, job: JobId) -> Result<Reply, Reject> {
+    let read = move |cluster: &gantry_cluster::Cluster| {
+        cluster.spec(job).map(|(owner, spec)| (owner.to_owned(), Box::new(spec.clone())))
+    };
+    let (owner, spec) = shared.core.read(read).await??;
+    if owner != user && !spec.environment.is_empty() {
+        return Err(Reject::new(
+            RejectKind::Forbidden,
+            format!("{job} sets variables, which only {owner}, who submitted it, may see"),
+        ));
+    }
+    Ok(Reply::Spec(spec))
+}
+
+/// One page of nodes with GPUs.
+async fn gpus(
+    shared: &Shared,
+    after: Option<String>,
+    job: Option<JobId>,
+) -> Result<GpuPage, Reject> {
+    let read = move |cluster: &gantry_cluster::Cluster| {
+        let (rows, more) = cluster.gpu_nodes(after.as_deref(), job, GPU_NODES_MAX);
+        let held: BTreeSet<JobId> =
+            rows.iter().flat_map(|row| &row.gpu_jobs).flatten().copied().collect();
+        let holder = |job| {
+            let row = cluster.job(job)?;
+            Some(Holder { job, name: row.name, user: row.user })
+        };
+        (rows, held.into_iter().filter_map(holder).collect(), more)
+    };
+    let (rows, holders, more) = shared.core.read(read).await?;
+    let board = shared.core.board();
+    let node = |row: &NodeRow| {
+        let known = board.telemetry.newest(&row.facts.name);
+        GpuNode::new(row, known.as_ref().map(|(sample, at)| (sample, *at)), job)
+    };
+    Ok(GpuPage { nodes: rows.iter().map(node).collect(), holders, more })
 }
 
 /// A job that the cluster knows, or else the history.

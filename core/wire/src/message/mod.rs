@@ -6,10 +6,11 @@
 //! [`Request::Watch`], which is answered by [`Update`]s until the stream is closed.
 
 mod agent;
+mod gpus;
 
 use gantry_model::{
-    Action, At, IndexSet, JobId, JobRow, JobSpec, Level, Millis, NodeRow, Note, Reject, Spent,
-    Subject, Summary, TaskId, TaskRow, Why,
+    Action, At, IndexSet, JobId, JobRow, JobSpec, Level, Millis, NodeRow, Note, OwnerRow, Reject,
+    Spent, Subject, Summary, TaskId, TaskRow, Why,
 };
 pub use gantry_telemetry::Point;
 use gantry_telemetry::{Bucket, Quantity, Sample};
@@ -19,6 +20,7 @@ pub use agent::{
     AgentMessage, Greeting, JoinReply, JoinRequest, NodeReply, NodeRequest, Peer, SchedulerMessage,
     Verdict,
 };
+pub use gpus::{GpuNode, GpuPage, GpuRow, Holder};
 
 /// A curve of one metric of one job, newest last, thinned to what a screen can show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +146,19 @@ pub enum Request {
         /// What is on the screen.
         scope: Scope,
     },
+    /// One page of nodes that have GPUs, in the order of their names.
+    Gpus {
+        /// Only those whose names come later: the last of the page before.
+        after: Option<String>,
+        /// Only the GPUs that this job holds.
+        job: Option<JobId>,
+    },
+    /// What was submitted as a job. Others than its user are given it only where it sets no
+    /// variables, which may be secret.
+    Spec {
+        /// The job.
+        job: JobId,
+    },
 }
 
 /// Which ended jobs are wanted.
@@ -268,6 +283,8 @@ pub enum Scope {
     Job(JobId),
     /// Library counts and the jobs that work on it.
     Data,
+    /// The summary and the newest lines of the event log; what else is shown is asked for by page.
+    Summary,
 }
 
 /// The answer to a request.
@@ -327,6 +344,10 @@ pub enum Reply {
     Notes(NotePage),
     /// A token.
     Token(String),
+    /// A page of nodes with GPUs.
+    Gpus(GpuPage),
+    /// What was submitted.
+    Spec(Box<JobSpec>),
 }
 
 /// A node with what is known of it now.
@@ -363,7 +384,7 @@ pub struct Output {
 }
 
 /// One picture of what a console watches. It replaces the one before.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Update {
     /// The scheduler's clock when it was made.
     pub at: At,
@@ -376,6 +397,12 @@ pub struct Update {
     /// Processor use of the whole cluster in thousandths, oldest first, one value per second; an
     /// absent value is a gap.
     pub busy_permille: Vec<Option<u16>>,
+    /// Use of all GPUs in thousandths, in the same parts of the last hour; empty where no node has one.
+    pub gpu_busy_permille: Vec<Option<u16>>,
+    /// Power that all GPUs draw together, in W, in the same parts.
+    pub gpu_power_w: Vec<Option<u32>>,
+    /// Who holds what and who waits, those who hold most first, where the scope shows it.
+    pub owners: Vec<OwnerRow>,
     /// Jobs, where the scope shows them.
     pub jobs: Vec<JobRow>,
     /// Metrics of the job that is shown.
