@@ -32,6 +32,11 @@ pub const PIPELINES: &[(&str, &str)] = &[
     ("edges", include_str!("../files/pipelines/edges.toml")),
     ("seeded", include_str!("../files/pipelines/seeded.toml")),
 ];
+/// The console's themes, by name; the first is the one that is taken where none is named.
+pub const THEMES: &[(&str, &str)] = &[
+    ("dark", include_str!("../files/themes/dark.toml")),
+    ("light", include_str!("../files/themes/light.toml")),
+];
 /// The console's keys.
 pub const KEYS_FILE: &str = include_str!("../files/keys.toml");
 /// A Grafana dashboard over the numbers that a scheduler gives to Prometheus.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use gantry_link::{Backoff, Connection, Identity, connect};
-use gantry_model::{At, JobId, Machine};
+use gantry_model::{At, Machine};
 use gantry_wire::{Peer, Reply, Request, Scope, Update};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -15,9 +15,10 @@ use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::app::{App, Effect, Keymap, Link, Message};
+use crate::app::{About, App, Ask, Effect, Keymap, Link, Message};
 use crate::term::{self, Screen};
 use crate::ui;
+use crate::ui::palette::Palette;
 use crate::ui::theme::{Colours, Glyphs};
 
 /// The longest wait between two attempts to connect.
@@ -28,8 +29,14 @@ const TICK: Duration = Duration::from_secs(1);
 const FRAME_EACH: Duration = Duration::from_millis(50);
 /// Messages that wait.
 const MESSAGES_MAX: usize = 256;
-/// Requests that wait: what can be marked on one screen.
-const REQUESTS_MAX: usize = 128;
+/// Requests that wait: what can be marked on one screen, and what a screen asks for itself.
+const REQUESTS_MAX: usize = 256;
+/// A write that takes so long says that the line to the terminal is slow.
+const BLOCKED: Duration = Duration::from_millis(50);
+/// So many of those make the console lean.
+const BLOCKED_TIMES: u32 = 2;
+/// How long it stays so.
+const LEAN_FOR: Duration = Duration::from_mins(1);
 /// How long an answer is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -67,13 +74,13 @@ pub fn run_console(
 }
 
 /// Opens the console on whatever brings it pictures: `feed` is given where to send them, what is on
-/// the screen, and the jobs that the user wants cancelled.
+/// the screen, and what the console and its user ask.
 ///
 /// # Errors
 /// Where there is no terminal, or it is gone.
 pub fn run_with<F>(options: ConsoleOptions, feed: F) -> anyhow::Result<()>
 where
-    F: FnOnce(mpsc::Sender<Message>, watch::Receiver<Scope>, mpsc::Receiver<JobId>),
+    F: FnOnce(mpsc::Sender<Message>, watch::Receiver<Scope>, mpsc::Receiver<Ask>),
 {
     let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     if !terminal {
@@ -89,9 +96,13 @@ where
 
 async fn run<F>(options: ConsoleOptions, feed: F) -> anyhow::Result<()>
 where
-    F: FnOnce(mpsc::Sender<Message>, watch::Receiver<Scope>, mpsc::Receiver<JobId>),
+    F: FnOnce(mpsc::Sender<Message>, watch::Receiver<Scope>, mpsc::Receiver<Ask>),
 {
     let theme = term::theme(options.glyphs, options.colours);
+    let keymap = keymap()?;
+    if let Some(palette) = palette()? {
+        palette.choose();
+    }
     let mut signals = Signals::listen()?;
     let mut screen = Screen::take()?;
     let (messages, mut received) = mpsc::channel(MESSAGES_MAX);
@@ -104,9 +115,9 @@ where
     feed(messages.clone(), scopes, asked);
     let mut clock = tokio::time::interval(TICK);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut app = App::new(Keymap::shipped(), term::size());
+    let mut app = App::new(keymap, term::size());
     app.read_only = options.read_only;
-    let mut last = Instant::now().checked_sub(FRAME_EACH).unwrap_or_else(Instant::now);
+    let mut pace = Pace::default();
     loop {
         let message = tokio::select! {
             message = received.recv() => message.unwrap_or(Message::Gone),
@@ -124,6 +135,9 @@ where
         while let (true, Ok(message)) = (waiting.len() < MESSAGES_MAX, received.try_recv()) {
             waiting.push_back(message);
         }
+        waiting.extend(pace.lean_again().map(Message::Lean));
+        // Numbers change with the second; what a person does is seen at once.
+        let mut due = waiting.iter().any(|message| matches!(message, Message::Tick));
         let mut effects = Vec::new();
         for message in waiting {
             app.apply(now(), message, &mut effects);
@@ -133,25 +147,74 @@ where
                 Effect::Watch(next) => {
                     scope.send_replace(next);
                 }
-                Effect::Cancel(job) => {
-                    if requests.try_send(job).is_err() {
-                        let sentence = format!("{job} is not cancelled: too much is asked at once");
-                        app.apply(now(), Message::Answer(sentence), &mut Vec::new());
+                Effect::Ask(ask) => {
+                    if let Err(error) = requests.try_send(ask) {
+                        let about = error.into_inner().about;
+                        let answer = refused(about, "too much is asked at once; ask again");
+                        app.apply(now(), answer, &mut Vec::new());
                     }
                 }
                 Effect::Copy(text) => screen.copy(&text)?,
+                Effect::Mouse(on) => screen.mouse(on)?,
+                Effect::Export(name) => {
+                    let said = Message::Said(screen.export(&name, now()));
+                    app.apply(now(), said, &mut Vec::new());
+                }
                 Effect::Redraw => screen.redraw(),
                 Effect::Suspend => screen.suspend()?,
                 Effect::Quit { keep_frame } => return Ok(screen.end(keep_frame)?),
             }
         }
-        tokio::time::sleep(FRAME_EACH.saturating_sub(last.elapsed())).await;
-        last = Instant::now();
+        due |= std::mem::take(&mut app.urgent);
+        if !due {
+            continue;
+        }
+        tokio::time::sleep(pace.until_next()).await;
         let (columns, rows) = app.size;
         let mut frame = Buffer::empty(Rect::new(0, 0, columns, rows));
         let cursor = ui::render(&app, theme, &mut frame);
+        let begun = Instant::now();
         screen.draw(&frame, cursor)?;
+        pace.drawn(begun, begun.elapsed());
     }
+}
+
+/// How fast frames follow one another, and whether the terminal takes them.
+#[derive(Debug, Default)]
+struct Pace {
+    last: Option<Instant>,
+    blocked: u32,
+    lean_since: Option<Instant>,
+    told: bool,
+}
+
+impl Pace {
+    /// How long to wait before the next frame.
+    fn until_next(&self) -> Duration {
+        self.last.map_or(Duration::ZERO, |last| FRAME_EACH.saturating_sub(last.elapsed()))
+    }
+
+    /// A frame was written, and took so long.
+    fn drawn(&mut self, at: Instant, took: Duration) {
+        self.last = Some(at);
+        if took > BLOCKED {
+            self.blocked += 1;
+        }
+        if self.blocked >= BLOCKED_TIMES {
+            (self.blocked, self.lean_since) = (0, Some(at));
+        }
+    }
+
+    /// Whether the console becomes lean now, or stops being so; nothing where it stays as it is.
+    fn lean_again(&mut self) -> Option<bool> {
+        let lean = self.lean_since.is_some_and(|since| since.elapsed() < LEAN_FOR);
+        (std::mem::replace(&mut self.told, lean) != lean).then_some(lean)
+    }
+}
+
+/// The answer to a question that could not be asked.
+fn refused(about: About, why: &str) -> Message {
+    Message::Answer { about, reply: Box::new(Err(why.to_owned())) }
 }
 
 /// What the system wants.
@@ -226,7 +289,7 @@ async fn keep_connected(
     identity: Identity,
     messages: mpsc::Sender<Message>,
     mut scopes: watch::Receiver<Scope>,
-    mut asked: mpsc::Receiver<JobId>,
+    mut asked: mpsc::Receiver<Ask>,
 ) {
     let mut backoff = Backoff::new(WAIT_MAX);
     while !messages.is_closed() {
@@ -252,11 +315,46 @@ async fn keep_connected(
 
 /// Says no to what is asked while there is no connection: carried out minutes later, it would
 /// surprise. Ends with the console.
-async fn refuse(asked: &mut mpsc::Receiver<JobId>, messages: &mpsc::Sender<Message>) {
-    while let Some(job) = asked.recv().await {
-        let sentence = format!("{job} is not cancelled: there is no connection to the scheduler");
-        let _ = messages.send(Message::Answer(sentence)).await;
+async fn refuse(asked: &mut mpsc::Receiver<Ask>, messages: &mpsc::Sender<Message>) {
+    while let Some(ask) = asked.recv().await {
+        let _ = messages.send(refused(ask.about, "there is no connection to the scheduler")).await;
     }
+}
+
+/// The keys: the user's own table, where there is one.
+fn keymap() -> anyhow::Result<Keymap> {
+    let Some((name, text)) = own_file("GANTRY_KEYS", "keys.toml")? else {
+        return Ok(Keymap::shipped());
+    };
+    Keymap::parse(&name, &text).map_err(anyhow::Error::msg)
+}
+
+/// The colours that the user names or has, if any.
+fn palette() -> anyhow::Result<Option<Palette>> {
+    let named = std::env::var("GANTRY_THEME").unwrap_or_default();
+    let shipped = gantry_config::THEMES.iter().find(|(name, _)| *name == named);
+    let file = match shipped {
+        Some((name, text)) => Some((format!("{name}.toml"), (*text).to_owned())),
+        None => own_file("GANTRY_THEME", "theme.toml")?,
+    };
+    let Some((name, text)) = file else { return Ok(None) };
+    Palette::parse(&name, &text).map(Some).map_err(anyhow::Error::msg)
+}
+
+/// The name and the text of a settings file of the user's own: the one that a variable names, or the
+/// one in its usual place.
+fn own_file(variable: &str, usual: &str) -> anyhow::Result<Option<(String, String)>> {
+    let path = |name: &str| std::env::var_os(name).map(std::path::PathBuf::from);
+    let folder = path("XDG_CONFIG_HOME").or_else(|| Some(path("HOME")?.join(".config")));
+    let usual = folder.map(|folder| folder.join("gantry").join(usual)).filter(|file| file.exists());
+    let Some(file) = path(variable).filter(|file| !file.as_os_str().is_empty()).or(usual) else {
+        return Ok(None);
+    };
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(&file).map_err(|error| {
+        anyhow::anyhow!("reading {name} failed: {error}; {variable} names another")
+    })?;
+    Ok(Some((name, text)))
 }
 
 /// Serves one connection until it ends; says why it did.
@@ -264,7 +362,7 @@ async fn serve(
     connection: &Connection,
     messages: &mpsc::Sender<Message>,
     scopes: &mut watch::Receiver<Scope>,
-    asked: &mut mpsc::Receiver<JobId>,
+    asked: &mut mpsc::Receiver<Ask>,
 ) -> String {
     loop {
         let scope = *scopes.borrow_and_update();
@@ -279,11 +377,11 @@ async fn serve(
                     }
                     break;
                 }
-                Some(job) = asked.recv() => {
+                Some(ask) = asked.recv() => {
                     let (connection, messages) = (connection.clone(), messages.clone());
                     tokio::spawn(async move {
-                        let sentence = cancel(&connection, job).await;
-                        let _ = messages.send(Message::Answer(sentence)).await;
+                        let reply = Box::new(exchange(&connection, &ask.request).await);
+                        let _ = messages.send(Message::Answer { about: ask.about, reply }).await;
                     });
                 }
             }
@@ -309,19 +407,15 @@ async fn follow(connection: &Connection, scope: Scope, messages: &mpsc::Sender<M
     }
 }
 
-async fn cancel(connection: &Connection, job: JobId) -> String {
+async fn exchange(connection: &Connection, request: &Request) -> Result<Reply, String> {
     let exchange = async {
         let (mut sender, mut receiver) = connection.open().await?;
-        sender.send(&Request::Cancel { job, indices: None }).await?;
+        sender.send(request).await?;
         receiver.expect::<Reply>().await
     };
     match tokio::time::timeout(ANSWER_WITHIN, exchange).await {
-        Ok(Ok(Reply::Cancelled(0))) => format!("{job} had ended already"),
-        Ok(Ok(Reply::Cancelled(1))) => format!("{job} is cancelled"),
-        Ok(Ok(Reply::Cancelled(tasks))) => format!("{job} is cancelled, {tasks} tasks"),
-        Ok(Ok(Reply::Refused(reject))) => reject.sentence,
-        Ok(Ok(_)) => format!("cancelling {job}: the scheduler gave an answer of another kind"),
-        Ok(Err(error)) => format!("cancelling {job}: {error}; look, then ask again"),
-        Err(_) => format!("cancelling {job}: no answer yet; look, then ask again"),
+        Ok(Ok(reply)) => Ok(reply),
+        Ok(Err(error)) => Err(format!("{error}; look, then ask again")),
+        Err(_) => Err("no answer yet; look, then ask again".into()),
     }
 }

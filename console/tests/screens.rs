@@ -22,18 +22,26 @@ const UNICODE: Theme = Theme { colours: Colours::True, glyphs: Glyphs::Unicode }
 const ASCII: Theme = Theme { colours: Colours::Mono, glyphs: Glyphs::Ascii };
 
 /// The screens, each with the keys that lead there from the start.
-const SCREENS: [(&str, &str); 11] = [
+const SCREENS: [(&str, &str); 19] = [
     ("overview", ""),
     ("nodes", "2jj"),
     ("nodes_without_gpu", "2G"),
-    ("jobs", "3"),
-    ("jobs_filtered", "3/state:wait|fail<enter>"),
-    ("job", "3jj<enter>"),
-    ("job_waiting", "3<enter>"),
-    ("data", "4"),
-    ("help", "3?"),
-    ("cancel", "3jjx1"),
-    ("cancel_several", "3* x"),
+    ("gpus", "3"),
+    ("gpus_by_user", "3guw"),
+    ("jobs", "4"),
+    ("jobs_filtered", "4/state:wait|fail<enter>"),
+    ("job", "4jj<enter>"),
+    ("job_waiting", "4<enter>"),
+    ("job_errors", "4jj<enter>e"),
+    ("data", "5"),
+    ("events", "6j"),
+    ("help", "4?"),
+    ("menu", "4jjx"),
+    ("why", "4E"),
+    ("cancel", "4jjxc1"),
+    ("cancel_several", "4* xc"),
+    ("drain", "2xdnew fan<enter>"),
+    ("palette", "2:drain cpu-*"),
 ];
 
 fn compare(name: &str, found: &str) {
@@ -78,7 +86,7 @@ fn every_screen_at_every_size() {
 fn every_style_in_few_colours() {
     for colours in [Colours::Sixteen, Colours::Mono] {
         let mut text = String::new();
-        for (name, keys) in [("overview", ""), ("cancel", "3jjx")] {
+        for (name, keys) in [("overview", ""), ("cancel", "4jjxc"), ("gpus", "3")] {
             let mut console = Console::live((80, 24));
             console.press(keys);
             let (buffer, cursor) = console.screen(Theme { colours, glyphs: Glyphs::Unicode });
@@ -168,7 +176,7 @@ const HOSTILE: [&str; 8] = [
 fn no_name_steers_the_terminal() {
     for hostile in HOSTILE {
         for (columns, rows) in SIZES {
-            for keys in ["", "2", "3", "3x", "3<enter>", "4"] {
+            for keys in ["", "2", "2x", "3", "4", "4xc", "4<enter>", "5", "6", ":c "] {
                 let mut console = Console::live((columns, rows));
                 console.press(keys);
                 let scope = console.app.view.scope();
@@ -186,6 +194,10 @@ fn no_name_steers_the_terminal() {
                 }
                 for note in &mut update.notes {
                     note.sentence = hostile.into();
+                }
+                for owner in &mut update.owners {
+                    owner.user = hostile.into();
+                    owner.reason = Some(hostile.into());
                 }
                 if let Some(output) = &mut update.output {
                     output.bytes = [hostile.as_bytes(), b"\n\xff\xfe\x1b]0;title\x07\n"].concat();
@@ -273,32 +285,58 @@ fn any_size_any_cluster_any_keys() {
     let keys = [
         "j",
         "k",
+        "h",
+        "l",
         "g",
         "G",
         "1",
         "2",
         "3",
         "4",
+        "5",
+        "6",
+        "-",
+        "+",
         "<enter>",
         "<esc>",
         "x",
         "?",
         "/",
+        ":",
         "s",
         "S",
         "z",
+        "[",
+        "]",
+        "L",
+        "P",
+        "m",
+        "w",
+        "v",
+        "t",
+        "e",
+        "f",
+        "n",
+        "N",
+        "R",
+        "E",
+        "o",
         " ",
         "*",
-        "f",
         "y",
         "<c-d>",
         "<c-u>",
         "<back>",
         "<c-c>",
+        "<c-r>",
+        "<tab>",
         "state:run",
+        "drain ",
         "1",
         "<up>",
+        "<down>",
         "<pgdn>",
+        "<left>",
     ];
     let mut dice = Dice(0x6761_6e74_7279);
     for round in 0..150 {
@@ -334,7 +372,7 @@ fn any_size_any_cluster_any_keys() {
 #[test]
 fn without_colours_the_chosen_row_is_still_seen() {
     let mut console = Console::live((120, 36));
-    console.press("3jj");
+    console.press("4jj");
     let theme = Theme { colours: Colours::Mono, glyphs: Glyphs::Unicode };
     let (buffer, cursor) = console.screen(theme);
     let reversed = |y: &u16| buffer[(5, *y)].modifier.contains(Modifier::REVERSED);

@@ -88,12 +88,15 @@ fn the_console_shows_the_cluster_and_gives_the_terminal_back() -> Result<()> {
     let job = job["job"].as_str().unwrap().to_owned();
     for (columns, rows) in [(80, 24), (120, 36)] {
         let mut terminal = Terminal::open(&cluster, columns, rows)?;
-        terminal.shows("looping")?;
         terminal.shows("cpu-1")?;
         terminal.shows("live")?;
         terminal.press("2")?;
         terminal.shows("[2 Nodes]")?;
-        terminal.press("3\r")?;
+        terminal.press("3")?;
+        terminal.shows("no node has a GPU")?;
+        terminal.press("6")?;
+        terminal.shows("PER MINUTE")?;
+        terminal.press("4\r")?;
         terminal.shows("LOSS")?;
         terminal.shows("line ")?;
         terminal.press("?")?;
@@ -117,13 +120,15 @@ fn the_console_shows_the_cluster_and_gives_the_terminal_back() -> Result<()> {
         }
     }
     let mut terminal = Terminal::open(&cluster, 80, 24)?;
+    terminal.shows("cpu-1")?;
+    terminal.press("4")?;
     terminal.shows("looping")?;
-    terminal.press("3x")?;
+    terminal.press("xc")?;
     terminal.shows("cannot be undone")?;
     // Return alone keeps it.
     terminal.press("\r")?;
     terminal.press(&format!("{}\r", job.trim_start_matches('j')))?;
-    terminal.shows("is cancelled")?;
+    terminal.shows("done, 1 task")?;
     let state = |cluster: &Cluster| {
         cluster.gantry.json(&["job", &job]).ok()?["state"].as_str().map(str::to_owned)
     };

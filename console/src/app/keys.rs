@@ -45,26 +45,55 @@ pub enum Key {
 pub enum Action {
     Down,
     Up,
+    Left,
+    Right,
     HalfPageDown,
     HalfPageUp,
     First,
     Last,
     Overview,
     Nodes,
+    Gpus,
     Jobs,
     Data,
+    Events,
+    ViewBefore,
     Open,
     JobsHere,
     Back,
+    NextPane,
     Mark,
     MarkAll,
     Act,
+    Palette,
     Copy,
+    Export,
+    SubmitAgain,
+    Requeue,
+    Why,
     Filter,
+    NextMatch,
+    MatchBefore,
     Sort,
     Reverse,
+    GroupNode,
+    GroupJob,
+    GroupUser,
+    GroupNone,
+    Metric,
+    SpanLonger,
+    SpanShorter,
+    Sweep,
     Follow,
+    ErrorsOnly,
+    Wrap,
+    Times,
     Freeze,
+    TimeBack,
+    TimeOn,
+    Live,
+    Privacy,
+    Mouse,
     Redraw,
     Suspend,
     Help,
@@ -87,6 +116,10 @@ pub enum Context {
     Jobs,
     /// Where the rows are nodes.
     Nodes,
+    /// Where the rows are GPUs.
+    Gpus,
+    /// Where the rows are lines of the event log.
+    Events,
     /// Where a log is shown.
     Log,
 }
@@ -109,10 +142,22 @@ pub struct Binding {
     pub hint: Option<String>,
 }
 
+/// A row as the file has it, with the places of its keys.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    context: Context,
+    keys: Vec<toml::Spanned<String>>,
+    action: Action,
+    group: String,
+    help: String,
+    hint: Option<String>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
-    key: Vec<Binding>,
+    key: Vec<Row>,
 }
 
 /// The whole table.
@@ -128,43 +173,66 @@ impl Keymap {
     /// Never: a test reads the shipped file.
     #[must_use]
     pub fn shipped() -> Self {
-        match Self::parse(gantry_config::KEYS_FILE) {
+        match Self::parse("keys.toml", gantry_config::KEYS_FILE) {
             Ok(keymap) => keymap,
             Err(sentence) => panic!("the shipped keys: {sentence}"),
         }
     }
 
-    /// Reads a table.
+    /// Reads the table of a file.
     ///
     /// # Errors
-    /// With line and column of a mistake, or the key that a context has twice.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// With line and column of a mistake, or of the key that a context has twice.
+    pub fn parse(file: &str, text: &str) -> Result<Self, String> {
         let table: Table = toml::from_str(text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start).min(text.len());
-            let line = text[..start].matches('\n').count() + 1;
-            let column = text[..start].chars().rev().take_while(|c| *c != '\n').count() + 1;
-            format!(
-                "keys.toml:{line}:{column}: {}",
-                error.message().lines().next().unwrap_or_default()
-            )
+            let start = error.span().map_or(0, |span| span.start);
+            let message = error.message().lines().next().unwrap_or_default();
+            format!("{file}:{}: {message}", place(text, start))
         })?;
         let mut seen: Vec<(Context, &str)> = Vec::new();
-        for binding in &table.key {
-            for key in &binding.keys {
-                if named(key).is_none() && key.chars().count() > 2 {
-                    return Err(format!("keys.toml: there is no key {key:?}"));
-                }
-                let here = (binding.context, key.as_str());
-                if seen.contains(&here) {
+        for row in &table.key {
+            for key in &row.keys {
+                let (name, start) = (key.get_ref(), key.span().start);
+                if named(name).is_none() && name.chars().count() != 2 {
+                    let place = place(text, start);
                     return Err(format!(
-                        "keys.toml: {key:?} is bound twice in {:?}",
-                        binding.context
+                        "{file}:{place}: there is no key {name:?}; the head of the shipped file lists them"
+                    ));
+                }
+                let here = (row.context, name.as_str());
+                if seen.contains(&here) {
+                    let place = place(text, start);
+                    return Err(format!(
+                        "{file}:{place}: {name:?} is bound twice in {:?}",
+                        row.context
                     ));
                 }
                 seen.push(here);
             }
         }
-        Ok(Self { bindings: table.key })
+        let binding = |row: Row| Binding {
+            context: row.context,
+            keys: row.keys.into_iter().map(toml::Spanned::into_inner).collect(),
+            action: row.action,
+            group: row.group,
+            help: row.help,
+            hint: row.hint,
+        };
+        let keymap = Self { bindings: table.key.into_iter().map(binding).collect() };
+        keymap.check_the_way_out().map_err(|sentence| format!("{file}: {sentence}"))?;
+        Ok(keymap)
+    }
+
+    /// Nobody shall be locked in by a table of his own.
+    fn check_the_way_out(&self) -> Result<(), String> {
+        for action in [Action::Quit, Action::Help, Action::Back] {
+            let everywhere =
+                |one: &&Binding| one.context == Context::Everywhere && !one.keys.is_empty();
+            if !self.bindings.iter().filter(everywhere).any(|one| one.action == action) {
+                return Err(format!("no key does {action:?} everywhere; add one"));
+            }
+        }
+        Ok(())
     }
 
     /// Every row, in the order of the file.
@@ -203,6 +271,33 @@ impl Keymap {
         self.find(contexts, |text| text.chars().eq([first, second]))
     }
 
+    /// What can follow a character that waits for a second one: the second, and its line of the help.
+    #[must_use]
+    pub fn after(&self, contexts: &[Context], first: char) -> Vec<(char, &str)> {
+        let mut found: Vec<(char, &str)> = Vec::new();
+        for binding in self.bindings.iter().filter(|one| contexts.contains(&one.context)) {
+            for key in &binding.keys {
+                let mut chars = key.chars();
+                if let (Some(one), Some(second), None) = (chars.next(), chars.next(), chars.next())
+                    && one == first
+                    && self.pair(contexts, first, second) == Some(binding.action)
+                    && !found.iter().any(|(known, _)| *known == second)
+                {
+                    found.push((second, &binding.help));
+                }
+            }
+        }
+        found
+    }
+
+    /// The first key that does something, as screens name it.
+    #[must_use]
+    pub fn key_of(&self, contexts: &[Context], action: Action) -> Option<&str> {
+        let bindings = self.bindings.iter().filter(|one| contexts.contains(&one.context));
+        let mut of = bindings.filter(|one| one.action == action);
+        of.find_map(|one| one.keys.first()).map(String::as_str)
+    }
+
     /// Whether a character waits for a second one.
     #[must_use]
     pub fn is_prefix(&self, contexts: &[Context], first: char) -> bool {
@@ -218,6 +313,14 @@ impl Keymap {
                 .map(|binding| binding.action)
         })
     }
+}
+
+/// Line and column of a byte of a text, from 1.
+pub(crate) fn place(text: &str, byte: usize) -> String {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    format!("{line}:{column}")
 }
 
 /// The key of a name in the table.
@@ -251,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shipped_keys_are_sound_and_nothing_ends_work_with_one_key() {
+    fn the_shipped_keys_lead_where_they_say() {
         let keymap = Keymap::shipped();
         let all = [Context::Jobs, Context::Lists, Context::Rows, Context::Everywhere];
         assert_eq!(keymap.action(&all, Key::Char('j')), Some(Action::Down));
@@ -259,12 +362,10 @@ mod tests {
         assert_eq!(keymap.pair(&all, 'g', 'g'), Some(Action::First));
         assert!(keymap.is_prefix(&all, 'g') && !keymap.is_prefix(&all, 'j'));
         assert_eq!(keymap.action(&[Context::Everywhere], Key::Enter), None);
-        // Only act leads to what ends work, and it opens a question.
-        let acts = keymap.bindings().iter().filter(|binding| binding.group == "ACT");
-        assert_eq!(
-            acts.map(|binding| binding.action).collect::<Vec<_>>(),
-            [Action::Mark, Action::MarkAll, Action::Act, Action::Copy]
-        );
+        let gpus = [Context::Gpus, Context::Lists, Context::Rows, Context::Everywhere];
+        let after: String = keymap.after(&gpus, 'g').iter().map(|(second, _)| *second).collect();
+        assert_eq!(after, "gnju0");
+        assert_eq!(keymap.key_of(&all, Action::Palette), Some(":"));
     }
 
     #[test]
@@ -275,11 +376,12 @@ mod tests {
             )
         };
         for (text, part) in [
-            ("[[key]]\ncontext = \"somewhere\"".to_owned(), "keys.toml:2:11"),
-            (row("escape"), "no key \"escape\""),
-            (row("j") + &row("j"), "bound twice"),
+            ("[[key]]\ncontext = \"somewhere\"".to_owned(), "k.toml:2:11: unknown variant"),
+            (row("escape"), "k.toml:3:9: there is no key \"escape\""),
+            (row("j") + &row("j"), "k.toml:9:9: \"j\" is bound twice"),
+            (row("j"), "no key does Quit everywhere"),
         ] {
-            let error = Keymap::parse(&text).unwrap_err();
+            let error = Keymap::parse("k.toml", &text).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
     }

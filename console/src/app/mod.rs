@@ -1,40 +1,71 @@
-//! The console as a pure machine: keys, pictures of the cluster and time in; watches, requests and
-//! the end out.
+//! The console as a pure machine: keys, pictures of the cluster, answers and time in; watches,
+//! questions, deeds and the end out.
 //!
-//! It knows no terminal, no socket and no clock. Messages come from a live cluster or from a test,
-//! and it cannot tell. Rows are chosen by what they are, not by their number, so a list that
-//! changes does not move the choice to another job.
+//! It knows no terminal, no socket and no clock. Messages come from a live cluster, a recording, the
+//! simulator or a test, and it cannot tell. Rows are chosen by what they are, not by their number, so
+//! a list that changes does not move the choice to another row.
 
 mod act;
+pub mod asks;
+mod consequences;
+pub mod events;
+pub mod filter;
+mod go;
+pub mod gpus;
 pub mod keys;
+pub mod layout;
+pub mod log;
+mod message;
+pub mod palette;
+mod past;
 mod rows;
+pub mod steer;
+mod typing;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_model::{At, JobId, JobRow, JobState, Machine};
-use gantry_wire::{Scope, Update};
+use gantry_model::{At, JobId, JobRow, JobSpec, Machine, Note, TaskRow, Why};
+use gantry_wire::{Metric, Scope, Update};
 
+pub use asks::{About, Again, Ask};
+pub use events::Events;
+pub use gpus::{GpuLine, Gpus};
 pub use keys::{Action, Context, Key, Keymap};
-pub use rows::{Sort, job_rows, log_lines, node_rows};
+pub use log::Log;
+pub use message::{Effect, Message, Mouse};
+pub use palette::Palette;
+pub use rows::{NodeSort, Sort, gpu_busy, job_rows, log_lines, node_rows, node_word};
+pub use steer::{Plan, Targets};
+pub use typing::choices;
 
 /// A message stays on the screen for so long.
 const MESSAGE_MS: u64 = 5000;
 /// A picture older than this is late: the scheduler sends one every 5 s, changed or not.
 const LATE_MS: u64 = 8000;
+/// Where the line to the terminal is slow, numbers change so often.
+const LEAN_EACH_MS: u64 = 3000;
 /// Characters of a filter.
-const FILTER_MAX: usize = 80;
+pub const FILTER_MAX: usize = 80;
+/// Users whose names are known.
+const USERS_MAX: usize = 10_000;
+/// Jobs whose curves lie over one another.
+pub const LAID_OVER_MAX: usize = 6;
 
 /// What is on the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// Nodes, running work, what needs a human.
+    /// Nodes, who holds them, what needs a human.
     Overview,
     /// Nodes.
     Nodes,
+    /// GPUs.
+    Gpus,
     /// Jobs.
     Jobs,
     /// The library and the jobs that work on it.
     Data,
+    /// The event log.
+    Events,
     /// One job.
     Job(JobId),
 }
@@ -49,6 +80,19 @@ impl View {
             Self::Jobs => Scope::Jobs,
             Self::Data => Scope::Data,
             Self::Job(job) => Scope::Job(job),
+            Self::Gpus | Self::Events => Scope::Summary,
+        }
+    }
+
+    /// Its place among those that have a filter of their own.
+    const fn tab(self) -> usize {
+        match self {
+            Self::Overview => 0,
+            Self::Nodes => 1,
+            Self::Gpus => 2,
+            Self::Jobs | Self::Job(_) => 3,
+            Self::Data => 4,
+            Self::Events => 5,
         }
     }
 }
@@ -71,67 +115,45 @@ pub enum Overlay {
     None,
     /// The keys, from this line on.
     Help(u16),
-    /// A filter is being typed.
+    /// A filter, or what is searched for, is being typed.
     Filter,
-    /// Jobs are to be cancelled, if the word is typed.
-    Cancel {
-        /// The jobs.
-        jobs: Vec<JobId>,
+    /// What can be done with what is marked.
+    Menu {
+        /// To what.
+        targets: Targets,
+        /// Which line is chosen.
+        at: usize,
+    },
+    /// The value of a deed is being typed.
+    Value {
+        /// The deed's word.
+        choice: steer::Choice,
+        /// To what.
+        targets: Targets,
         /// What has been typed.
         typed: String,
     },
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Message {
-    /// A key.
-    Key(Key),
-    /// Text was pasted. It never acts.
-    Paste(String),
-    /// The screen has another size.
-    Resize(u16, u16),
-    /// A picture of the cluster came.
-    Update {
-        /// What was watched.
-        scope: Scope,
-        /// What it looks like.
-        update: Box<Update>,
+    /// Something is to be done, if it is confirmed.
+    Confirm {
+        /// What.
+        plan: Plan,
+        /// What has been typed.
+        typed: String,
     },
-    /// The connection changed.
-    Link(Link),
-    /// A request was answered, in a sentence.
-    Answer(String),
-    /// What the one who opened this console is doing, in a sentence that stays.
-    Banner(String),
-    /// The terminal is gone.
-    Gone,
-    /// Time has passed.
-    Tick,
-}
-
-/// What the shell shall do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Watch this from now on.
-    Watch(Scope),
-    /// Cancel a job.
-    Cancel(JobId),
-    /// Put text into the terminal's clipboard.
-    Copy(String),
-    /// Draw everything again.
-    Redraw,
-    /// Give the terminal back and stop until the shell continues us.
-    Suspend,
-    /// End; leave the last frame where that is wanted.
-    Quit {
-        /// Whether the last frame stays on the terminal.
-        keep_frame: bool,
+    /// A command is being typed.
+    Palette(Palette),
+    /// Why a job waits, from this line on.
+    Why {
+        /// The job.
+        job: JobId,
+        /// The first line shown.
+        top: u16,
     },
 }
 
 /// The console.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "switches that a person turns one by one")]
 pub struct App {
     /// The keys.
     pub keymap: Keymap,
@@ -157,24 +179,68 @@ pub struct App {
     pub job: Option<JobId>,
     /// The chosen node.
     pub node: Option<String>,
+    /// The chosen GPU.
+    pub gpu: Option<(String, u16)>,
+    /// The chosen line of the event log.
+    pub event: Option<u64>,
     /// The jobs that are marked.
     pub marked: BTreeSet<JobId>,
-    /// The words that rows must hold.
-    pub filter: String,
+    /// The nodes that are marked.
+    pub marked_nodes: BTreeSet<String>,
     /// By what jobs are sorted.
     pub sort: Sort,
+    /// By what nodes are sorted.
+    pub node_sort: NodeSort,
     /// Whether the order is turned round.
     pub reverse: bool,
-    /// Lines that the log is scrolled back; 0 follows it.
-    pub log_back: usize,
+    /// The first row of the list that is shown.
+    pub top: usize,
+    /// Columns of a table that are skipped at the left.
+    pub sideways: u16,
+    /// The output on the screen.
+    pub log: Log,
+    /// All GPUs.
+    pub gpus: Gpus,
+    /// The event log.
+    pub events: Events,
+    /// Why jobs wait, or why that is not known.
+    pub why: BTreeMap<JobId, Result<Box<Why>, String>>,
+    /// What was submitted.
+    pub specs: BTreeMap<JobId, Box<JobSpec>>,
+    /// Curves of jobs.
+    pub metrics: BTreeMap<JobId, Vec<Metric>>,
+    /// Jobs whose curves are drawn over the one on the screen.
+    pub laid_over: Vec<JobId>,
+    /// The tasks of a job, and whether there are more.
+    pub tasks: Option<(JobId, Vec<TaskRow>, bool)>,
+    /// The lines of the event log about a node.
+    pub node_notes: Option<(String, Vec<Note>)>,
     /// A sentence for a moment.
     pub message: Option<(At, String)>,
     /// A sentence that stays.
     pub banner: Option<String>,
     /// Whether nothing may be changed from here.
     pub read_only: bool,
-    before: Option<View>,
-    pending: Option<char>,
+    /// Whether users and names are hidden.
+    pub privacy: bool,
+    /// Whether the mouse is listened to.
+    pub mouse: bool,
+    /// Whether the terminal takes bytes slowly.
+    pub lean: bool,
+    /// Whether something is to be shown at once, and not with the next second.
+    pub urgent: bool,
+    /// Lines of the palette that were carried out, the newest last.
+    pub history: Vec<String>,
+    /// The first character of a pair.
+    pub pending: Option<char>,
+    filters: [String; 6],
+    ranks: Option<(JobId, Vec<GpuLine>)>,
+    /// Everyone whose name was seen, so that it can be hidden in sentences.
+    users: BTreeSet<String>,
+    past: past::Past,
+    asked: BTreeMap<About, asks::Asked>,
+    before: Vec<View>,
+    again: u64,
 }
 
 impl Machine for App {
@@ -183,14 +249,23 @@ impl Machine for App {
 
     fn apply(&mut self, at: At, event: Message, effects: &mut Vec<Effect>) {
         self.at = at;
+        self.urgent |=
+            !matches!(event, Message::Update { .. } | Message::Answer { .. } | Message::Tick);
         match event {
             Message::Key(key) => self.key(key, effects),
+            Message::Mouse(mouse, x, y) => self.mouse(mouse, x, y, effects),
             Message::Paste(text) => self.paste(&text),
             Message::Resize(columns, rows) => self.size = (columns, rows),
             Message::Update { scope, update } => self.take(scope, update),
-            Message::Link(link) => self.link = link,
-            Message::Answer(sentence) => self.say(sentence),
+            Message::Link(link) => self.linked(link),
+            Message::Answer { about, reply } => self.answered(about, *reply, effects),
+            Message::Said(sentence) => self.say(sentence),
             Message::Banner(sentence) => self.banner = Some(sentence),
+            Message::Lean(lean) => {
+                self.lean = lean;
+                // Strips that scroll change every cell.
+                self.gpus.sweep |= lean;
+            }
             Message::Gone => effects.push(Effect::Quit { keep_frame: false }),
             Message::Tick => {}
         }
@@ -198,17 +273,26 @@ impl Machine for App {
         if self.message.as_ref().is_some_and(over) {
             self.message = None;
         }
+        self.settle();
+        self.ask_what_is_due(effects);
     }
 
     fn check(&self) -> Result<(), String> {
         match &self.overlay {
-            Overlay::Cancel { .. } if self.read_only => {
-                Err("a read-only console asks to cancel".into())
+            Overlay::Menu { .. } | Overlay::Value { .. } | Overlay::Confirm { .. }
+                if self.read_only =>
+            {
+                Err("a read-only console asks what to do".into())
             }
-            Overlay::Cancel { jobs, .. } if jobs.is_empty() => {
-                Err("a question whether to cancel nothing".into())
+            Overlay::Menu { targets, .. } | Overlay::Value { targets, .. }
+                if targets.is_empty() =>
+            {
+                Err("a question about nothing".into())
             }
-            _ if self.filter.chars().count() > FILTER_MAX => Err("the filter is too long".into()),
+            Overlay::Confirm { plan, .. } if plan.targets.is_empty() => {
+                Err("a question about nothing".into())
+            }
+            _ if self.filter().chars().count() > FILTER_MAX => Err("the filter is too long".into()),
             _ => Ok(()),
         }
     }
@@ -231,16 +315,40 @@ impl App {
             received: At(0),
             job: None,
             node: None,
+            gpu: None,
+            event: None,
             marked: BTreeSet::new(),
-            filter: String::new(),
+            marked_nodes: BTreeSet::new(),
             sort: Sort::Id,
+            node_sort: NodeSort::Name,
             reverse: false,
-            log_back: 0,
+            top: 0,
+            sideways: 0,
+            log: Log::default(),
+            gpus: Gpus::default(),
+            events: Events::default(),
+            why: BTreeMap::new(),
+            specs: BTreeMap::new(),
+            metrics: BTreeMap::new(),
+            laid_over: Vec::new(),
+            tasks: None,
+            node_notes: None,
             message: None,
             banner: None,
             read_only: false,
-            before: None,
+            privacy: false,
+            mouse: false,
+            lean: false,
+            urgent: false,
+            history: Vec::new(),
             pending: None,
+            filters: Default::default(),
+            ranks: None,
+            users: BTreeSet::new(),
+            past: past::Past::default(),
+            asked: BTreeMap::new(),
+            before: Vec::new(),
+            again: 0,
         }
     }
 
@@ -248,12 +356,29 @@ impl App {
     #[must_use]
     pub fn contexts(&self) -> &'static [Context] {
         match self.view {
-            View::Overview | View::Jobs | View::Data => {
+            View::Jobs | View::Data => {
                 &[Context::Jobs, Context::Lists, Context::Rows, Context::Everywhere]
             }
-            View::Nodes => &[Context::Nodes, Context::Lists, Context::Rows, Context::Everywhere],
+            View::Overview | View::Nodes => {
+                &[Context::Nodes, Context::Lists, Context::Rows, Context::Everywhere]
+            }
+            View::Gpus => &[Context::Gpus, Context::Lists, Context::Rows, Context::Everywhere],
+            View::Events => &[Context::Events, Context::Lists, Context::Rows, Context::Everywhere],
             View::Job(_) => &[Context::Log, Context::Rows, Context::Everywhere],
         }
+    }
+
+    /// The words that rows must hold on this screen.
+    #[must_use]
+    pub fn filter(&self) -> &str {
+        &self.filters[self.view.tab()]
+    }
+
+    /// The scheduler's time now, as far as the picture tells it.
+    #[must_use]
+    pub fn now(&self) -> At {
+        let Some(update) = &self.update else { return At(0) };
+        At(update.at.0 + if self.frozen { 0 } else { self.age_ms() })
     }
 
     /// How old the picture is, in milliseconds.
@@ -268,99 +393,85 @@ impl App {
         self.age_ms() > LATE_MS || matches!(self.link, Link::Reconnecting(_))
     }
 
-    /// The word to type before jobs are cancelled: the number of the one, or how many they are.
-    #[must_use]
-    pub fn word_to_cancel(jobs: &[JobId]) -> String {
-        match jobs {
-            [one] => one.0.to_string(),
-            several => several.len().to_string(),
-        }
-    }
-
-    /// What can be cancelled: the marked jobs, or the chosen one, unless it has ended.
-    fn to_cancel(&self) -> Vec<JobId> {
-        let alive = |row: &&JobRow| {
-            !matches!(row.state, JobState::Done | JobState::Fail | JobState::Cancel)
-        };
-        let asked = |row: &&JobRow| {
-            if self.marked.is_empty() || matches!(self.view, View::Job(_)) {
-                Some(row.job) == self.job
-            } else {
-                self.marked.contains(&row.job)
-            }
-        };
-        let update = self.update.as_deref();
-        let rows = update.iter().flat_map(|update| &update.jobs);
-        rows.filter(asked).filter(alive).map(|row| row.job).collect()
-    }
-
     /// The jobs that the screen lists.
     #[must_use]
     pub fn jobs(&self) -> Vec<&JobRow> {
         job_rows(self)
     }
 
+    /// The GPUs that a job holds, where they are known.
+    #[must_use]
+    pub fn ranks_of(&self, job: JobId) -> Option<&[GpuLine]> {
+        self.ranks.as_ref().filter(|(known, _)| *known == job).map(|(_, gpus)| gpus.as_slice())
+    }
+
+    /// A name as it may be shown: where names are hidden, one that says only which are the same.
+    #[must_use]
+    pub fn private(&self, name: &str) -> String {
+        if !self.privacy || name.is_empty() {
+            return name.to_owned();
+        }
+        // FNV-1a (Fowler, Noll, Vo 1991): enough to tell names apart on a screen.
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("x{:05x}", hash >> 44)
+    }
+
+    /// A sentence as it may be shown: where names are hidden, without those of users.
+    #[must_use]
+    pub fn hidden(&self, sentence: &str) -> String {
+        if !self.privacy {
+            return sentence.to_owned();
+        }
+        let word = |word: &str| {
+            let name = word.trim_matches(|c: char| !c.is_alphanumeric());
+            if self.users.contains(name) {
+                word.replace(name, &self.private(name))
+            } else {
+                word.to_owned()
+            }
+        };
+        sentence.split(' ').map(word).collect::<Vec<_>>().join(" ")
+    }
+
     fn say(&mut self, sentence: impl Into<String>) {
+        self.urgent = true;
         self.message = Some((self.at, sentence.into()));
+    }
+
+    fn linked(&mut self, link: Link) {
+        if self.link != link {
+            // What was on its way is lost with the connection.
+            self.forget_asked(|about| !matches!(about, About::Deed(_)));
+        }
+        self.link = link;
     }
 
     /// A picture of what is not on the screen any more is of no use.
     fn take(&mut self, scope: Scope, update: Box<Update>) {
-        if self.frozen || scope != self.view.scope() {
+        if scope != self.view.scope() {
             return;
         }
-        if self.log_back > 0 {
-            // What is read stays where it is: as many lines as came are scrolled back too.
-            let end = |update: &Update| update.output.as_ref().map_or(0, |output| output.next);
-            let before = self.update.as_deref().map_or(0, end);
-            let new = end(&update).saturating_sub(before) as usize;
-            let bytes = update.output.as_ref().map_or(&[][..], |output| &output.bytes);
-            self.log_back += log_lines(&bytes[bytes.len() - new.min(bytes.len())..]).len();
+        self.past.keep(scope, &update);
+        let (jobs, owners) = (update.jobs.iter(), update.owners.iter());
+        for user in jobs.map(|row| &row.user).chain(owners.map(|row| &row.user)) {
+            if self.users.len() < USERS_MAX && !self.users.contains(user) {
+                self.users.insert(user.clone());
+            }
+        }
+        let first = self.pictured != Some(scope);
+        let early = self.lean && !first && self.age_ms() < LEAN_EACH_MS;
+        if self.frozen || early {
+            return;
+        }
+        self.urgent |= first;
+        if let (View::Job(job), Some(output)) = (self.view, &update.output) {
+            self.log.take(job, output);
         }
         self.received = self.at;
         self.pictured = Some(scope);
         self.update = Some(update);
-        self.log_back = self.log_back.min(self.log_lines());
         self.keep_choice();
-    }
-
-    /// Lines of the log that is shown.
-    fn log_lines(&self) -> usize {
-        let output = self.update.as_ref().and_then(|update| update.output.as_ref());
-        output.map_or(0, |output| log_lines(&output.bytes).len())
-    }
-
-    /// A choice that is gone becomes the first row.
-    fn keep_choice(&mut self) {
-        let ended = |row: &&JobRow| row.state.is_ended();
-        let update = self.update.as_deref();
-        for row in update.iter().flat_map(|update| &update.jobs).filter(ended) {
-            self.marked.remove(&row.job);
-        }
-        // A screen without such rows says nothing of the choice among them.
-        if matches!(self.view, View::Overview | View::Jobs | View::Data) {
-            let jobs: Vec<JobId> = self.jobs().iter().map(|row| row.job).collect();
-            if !self.job.is_some_and(|job| jobs.contains(&job)) {
-                self.job = jobs.first().copied();
-            }
-        }
-        if matches!(self.view, View::Overview | View::Nodes) {
-            let nodes: Vec<&String> =
-                node_rows(self).iter().map(|node| &node.row.facts.name).collect();
-            if !self.node.as_ref().is_some_and(|node| nodes.contains(&node)) {
-                self.node = nodes.first().copied().cloned();
-            }
-        }
-    }
-
-    fn paste(&mut self, text: &str) {
-        if self.overlay == Overlay::Filter {
-            let plain = text.chars().filter(|c| !c.is_control());
-            let room = FILTER_MAX - self.filter.chars().count();
-            self.filter.extend(plain.take(room));
-            self.keep_choice();
-        } else {
-            self.say("pasted text does nothing here");
-        }
     }
 }

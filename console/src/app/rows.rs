@@ -1,13 +1,11 @@
 //! Which rows a screen lists, and in which order: those of the picture that fit the filter.
-//!
-//! A filter is words, all of which a row must hold. `!word` must not stand in it; `field:value`
-//! looks at one field only; `a|b` is one or the other.
 
 use std::cmp::Ordering;
 
-use gantry_model::{JobRow, JobState};
+use gantry_model::{JobRow, JobState, NodeState, Service};
 use gantry_wire::NodeStatus;
 
+use super::filter::Filter;
 use super::{App, View};
 
 /// By what jobs are sorted.
@@ -79,48 +77,155 @@ const fn rank(state: JobState) -> u8 {
 #[must_use]
 pub fn job_rows(app: &App) -> Vec<&JobRow> {
     let Some(update) = &app.update else { return Vec::new() };
+    let filter = Filter::parse(app.filter());
     let here = |row: &&JobRow| match app.view {
         View::Job(job) => row.job == job,
         View::Data => row.kind != "command",
-        View::Overview | View::Nodes | View::Jobs => true,
+        _ => true,
     };
-    let fits =
-        |row: &&JobRow| matches!(app.view, View::Job(_)) || holds(&app.filter, &job_fields(row));
+    let fits = |row: &&JobRow| matches!(app.view, View::Job(_)) || job_holds(&filter, row);
     let mut rows: Vec<&JobRow> = update.jobs.iter().filter(here).filter(fits).collect();
     rows.sort_by(|a, b| app.sort.compare(a, b));
     if app.reverse {
         rows.reverse();
     }
-    if app.view == View::Overview {
-        // What runs and waits first, whatever the order among equals.
-        rows.sort_by_key(|row| row.state.is_ended());
-    }
     rows
 }
 
-fn job_fields(row: &JobRow) -> [(&'static str, String); 6] {
-    [
-        ("job", row.job.to_string()),
-        ("name", row.name.clone()),
-        ("user", row.user.clone()),
-        ("kind", row.kind.clone()),
-        ("state", row.state.word().to_owned()),
-        ("node", row.nodes.join(" ")),
-    ]
+fn job_holds(filter: &Filter, row: &JobRow) -> bool {
+    filter.holds(|field| {
+        Some(match field {
+            "" => {
+                let (job, state, nodes) =
+                    (row.job.to_string(), row.state.word(), row.nodes.join(" "));
+                [&job, &row.name, &row.user, &row.kind, state, &nodes].join(" ")
+            }
+            "job" => row.job.to_string(),
+            "name" => row.name.clone(),
+            "user" => row.user.clone(),
+            "group" => row.group.clone().unwrap_or_default(),
+            "kind" => row.kind.clone(),
+            "state" if row.held => "hold".to_owned(),
+            "state" => row.state.word().to_owned(),
+            "node" => row.nodes.join(" "),
+            "gpu" => row.resources.gpus.to_string(),
+            "tasks" => row.tasks.total().to_string(),
+            "priority" => row.priority.to_string(),
+            _ => return None,
+        })
+    })
 }
 
 /// The nodes that the screen lists.
 #[must_use]
 pub fn node_rows(app: &App) -> Vec<&NodeStatus> {
     let Some(update) = &app.update else { return Vec::new() };
-    let fields = |node: &NodeStatus| {
-        let facts = &node.row.facts;
-        let roles: Vec<String> = facts.roles.iter().map(|role| format!("{role:?}")).collect();
-        let state = node.row.state.word().to_owned();
-        [("node", facts.name.clone()), ("state", state), ("role", roles.join(" "))]
-    };
-    let wanted = |node: &&NodeStatus| app.view != View::Nodes || holds(&app.filter, &fields(node));
-    update.nodes.iter().filter(wanted).collect()
+    let filter = Filter::parse(app.filter());
+    let fits = |node: &&NodeStatus| app.view != View::Nodes || node_holds(&filter, node);
+    let mut rows: Vec<&NodeStatus> = update.nodes.iter().filter(fits).collect();
+    if app.view == View::Nodes {
+        rows.sort_by(|a, b| app.node_sort.compare(a, b));
+        if app.reverse {
+            rows.reverse();
+        }
+    }
+    rows
+}
+
+fn node_holds(filter: &Filter, node: &NodeStatus) -> bool {
+    let facts = &node.row.facts;
+    filter.holds(|field| {
+        Some(match field {
+            "" => [facts.name.as_str(), node_word(node), &roles(node), &labels(node)].join(" "),
+            "node" => facts.name.clone(),
+            "state" => node_word(node).to_owned(),
+            "role" => roles(node),
+            "label" => labels(node),
+            "gpu" => facts.gpus.len().to_string(),
+            "jobs" | "tasks" => node.row.tasks.to_string(),
+            "cpu" => (node.sample.as_ref()?.cpu_permille / 10).to_string(),
+            "sm" => (gpu_busy(node)? / 10).to_string(),
+            _ => return None,
+        })
+    })
+}
+
+fn roles(node: &NodeStatus) -> String {
+    let roles = node.row.facts.roles.iter().map(|role| format!("{role:?}").to_lowercase());
+    roles.collect::<Vec<_>>().join(" ")
+}
+
+fn labels(node: &NodeStatus) -> String {
+    node.row.facts.labels.iter().cloned().collect::<Vec<_>>().join(" ")
+}
+
+/// The word for how a node stands, with what was decided about it.
+#[must_use]
+pub fn node_word(node: &NodeStatus) -> &'static str {
+    match (node.row.state, &node.row.service) {
+        (NodeState::Up, Service::Drain { .. }) => "drain",
+        (NodeState::Up, Service::Quarantine { .. }) => "quarant.",
+        (state, _) => state.word(),
+    }
+}
+
+/// How busy the GPUs of a node are together, in thousandths.
+#[must_use]
+pub fn gpu_busy(node: &NodeStatus) -> Option<u32> {
+    let samples = node.sample.iter().flat_map(|sample| &sample.gpus);
+    let busy: Vec<u32> = samples.filter_map(|gpu| gpu.busy_permille).collect();
+    busy.iter().sum::<u32>().checked_div(busy.len() as u32)
+}
+
+/// By what nodes are sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeSort {
+    /// By name.
+    Name,
+    /// Those that are not there first, then those that get no work.
+    State,
+    /// The busiest first: of the GPUs where there are some, else of the cores.
+    Busy,
+    /// Those with most tasks first.
+    Jobs,
+}
+
+impl NodeSort {
+    /// The next one, round and round.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        match self {
+            Self::Name => Self::State,
+            Self::State => Self::Busy,
+            Self::Busy => Self::Jobs,
+            Self::Jobs => Self::Name,
+        }
+    }
+
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::State => "state",
+            Self::Busy => "use",
+            Self::Jobs => "jobs",
+        }
+    }
+
+    fn compare(self, a: &NodeStatus, b: &NodeStatus) -> Ordering {
+        let busy = |node: &NodeStatus| {
+            gpu_busy(node).or(node.sample.as_ref().map(|sample| sample.cpu_permille))
+        };
+        let trouble = |node: &NodeStatus| (node.row.state, node.row.service != Service::Open);
+        let order = match self {
+            Self::Name => Ordering::Equal,
+            Self::State => trouble(b).cmp(&trouble(a)),
+            Self::Busy => busy(b).cmp(&busy(a)),
+            Self::Jobs => b.row.tasks.cmp(&a.row.tasks),
+        };
+        order.then_with(|| a.row.facts.name.cmp(&b.row.facts.name))
+    }
 }
 
 /// The lines of a log that a person reads: without those that tell metrics and progress to the
@@ -142,28 +247,9 @@ pub fn log_lines(bytes: &[u8]) -> Vec<&[u8]> {
     lines.filter(|line| !line.starts_with(b"::")).collect()
 }
 
-/// Whether fields fit every word of a filter.
-fn holds(filter: &str, fields: &[(&str, String)]) -> bool {
-    let all = fields.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join(" ");
-    let all = all.to_lowercase();
-    filter.to_lowercase().split_whitespace().all(|word| {
-        let (wanted, word) = word.strip_prefix('!').map_or((true, word), |word| (false, word));
-        if word.is_empty() {
-            return true;
-        }
-        let field = |name: &str| {
-            let found = fields.iter().find(|(known, _)| *known == name);
-            found.map(|(_, value)| value.to_lowercase())
-        };
-        let named = word.split_once(':').and_then(|(name, value)| Some((field(name)?, value)));
-        let (text, values) = named.unwrap_or_else(|| (all.clone(), word));
-        values.split('|').any(|value| text.contains(value)) == wanted
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{holds, log_lines};
+    use super::log_lines;
 
     #[test]
     fn a_log_without_what_only_the_agent_reads() {
@@ -179,36 +265,6 @@ mod tests {
                 .map(|line| String::from_utf8_lossy(line))
                 .collect();
             assert_eq!(lines, expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn filters_people_type() {
-        let fields = [
-            ("job", "j12".to_owned()),
-            ("name", "train".to_owned()),
-            ("user", "ada".to_owned()),
-            ("state", "run".to_owned()),
-            ("node", "gpu-1 runner".to_owned()),
-        ];
-        for (filter, expected) in [
-            ("", true),
-            ("train", true),
-            ("TRAIN run", true),
-            ("train wait", false),
-            ("!wait", true),
-            ("!run", false),
-            ("!", true),
-            ("user:ada", true),
-            ("user:train", false),
-            ("state:wait|run", true),
-            ("state:wait|fail", false),
-            ("!state:wait|fail", true),
-            ("node:GPU", true),
-            ("nothing:ada", false),
-            ("ada|bob j12", true),
-        ] {
-            assert_eq!(holds(filter, &fields), expected, "{filter}");
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod chain;
 mod cluster;
+mod kept;
 mod processes;
 mod report;
 mod scanner;

@@ -5,18 +5,17 @@
 //! went wrong can be shown again by its number. Without a screen a whole day is simulated and
 //! checked, and its numbers are printed.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use gantry_cluster::{Answer, Event};
-use gantry_model::{JobId, JobRow, Millis, Note};
+use gantry_model::{JobRow, Millis, Reject};
 use gantry_sim::{Simulation, SimulationSettings, Strength};
-use gantry_telemetry::Series;
-use gantry_wire::{NodeStatus, Scope, Update};
+use gantry_wire::{Output, Reply, Request, Scope, Update};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
-use crate::app::{Link, Message};
+use super::kept::Kept;
+use crate::app::{About, Ask, Link, Message};
 use crate::cli::nodes::Look;
 use crate::error::{Failure, Outcome};
 use crate::live;
@@ -27,6 +26,9 @@ const PICTURE_EACH: Duration = Duration::from_millis(250);
 /// Rows of a picture, as a scheduler sends them.
 const ROWS_MAX: usize = 100;
 const NOTES_SHOWN: usize = 20;
+const OWNERS_MAX: usize = 20;
+/// Simulated time between two readings of all nodes.
+const READING_EACH: Millis = Millis::from_seconds(5);
 const BUSY_SPAN: Millis = Millis::from_seconds(3600);
 const BUSY_CELLS: usize = 120;
 
@@ -126,45 +128,37 @@ pub(super) fn run_on_screen(course: Course, look: Look) -> Outcome {
 struct Show {
     course: Course,
     simulation: Simulation,
-    notes: VecDeque<Note>,
-    busy: Series,
+    kept: Kept,
+    /// Requests that the cluster has not answered yet.
+    waiting: Vec<(u64, About)>,
 }
 
 impl Show {
     fn new(course: Course) -> Self {
         let simulation = Simulation::new(course.settings());
-        Self { course, simulation, notes: VecDeque::new(), busy: Series::new() }
+        Self { course, simulation, kept: Kept::default(), waiting: Vec::new() }
     }
 
     fn run(
         &mut self,
         messages: &mpsc::Sender<Message>,
         scopes: &watch::Receiver<Scope>,
-        mut asked: mpsc::Receiver<JobId>,
+        mut asked: mpsc::Receiver<Ask>,
     ) -> Result<(), Failure> {
         let _ = messages.blocking_send(Message::Link(Link::Live));
-        let mut waiting: Vec<(u64, JobId)> = Vec::new();
         loop {
             let next = Instant::now() + PICTURE_EACH;
-            let step = PICTURE_EACH.as_millis() as u64 * u64::from(self.course.speed);
-            let to = self.simulation.now().after(Millis(step));
-            let moved = self.simulation.advance(to);
-            moved.map_err(|failure| Failure::trouble(failure.to_string()))?;
-            while let Ok(job) = asked.try_recv() {
-                let user = "operator".to_owned();
-                let ask = |request| Event::Cancel { request, user, job, indices: None };
-                waiting.push((self.simulation.ask(ask), job));
+            self.advance()?;
+            while let Ok(Ask { about, request }) = asked.try_recv() {
+                if let Some(reply) = self.answer(*request, &about) {
+                    let reply = Box::new(Ok(reply.unwrap_or_else(Reply::Refused)));
+                    let _ = messages.blocking_send(Message::Answer { about, reply });
+                }
             }
-            waiting.retain(|(request, job)| {
-                let Some(answer) = self.simulation.take_answer(*request) else { return true };
-                let sentence = match answer {
-                    Ok(Answer::Cancelled(tasks)) => format!("{job} is cancelled, {tasks} tasks"),
-                    Ok(_) => format!("{job} is changed"),
-                    Err(reject) => reject.sentence,
-                };
-                let _ = messages.blocking_send(Message::Answer(sentence));
-                false
-            });
+            for (about, reply) in self.answered() {
+                let reply = Box::new(Ok(reply));
+                let _ = messages.blocking_send(Message::Answer { about, reply });
+            }
             let scope = *scopes.borrow();
             let update = Box::new(self.picture(scope));
             if messages.blocking_send(Message::Update { scope, update }).is_err() {
@@ -174,15 +168,95 @@ impl Show {
         }
     }
 
+    /// Lets the simulation go on, second by second, so that its past has no gaps.
+    fn advance(&mut self) -> Result<(), Failure> {
+        let step = PICTURE_EACH.as_millis() as u64 * u64::from(self.course.speed);
+        let end = self.simulation.now().after(Millis(step));
+        let mut left = step;
+        while left > 0 {
+            let part = left.min(READING_EACH.0);
+            left -= part;
+            let to = gantry_model::At(end.0 - left);
+            let moved = self.simulation.advance(to);
+            moved.map_err(|failure| Failure::trouble(failure.to_string()))?;
+            self.kept.read(to, self.simulation.samples());
+        }
+        let notes = self.simulation.take_notes();
+        self.kept.note(notes);
+        Ok(())
+    }
+
+    /// Answers at once, or hands the request to the cluster.
+    fn answer(&mut self, request: Request, about: &About) -> Option<Result<Reply, Reject>> {
+        let user = "operator".to_owned();
+        let event = match request {
+            Request::Cancel { job, indices } => {
+                self.simulation.ask(|request| Event::Cancel { request, user, job, indices })
+            }
+            Request::Act(action) => {
+                self.simulation.ask(|request| Event::Act { request, user, action })
+            }
+            Request::Submit { key, spec } => {
+                self.simulation.ask(|request| Event::Submit { request, user, key, spec })
+            }
+            other => return Some(self.shown(other)),
+        };
+        self.waiting.push((event, about.clone()));
+        None
+    }
+
+    /// What the cluster has answered since.
+    fn answered(&mut self) -> Vec<(About, Reply)> {
+        let mut replies = Vec::new();
+        let simulation = &mut self.simulation;
+        self.waiting.retain(|(request, about)| {
+            let Some(answer) = simulation.take_answer(*request) else { return true };
+            let reply = match answer {
+                Ok(Answer::Cancelled(tasks)) => Reply::Cancelled(tasks),
+                Ok(Answer::Acted(tasks)) => Reply::Acted(tasks),
+                Ok(Answer::Submitted(job)) => Reply::Submitted(job),
+                Err(reject) => Reply::Refused(reject),
+            };
+            replies.push((about.clone(), reply));
+            false
+        });
+        replies
+    }
+
+    /// Answers a question as a scheduler would.
+    fn shown(&self, request: Request) -> Result<Reply, Reject> {
+        let (cluster, now) = (self.simulation.cluster(), self.simulation.now());
+        match request {
+            Request::Why { job, indices } => {
+                cluster.why(now, job, indices.as_ref()).map(|why| Reply::Why(Box::new(why)))
+            }
+            Request::Tasks { job, from } => {
+                let page = cluster.tasks(job, from, ROWS_MAX);
+                let (rows, more) =
+                    page.ok_or_else(|| Reject::not_found(format!("there is no job {job}")))?;
+                Ok(Reply::Tasks { rows, more })
+            }
+            Request::Spec { job } => {
+                cluster.spec(job).map(|(_, spec)| Reply::Spec(Box::new(spec.clone())))
+            }
+            Request::Gpus { after, job } => {
+                Ok(Reply::Gpus(self.kept.gpus(cluster, after.as_deref(), job)))
+            }
+            Request::Series { node, quantities, span, cells } => {
+                let rows = self.kept.past(&node, &quantities, now, span, cells.into());
+                Ok(Reply::Series { at: now, rows })
+            }
+            Request::Notes { query } => Ok(Reply::Notes(self.kept.notes(&query))),
+            Request::Metrics { .. } => Ok(Reply::Metrics(Vec::new())),
+            // What is simulated prints nothing.
+            Request::Output { .. } => Ok(Reply::Output(Output::default())),
+            _ => Err(Reject::invalid("the simulation does not answer this")),
+        }
+    }
+
     /// What a scheduler would send for a scope.
-    fn picture(&mut self, scope: Scope) -> Update {
+    fn picture(&self, scope: Scope) -> Update {
         let at = self.simulation.now();
-        let samples = self.simulation.samples();
-        self.notes.extend(self.simulation.take_notes());
-        let old = self.notes.len().saturating_sub(NOTES_SHOWN);
-        self.notes.drain(..old);
-        let busy: u64 = samples.values().map(|sample| u64::from(sample.cpu_permille)).sum();
-        self.busy.push(at, (busy / (samples.len() as u64).max(1)) as u32);
         let cluster = self.simulation.cluster();
         let live = || cluster.jobs(None, false, ROWS_MAX).0;
         let all = || cluster.jobs(None, true, ROWS_MAX).0;
@@ -190,27 +264,23 @@ impl Show {
             Scope::Job(job) => cluster.job(job).into_iter().collect(),
             Scope::Nodes => live(),
             Scope::Jobs => all(),
+            Scope::Summary => Vec::new(),
             Scope::Overview | Scope::Data => live_first(live(), all()),
         };
-        let nodes = cluster.nodes().into_iter().take(ROWS_MAX).map(|row| {
-            let sample = samples.get(&row.facts.name).cloned();
-            let sampled = sample.as_ref().map(|_| at);
-            NodeStatus { row, sample, sampled }
-        });
-        let cells = self.busy.resample(at, BUSY_SPAN, BUSY_CELLS);
+        let shows_nodes = matches!(scope, Scope::Overview | Scope::Nodes | Scope::Data);
+        let nodes = if shows_nodes { cluster.first_nodes(ROWS_MAX) } else { Vec::new() };
+        let owners = if scope == Scope::Overview { cluster.owners(OWNERS_MAX) } else { Vec::new() };
         Update {
             at,
             cluster: format!("seed {}", self.course.seed),
             summary: cluster.summary(),
-            nodes: nodes.collect(),
-            busy_permille: cells
-                .into_iter()
-                .map(|cell| cell.map(|cell| cell.mean.min(1000) as u16))
-                .collect(),
+            nodes: nodes.into_iter().map(|row| self.kept.status(row)).collect(),
+            owners,
             jobs,
             metrics: Vec::new(),
-            output: None,
-            notes: self.notes.iter().cloned().collect(),
+            output: matches!(scope, Scope::Job(_)).then(Output::default),
+            notes: self.kept.newest_notes(NOTES_SHOWN),
+            ..self.kept.hour(at, BUSY_SPAN, BUSY_CELLS)
         }
     }
 }

@@ -10,16 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use crossterm::event::{
-    DisableBracketedPaste, EnableBracketedPaste, Event, KeyCode, KeyEvent, KeyEventKind,
-    KeyModifiers,
+    DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, Event,
+    KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEventKind,
 };
 use crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, queue, style};
+use gantry_model::At;
 use ratatui::backend::{Backend, CrosstermBackend};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 
-use crate::app::{Key, Message};
+use crate::app::{Key, Message, Mouse};
 use crate::ui::theme::{Colours, Glyphs, Theme};
 
 /// What a terminal that says nothing is taken for.
@@ -117,6 +118,36 @@ impl Screen {
         out.flush()
     }
 
+    /// Lets the terminal tell of the mouse, or keep it to select and copy.
+    ///
+    /// # Errors
+    /// Where the terminal is gone.
+    pub fn mouse(&mut self, on: bool) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if on {
+            queue!(out, EnableMouseCapture)?;
+        } else {
+            queue!(out, DisableMouseCapture)?;
+        }
+        out.flush()
+    }
+
+    /// Writes the frame to a new file in the working folder, whose name begins so. Says where it is,
+    /// or why there is none.
+    #[must_use]
+    pub fn export(&self, name: &str, at: At) -> String {
+        let time = crate::ui::clock(at).replace(':', "");
+        let name = format!("{name}-{time}.txt");
+        let text = crate::ui::lines(&self.frames.last).join("\n");
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&name);
+        match file.and_then(|mut file| file.write_all(text.trim_end().as_bytes())) {
+            Ok(()) => format!("wrote {name} into the folder that the console was started in"),
+            Err(error) => {
+                format!("writing {name} failed: {error}; start the console in a folder of yours")
+            }
+        }
+    }
+
     /// Gives the terminal back and stops this job, as the shell would at Ctrl-Z; takes the
     /// terminal again once the shell goes on with it, or at once where there is no shell.
     ///
@@ -174,7 +205,8 @@ fn leave() -> io::Result<()> {
         return Ok(());
     }
     let mut out = io::stdout().lock();
-    queue!(out, style::ResetColor, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show)?;
+    queue!(out, style::ResetColor, DisableMouseCapture, DisableBracketedPaste)?;
+    queue!(out, LeaveAlternateScreen, cursor::Show)?;
     out.flush()?;
     terminal::disable_raw_mode()
 }
@@ -233,6 +265,15 @@ pub fn theme(glyphs: Glyphs, colours: Option<Colours>) -> Theme {
 pub fn read() -> io::Result<Option<Message>> {
     Ok(match crossterm::event::read()? {
         Event::Key(key) if key.kind != KeyEventKind::Release => key_of(key).map(Message::Key),
+        Event::Mouse(event) => {
+            let mouse = match event.kind {
+                MouseEventKind::Down(MouseButton::Left) => Some(Mouse::Click),
+                MouseEventKind::ScrollUp => Some(Mouse::WheelUp),
+                MouseEventKind::ScrollDown => Some(Mouse::WheelDown),
+                _ => None,
+            };
+            mouse.map(|mouse| Message::Mouse(mouse, event.column, event.row))
+        }
         Event::Paste(text) => Some(Message::Paste(text)),
         Event::Resize(..) => {
             let (columns, rows) = size();

@@ -32,6 +32,26 @@ pub(super) fn strip(sheet: &mut Sheet<'_>, values: &[Option<u16>]) {
     }
 }
 
+/// Draws one cell for each value in thousandths; a gap is one, and where the write position moves it
+/// stands right behind the newest value.
+pub(super) fn cells(sheet: &mut Sheet<'_>, values: &[Option<u16>], written: Option<usize>) {
+    let theme = sheet.theme;
+    for (x, value) in values.iter().enumerate() {
+        let place = x as u16;
+        if written.is_some_and(|written| x == (written + 1) % values.len().max(1)) {
+            sheet.cell(place, 0, 1, theme.write_mark(), theme.dim());
+            continue;
+        }
+        let Some(value) = value else {
+            sheet.cell(place, 0, 1, &theme.gap().to_string(), theme.dim());
+            continue;
+        };
+        let eighths = (usize::from(*value).min(1000) * 8).div_ceil(1000).max(1);
+        let glyph = theme.block(eighths).to_string();
+        sheet.cell(place, 0, 1, &glyph, theme.ramp(u32::from(*value)));
+    }
+}
+
 /// A curve's points, and how it is drawn.
 pub(super) struct Curve<'a> {
     pub(super) metric: &'a Metric,

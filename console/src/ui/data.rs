@@ -12,6 +12,7 @@ use super::table::{self, Column, Rows};
 use super::theme::Theme;
 use super::words::{count, things};
 use crate::app::App;
+use crate::app::layout::{ROWS_ROOMY, data_top};
 
 /// No rate is told over less than this.
 const MOMENT_MS: u64 = 5000;
@@ -49,17 +50,18 @@ const WORK: [Column; 6] = [
 
 pub(super) fn draw(app: &App, update: &Update, sheet: &mut Sheet<'_>) -> u16 {
     let (columns, height) = (sheet.columns(), sheet.rows());
-    let roomy = height >= 18;
+    let roomy = height >= ROWS_ROOMY + 2;
     let mut y = u16::from(roomy);
     if height >= 12 {
-        y += library(update, &mut sheet.part(0, y, columns, 3)) + 1;
+        library(update, &mut sheet.part(0, y, columns, 3));
+        y += 4;
         let receivers = (receiver_count(update) as u16).clamp(1, height / 5) + 1;
         receivers_table(update, &mut sheet.part(0, y, columns, receivers));
         y += receivers + 1;
     }
     let now = super::now_of(app, update);
-    stages(update, now, &mut sheet.part(0, y, columns, STAGES.len() as u16 + 1));
-    y += STAGES.len() as u16 + 1 + u16::from(roomy);
+    stages(update, now, &mut sheet.part(0, y, columns, STAGES.len() as u16 + 2));
+    let y = data_top(app, height);
     let mut panel = sheet.part(0, y, columns, height.saturating_sub(y));
     jobs::table(app, update, &app.jobs(), &mut panel) + y
 }
@@ -85,10 +87,10 @@ pub(super) fn library_lines(update: &Update) -> Vec<String> {
     ]
 }
 
-fn library(update: &Update, sheet: &mut Sheet<'_>) -> u16 {
+fn library(update: &Update, sheet: &mut Sheet<'_>) {
     let theme = sheet.theme;
     let counts = newest_counts(update);
-    let rows = Rows { count: usize::from(counts.is_some()), chosen: None };
+    let rows = Rows::plain(usize::from(counts.is_some()));
     let counts = counts.unwrap_or_default();
     let cell = |_: usize, head: &str, _: u16| {
         let plain = Style::new();
@@ -107,9 +109,7 @@ fn library(update: &Update, sheet: &mut Sheet<'_>) -> u16 {
         sheet.text(1, 1, "no node names one; set library in agent.toml", theme.dim());
     } else if counts.quarantined > 0 {
         sheet.text(1, 2, "! gantry data quarantine says why files were set aside", theme.warn());
-        return 3;
     }
-    2
 }
 
 /// A count of files set aside: none is fine, some want a look.
@@ -133,7 +133,7 @@ fn receivers_table(update: &Update, sheet: &mut Sheet<'_>) {
         .iter()
         .filter_map(|node| Some((&node.row.facts.name, node.sample.as_ref()?.ingest?)))
         .collect();
-    let rows = Rows { count: receivers.len(), chosen: None };
+    let rows = Rows::plain(receivers.len());
     let cell = |row: usize, head: &str, _: u16| {
         let (name, ingest) = &receivers[row];
         let plain = Style::new();
@@ -176,6 +176,17 @@ impl Stage<'_> {
         let done = self.sum(|row| row.tasks.done);
         let millis = end.since(began).0;
         (done > 0 && millis >= MOMENT_MS).then(|| done.saturating_mul(600_000) / millis)
+    }
+
+    /// Whether something of it is still to be done.
+    fn is_behind(&self) -> bool {
+        self.sum(|row| row.tasks.wait + row.tasks.run) > 0
+    }
+
+    /// How long what is left takes at the rate so far.
+    fn left_ms(&self, now: At) -> Option<u64> {
+        let left = self.sum(|row| row.tasks.wait + row.tasks.run);
+        (left * 600_000).checked_div(self.per_minute_tenths(now)?)
     }
 
     fn note(&self, theme: Theme) -> (String, Style) {
@@ -225,6 +236,13 @@ fn stages(update: &Update, now: At, sheet: &mut Sheet<'_>) {
             _ => stage.note(theme),
         }
     };
-    let rows = Rows { count: stages.len(), chosen: None };
-    table::draw(sheet, &WORK, &rows, |_| ' ', cell);
+    table::draw(sheet, &WORK, &Rows::plain(stages.len()), |_| ' ', cell);
+    let slowest = stages.iter().filter(|stage| stage.is_behind());
+    let slowest =
+        slowest.filter_map(|stage| Some((stage.left_ms(now)?, stage))).max_by_key(|one| one.0);
+    if let Some((left, stage)) = slowest {
+        let text = format!("{}: {} more at this rate", stage.kind, super::words::duration(left));
+        let y = stages.len() as u16 + 1;
+        sheet.pieces(1, y, 2, &[("SLOWEST", theme.heading()), (&text, theme.warn())]);
+    }
 }

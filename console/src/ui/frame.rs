@@ -28,7 +28,7 @@ pub(super) fn top(app: &App, sheet: &mut Sheet<'_>) {
             pieces.insert(0, (things(alerts, "alert"), theme.warn()));
         }
         if columns >= 60 {
-            pieces.push((machines_words(&update.summary, columns), plain));
+            pieces.push((machines_words(update, columns), plain));
         }
         let gap = match columns {
             ..60 => 1,
@@ -61,22 +61,34 @@ fn jobs_words(sum: &Summary, columns: u16) -> String {
     }
 }
 
-fn machines_words(sum: &Summary, columns: u16) -> String {
-    let leased = (u64::from(sum.cores_used) * 100).checked_div(u64::from(sum.cores)).unwrap_or(0);
+fn machines_words(update: &gantry_wire::Update, columns: u16) -> String {
+    let sum = &update.summary;
+    let newest = |values: &[Option<u16>]| values.iter().rev().find_map(|value| *value);
+    let gpus = sum.gpus > 0;
+    let busy = if gpus { newest(&update.gpu_busy_permille) } else { newest(&update.busy_permille) };
+    let busy = busy.map(|permille| permille / 10);
     if columns < COLUMNS_WIDE {
-        return format!("{}/{} nodes {leased} %", sum.nodes_up, sum.nodes);
+        let busy = busy.map_or_else(String::new, |busy| format!(" {busy} %"));
+        return if gpus {
+            format!("{} gpu{busy}", sum.gpus)
+        } else {
+            format!("{} cores{busy}", sum.cores)
+        };
     }
-    let gpus =
-        if sum.gpus > 0 { format!("  {}/{} gpu", sum.gpus_used, sum.gpus) } else { String::new() };
-    format!("{}/{} nodes  {} cores{gpus}  {leased} % leased", sum.nodes_up, sum.nodes, sum.cores)
+    let nodes = format!("{}/{} nodes", sum.nodes_up, sum.nodes);
+    let machines = if gpus { format!("{} gpu", sum.gpus) } else { format!("{} cores", sum.cores) };
+    let busy = busy.map_or_else(String::new, |busy| format!("  {busy} % busy"));
+    format!("{nodes}  {machines}{busy}")
 }
 
 fn tabs(app: &App, sheet: &mut Sheet<'_>) {
     let views = [
         ("1 Overview", View::Overview),
         ("2 Nodes", View::Nodes),
-        ("3 Jobs", View::Jobs),
-        ("4 Data", View::Data),
+        ("3 GPUs", View::Gpus),
+        ("4 Jobs", View::Jobs),
+        ("5 Data", View::Data),
+        ("6 Events", View::Events),
     ];
     let (theme, columns) = (sheet.theme, sheet.columns());
     let (word, style) = state(app, sheet);
@@ -85,7 +97,7 @@ fn tabs(app: &App, sheet: &mut Sheet<'_>) {
     for (word, view) in views {
         let here = app.view == view || matches!(app.view, View::Job(_)) && view == View::Jobs;
         // Where there is no room for words, the number is the tab.
-        let word = if columns < 60 && !here { &word[..1] } else { word };
+        let word = if columns < 74 && !here { &word[..1] } else { word };
         let text = if here { format!("[{word}]") } else { format!(" {word} ") };
         let style = if here { theme.heading() } else { Style::new() };
         if x + text.len() as u16 >= end {
@@ -102,7 +114,9 @@ fn state(app: &App, sheet: &Sheet<'_>) -> (String, Style) {
     let age = app.age_ms() / 1000;
     if app.frozen {
         let at = app.update.as_ref().map_or_else(String::new, |update| clock(update.at));
-        return (format!("frozen {at}"), theme.warn());
+        let back = app.age_ms() / 60_000;
+        let back = if back > 0 { format!(", {back} m ago") } else { String::new() };
+        return (format!("frozen {at}{back}"), theme.warn());
     }
     let (word, style) = match &app.link {
         Link::Connecting => ("connecting".into(), theme.dim()),
@@ -111,6 +125,7 @@ fn state(app: &App, sheet: &Sheet<'_>) -> (String, Style) {
         Link::Live if app.is_late() && app.update.is_some() => {
             (format!("{age} s late"), theme.warn())
         }
+        Link::Live if app.lean => ("live, lean".into(), theme.good()),
         Link::Live => ("live".into(), theme.good()),
     };
     match app.view {
@@ -143,27 +158,43 @@ fn said(app: &App, sheet: &Sheet<'_>) -> (String, Style) {
     if let (Link::Reconnecting(reason), true) = (&app.link, app.update.is_some()) {
         return (reason.clone(), theme.warn());
     }
-    let mut parts = Vec::new();
-    if !app.marked.is_empty() {
-        parts.push(format!("{} marked", app.marked.len()));
+    if let Some(first) = app.pending {
+        let after = app.keymap.after(app.contexts(), first);
+        let words: Vec<String> =
+            after.iter().map(|(second, help)| format!("{first}{second} {help}")).collect();
+        return (words.join("   "), Style::new());
     }
-    if !app.filter.is_empty() && !matches!(app.view, View::Job(_)) {
-        let all = app.update.as_ref().map_or(0, |update| match app.view {
-            View::Nodes => update.nodes.len(),
-            _ => update.jobs.len(),
-        });
-        let shown = match app.view {
-            View::Nodes => crate::app::node_rows(app).len(),
-            _ => app.jobs().len(),
-        };
-        parts.push(format!("/ {}   {shown} of {all}", app.filter));
+    let mut parts = Vec::new();
+    let marked = app.marked.len() + app.marked_nodes.len();
+    if marked > 0 {
+        parts.push(format!("{marked} marked"));
+    }
+    match app.view {
+        View::Gpus => parts.push(super::gpus::said(app)),
+        View::Events => parts.push(super::events::said(app)),
+        View::Job(_) if !app.log.search.is_empty() => {
+            parts.push(format!("/ {}   n above, N below", app.log.search));
+        }
+        View::Job(_) => {}
+        _ if app.filter().is_empty() => {}
+        _ => {
+            let all = app.update.as_ref().map_or(0, |update| match app.view {
+                View::Overview | View::Nodes => update.nodes.len(),
+                _ => update.jobs.len(),
+            });
+            parts.push(format!("/ {}   {} of {all}", app.filter(), app.list_len()));
+        }
     }
     if app.read_only {
         parts.push("read-only".into());
     }
+    if app.privacy {
+        parts.push("names hidden".into());
+    }
+    let calm = marked == 0 && app.filter().is_empty();
     match (&app.banner, parts.is_empty()) {
         (Some(banner), true) => (banner.clone(), Style::new()),
-        _ => (parts.join("   "), theme.warn()),
+        _ => (parts.join("   "), if calm { theme.dim() } else { theme.warn() }),
     }
 }
 
@@ -175,14 +206,34 @@ fn hints(app: &App, columns: u16) -> Vec<(String, String)> {
     match &app.overlay {
         Overlay::None => {}
         Overlay::Help(_) => return fixed(&[("? Esc", "close"), ("j k", "scroll")]),
+        Overlay::Filter if matches!(app.view, View::Job(_)) => {
+            return fixed(&[("Enter", "search"), ("Esc", "clear")]);
+        }
         Overlay::Filter => {
+            let fields = fields(app.view);
             return fixed(&[
                 ("Enter", "keep"),
                 ("Esc", "clear"),
-                ("word !not field:value a|b", "state node user kind name job role"),
+                ("!not a|b n>5 field:value", fields),
             ]);
         }
-        Overlay::Cancel { .. } => return fixed(&[("Esc", "keep"), ("Enter", "cancel once typed")]),
+        Overlay::Menu { .. } => {
+            return fixed(&[("Enter", "choose"), ("j k", "move"), ("Esc", "leave")]);
+        }
+        Overlay::Value { .. } => return fixed(&[("Enter", "go on"), ("Esc", "leave")]),
+        Overlay::Confirm { .. } => {
+            return fixed(&[("Esc", "leave it"), ("Enter", "do it once confirmed")]);
+        }
+        Overlay::Palette(_) => {
+            return fixed(&[
+                ("Up Down", "choose"),
+                ("Tab", "complete"),
+                ("Enter", "run"),
+                ("C-r", "history"),
+                ("Esc", "close"),
+            ]);
+        }
+        Overlay::Why { .. } => return fixed(&[("Esc", "close"), ("j k", "scroll")]),
     }
     let contexts = app.contexts();
     let shown = |context: Context| contexts.contains(&context);
@@ -200,6 +251,16 @@ fn hints(app: &App, columns: u16) -> Vec<(String, String)> {
         all.sort_by_key(|(key, _)| key != "?" && key != "q" && key != "Esc");
     }
     all
+}
+
+/// The fields that a filter knows on a screen.
+const fn fields(view: View) -> &'static str {
+    match view {
+        View::Overview | View::Nodes => "node state role label gpu jobs cpu sm",
+        View::Gpus => "gpu node job name user state sm mem temp watt",
+        View::Events => "level:warn+ subject",
+        View::Jobs | View::Data | View::Job(_) => "job name user group kind state node gpu tasks",
+    }
 }
 
 /// A key as it is written on screens.
@@ -236,7 +297,7 @@ pub(super) fn too_small(app: &App, sheet: &mut Sheet<'_>) {
     sheet.text(0, 0, &format!("gantry: {columns}x{rows}, needs 40x10"), plain);
     if let Some(update) = &app.update {
         let sum = &update.summary;
-        let line = format!("{}/{} nodes  {}", sum.nodes_up, sum.nodes, jobs_words(sum, 0));
+        let line = format!("{} gpu {}", sum.gpus, jobs_words(sum, 0));
         sheet.text(0, 1, &line, plain);
         let alerts = alerts(sum);
         sheet.text(0, 2, &format!("{}  q quit", things(alerts, "alert")), plain);

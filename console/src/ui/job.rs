@@ -1,14 +1,22 @@
-//! One job: what it is, its curves and the end of its log.
+//! One job: what it is, its curves and those laid over them, its ranks with the slow one named, and
+//! its output.
 
 use gantry_model::{JobId, JobRow};
 use gantry_wire::{Metric, Point, Update};
-use ratatui::style::Style;
+use ratatui::style::{Modifier, Style};
 
 use super::chart::{self, Curve, Scale};
 use super::jobs::{state_style, state_word, summary};
 use super::sheet::Sheet;
-use super::words::time_of;
-use crate::app::{App, log_lines};
+use super::words::{percent, time_of};
+use super::{gpus, now_of};
+use crate::app::gpus::Metric as GpuMetric;
+use crate::app::{App, GpuLine};
+
+/// From so many columns on ranks stand beside the curves.
+const COLUMNS_WITH_RANKS: u16 = 110;
+/// A rank is slow that is so much less busy than the middle one, in thousandths of it.
+const SLOW_PERMILLE: u64 = 850;
 
 /// The screen of one job. Gives the row of its title: there is nothing to choose.
 pub(super) fn draw(app: &App, update: &Update, job: JobId, sheet: &mut Sheet<'_>) -> u16 {
@@ -24,10 +32,26 @@ pub(super) fn draw(app: &App, update: &Update, job: JobId, sheet: &mut Sheet<'_>
     };
     let (columns, height) = (sheet.columns(), sheet.rows());
     let mut y = head(app, update, row, sheet);
-    if !update.metrics.is_empty() && height >= 12 {
+    let ranks = app.ranks_of(job).unwrap_or_default();
+    let has_curves = update.metrics.iter().any(is_curve);
+    let beside = columns >= COLUMNS_WITH_RANKS && ranks.len() > 1 && height >= 20;
+    if (has_curves || beside) && height >= 12 {
         let rows = (height / 3).clamp(5, 14);
-        let mut panel = sheet.part(0, y, columns, rows);
-        curves(&update.metrics, &mut panel);
+        let left = match (has_curves, beside) {
+            (true, true) => columns * 3 / 5,
+            (true, false) => columns,
+            _ => 0,
+        };
+        let mut runs: Vec<(JobId, &[Metric])> = vec![(job, &update.metrics)];
+        let others =
+            app.laid_over.iter().filter_map(|other| Some((*other, app.metrics.get(other)?)));
+        runs.extend(others.map(|(other, metrics)| (other, metrics.as_slice())));
+        if left > 0 {
+            curves(&runs, &mut sheet.part(0, y, left, rows));
+        }
+        if beside {
+            rank_rows(app, update, ranks, &mut sheet.part(left, y, columns - left, rows));
+        }
         y += rows + 1;
         let numbers = numbers(&update.metrics);
         if !numbers.is_empty() {
@@ -35,24 +59,30 @@ pub(super) fn draw(app: &App, update: &Update, job: JobId, sheet: &mut Sheet<'_>
             y += 2;
         }
     }
+    if !beside && ranks.len() > 1 && height >= 12 {
+        rank_line(ranks, &mut sheet.part(0, y, columns, 1));
+        y += 2;
+    }
+    if let Some(tasks) = task_line(app, job).filter(|_| height >= 20) {
+        sheet.pieces(1, y, 2, &[("TASKS", theme.heading()), (&tasks, Style::new())]);
+        y += 2;
+    }
     let mut panel = sheet.part(0, y, columns, height.saturating_sub(y));
-    log(app, update, &mut panel);
+    log(app, &mut panel);
     0
 }
 
 /// What the job is, as much as there is room for. Gives the first free row.
 fn head(app: &App, update: &Update, row: &JobRow, sheet: &mut Sheet<'_>) -> u16 {
     let theme = sheet.theme;
+    let time = time_of(row, now_of(app, update));
     if sheet.rows() >= 20 {
         let columns = sheet.columns();
-        let mut panel = sheet.part(0, 0, columns, 4);
-        summary(row, &mut panel);
-        let time = time_of(row, super::now_of(app, update));
+        summary(app, row, &mut sheet.part(0, 0, columns, 4));
         sheet.right(columns - 1, 0, &time, theme.heading());
         return if row.reason.is_some() { 5 } else { 4 };
     }
     let done = format!("{}/{}", row.tasks.ended(), row.tasks.total());
-    let time = time_of(row, super::now_of(app, update));
     sheet.pieces(
         1,
         0,
@@ -76,60 +106,197 @@ fn is_loss(metric: &Metric) -> bool {
 
 /// What lies between 0 and 1, whatever the training.
 fn is_measure(metric: &Metric) -> bool {
-    metric.name.contains("dice") || metric.name.contains("auc")
+    ["dice", "auc", "accuracy", "iou"].iter().any(|word| metric.name.contains(word))
+}
+
+/// Whether a metric is drawn, and not only told.
+pub(super) fn is_curve(metric: &Metric) -> bool {
+    is_loss(metric) || is_measure(metric)
+}
+
+/// Whether it was measured on what was not trained with.
+fn is_validation(metric: &Metric) -> bool {
+    metric.name.starts_with("val")
 }
 
 fn last(metric: &Metric) -> f64 {
     metric.points.last().map_or(0.0, Point::value)
 }
 
-/// Loss at the left, measures between 0 and 1 at the right, the newest values above both.
-fn curves(metrics: &[Metric], sheet: &mut Sheet<'_>) {
-    let (columns, rows, theme) = (sheet.columns(), sheet.rows(), sheet.theme);
-    let sides = [
-        ("LOSS", Scale::FromZero, metrics.iter().filter(|one| is_loss(one)).collect::<Vec<_>>()),
-        ("DICE", Scale::Unit, metrics.iter().filter(|one| is_measure(one)).collect()),
-    ];
+/// The best of a curve: the least of a loss, the most of a measure.
+fn best(metric: &Metric) -> Option<f64> {
+    let values = metric.points.iter().map(Point::value).filter(|value| value.is_finite());
+    if is_loss(metric) { values.reduce(f64::min) } else { values.reduce(f64::max) }
+}
+
+/// Losses at the left, measures between 0 and 1 at the right, the newest values above both; several
+/// runs over one another, each with its id.
+pub(super) fn curves(runs: &[(JobId, &[Metric])], sheet: &mut Sheet<'_>) {
+    let (columns, rows) = (sheet.columns(), sheet.rows());
+    let of = |wanted: fn(&Metric) -> bool| -> Vec<(JobId, &Metric)> {
+        let each = runs.iter().flat_map(|(job, metrics)| metrics.iter().map(|one| (*job, one)));
+        each.filter(|(_, metric)| wanted(metric)).collect()
+    };
+    let sides = [("LOSS", Scale::FromZero, of(is_loss)), ("SCORE", Scale::Unit, of(is_measure))];
     let shown: Vec<_> = sides.iter().filter(|(_, _, some)| !some.is_empty()).collect();
     let each = columns / shown.len().max(1) as u16;
     for (n, (word, scale, some)) in shown.iter().enumerate() {
         let mut panel = sheet.part(n as u16 * each, 0, each.saturating_sub(1), rows);
-        // The coarse curve lies over the fine one, so it stands last.
-        let mut some = some.clone();
-        some.sort_by_key(|metric| std::cmp::Reverse(metric.points.len()));
-        let drawn: Vec<Curve<'_>> = some
-            .iter()
-            .enumerate()
-            .map(|(n, metric)| Curve { metric, style: theme.curve(n), star: theme.star(n) })
-            .collect();
-        let (gap, digits) = if columns >= 100 { (2, 4) } else { (1, 3) };
-        let mut x = panel.pieces(1, 0, gap, &[(word, theme.heading())]);
-        for curve in &drawn {
-            let text = format!(
-                "{} {} {:.digits$}",
-                theme.key(curve.star),
-                curve.metric.name,
-                last(curve.metric)
-            );
-            x = panel.pieces(x, 0, gap, &[(&text, curve.style)]);
-        }
-        let (width, height) = (panel.columns(), panel.rows());
-        let mut plot = panel.part(0, 1, width, height - 1);
-        chart::curves(&mut plot, &drawn, *scale);
+        side((word, *scale), some, runs.len() > 1, &mut panel);
     }
+}
+
+fn side(
+    (word, scale): (&str, Scale),
+    some: &[(JobId, &Metric)],
+    several: bool,
+    panel: &mut Sheet<'_>,
+) {
+    let theme = panel.theme;
+    // The coarse curve lies over the fine one, so it stands last.
+    let mut some = some.to_vec();
+    some.sort_by_key(|(_, metric)| std::cmp::Reverse(metric.points.len()));
+    let drawn: Vec<Curve<'_>> = some
+        .iter()
+        .enumerate()
+        .map(|(n, (_, metric))| Curve { metric, style: theme.curve(n), star: theme.star(n) })
+        .collect();
+    let (gap, digits) = if panel.columns() >= 50 { (2, 4) } else { (1, 3) };
+    let mut x = panel.pieces(1, 0, gap, &[(word, theme.heading())]);
+    for (curve, (job, metric)) in drawn.iter().zip(&some) {
+        let name = metric.name.replace("validation", "val");
+        let whose = if several { format!("{job} ") } else { String::new() };
+        let best = match best(metric).filter(|_| is_validation(metric) && !several) {
+            Some(best) => format!(" (best {best:.digits$})"),
+            None => String::new(),
+        };
+        let text =
+            format!("{} {whose}{name} {:.digits$}{best}", theme.key(curve.star), last(metric));
+        x = panel.pieces(x, 0, gap, &[(&text, curve.style)]);
+    }
+    let (width, height) = (panel.columns(), panel.rows());
+    chart::curves(&mut panel.part(0, 1, width, height - 1), &drawn, scale);
 }
 
 /// The newest values of what has no curve.
 fn numbers(metrics: &[Metric]) -> String {
-    let others = metrics.iter().filter(|metric| !is_loss(metric) && !is_measure(metric));
+    let others = metrics.iter().filter(|metric| !is_curve(metric));
     let text = |metric: &Metric| format!("{} {:.1}", metric.name.replace('_', " "), last(metric));
     others.map(text).collect::<Vec<_>>().join("   ")
 }
 
-fn log(app: &App, update: &Update, sheet: &mut Sheet<'_>) {
-    let (rows, theme) = (usize::from(sheet.rows().saturating_sub(1)), sheet.theme);
+/// The rank that is slow: clearly less busy than the middle one, and by how much in percent.
+fn slow(ranks: &[GpuLine]) -> Option<(usize, u64)> {
+    let mut busy: Vec<u64> =
+        ranks.iter().filter_map(|rank| rank.row.busy_permille.map(u64::from)).collect();
+    if busy.len() < 3 {
+        return None;
+    }
+    busy.sort_unstable();
+    let middle = busy[busy.len() / 2];
+    let least =
+        ranks.iter().enumerate().filter_map(|(at, rank)| Some((rank.row.busy_permille?, at)));
+    let (value, at) = least.min()?;
+    let share = (u64::from(value) * 1000).checked_div(middle)?;
+    (share < SLOW_PERMILLE).then(|| (at, (1000 - share) / 10))
+}
+
+/// The slow rank in words, with what its numbers say of why.
+fn slow_words(ranks: &[GpuLine]) -> String {
+    let Some((at, less)) = slow(ranks) else { return format!("{} ranks alike", ranks.len()) };
+    let rank = &ranks[at];
+    let mut words = format!("rank {at} is slow (-{less} %): {}:{}", rank.node, rank.row.index);
+    if gpus::is_hot(rank.row.temperature_c) {
+        words = format!("{words}, hot at {} C", rank.row.temperature_c.unwrap_or(0));
+    }
+    words
+}
+
+/// One row for each GPU that it holds.
+fn rank_rows(app: &App, update: &Update, ranks: &[GpuLine], sheet: &mut Sheet<'_>) {
+    let (columns, theme) = (sheet.columns(), sheet.theme);
+    let strip = columns.saturating_sub(30).min(40);
+    let head = format!(
+        "{:<6}{:<width$} {:>5} {:>4} {:>3}  ON",
+        "RANK",
+        "SM %",
+        "SM",
+        "GB",
+        "C",
+        width = usize::from(strip)
+    );
+    sheet.text(1, 0, &head, theme.heading());
+    let room = usize::from(sheet.rows().saturating_sub(2));
+    let slow_one = slow(ranks).map(|(at, _)| at);
+    // Where not all fit, the slow one is among them.
+    let first = slow_one.map_or(0, |at| (at + 1).saturating_sub(room));
+    for (y, (at, rank)) in ranks.iter().enumerate().skip(first).take(room).enumerate() {
+        let y = y as u16 + 1;
+        let style = if slow_one == Some(at) { theme.warn() } else { Style::new() };
+        sheet.text(1, y, &at.to_string(), style);
+        let now = now_of(app, update);
+        let (cells, written) = app.gpus.strip(rank, GpuMetric::Busy, now, usize::from(strip));
+        let written = app.gpus.sweep.then_some(written);
+        chart::cells(&mut sheet.part(7, y, strip, 1), &cells, written);
+        let number =
+            |value: Option<u64>| value.map_or_else(|| "-".into(), |value| value.to_string());
+        let text = format!(
+            "{:>5} {:>4} {:>3}  {}:{}",
+            rank.row.busy_permille.map_or_else(|| "-".into(), percent),
+            number(rank.row.memory_used_mib.map(|used| used / 1024)),
+            number(rank.row.temperature_c.map(u64::from)),
+            rank.node,
+            rank.row.index,
+        );
+        sheet.text(8 + strip, y, &text, style);
+    }
+    let rows = sheet.rows();
+    let style = if slow_one.is_some() { theme.warn() } else { theme.dim() };
+    sheet.text(1, rows.saturating_sub(1), &slow_words(ranks), style);
+}
+
+/// All ranks in one line.
+fn rank_line(ranks: &[GpuLine], sheet: &mut Sheet<'_>) {
+    let theme = sheet.theme;
+    let block = |rank: &GpuLine| {
+        let busy = rank.row.busy_permille;
+        busy.map_or(theme.gap(), |busy| theme.block((busy as usize * 8).div_ceil(1000).clamp(1, 8)))
+    };
+    let strip: String = ranks.iter().take(32).map(block).collect();
+    let style = if slow(ranks).is_some() { theme.warn() } else { theme.dim() };
+    sheet.pieces(
+        1,
+        0,
+        2,
+        &[("RANKS", theme.heading()), (&strip, theme.ramp(700)), (&slow_words(ranks), style)],
+    );
+}
+
+/// The tasks of an array or a gang that did not end well, or how far they are.
+fn task_line(app: &App, job: JobId) -> Option<String> {
+    let (_, tasks, more) = app.tasks.as_ref().filter(|(known, ..)| *known == job)?;
+    let odd: Vec<String> = tasks
+        .iter()
+        .filter(|task| task.state == "failed" || task.starts > 1)
+        .take(4)
+        .map(|task| {
+            let exit = task.exit.as_ref().map_or_else(String::new, |exit| format!(", {exit}"));
+            let node = task.node.as_deref().map_or_else(String::new, |node| format!(" on {node}"));
+            format!("{} {}{node}{exit}, {} starts", task.task, task.state, task.starts)
+        })
+        .collect();
+    if odd.is_empty() {
+        let and_more = if *more { " and more" } else { "" };
+        return Some(format!("{}{and_more}: none failed, none started twice", tasks.len()));
+    }
+    Some(odd.join("   "))
+}
+
+fn log(app: &App, sheet: &mut Sheet<'_>) {
+    let (columns, theme, log) = (sheet.columns(), sheet.theme, &app.log);
+    let rows = usize::from(sheet.rows().saturating_sub(1));
     let title = sheet.pieces(1, 0, 2, &[("LOG", theme.heading())]);
-    let Some(output) = &update.output else {
+    if !log.known {
         let text = if app.pictured == Some(app.view.scope()) {
             "its node does not answer; the log is there"
         } else {
@@ -137,21 +304,62 @@ fn log(app: &App, update: &Update, sheet: &mut Sheet<'_>) {
         };
         sheet.text(1, 1, text, theme.dim());
         return;
-    };
-    let lines = log_lines(&output.bytes);
-    let end = lines.len() - app.log_back.min(lines.len().saturating_sub(1));
-    let state = match (app.log_back, output.live) {
+    }
+    let end = log.end();
+    let mut state = match (log.back, log.live) {
         (0, true) => "following".to_owned(),
         (0, false) => "ended".to_owned(),
-        _ => format!("{} lines back; f follows", lines.len() - end),
+        _ => format!("{} lines back; f follows", log.len() - end),
     };
-    sheet.text(title, 0, &format!("first task   {state}"), theme.dim());
-    for (y, line) in lines[end.saturating_sub(rows)..end].iter().enumerate() {
-        let line = String::from_utf8_lossy(line);
-        let loud = line.starts_with('!') || line.contains("rror") || line.contains("panicked");
-        sheet.text(1, y as u16 + 1, &line, if loud { theme.warn() } else { Style::new() });
+    if log.errors_only {
+        state = format!("errors only   {state}");
     }
-    if lines.is_empty() {
-        sheet.text(1, 1, "no output yet", theme.dim());
+    if log.begins_later() {
+        state = format!("{state}   earlier lines come as you scroll");
     }
+    sheet.text(title, 0, &format!("first task   {} lines   {state}", log.len()), theme.dim());
+    // From the last line up, since a long one may take several rows.
+    let mut y = rows;
+    let width = usize::from(columns.saturating_sub(2)).max(1);
+    for number in (0..end).rev() {
+        let line = log.line(number);
+        let line: String = line.chars().skip(usize::from(log.sideways)).collect();
+        let parts = if log.wrap { super::words::folded(&line, width) } else { vec![line] };
+        let loud = log.is_loud(number);
+        let mut style = if loud { theme.warn() } else { Style::new() };
+        if log.is_match(number) {
+            style = style.add_modifier(Modifier::UNDERLINED | Modifier::BOLD);
+        }
+        for part in parts.iter().rev() {
+            if y == 0 {
+                return;
+            }
+            sheet.text(1, y as u16, part, style);
+            y -= 1;
+        }
+    }
+    if log.is_empty() {
+        let none = if log.errors_only {
+            "no line looks like an error; e shows all"
+        } else {
+            "no output yet"
+        };
+        sheet.text(1, 1, none, theme.dim());
+    } else if y > 0 {
+        // Few lines stand at the top, not at the bottom: close up.
+        lift(y as u16, sheet);
+    }
+}
+
+/// Moves what was drawn below some empty rows up under the heading.
+fn lift(empty: u16, sheet: &mut Sheet<'_>) {
+    let area = sheet.area;
+    for y in 1..area.height.saturating_sub(empty) {
+        for x in 0..area.width {
+            let cell = sheet.buffer[(area.x + x, area.y + y + empty)].clone();
+            sheet.buffer[(area.x + x, area.y + y)] = cell;
+        }
+    }
+    let from = area.height.saturating_sub(empty).max(1);
+    sheet.part(0, from, area.width, empty).clear();
 }

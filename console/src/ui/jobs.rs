@@ -4,23 +4,26 @@ use gantry_model::{At, JobRow, JobState};
 use gantry_wire::Update;
 use ratatui::style::Style;
 
+use super::job;
 use super::sheet::Sheet;
 use super::table::{self, Column, Rows};
 use super::theme::Theme;
-use super::words::{count, gigabytes, things, time_of};
+use super::words::{count, gigabytes, percent, things, time_of};
 use crate::app::App;
+use crate::app::layout::{ROWS_ROOMY, job_detail};
 
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 12] = [
     Column::text("JOB", 6, 0),
     Column::text("NAME", 14, 1).up_to(28),
     Column::text("USER", 8, 6).up_to(14),
-    Column::text("KIND", 10, 8),
+    Column::text("KIND", 10, 9),
     Column::text("STATE", 6, 0),
     Column::number("TASKS", 7, 0),
     Column::number("GPUS", 4, 4),
     Column::text("NODE", 12, 5).up_to(20),
     Column::number("TIME", 12, 2),
-    Column::text("DONE", 10, 9),
+    Column::number("SM", 5, 7),
+    Column::text("DONE", 10, 8),
     Column::text("NOTE", 18, 3),
 ];
 
@@ -39,10 +42,10 @@ pub(super) fn table(app: &App, update: &Update, jobs: &[&JobRow], sheet: &mut Sh
     let (theme, now) = (sheet.theme, super::now_of(app, update));
     // Where nobody asks for a GPU, their column says nothing.
     let gpus = jobs.iter().any(|row| row.resources.gpus > 0);
-    let columns: Vec<Column> =
-        COLUMNS.iter().filter(|column| gpus || column.head != "GPUS").copied().collect();
+    let shown = |column: &&Column| gpus || !matches!(column.head, "GPUS" | "SM");
+    let columns: Vec<Column> = COLUMNS.iter().filter(shown).copied().collect();
     let chosen = jobs.iter().position(|row| Some(row.job) == app.job);
-    let rows = Rows { count: jobs.len(), chosen };
+    let rows = Rows { count: jobs.len(), chosen, top: app.top, sideways: app.sideways };
     let y = table::draw(
         sheet,
         &columns,
@@ -51,7 +54,7 @@ pub(super) fn table(app: &App, update: &Update, jobs: &[&JobRow], sheet: &mut Sh
         |row, head, width| cell(jobs[row], app, head, width, now, theme),
     );
     if jobs.is_empty() {
-        let none = if app.filter.is_empty() {
+        let none = if app.filter().is_empty() {
             "no jobs; gantry submit -- CMD makes one"
         } else {
             "no job fits the filter; Esc clears it"
@@ -69,15 +72,19 @@ fn cell(row: &JobRow, app: &App, head: &str, width: u16, now: At, theme: Theme) 
         "JOB" if app.marked.contains(&row.job) => (row.job.to_string(), theme.heading()),
         "JOB" => (row.job.to_string(), plain),
         "NAME" => (row.name.clone(), plain),
-        "USER" => (row.user.clone(), plain),
+        "USER" => (app.private(&row.user), plain),
         "KIND" => (row.kind.clone(), theme.dim()),
+        "STATE" if row.held => ("hold".into(), theme.warn()),
         "STATE" => (state_word(row.state).into(), state_style(row.state, theme)),
         "TASKS" => (format!("{}/{}", count(ended), count(total)), plain),
-        "GPUS" => (row.resources.gpus.to_string(), plain),
+        "GPUS" => (gpu_count(row), plain),
+        "SM" => (busy(app, row).map_or_else(String::new, percent), plain),
         "NODE" => (nodes(row), plain),
         "TIME" => (time_of(row, now), plain),
         "DONE" => {
-            let permille = (ended * 1000).checked_div(total).unwrap_or(0) as u32;
+            let ended = (ended * 1000).checked_div(total).unwrap_or(0) as u32;
+            // What the tasks say of themselves is finer than how many have ended.
+            let permille = row.progress_permille.map_or(ended, u32::from).max(ended);
             let style = if row.state == JobState::Run { theme.ramp(700) } else { theme.dim() };
             (theme.bar(permille, usize::from(width)), style)
         }
@@ -91,6 +98,19 @@ pub(super) const fn state_word(state: JobState) -> &'static str {
         JobState::Fail => "FAIL",
         other => other.word(),
     }
+}
+
+/// The GPUs that it holds, or those that a task of it asks for while none runs.
+fn gpu_count(row: &JobRow) -> String {
+    let gpus = u64::from(row.resources.gpus) * u64::from(row.tasks.run.max(1));
+    if gpus == 0 { "-".into() } else { count(gpus) }
+}
+
+/// How busy the GPUs are that it holds, where that is known.
+fn busy(app: &App, row: &JobRow) -> Option<u32> {
+    let of = app.gpus.all().iter().filter(|line| line.row.job == Some(row.job));
+    let busy: Vec<u32> = of.filter_map(|line| line.row.busy_permille).collect();
+    busy.iter().sum::<u32>().checked_div(busy.len() as u32)
 }
 
 fn nodes(row: &JobRow) -> String {
@@ -115,24 +135,60 @@ fn note(row: &JobRow, theme: Theme) -> (String, Style) {
 pub(super) fn draw(app: &App, update: &Update, sheet: &mut Sheet<'_>) -> u16 {
     let jobs = app.jobs();
     let (columns, height) = (sheet.columns(), sheet.rows());
-    let below = if height < 12 { 0 } else { 6 };
-    let top = u16::from(height >= 12);
+    let below = job_detail(height);
+    let top = u16::from(height >= ROWS_ROOMY);
     let y = {
-        let mut panel = sheet.part(0, top, columns, height - below - top);
+        let mut panel = sheet.part(0, top, columns, app.list_rows() as u16 + 1);
         table(app, update, &jobs, &mut panel)
     };
     let end = (jobs.len() as u16 + top + 2).min(height - below);
     if let Some(row) = jobs.iter().find(|row| Some(row.job) == app.job).filter(|_| below > 0) {
-        let mut panel = sheet.part(0, end, columns, below);
-        summary(row, &mut panel);
+        let mut panel = sheet.part(0, end, columns, height - end);
+        detail(app, row, &mut panel);
     }
     y + top
 }
 
-/// What is known of a job, in lines from its name on.
-pub(super) fn summary(row: &JobRow, sheet: &mut Sheet<'_>) {
-    let theme = sheet.theme;
+/// The chosen job: what it is, its loss and the end of its output.
+fn detail(app: &App, row: &JobRow, sheet: &mut Sheet<'_>) {
+    let (columns, height, theme) = (sheet.columns(), sheet.rows(), sheet.theme);
+    summary(app, row, sheet);
+    if height < 9 {
+        return;
+    }
+    let y = 5;
+    let metrics = app.metrics.get(&row.job).map(Vec::as_slice).unwrap_or_default();
+    let half = if metrics.iter().any(job::is_curve) { columns / 2 } else { 0 };
+    if half > 0 {
+        job::curves(&[(row.job, metrics)], &mut sheet.part(0, y, half, (height - y).min(12)));
+    }
+    let log = &app.log;
+    sheet.pieces(
+        half + 1,
+        y,
+        2,
+        &[("LOG", theme.heading()), ("first task; o opens it", theme.dim())],
+    );
+    let rows = usize::from(height - y - 1);
+    if !log.is_of(row.job) || !log.known {
+        sheet.text(half + 1, y + 1, "asking its node", theme.dim());
+        return;
+    }
+    let first = log.len().saturating_sub(rows);
+    for (n, number) in (first..log.len()).enumerate() {
+        let style = if log.is_loud(number) { theme.warn() } else { Style::new() };
+        sheet.text(half + 1, y + 1 + n as u16, &log.line(number), style);
+    }
+    if log.is_empty() {
+        sheet.text(half + 1, y + 1, "no output yet", theme.dim());
+    }
+}
+
+/// What is known of a job, in lines from its name on; the last free row.
+pub(super) fn summary(app: &App, row: &JobRow, sheet: &mut Sheet<'_>) {
+    let (theme, plain) = (sheet.theme, Style::new());
     let (asked, tasks) = (&row.resources, &row.tasks);
+    let state = if row.held { "hold" } else { state_word(row.state) };
     let x = sheet.pieces(
         1,
         0,
@@ -140,20 +196,22 @@ pub(super) fn summary(row: &JobRow, sheet: &mut Sheet<'_>) {
         &[
             (&row.job.to_string(), theme.heading()),
             (&row.name, theme.heading()),
-            (state_word(row.state), state_style(row.state, theme)),
+            (state, state_style(row.state, theme)),
         ],
     );
-    sheet.text(x, 0, &format!("{} by {}", row.kind, row.user), Style::new());
+    let by = format!("{} by {}", row.kind, app.private(&row.user));
+    let facts = [
+        by,
+        if row.nodes.is_empty() { String::new() } else { format!("on {}", nodes(row)) },
+        things(row.starts, "start"),
+        format!("priority {}", row.priority),
+    ];
+    sheet.pieces(x, 0, 3, &facts.each_ref().map(|text| (text.as_str(), plain)));
     let gpus = if asked.gpus > 0 { format!(", {} gpu", asked.gpus) } else { String::new() };
     let each = format!(
-        "each task {}, {} GB memory{gpus}   {} so far   on {}",
+        "each task {}, {} GB memory{gpus}   {}: {} wait, {} run, {} done, {} failed, {} cancelled",
         things(asked.cores, "core"),
         gigabytes(asked.memory.0),
-        things(row.starts, "start"),
-        nodes(row)
-    );
-    let counts = format!(
-        "{}: {} wait, {} run, {} done, {} failed, {} cancelled",
         things(tasks.total(), "task"),
         tasks.wait,
         tasks.run,
@@ -161,8 +219,10 @@ pub(super) fn summary(row: &JobRow, sheet: &mut Sheet<'_>) {
         tasks.fail,
         tasks.cancel
     );
-    sheet.text(1, 1, &each, Style::new());
-    sheet.text(1, 2, &counts, Style::new());
+    sheet.text(1, 1, &each, plain);
+    if let Some(spec) = app.specs.get(&row.job).filter(|_| !app.privacy) {
+        sheet.text(1, 2, &crate::app::steer::submit_line(spec), theme.dim());
+    }
     if let Some(reason) = &row.reason {
         let style = if row.state == JobState::Fail { theme.fail() } else { theme.warn() };
         let word = if row.state == JobState::Wait { "waits: " } else { "" };

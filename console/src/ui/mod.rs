@@ -6,12 +6,16 @@
 
 mod chart;
 mod data;
+mod events;
 mod frame;
+mod gpus;
 mod job;
 mod jobs;
 mod nodes;
 mod overlay;
 mod overview;
+pub mod palette;
+mod question;
 mod sheet;
 mod table;
 pub mod theme;
@@ -28,6 +32,7 @@ use crate::app::{App, Keymap, Link, Message, View};
 use sheet::Sheet;
 use theme::{Colours, Glyphs, Theme};
 pub use words::clock;
+pub(crate) use words::time_of;
 
 /// Below this a screen is only a notice.
 const COLUMNS_MIN: u16 = 40;
@@ -49,6 +54,8 @@ pub fn render(app: &App, theme: Theme, buffer: &mut Buffer) -> (u16, u16) {
             (None, _) => frame::nothing_yet(app, &mut content),
             (Some(update), View::Overview) => overview::draw(app, update, &mut content),
             (Some(update), View::Nodes) => nodes::draw(app, update, &mut content),
+            (Some(update), View::Gpus) => gpus::draw(app, update, &mut content),
+            (Some(update), View::Events) => events::draw(app, update, &mut content),
             (Some(update), View::Jobs) => jobs::draw(app, update, &mut content),
             (Some(update), View::Data) => data::draw(app, update, &mut content),
             (Some(update), View::Job(job)) => job::draw(app, update, job, &mut content),
@@ -66,13 +73,13 @@ pub fn render(app: &App, theme: Theme, buffer: &mut Buffer) -> (u16, u16) {
 /// One plain frame of the overview, for `gantry top --once`: no colours, no choice, no keys.
 #[must_use]
 pub fn plain(update: &Update, columns: u16) -> String {
-    let rows = 20 + update.nodes.len().min(30) as u16 + update.jobs.len().min(30) as u16;
+    let rows = 24 + update.nodes.len().min(60) as u16 + update.notes.len().min(20) as u16;
     let mut app = App::new(Keymap::shipped(), (columns, rows));
     let picture = Message::Update { scope: app.view.scope(), update: Box::new(update.clone()) };
     for message in [Message::Link(Link::Live), picture] {
         gantry_model::Machine::apply(&mut app, update.at, message, &mut Vec::new());
     }
-    app.job = None;
+    app.node = None;
     let mut buffer = Buffer::empty(Rect::new(0, 0, columns, rows));
     render(&app, Theme { colours: Colours::Mono, glyphs: Glyphs::Unicode }, &mut buffer);
     let mut lines = lines(&buffer);

@@ -93,10 +93,32 @@ pub(super) struct Rows {
     pub(super) count: usize,
     /// The one that is chosen.
     pub(super) chosen: Option<usize>,
+    /// The first that is shown.
+    pub(super) top: usize,
+    /// Columns that may give way and are skipped, from the left.
+    pub(super) sideways: u16,
 }
 
-/// Draws a heading and as many rows as fit, so that the chosen one is among them. Gives the row of
-/// the sheet on which it stands.
+impl Rows {
+    /// Rows among which nothing is chosen.
+    pub(super) const fn plain(count: usize) -> Self {
+        Self { count, chosen: None, top: 0, sideways: 0 }
+    }
+}
+
+/// The columns that are left when some are skipped: those that never give way stay.
+fn moved(columns: &[Column], sideways: u16) -> Vec<Column> {
+    let mut skip = sideways;
+    let left = columns.iter().filter(|column| {
+        let skipped = skip > 0 && column.rank > 0;
+        skip -= u16::from(skipped);
+        !skipped
+    });
+    left.copied().collect()
+}
+
+/// Draws a heading and as many rows as fit from the first on. Gives the row of the sheet on which
+/// the chosen one stands.
 pub(super) fn draw(
     sheet: &mut Sheet<'_>,
     columns: &[Column],
@@ -104,15 +126,17 @@ pub(super) fn draw(
     mark: impl Fn(usize) -> char,
     cell: impl Fn(usize, &str, u16) -> (String, Style),
 ) -> u16 {
-    let places = places(columns, sheet.columns());
+    let columns = moved(columns, rows.sideways);
+    let places = places(&columns, sheet.columns());
     let heading = sheet.theme.heading();
     for place in &places {
         let column = columns[place.column];
         put(sheet, 0, *place, column.right, column.head, heading);
     }
     let page = usize::from(sheet.rows().saturating_sub(1));
-    let chosen = rows.chosen.unwrap_or(0);
-    let first = (chosen + 1).saturating_sub(page);
+    let chosen = rows.chosen.unwrap_or(rows.top);
+    // The app keeps the choice visible; a panel smaller than it thinks does so too.
+    let first = rows.top.max((chosen + 1).saturating_sub(page)).min(chosen);
     for row in (first..rows.count).take(page) {
         let y = (row - first + 1) as u16;
         for place in &places {

@@ -2,6 +2,8 @@
 
 use ratatui::style::{Color, Modifier, Style};
 
+use super::palette::{Palette, Shade};
+
 /// How many colours the terminal has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colours {
@@ -40,12 +42,12 @@ const ASCII_BLOCKS: [char; 9] = [' ', '.', ':', '-', '=', '+', '*', '#', '@'];
 const EIGHTHS: [char; 9] = ['·', '▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
 
 impl Theme {
-    fn colour(self, true_colour: (u8, u8, u8), indexed: u8, sixteen: Color) -> Style {
-        let (red, green, blue) = true_colour;
+    fn colour(self, shade: Shade) -> Style {
+        let (red, green, blue) = shade.rgb;
         match self.colours {
             Colours::True => Style::new().fg(Color::Rgb(red, green, blue)),
-            Colours::Indexed => Style::new().fg(Color::Indexed(indexed)),
-            Colours::Sixteen => Style::new().fg(sixteen),
+            Colours::Indexed => Style::new().fg(Color::Indexed(shade.indexed)),
+            Colours::Sixteen => Style::new().fg(shade.sixteen),
             Colours::Mono => Style::new(),
         }
     }
@@ -53,19 +55,19 @@ impl Theme {
     /// What needs a look.
     #[must_use]
     pub fn warn(self) -> Style {
-        self.colour((214, 170, 50), 178, Color::Yellow).add_modifier(Modifier::BOLD)
+        self.colour(Palette::current().warn).add_modifier(Modifier::BOLD)
     }
 
     /// What needs a human.
     #[must_use]
     pub fn fail(self) -> Style {
-        self.colour((224, 92, 80), 167, Color::Red).add_modifier(Modifier::BOLD)
+        self.colour(Palette::current().fail).add_modifier(Modifier::BOLD)
     }
 
     /// What runs well.
     #[must_use]
     pub fn good(self) -> Style {
-        self.colour((110, 180, 120), 108, Color::Green)
+        self.colour(Palette::current().good)
     }
 
     /// What is old, or beside the point.
@@ -73,7 +75,7 @@ impl Theme {
     pub fn dim(self) -> Style {
         match self.colours {
             Colours::Mono => Style::new().add_modifier(Modifier::DIM),
-            _ => self.colour((128, 132, 140), 245, Color::DarkGray),
+            _ => self.colour(Palette::current().dim),
         }
     }
 
@@ -92,11 +94,18 @@ impl Theme {
     /// A use in thousandths: one hue, lighter as it rises.
     #[must_use]
     pub fn ramp(self, permille: u32) -> Style {
-        let part = permille.min(1000);
-        let (red, green, blue) =
-            (40 + part * 60 / 1000, 90 + part * 130 / 1000, 120 + part * 125 / 1000);
-        let indexed = [24, 31, 38, 45, 51][(part / 201).min(4) as usize];
-        self.colour((red as u8, green as u8, blue as u8), indexed, Color::Cyan)
+        let steps = &Palette::current().ramp;
+        let place = permille.min(999) as usize * (steps.len() - 1);
+        let (step, part) = (place / 999, (place % 999) as u32);
+        let (low, high) = (steps[step], steps[(step + 1).min(steps.len() - 1)]);
+        // Between two steps the colour is mixed; where there are few colours the nearer one stands.
+        let mix = |low: u8, high: u8| {
+            ((u32::from(low) * (999 - part) + u32::from(high) * part) / 999) as u8
+        };
+        let rgb =
+            (mix(low.rgb.0, high.rgb.0), mix(low.rgb.1, high.rgb.1), mix(low.rgb.2, high.rgb.2));
+        let nearer = if part < 500 { low } else { high };
+        self.colour(Shade { rgb, ..nearer })
     }
 
     /// A height of 0 to 8 eighths.
@@ -128,14 +137,17 @@ impl Theme {
         if self.glyphs == Glyphs::Ascii { '.' } else { '·' }
     }
 
+    /// What stands where the next value of a strip will be written.
+    #[must_use]
+    pub fn write_mark(self) -> &'static str {
+        if self.glyphs == Glyphs::Ascii { "|" } else { "▏" }
+    }
+
     /// The style of the nth curve of a panel.
     #[must_use]
     pub fn curve(self, nth: usize) -> Style {
-        match nth {
-            0 => self.ramp(500),
-            1 => self.colour((214, 170, 50), 178, Color::Yellow),
-            _ => self.good(),
-        }
+        let curves = &Palette::current().curves;
+        self.colour(curves[nth % curves.len()])
     }
 
     /// The glyph of the nth curve where there are no dots.

@@ -2,14 +2,18 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
-use gantry::app::{App, Effect, Key, Keymap, Link, Message};
+use gantry::app::{About, App, Ask, Effect, Key, Keymap, Link, Message};
 use gantry::ui::{self, theme::Theme};
 use gantry_model::{
-    At, Exit, Gpu, JobId, JobRow, JobState, Level, Machine, MemoryMib, Millis, NodeFacts, NodeId,
-    NodeRow, NodeState, Note, Resources, Role, Service, Subject, Summary, TaskCounts,
+    At, Exit, Gpu, JobId, JobRow, JobSpec, JobState, Level, Machine, MemoryMib, Millis, NodeFacts,
+    NodeId, NodeRow, NodeState, Note, OwnerRow, Resources, Role, Service, Subject, Summary,
+    TaskCounts, Why, Work,
 };
-use gantry_telemetry::{GpuSample, IngestCounts, LibraryCounts, Sample};
-use gantry_wire::{Metric, NodeStatus, Output, Point, Scope, Update};
+use gantry_telemetry::{Bucket, GpuSample, IngestCounts, LibraryCounts, Sample};
+use gantry_wire::{
+    GpuNode, GpuPage, Holder, Metric, NodeStatus, NotePage, NotePlace, NoteRow, Output, Point,
+    Reply, Request, Scope, SeriesRow, Update,
+};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -236,11 +240,12 @@ pub(crate) fn picture(scope: Scope) -> Update {
         0..10 | 60..64 => None,
         _ => Some((300 + (second * 37 % 113) * 3 + second * 3).min(1000) as u16),
     };
-    let shows_nodes = !matches!(scope, Scope::Jobs | Scope::Job(_));
+    let shows_nodes = matches!(scope, Scope::Overview | Scope::Nodes | Scope::Data);
     let detail = matches!(scope, Scope::Job(_));
     let shown = |row: &JobRow| match scope {
         Scope::Job(job) => row.job == job,
         Scope::Nodes => !row.state.is_ended(),
+        Scope::Summary => false,
         _ => true,
     };
     Update {
@@ -260,10 +265,98 @@ pub(crate) fn picture(scope: Scope) -> Update {
         },
         nodes: if shows_nodes { nodes() } else { Vec::new() },
         busy_permille: (0..120).map(busy).collect(),
+        gpu_busy_permille: (0..120).map(|second| busy(second).map(|busy| busy / 2 + 450)).collect(),
+        gpu_power_w: (0..120).map(|second| busy(second).map(|busy| u32::from(busy) * 2)).collect(),
+        owners: if scope == Scope::Overview { owners() } else { Vec::new() },
         jobs: jobs().into_iter().filter(shown).collect(),
         metrics: if detail { metrics() } else { Vec::new() },
         output: detail.then(output),
         notes: notes(),
+    }
+}
+
+fn owners() -> Vec<OwnerRow> {
+    let owner = |user: &str, gpu_permille, cores, running, waiting, reason: &str| OwnerRow {
+        user: user.into(),
+        gpu_permille,
+        cores,
+        running,
+        waiting,
+        reason: (!reason.is_empty()).then(|| reason.into()),
+    };
+    vec![
+        owner("ct-lab", 2000, 20, 2, 1, "j12 has not ended"),
+        owner("mr-lab", 500, 16, 0, 1, "no node has 4 gpus free; dgx-01 has 2"),
+    ]
+}
+
+/// Answers a question as the scheduler of this cluster would.
+pub(crate) fn reply(request: &Request) -> Reply {
+    match request {
+        Request::Gpus { job, .. } => {
+            let nodes = nodes();
+            let gpu_nodes = nodes.iter().filter(|node| !node.row.facts.gpus.is_empty());
+            let page = gpu_nodes.map(|node| {
+                GpuNode::new(&node.row, node.sample.as_ref().map(|sample| (sample, NOW)), *job)
+            });
+            let holder =
+                Holder { job: JobId(12), name: "train-lung".into(), user: "ct-lab".into() };
+            Reply::Gpus(GpuPage { nodes: page.collect(), holders: vec![holder], more: false })
+        }
+        Request::Series { quantities, cells, .. } => {
+            let cell = |n: u16, gpu: u16| {
+                let mean = u32::from((n * 37 + gpu * 211) % 1000);
+                (n > 4).then_some(Bucket { min: mean, mean, max: mean })
+            };
+            let rows = (0..3).map(|gpu| SeriesRow {
+                quantity: quantities[0],
+                gpu: Some(gpu),
+                cells: (0..*cells).map(|n| cell(n, gpu)).collect(),
+            });
+            Reply::Series { at: NOW, rows: rows.collect() }
+        }
+        Request::Notes { query } => {
+            let row = |(number, note)| NoteRow { number: number as u64 + 1, note };
+            let mut rows: Vec<NoteRow> = notes().into_iter().enumerate().map(row).collect();
+            if let Some(subject) = &query.subject {
+                rows.retain(|row| row.note.subject == *subject);
+            }
+            if let NotePlace::Behind(number) = query.place {
+                rows.retain(|row| row.number > number);
+            }
+            if let Some(until) = query.until {
+                rows.retain(|row| row.note.at < until);
+            }
+            Reply::Notes(NotePage { first: 1, last: 5, rows, more: false })
+        }
+        Request::Why { job, .. } => Reply::Why(Box::new(Why {
+            job: *job,
+            sentence: "no node has 4 gpus free; dgx-01 has 2".into(),
+            ahead: vec![JobId(13)],
+            ahead_count: 1,
+            nodes: vec![
+                ("cpu-1".into(), "has no gpu".into()),
+                ("cpu-2".into(), "is drained".into()),
+                ("gpu-1".into(), "has no gpu".into()),
+                ("dgx-01".into(), "has 2 gpus free, 4 are asked for".into()),
+            ],
+            start: Some(At(NOW.0 + 2_280_000)),
+            reserved: vec!["dgx-01".into()],
+        })),
+        Request::Metrics { .. } => Reply::Metrics(metrics()),
+        Request::Output { .. } => Reply::Output(output()),
+        Request::Spec { job } => {
+            let words = ["python", "train.py", "--fold", "2"].map(str::to_owned).to_vec();
+            let work = Work::Command { arguments: words, folder: Some("/home/ct".into()) };
+            let mut spec = JobSpec::new(format!("again-{job}"), work);
+            spec.resources.gpus = 2;
+            Reply::Spec(Box::new(spec))
+        }
+        Request::Tasks { .. } => Reply::Tasks { rows: Vec::new(), more: false },
+        Request::Cancel { .. } => Reply::Cancelled(1),
+        Request::Act(_) => Reply::Acted(1),
+        Request::Submit { .. } => Reply::Submitted(JobId(99)),
+        other => panic!("nothing answers {other:?}"),
     }
 }
 
@@ -283,11 +376,22 @@ impl Console {
         console
     }
 
-    /// Hands it a message and checks it.
+    /// Hands it a message and checks it. What it asks to show something is answered at once, what it
+    /// asks to do something is kept.
     pub(crate) fn send(&mut self, message: Message) {
-        self.app.apply(self.at, message, &mut self.effects);
+        let mut effects = Vec::new();
+        self.app.apply(self.at, message, &mut effects);
         if let Err(sentence) = self.app.check() {
             panic!("{sentence}");
+        }
+        for effect in effects {
+            match effect {
+                Effect::Ask(Ask { about, request }) if !matches!(about, About::Deed(_)) => {
+                    let reply = Box::new(Ok(reply(&request)));
+                    self.send(Message::Answer { about, reply });
+                }
+                other => self.effects.push(other),
+            }
         }
     }
 
@@ -344,7 +448,12 @@ fn named_key(name: &str) -> Key {
         "home" => Key::Home,
         "pgup" => Key::PageUp,
         "pgdn" => Key::PageDown,
+        "tab" => Key::Tab,
+        "left" => Key::Left,
+        "right" => Key::Right,
         "c-c" => Key::Ctrl('c'),
+        "c-l" => Key::Ctrl('l'),
+        "c-r" => Key::Ctrl('r'),
         "c-d" => Key::Ctrl('d'),
         "c-u" => Key::Ctrl('u'),
         "c-z" => Key::Ctrl('z'),
