@@ -150,6 +150,8 @@ impl Default for IngestSettings {
 }
 
 impl Settings for AgentSettings {
+    const NAME: &'static str = "agent";
+    const FILE: &'static str = crate::AGENT_FILE;
     const KEYS: &'static [&'static str] = &[
         "node",
         "scheduler",

@@ -24,6 +24,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::load::SettingsError;
+use crate::nearest::nearest;
 use draft::{Draft, Other};
 pub use file::{FileDependency, FileJob, JobFile};
 pub use kind::{FileBuiltin, FileModel, FileSeries, FileTraining, FileWork, Kind, Placed, Spot};
@@ -144,7 +145,7 @@ fn unknown_part(word: &str) -> String {
             "{word:?} stands outside of a job; put it under [[job]], or under [defaults] for all jobs"
         );
     }
-    match keys::nearest(word, ["defaults", "job"].into_iter()) {
+    match nearest(word, ["defaults", "job"]) {
         Some(near) => format!("there is no part {word:?} in a job file; did you mean {near:?}"),
         None => {
             format!("there is no part {word:?} in a job file; there are [defaults] and [[job]]")
@@ -206,7 +207,7 @@ fn resolve(
         } else if let Ok(job) = text.job.parse::<JobId>() {
             spec.after.push(Dependency { job, kind, scope });
         } else {
-            let near = keys::nearest(&text.job, names.keys().copied());
+            let near = nearest(&text.job, names.keys().copied());
             let near = near.map_or_else(
                 || "name a job of the file, or one of the cluster as j12".to_owned(),
                 |near| format!("did you mean {near:?}"),

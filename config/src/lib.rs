@@ -9,16 +9,21 @@
 
 mod agent;
 pub mod alerts;
+mod explain;
 mod isolation;
 pub mod jobs;
+pub mod layers;
 mod load;
+mod nearest;
 mod network;
 pub mod scheduler;
 
 pub use agent::{AgentSettings, DeidentifySettings, IngestSettings, Orphans};
 pub use alerts::AlertSettings;
+pub use explain::{Explained, explain};
 pub use isolation::{CgroupPlace, CpuLimit, IsolationSettings, RunAs, Umask};
-pub use load::{Settings, SettingsError, load, load_file};
+pub use load::{Settings, SettingsError, load, load_file, read_file};
+pub use nearest::nearest;
 pub use network::Network;
 pub use scheduler::SchedulerSettings;
 

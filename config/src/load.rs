@@ -4,8 +4,17 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
+use crate::layers;
+use crate::nearest::nearest;
+
 /// Settings that a file can hold.
 pub trait Settings: DeserializeOwned {
+    /// The daemon whose settings they are.
+    const NAME: &'static str;
+
+    /// The commented default file.
+    const FILE: &'static str;
+
     /// Every key, with its table before a point, for the did-you-mean.
     const KEYS: &'static [&'static str];
 
@@ -49,15 +58,28 @@ pub enum SettingsError {
     },
 }
 
-/// Reads settings from a file; a file that is not there stands for the defaults.
+/// Reads settings from a file, and what the environment and the command line of this process set
+/// beside it ([`crate::layers`]); a file that is not there stands for the defaults.
 ///
 /// # Errors
-/// Where the file cannot be read or is wrong.
+/// Where the file cannot be read, or something is wrong.
 pub fn load_file<T: Settings>(path: &Path) -> Result<T, SettingsError> {
+    let (name, text) = read_file(path)?;
+    parse::<T>(&name, &text)?;
+    let settings: T = layers::over(&text, &layers::overrides::<T>()?)?;
+    settings.validate().map_err(|reason| SettingsError::Value { path: name, reason })?;
+    Ok(settings)
+}
+
+/// A settings file's name and text; none where it is not there.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn read_file(path: &Path) -> Result<(String, String), SettingsError> {
     let name = path.display().to_string();
     match std::fs::read_to_string(path) {
-        Ok(text) => load(&name, &text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => load(&name, ""),
+        Ok(text) => Ok((name, text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((name, String::new())),
         Err(error) => Err(SettingsError::Read { path: name, reason: error.to_string() }),
     }
 }
@@ -67,34 +89,35 @@ pub fn load_file<T: Settings>(path: &Path) -> Result<T, SettingsError> {
 /// # Errors
 /// Where the text is wrong, with line and column.
 pub fn load<T: Settings>(path: &str, text: &str) -> Result<T, SettingsError> {
-    let settings: T = toml::from_str(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start).min(text.len());
-        let before = &text[..start];
-        let line = before.matches('\n').count() + 1;
-        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-        let reason = explain(error.message(), T::KEYS);
-        SettingsError::Text { path: path.to_owned(), line, column, reason }
-    })?;
+    let settings: T = parse(path, text)?;
     settings.validate().map_err(|reason| SettingsError::Value { path: path.to_owned(), reason })?;
     Ok(settings)
 }
 
+/// Reads settings without a look at what their values come to.
+pub(crate) fn parse<T: Settings>(path: &str, text: &str) -> Result<T, SettingsError> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start).min(text.len());
+        let before = &text[..start];
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        let reason = explain_mistake(error.message(), T::KEYS);
+        SettingsError::Text { path: path.to_owned(), line, column, reason }
+    })
+}
+
 /// Adds the nearest key to a message about an unknown one.
-fn explain(message: &str, keys: &[&str]) -> String {
+pub(crate) fn explain_mistake(message: &str, keys: &[&'static str]) -> String {
     let first = message.lines().next().unwrap_or_default().to_owned();
     let Some(unknown) =
         first.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
     else {
         return first;
     };
-    let last = |key: &&str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    let near = keys
-        .iter()
-        .map(|key| (strsim::damerau_levenshtein(unknown, &last(key)), *key))
-        .min()
-        .filter(|(distance, _)| *distance <= 3);
-    match near {
-        Some((_, key)) => format!("there is no setting {unknown:?}; did you mean {key:?}"),
+    let last = |key: &'static str| key.rsplit('.').next().unwrap_or_default();
+    let near = nearest(unknown, keys.iter().copied().map(last));
+    match near.and_then(|near| keys.iter().find(|key| last(key) == near)) {
+        Some(key) => format!("there is no setting {unknown:?}; did you mean {key:?}"),
         None => format!("there is no setting {unknown:?}; there are {}", keys.join(", ")),
     }
 }

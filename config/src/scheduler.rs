@@ -192,6 +192,8 @@ impl Default for SchedulerSettings {
 }
 
 impl Settings for SchedulerSettings {
+    const NAME: &'static str = "scheduler";
+    const FILE: &'static str = crate::SCHEDULER_FILE;
     const KEYS: &'static [&'static str] = &[
         "listen",
         "ahead",

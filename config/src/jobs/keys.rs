@@ -12,6 +12,7 @@ use super::Mistake;
 use super::draft::Draft;
 use super::kind::{FileSeries, Kind};
 use super::value::Entry;
+use crate::nearest::nearest;
 
 /// Reads a key's value into a job.
 pub(super) type Setter = fn(&mut Draft, &Entry<'_>) -> Result<(), Mistake>;
@@ -204,14 +205,4 @@ pub(super) fn unknown(word: &str, kind: Option<Kind>) -> String {
     let there: Vec<&str> =
         KEYS.iter().filter(|(_, kinds, _)| has(kinds)).map(|(key, ..)| *key).collect();
     format!("there is no key {word:?} of a job; there are {}", there.join(", "))
-}
-
-/// The known word that `word` was probably meant to be: at most a third of it is wrong.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = (word.chars().count() / 3).clamp(1, 3);
-    known
-        .map(|key| (strsim::damerau_levenshtein(word, key), key))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, key)| key)
 }
