@@ -2,15 +2,17 @@
 //! standard output.
 //!
 //! A reader that goes away (`gantry queue | head -1`) ends the command silently. Text that came
-//! from users is cleaned of control characters before a terminal sees it.
+//! from users is cleaned of control characters before a terminal sees it ([`table`]).
+
+mod table;
 
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use unicode_width::UnicodeWidthChar;
 
 use crate::error::{Failure, Outcome};
+pub use table::{aligned, clean, columns, measure, table, width};
 
 /// The version of every JSON value that is printed; it grows when a field changes its meaning.
 pub const SCHEMA: u32 = 1;
@@ -96,50 +98,52 @@ pub fn raw(bytes: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Text with its control characters made visible, so that a name cannot steer a terminal.
-#[must_use]
-pub fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' | '\t' => ' ',
-            c if (c as u32) < 0x20 => char::from_u32(0x2400 + c as u32).unwrap_or('?'),
-            '\x7f' => '\u{2421}',
-            c if c.is_control() => '?',
-            // Marks that reorder a line would let a name pretend to be another.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
-            c => c,
-        })
-        .collect()
+/// What programs of users have written, on its way to standard output: byte for byte to a file or a
+/// pipe, and cleaned to a terminal, which must not obey it.
+#[derive(Debug)]
+pub struct Foreign {
+    is_terminal: bool,
+    /// The first bytes of a character whose others have not come yet.
+    rest: Vec<u8>,
 }
 
-/// The columns that `text` takes on a terminal.
-#[must_use]
-pub fn width(text: &str) -> usize {
-    text.chars().map(|c| c.width().unwrap_or(0)).sum()
-}
+impl Foreign {
+    /// To what standard output is.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { is_terminal: io::stdout().is_terminal(), rest: Vec::new() }
+    }
 
-/// A table: a heading and rows, columns as wide as their widest cell. The last column is ragged.
-#[must_use]
-pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
-    let clean_rows: Vec<Vec<String>> =
-        rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
-    let widths: Vec<usize> = (0..heading.len())
-        .map(|column| {
-            let cells = clean_rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell));
-            cells.chain([width(heading[column])]).max().unwrap_or(0)
-        })
-        .collect();
-    let print = |cells: &mut dyn Iterator<Item = &str>| {
-        let mut row = String::new();
-        for (cell, column) in cells.zip(&widths) {
-            row.push_str(cell);
-            row.extend(std::iter::repeat_n(' ', column - width(cell) + 2));
+    /// Writes a piece.
+    ///
+    /// # Errors
+    /// Where standard output fails for another reason than a reader that left.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        if !self.is_terminal {
+            return raw(bytes);
         }
-        row.trim_end().to_owned()
-    };
-    let mut lines = vec![print(&mut heading.iter().copied())];
-    lines.extend(clean_rows.iter().map(|row| print(&mut row.iter().map(String::as_str))));
-    lines.join("\n")
+        self.rest.extend(bytes);
+        let whole = match std::str::from_utf8(&self.rest) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => self.rest.len(),
+        };
+        let rest = self.rest.split_off(whole);
+        let whole = std::mem::replace(&mut self.rest, rest);
+        raw(shown(&String::from_utf8_lossy(&whole)).as_bytes())
+    }
+}
+
+impl Default for Foreign {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Lines and tabs as they are, everything else that steers a terminal made visible.
+fn shown(text: &str) -> String {
+    let line = |line: &str| line.split('\t').map(clean).collect::<Vec<_>>().join("\t");
+    let lines = text.split('\n').map(|one| line(one.strip_suffix('\r').unwrap_or(one)));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Turns an outcome into an exit code, after saying what failed.
@@ -156,17 +160,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_never_breaks() {
-        let rows = vec![
-            vec!["j1".into(), "胸部CT".into(), "run".into()],
-            vec!["j2".into(), "evil\x1b[2J\nname".into(), "wait".into()],
-        ];
-        let text = table(&["JOB", "NAME", "STATE"], &rows);
-        assert!(!text.contains('\x1b'), "{text}");
-        let column = |line: &str, word: &str| width(&line[..line.find(word).unwrap()]);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 3);
-        assert_eq!(column(lines[0], "STATE"), column(lines[1], "run"));
-        assert_eq!(column(lines[0], "STATE"), column(lines[2], "wait"));
+    fn output_of_programs_is_shown_and_not_obeyed() {
+        for (text, expected) in [
+            ("a\tb\r\nc\n", "a\tb\nc\n"),
+            ("\x1b[31mred\x1b[0m", "␛[31mred␛[0m"),
+            ("10 %\r20 %", "10 %␍20 %"),
+            ("\x1b]52;c;AAAA\x07", "␛]52;c;AAAA␇"),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_character_that_comes_in_two_pieces_is_one() {
+        let mut foreign = Foreign { is_terminal: true, rest: Vec::new() };
+        let bytes = "é".as_bytes();
+        foreign.write(&bytes[..1]).unwrap();
+        assert_eq!(foreign.rest, &bytes[..1]);
+        foreign.write(&bytes[1..]).unwrap();
+        assert!(foreign.rest.is_empty());
     }
 }
