@@ -9,7 +9,7 @@
 
 mod fill;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use gantry_config::jobs::JobFile;
 use gantry_model::limits::{KEY_CHARACTERS_MAX, NAME_CHARACTERS_MAX};
@@ -18,7 +18,7 @@ use gantry_wire::{Reply, Request};
 use serde_json::{Value, json};
 
 use super::chosen::Chosen;
-use super::client::{Client, submit_key, unexpected};
+use super::client::{Client, Reach, submit_key, unexpected};
 use super::jobs::{amounts, end_code};
 use super::submit::Submission;
 use crate::error::{Failure, Outcome};
@@ -37,12 +37,7 @@ type Ask<'a> = &'a mut dyn FnMut(&Request) -> Result<Reply, Failure>;
 ///
 /// # Errors
 /// Where a job is refused or the scheduler is not there; then no job of the file is left.
-pub fn submit(
-    file: &JobFile,
-    submission: &Submission,
-    cluster: Option<PathBuf>,
-    format: Format,
-) -> Outcome {
+pub fn submit(file: &JobFile, submission: &Submission, cluster: Reach, format: Format) -> Outcome {
     let base = submission.key.clone().unwrap_or_else(submit_key);
     if base.chars().count() > BASE_CHARACTERS_MAX {
         return Err(Failure::usage(format!(

@@ -1,20 +1,63 @@
 //! A command's connection to the scheduler: where it is, who asks, one request and its reply.
+//!
+//! A refusal because a node or a job is unknown says which one was probably meant.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use clap::Args;
+use gantry_config::nearest;
 use gantry_link::{Connection, Identity, LinkError, connect};
-use gantry_model::{IndexSet, JobId, JobRow};
+use gantry_model::{Action, At, IndexSet, JobId, JobRow, Subject};
 use gantry_wire::{Peer, Reply, Request, Scope, Update};
 use tokio::runtime::Runtime;
 
-use crate::error::Failure;
+use crate::error::{Failure, TROUBLE};
+use crate::output;
 
 /// Where the cluster is looked for when nothing names it.
-const DEFAULT_FOLDER: &str = "/var/lib/gantry/scheduler";
+pub const DEFAULT_FOLDER: &str = "/var/lib/gantry/scheduler";
+/// The identity that commands use when nothing names another.
+pub const DEFAULT_USER: &str = "operator";
 /// How long a request waits for its answer, except those that wait for a job.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a scheduler that went away is waited for by a command that follows something.
+const AWAY_MAX: Duration = Duration::from_mins(5);
+/// Between two attempts to call it again.
+const AGAIN_EACH: Duration = Duration::from_millis(500);
+
+/// Which cluster a command is for, and who asks.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Reach {
+    /// Folder with the cluster's address and your key.
+    #[arg(long = "cluster", global = true, env = "GANTRY_CLUSTER", value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// Ask with the identity of this name in that folder; operator where nothing is said.
+    #[arg(long = "as", global = true, env = "GANTRY_AS", value_name = "NAME")]
+    pub user: Option<String>,
+}
+
+impl Reach {
+    /// The same, with this folder where none is named.
+    #[must_use]
+    pub fn or(self, folder: PathBuf) -> Self {
+        Self { folder: self.folder.or(Some(folder)), ..self }
+    }
+
+    /// The folder that is looked into.
+    #[must_use]
+    pub fn place(&self) -> PathBuf {
+        self.folder.clone().unwrap_or_else(|| DEFAULT_FOLDER.into())
+    }
+}
+
+impl From<Option<PathBuf>> for Reach {
+    fn from(folder: Option<PathBuf>) -> Self {
+        Self { folder, user: None }
+    }
+}
 
 /// How to reach a cluster: its folder holds `address` and the operator's identity.
 #[derive(Clone, Debug)]
@@ -30,16 +73,38 @@ impl Access {
     ///
     /// # Errors
     /// Where the folder, the address or the identity is missing, with what to do.
-    pub fn find(folder: Option<PathBuf>) -> Result<Self, Failure> {
-        let folder = folder.unwrap_or_else(|| DEFAULT_FOLDER.into());
-        let identity = Identity::load(&folder, "operator").map_err(|error| {
-            Failure::usage(format!(
-                "no cluster in {}: {error}; name its folder with --cluster DIR or GANTRY_CLUSTER",
-                folder.display()
-            ))
+    pub fn find(reach: impl Into<Reach>) -> Result<Self, Failure> {
+        let reach = reach.into();
+        let folder = reach.place();
+        let user = reach.user.as_deref().unwrap_or(DEFAULT_USER);
+        let identity = Identity::load(&folder, user).map_err(|error| {
+            Failure::usage(match identities(&folder) {
+                known if known.is_empty() => format!(
+                    "no cluster in {}: {error}; name its folder with --cluster DIR or GANTRY_CLUSTER",
+                    folder.display()
+                ),
+                known if known.iter().any(|name| name == user) => error.to_string(),
+                known => format!(
+                    "{} holds no identity {user:?}; name one of {} with --as",
+                    folder.display(),
+                    known.join(", ")
+                ),
+            })
         })?;
         Ok(Self { address: address(&folder)?, identity })
     }
+}
+
+/// The names of the identities in a folder, in order.
+fn identities(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let name = |entry: std::fs::DirEntry| {
+        Some(entry.file_name().to_str()?.strip_suffix(".pem")?.to_owned())
+    };
+    let mut names: Vec<String> = entries.filter_map(name).collect();
+    names.retain(|name| name != "authority");
+    names.sort();
+    names
 }
 
 fn address(folder: &Path) -> Result<SocketAddr, Failure> {
@@ -69,6 +134,8 @@ pub fn resolve(text: &str) -> Result<SocketAddr, Failure> {
 pub struct Client {
     runtime: Runtime,
     connection: Connection,
+    /// The scheduler's clock when it answered, and the cluster's name.
+    welcome: (At, String),
 }
 
 impl Client {
@@ -76,8 +143,8 @@ impl Client {
     ///
     /// # Errors
     /// Where there is no cluster, or its scheduler does not answer.
-    pub fn connect(folder: Option<PathBuf>) -> Result<Self, Failure> {
-        Self::to(&Access::find(folder)?)
+    pub fn connect(reach: impl Into<Reach>) -> Result<Self, Failure> {
+        Self::to(&Access::find(reach)?)
     }
 
     /// Connects to a known cluster.
@@ -91,7 +158,26 @@ impl Client {
             .build()
             .map_err(Failure::trouble)?;
         let session = runtime.block_on(connect(access.address, &access.identity, Peer::Console))?;
-        Ok(Self { runtime, connection: session.connection })
+        let welcome = (session.at, session.cluster);
+        Ok(Self { runtime, connection: session.connection, welcome })
+    }
+
+    /// The scheduler's clock when it answered.
+    #[must_use]
+    pub const fn greeted(&self) -> At {
+        self.welcome.0
+    }
+
+    /// The cluster's name.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.welcome.1
+    }
+
+    /// The open connection, and the runtime it lives on.
+    #[must_use]
+    pub const fn parts(&self) -> (&Runtime, &Connection) {
+        (&self.runtime, &self.connection)
     }
 
     /// Asks and waits for the answer.
@@ -99,11 +185,7 @@ impl Client {
     /// # Errors
     /// Where the request is refused, or no answer comes.
     pub fn ask(&self, request: &Request) -> Result<Reply, Failure> {
-        self.runtime.block_on(async {
-            tokio::time::timeout(REPLY_TIMEOUT, ask(&self.connection, request)).await.map_err(
-                |_| Failure::trouble(format!("no answer within {} s", REPLY_TIMEOUT.as_secs())),
-            )?
-        })
+        self.within(request).map_err(|failure| self.with_meant(failure, request))
     }
 
     /// Waits, as long as it takes, until a job has ended, or some elements of it.
@@ -112,10 +194,79 @@ impl Client {
     /// Where the job is unknown or the connection ends.
     pub fn wait(&self, job: JobId, indices: Option<IndexSet>) -> Result<JobRow, Failure> {
         let request = Request::Wait { job, indices };
-        match self.runtime.block_on(ask(&self.connection, &request))? {
+        let reply = self.runtime.block_on(ask(&self.connection, &request));
+        match reply.map_err(|failure| self.with_meant(failure, &request))? {
             Reply::Job(row) => Ok(*row),
             other => Err(unexpected(&other)),
         }
+    }
+
+    fn within(&self, request: &Request) -> Result<Reply, Failure> {
+        self.runtime.block_on(async {
+            tokio::time::timeout(REPLY_TIMEOUT, ask(&self.connection, request)).await.map_err(
+                |_| Failure::trouble(format!("no answer within {} s", REPLY_TIMEOUT.as_secs())),
+            )?
+        })
+    }
+
+    /// A refusal because something is unknown, with what was probably meant.
+    fn with_meant(&self, failure: Failure, request: &Request) -> Failure {
+        let unknown = (failure.kind == "not-found").then(|| subject(request)).flatten();
+        let meant = unknown.and_then(|subject| {
+            let word = subject.to_string();
+            // A question about the refusal that fails itself adds nothing to it.
+            let known: Vec<String> = match subject {
+                Subject::Node(_) => self.node_names().ok()?,
+                _ => self.newest_jobs().ok()?.iter().map(|row| row.job.to_string()).collect(),
+            };
+            nearest(&word, known.iter().map(String::as_str)).map(str::to_owned)
+        });
+        match meant {
+            Some(meant) => Failure {
+                sentence: format!("{}; did you mean {meant}", failure.sentence),
+                ..failure
+            },
+            None => failure,
+        }
+    }
+
+    /// The names of all nodes.
+    ///
+    /// # Errors
+    /// Where no answer comes.
+    pub fn node_names(&self) -> Result<Vec<String>, Failure> {
+        match self.within(&Request::Nodes)? {
+            Reply::Nodes(nodes) => Ok(nodes.into_iter().map(|node| node.row.facts.name).collect()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// One page of jobs, the newest.
+    ///
+    /// # Errors
+    /// Where no answer comes.
+    pub fn newest_jobs(&self) -> Result<Vec<JobRow>, Failure> {
+        match self.within(&Request::Jobs { before: None, ended: true })? {
+            Reply::Jobs { rows, .. } => Ok(rows),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Hands on every picture of a scope, as long as they come.
+    ///
+    /// # Errors
+    /// What `take` fails with, or why no more pictures come.
+    pub fn watch(
+        &self,
+        scope: Scope,
+        take: &mut dyn FnMut(Update) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let (mut sender, mut receiver) = self.runtime.block_on(self.connection.open())?;
+        self.runtime.block_on(sender.send(&Request::Watch { scope }))?;
+        while let Some(update) = self.runtime.block_on(receiver.receive::<Update>())? {
+            take(update)?;
+        }
+        Err(gone("the watch has ended"))
     }
 
     /// Takes one picture of what a console would show.
@@ -146,12 +297,77 @@ async fn ask(connection: &Connection, request: &Request) -> Result<Reply, Failur
     match exchange.await {
         Ok(Reply::Refused(reject)) => Err(reject.into()),
         Ok(reply) => Ok(reply),
-        Err(LinkError::Closed(reason)) => Err(Failure {
-            code: crate::error::TROUBLE,
-            kind: "unreachable",
-            sentence: format!("the scheduler went away while it was asked: {reason}"),
-        }),
+        Err(LinkError::Closed(reason)) => Err(gone(&reason)),
         Err(error) => Err(error.into()),
+    }
+}
+
+fn gone(reason: &str) -> Failure {
+    let sentence = format!("the scheduler went away while it was asked: {reason}");
+    Failure { code: TROUBLE, kind: "unreachable", sentence }
+}
+
+/// The node or job that a request is about, as far as it can be mistyped.
+fn subject(request: &Request) -> Option<Subject> {
+    let node = |name: &String| Some(Subject::Node(name.clone()));
+    match request {
+        Request::Act(action) => match action {
+            Action::Drain { node: name, .. }
+            | Action::Resume { node: name }
+            | Action::AddWindow { node: name, .. }
+            | Action::DropWindows { node: name } => node(name),
+            Action::Hold { job, .. }
+            | Action::Release { job, .. }
+            | Action::Requeue { job, .. }
+            | Action::Change { job, .. } => Some(Subject::Job(*job)),
+        },
+        Request::Series { node: name, .. } => node(name),
+        Request::Cancel { job, .. }
+        | Request::Why { job, .. }
+        | Request::Search { job, .. }
+        | Request::Job { job }
+        | Request::Tasks { job, .. }
+        | Request::Wait { job, .. }
+        | Request::Metrics { job } => Some(Subject::Job(*job)),
+        Request::Output { task, .. } => Some(Subject::Job(task.job)),
+        _ => None,
+    }
+}
+
+/// The patience of a command that follows something over a restart of the scheduler.
+#[derive(Debug)]
+pub struct Patience {
+    reach: Reach,
+    /// Since when the scheduler is away.
+    away: Option<Instant>,
+}
+
+impl Patience {
+    /// With the scheduler of this cluster.
+    #[must_use]
+    pub const fn new(reach: Reach) -> Self {
+        Self { reach, away: None }
+    }
+
+    /// It has answered.
+    pub fn content(&mut self) {
+        self.away = None;
+    }
+
+    /// Calls the scheduler again after a failure, after a moment; nothing where it is still away.
+    ///
+    /// # Errors
+    /// The failure itself, where it is a refusal, or the scheduler has been away for too long.
+    pub fn call_again(&mut self, failure: Failure) -> Result<Option<Client>, Failure> {
+        if self.away.is_none() {
+            output::progress(&format!("{}; waiting for the scheduler", failure.sentence));
+        }
+        let since = *self.away.get_or_insert_with(Instant::now);
+        if failure.code != TROUBLE || since.elapsed() > AWAY_MAX {
+            return Err(failure);
+        }
+        std::thread::sleep(AGAIN_EACH);
+        Ok(Client::connect(self.reach.clone()).ok())
     }
 }
 

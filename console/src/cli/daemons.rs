@@ -5,20 +5,21 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use gantry_config::layers::{self, Override};
 use gantry_config::{AgentSettings, SchedulerSettings};
 use gantry_scheduler::JournalReport;
 use gantry_wire::{Reply, Request};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::client::{Client, resolve, unexpected};
+use super::client::{Client, Reach, resolve, unexpected};
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
 
 /// Where a scheduler keeps its files when nothing names another folder.
 const SCHEDULER_FOLDER: &str = "/var/lib/gantry/scheduler";
 /// Where an agent keeps its files when nothing names another folder.
-const AGENT_FOLDER: &str = "/var/lib/gantry/agent";
+pub(super) const AGENT_FOLDER: &str = "/var/lib/gantry/agent";
 
 /// `gantry scheduler`.
 #[derive(Debug, Args)]
@@ -26,6 +27,8 @@ pub struct Scheduler {
     /// The scheduler's folder.
     #[arg(long, global = true, value_name = "DIR", default_value = SCHEDULER_FOLDER)]
     dir: PathBuf,
+    #[command(flatten)]
+    flags: Flags,
     #[command(flatten)]
     tie: Tie,
     #[command(subcommand)]
@@ -61,6 +64,14 @@ enum SchedulerVerb {
     },
 }
 
+/// Settings on the command line.
+#[derive(Debug, Default, Args)]
+pub(super) struct Flags {
+    /// Set a key of the settings, before file and environment: --set node_timeout=10s.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = Override::flag)]
+    pub(super) set: Vec<Override>,
+}
+
 /// Ties a daemon to the process that started it.
 #[derive(Debug, Args)]
 struct Tie {
@@ -84,11 +95,11 @@ impl Scheduler {
     ///
     /// # Errors
     /// Where the folder, the settings or the socket cannot be used.
-    pub fn run(self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(self, cluster: Reach, format: Format) -> Outcome {
         match self.verb {
             Some(SchedulerVerb::Init { name }) => init(&self.dir, &name, format),
-            Some(SchedulerVerb::Token { node }) => token(cluster.or(Some(self.dir)), node, format),
-            Some(SchedulerVerb::Reload) => reload(cluster.or(Some(self.dir)), format),
+            Some(SchedulerVerb::Token { node }) => token(cluster.or(self.dir), node, format),
+            Some(SchedulerVerb::Reload) => reload(cluster.or(self.dir), format),
             Some(SchedulerVerb::Check { folder }) => {
                 let report = gantry_scheduler::check(&folder).map_err(Failure::trouble)?;
                 journal(&report, format)?;
@@ -101,6 +112,7 @@ impl Scheduler {
             }
             None => {
                 self.tie.fasten()?;
+                layers::keep_flags(self.flags.set);
                 let settings: SchedulerSettings = settings(&self.dir.join("scheduler.toml"))?;
                 daemon(Threads::Some, |stop| async move {
                     gantry_scheduler::serve(&self.dir, settings, stop)
@@ -126,7 +138,7 @@ fn init(folder: &Path, name: &str, format: Format) -> Outcome {
     Ok(0)
 }
 
-fn token(cluster: Option<PathBuf>, node: String, format: Format) -> Outcome {
+fn token(cluster: Reach, node: String, format: Format) -> Outcome {
     let client = Client::connect(cluster)?;
     let reply = client.ask(&Request::Token { node })?;
     let Reply::Token(token) = reply else { return Err(unexpected(&reply)) };
@@ -134,7 +146,7 @@ fn token(cluster: Option<PathBuf>, node: String, format: Format) -> Outcome {
     Ok(0)
 }
 
-fn reload(cluster: Option<PathBuf>, format: Format) -> Outcome {
+fn reload(cluster: Reach, format: Format) -> Outcome {
     let reply = Client::connect(cluster)?.ask(&Request::Reload)?;
     let Reply::Reloaded(waiting) = reply else { return Err(unexpected(&reply)) };
     let people = || {
@@ -182,6 +194,8 @@ pub struct Agent {
     #[arg(long, value_name = "DIR", default_value = AGENT_FOLDER)]
     dir: PathBuf,
     #[command(flatten)]
+    flags: Flags,
+    #[command(flatten)]
     tie: Tie,
 }
 
@@ -192,6 +206,7 @@ impl Agent {
     /// Where the folder, the settings or the identity cannot be used.
     pub fn run(self) -> Outcome {
         self.tie.fasten()?;
+        layers::keep_flags(self.flags.set);
         let settings: AgentSettings = settings(&self.dir.join("agent.toml"))?;
         daemon(Threads::One, |stop| async move {
             gantry_agent::serve(&self.dir, settings, stop).await.map_err(Failure::trouble)

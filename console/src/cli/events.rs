@@ -6,22 +6,20 @@
 mod export;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use gantry_model::{JobId, Level, Subject};
 use gantry_wire::{NotePage, NotePlace, NoteQuery, NoteRow, Reply, Request};
 use serde_json::{Value, json};
 
-use super::client::{Client, unexpected};
-use super::time;
-use crate::error::{Failure, Outcome, TROUBLE};
+use super::client::{Client, Patience, Reach, unexpected};
+use super::{completions, time};
+use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
 
 /// Between two looks at an event log that is followed.
 const FOLLOW_EACH: Duration = Duration::from_millis(500);
-/// How long a scheduler that went away is waited for.
-const AWAY_MAX: Duration = Duration::from_mins(5);
 /// Lines that are printed where nothing is said.
 const LIMIT: usize = 200;
 
@@ -38,10 +36,10 @@ pub struct Events {
     #[arg(long, value_enum)]
     level: Option<Least>,
     /// Only what is about this node.
-    #[arg(long, conflicts_with = "job")]
+    #[arg(long, conflicts_with = "job", add = completions::nodes())]
     node: Option<String>,
     /// Only what is about this job and its tasks, or about one task: j12, j12.3.
-    #[arg(long, value_parser = subject)]
+    #[arg(long, value_parser = subject, add = completions::jobs())]
     job: Option<Subject>,
     /// Only lines that hold this text, as it stands.
     #[arg(long, value_name = "TEXT")]
@@ -99,7 +97,7 @@ impl Events {
     ///
     /// # Errors
     /// Where a time cannot be read, the scheduler is not there, or a file cannot be written.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let query = self.query()?;
         let client = Client::connect(cluster.clone())?;
         if let Some(path) = &self.export {
@@ -109,7 +107,8 @@ impl Events {
         let (rows, last) = newest(&query, limit, &mut |request| client.ask(request))?;
         if self.follow {
             print(&rows, format)?;
-            return Follower { client, cluster, query, last, format, away: None }.run();
+            let patience = Patience::new(cluster);
+            return Follower { client, patience, query, last, format }.run();
         }
         let value: Vec<Value> = rows.iter().map(row_value).collect();
         format.print("events", &value, || table(&rows), || lines(&rows, format))?;
@@ -184,13 +183,11 @@ fn behind(
 /// Prints lines as they come, also over a restart of the scheduler.
 struct Follower {
     client: Client,
-    cluster: Option<PathBuf>,
+    patience: Patience,
     query: NoteQuery,
     /// What was seen already.
     last: u64,
     format: Format,
-    /// Since when the scheduler is away.
-    away: Option<Instant>,
 }
 
 impl Follower {
@@ -202,26 +199,16 @@ impl Follower {
             match page(&self.query, place, &mut |request| client.ask(request)) {
                 Ok(page) => {
                     print(&page.rows, self.format)?;
-                    (self.last, self.away) = (page.last, None);
+                    self.last = page.last;
+                    self.patience.content();
                 }
-                Err(failure) => self.wait(failure)?,
+                Err(failure) => {
+                    if let Some(again) = self.patience.call_again(failure)? {
+                        self.client = again;
+                    }
+                }
             }
         }
-    }
-
-    /// Calls the scheduler again, unless it has been away for too long or has refused.
-    fn wait(&mut self, failure: Failure) -> Result<(), Failure> {
-        if self.away.is_none() {
-            output::progress(&format!("{}; waiting for the scheduler", failure.sentence));
-        }
-        let since = *self.away.get_or_insert_with(Instant::now);
-        if failure.code != TROUBLE || since.elapsed() > AWAY_MAX {
-            return Err(failure);
-        }
-        if let Ok(again) = Client::connect(self.cluster.clone()) {
-            self.client = again;
-        }
-        Ok(())
     }
 }
 

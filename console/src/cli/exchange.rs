@@ -7,7 +7,8 @@ use gantry_agent::exchange::{self, Choice, ExchangeError, ExchangeReport, Kind};
 use gantry_library::{Author, Fractions, SampleId};
 use serde_json::json;
 
-use super::library::Place;
+use super::label;
+use super::library::{self, Place};
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
 
@@ -26,6 +27,10 @@ enum What {
     Export(Export),
     /// Take samples of another program from its folder.
     Import(Import),
+    /// How much there is of everything.
+    Counts,
+    /// Samples and patients of each label, and how a training takes them.
+    Labels,
     /// Check every hash and reference. Exits with 1 where something is damaged.
     Verify,
     /// Print shapes, spacings and intensities of the samples, as nnU-Net takes them.
@@ -128,6 +133,12 @@ impl Samples {
         match &self.what {
             What::Export(export) => self.export(export, format),
             What::Import(import) => self.import(import, format),
+            What::Counts => {
+                let value = library::values(self.place.open()?.counts())?;
+                format.print("library", &value, || library::list_of(&value), String::new)?;
+                Ok(0)
+            }
+            What::Labels => label::list(&self.place.open()?, format).map(|()| 0),
             What::Verify => self.verify(format),
             What::Fingerprint { label } => {
                 let choice = Choice { label: label.clone(), ..Choice::default() };

@@ -1,13 +1,11 @@
 //! What has ended and what it took: `gantry history` and `gantry report`.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 use gantry_model::{At, JobId, JobRow, Spent};
 use gantry_wire::{HistoryQuery, Reply, Request, UseBy, UseRow};
 use serde_json::{Value, json};
 
-use super::client::{Client, unexpected};
+use super::client::{Client, Reach, unexpected};
 use super::jobs::{ids, job_value, spent_value, time_taken};
 use super::time;
 use crate::error::{Failure, Outcome};
@@ -38,7 +36,7 @@ impl History {
     ///
     /// # Errors
     /// Where a time cannot be read or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let now = time::now();
         let point =
             |text: &Option<String>| text.as_deref().map(|text| time::back(text, now)).transpose();
@@ -100,7 +98,7 @@ fn table(rows: &[JobRow], now: At) -> String {
     let heading = [
         "JOB", "NAME", "USER", "GROUP", "KIND", "STATE", "ENDED", "TIME", "CORE H", "GPU H", "NOTE",
     ];
-    aligned(&heading, &rows.iter().map(row).collect::<Vec<_>>(), 8..10)
+    output::aligned(&heading, &rows.iter().map(row).collect::<Vec<_>>(), 8..10)
 }
 
 /// By what a report sums.
@@ -155,7 +153,7 @@ impl Report {
     ///
     /// # Errors
     /// Where a time cannot be read or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let now = time::now();
         let from = time::back(&self.since, now)?;
         // The scheduler's clock may be a little ahead: what ended just now belongs to it.
@@ -213,7 +211,7 @@ fn report(heading: &str, rows: &[UseRow]) -> String {
     };
     let heading =
         [heading, "JOBS", "FAILED", "TASKS", "CORE H", "GPU H", "CPU USED", "MEMORY PEAK"];
-    aligned(&heading, &all.iter().map(row).collect::<Vec<_>>(), 1..8)
+    output::aligned(&heading, &all.iter().map(row).collect::<Vec<_>>(), 1..8)
 }
 
 /// Hours with one decimal, rounded.
@@ -228,22 +226,6 @@ fn share(used: u64, leased: u64) -> String {
         0 => String::new(),
         _ => format!("{} %", u128::from(used) * 100 / u128::from(leased)),
     }
-}
-
-/// A table whose columns of numbers stand at the right.
-fn aligned(heading: &[&str], rows: &[Vec<String>], numbers: std::ops::Range<usize>) -> String {
-    let mut heading: Vec<String> = heading.iter().map(ToString::to_string).collect();
-    let mut rows = rows.to_vec();
-    for column in numbers {
-        let cells = rows.iter().map(|row| row[column].as_str()).chain([heading[column].as_str()]);
-        let wide = cells.map(output::width).max().unwrap_or_default();
-        for row in rows.iter_mut().chain([&mut heading]) {
-            let cell = &mut row[column];
-            *cell = format!("{}{cell}", " ".repeat(wide - output::width(cell)));
-        }
-    }
-    let heading: Vec<&str> = heading.iter().map(String::as_str).collect();
-    output::table(&heading, &rows)
 }
 
 #[cfg(test)]

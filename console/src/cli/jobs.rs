@@ -1,18 +1,16 @@
 //! Commands that look at jobs: list, show, wait; and a job as a row and as JSON, as every other
 //! command prints it too.
 
-use std::path::PathBuf;
-
-use clap::Args;
+use clap::{Args, Subcommand};
 use gantry_model::{At, JobRow, JobState, MemoryMib, Millis, Resources, Spent, TaskRow};
 use gantry_wire::{Reply, Request};
 use serde_json::{Value, json};
 
 use super::chosen::Chosen;
-use super::client::{Client, unexpected};
+use super::client::{Client, Reach, unexpected};
 use super::history::hours;
-use super::{logs, time};
-use crate::error::Outcome;
+use super::{completions, logs, steer, time, why};
+use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
 
 /// Tasks that `gantry job` lists where none are named.
@@ -43,7 +41,7 @@ impl List {
     ///
     /// # Errors
     /// Where the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format, ended: Ended) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format, ended: Ended) -> Outcome {
         let client = Client::connect(cluster)?;
         let ended = self.all || ended == Ended::Show;
         let mut all = Vec::new();
@@ -143,10 +141,68 @@ pub(super) fn spent_value(spent: &Spent) -> Value {
     })
 }
 
-/// `gantry job`.
+/// `gantry job`: one job, or a command about jobs by its longer name.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Job {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    show: Option<Show>,
+}
+
+/// What to do with jobs; each is also a command of its own.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show one job with its tasks.
+    Show(Show),
+    /// List jobs.
+    List(List),
+    /// Say why a job waits.
+    Why(why::WhyJob),
+    /// Print the output of tasks.
+    Logs(logs::Logs),
+    /// Cancel jobs.
+    Cancel(steer::Cancel),
+    /// Keep what waits of jobs from starting.
+    Hold(steer::Jobs),
+    /// Let held jobs go on.
+    Release(steer::Jobs),
+    /// Stop what runs of jobs and let it wait again.
+    Requeue(steer::Requeue),
+    /// Change jobs.
+    Change(steer::Change),
+    /// Wait until jobs have ended.
+    Wait(Wait),
+}
+
+impl Job {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// Where a job is unknown or the scheduler is not there.
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
+        match (&self.verb, &self.show) {
+            (Some(Verb::Show(show)), _) | (None, Some(show)) => show.run(cluster, format),
+            (Some(Verb::List(list)), _) => list.run(cluster, format, Ended::Show),
+            (Some(Verb::Why(why)), _) => why.run(cluster, format),
+            (Some(Verb::Logs(logs)), _) => logs.run(cluster, format),
+            (Some(Verb::Cancel(cancel)), _) => cancel.run(cluster, format),
+            (Some(Verb::Hold(jobs)), _) => jobs.hold(cluster, format),
+            (Some(Verb::Release(jobs)), _) => jobs.release(cluster, format),
+            (Some(Verb::Requeue(requeue)), _) => requeue.run(cluster, format),
+            (Some(Verb::Change(change)), _) => change.run(cluster, format),
+            (Some(Verb::Wait(wait)), _) => wait.run(cluster, format),
+            (None, None) => Err(Failure::usage("name a job, as gantry job j12")),
+        }
+    }
+}
+
+/// `gantry job show`.
 #[derive(Debug, Args)]
 pub struct Show {
     /// The job; with elements, as j12.0-99, their tasks.
+    #[arg(add = completions::jobs())]
     job: Chosen,
 }
 
@@ -155,7 +211,7 @@ impl Show {
     ///
     /// # Errors
     /// Where the job is unknown or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let client = Client::connect(cluster)?;
         let reply = client.ask(&Request::Job { job: self.job.job })?;
         let Reply::Job(row) = reply else { return Err(unexpected(&reply)) };
@@ -172,7 +228,7 @@ impl Show {
     }
 
     /// The tasks that are shown, and whether there are more.
-    fn tasks(&self, client: &Client) -> Result<(Vec<TaskRow>, bool), crate::error::Failure> {
+    fn tasks(&self, client: &Client) -> Result<(Vec<TaskRow>, bool), Failure> {
         if self.job.indices.is_some() {
             return Ok((logs::rows(client, &self.job)?, false));
         }
@@ -267,7 +323,7 @@ fn task_table(rows: &[TaskRow]) -> String {
 #[derive(Debug, Args)]
 pub struct Wait {
     /// The jobs, or elements as j12.3 or j12.0-99.
-    #[arg(required = true, value_name = "JOB")]
+    #[arg(required = true, value_name = "JOB", add = completions::jobs())]
     jobs: Vec<Chosen>,
 }
 
@@ -276,7 +332,7 @@ impl Wait {
     ///
     /// # Errors
     /// Where a job is unknown or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         end_code(&Client::connect(cluster)?, &self.jobs, format)
     }
 }

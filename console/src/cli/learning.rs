@@ -4,7 +4,7 @@
 //! refuse is the same for a job file, which comes here too.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
 use gantry_imaging::pipeline::Pipeline;
@@ -13,6 +13,8 @@ use gantry_library::{Library, LibraryError, ModelId, SeriesId, SeriesRecord};
 use gantry_model::{Array, Builtin, IndexSet, JobSpec, Work};
 use serde_json::json;
 
+use super::client::Reach;
+use super::completions;
 use super::library::Place;
 use super::needs::{Needs, NodeLabels};
 use super::submit::Submission;
@@ -28,7 +30,7 @@ pub const NO_SERIES: &str = "the library has no series; gantry import takes imag
 #[derive(Clone, Debug, Args)]
 struct Choice {
     /// Series, as gantry data series lists them.
-    #[arg(required_unless_present_any = ["all", "pending"])]
+    #[arg(required_unless_present_any = ["all", "pending"], add = completions::series())]
     series: Vec<String>,
     /// Every series of the library.
     #[arg(long, conflicts_with = "series")]
@@ -149,13 +151,7 @@ impl JobNeeds {
 
     /// Submits a job with a task for each of these series. Where none is pending there is nothing to
     /// do, which is no failure: a job of every night finds that often.
-    fn submit_over(
-        &self,
-        series: usize,
-        spec: JobSpec,
-        cluster: Option<PathBuf>,
-        format: Format,
-    ) -> Outcome {
+    fn submit_over(&self, series: usize, spec: JobSpec, cluster: Reach, format: Format) -> Outcome {
         if series > 0 {
             return self.submit(over_series(spec, series), cluster, format);
         }
@@ -164,7 +160,7 @@ impl JobNeeds {
         Ok(0)
     }
 
-    fn submit(&self, spec: JobSpec, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    fn submit(&self, spec: JobSpec, cluster: Reach, format: Format) -> Outcome {
         self.submission.submit(spec, cluster, format)
     }
 }
@@ -182,7 +178,7 @@ pub struct Preprocess {
     #[command(flatten)]
     place: Place,
     /// A pipeline file, or the name of a shipped pipeline.
-    #[arg(long, default_value = PIPELINE)]
+    #[arg(long, default_value = PIPELINE, add = completions::pipelines())]
     pipeline: String,
     #[command(flatten)]
     choice: Choice,
@@ -196,7 +192,7 @@ impl Preprocess {
     /// # Errors
     /// Where the pipeline has a mistake (said with line and column), a series is unknown, or the
     /// job is refused.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let (pipeline, parsed) = read_pipeline(&self.pipeline)?;
         let library = self.place.open()?;
         let series = self.choice.resolve(&library, |known| prepared(&library, &parsed, known))?;
@@ -267,7 +263,7 @@ impl Train {
     ///
     /// # Errors
     /// Where the library has nothing to train on, or the job is refused.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         self.place.open()?;
         let settings = TrainSettings {
             label: self.label.clone(),
@@ -293,7 +289,7 @@ pub struct Predict {
     #[command(flatten)]
     place: Place,
     /// The model, by id or name, or run:NAME for what a run leaves.
-    #[arg(long)]
+    #[arg(long, add = completions::models())]
     model: String,
     #[command(flatten)]
     choice: Choice,
@@ -306,7 +302,7 @@ impl Predict {
     ///
     /// # Errors
     /// Where a series is unknown or the job is refused.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let library = self.place.open()?;
         let series = self.choice.resolve(&library, |_| match library.model(&self.model) {
             Ok(model) => predicted(&library, &model.id),

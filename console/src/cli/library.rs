@@ -10,6 +10,7 @@ use gantry_library::{Library, SeriesId};
 use serde_json::{Value, json};
 
 use super::client::resolve;
+use super::{completions, label};
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
 
@@ -166,6 +167,16 @@ fn read_files(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
     Ok(files)
 }
 
+/// A record as a list: a line for each of its fields.
+pub(super) fn list_of(value: &Value) -> String {
+    let fields = value.as_object().into_iter().flatten();
+    let row = |(name, value): (&String, &Value)| {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        format!("{name:<12} {}", output::clean(&text))
+    };
+    fields.map(row).collect::<Vec<_>>().join("\n")
+}
+
 /// What `gantry data` lists.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum What {
@@ -216,7 +227,7 @@ impl Data {
     }
 }
 
-fn values<T: serde::Serialize, E: ToString>(value: Result<T, E>) -> Result<Value, Failure> {
+pub(super) fn values<T: serde::Serialize, E: ToString>(value: Result<T, E>) -> Result<Value, Failure> {
     serde_json::to_value(value.map_err(Failure::trouble)?).map_err(Failure::trouble)
 }
 
@@ -266,6 +277,7 @@ pub struct Similar {
     #[command(flatten)]
     place: Place,
     /// The series, which must have been predicted.
+    #[arg(add = completions::series())]
     series: String,
     /// How many.
     #[arg(long, short = 'k', default_value_t = 5)]

@@ -3,7 +3,6 @@
 //! Output is asked for in pieces from an offset on, so that nothing is held but the piece. A task
 //! whose node is away is named on standard error and the others go on; the exit code tells.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,8 +11,8 @@ use gantry_wire::{Found, Output, Reply, Request};
 use serde_json::{Value, json};
 
 use super::chosen::Chosen;
-use super::client::{Client, unexpected};
-use super::tail;
+use super::client::{Client, Reach, unexpected};
+use super::{completions, tail};
 use crate::error::{Failure, Outcome, TROUBLE};
 use crate::output::{self, Format};
 
@@ -26,7 +25,7 @@ const FOLLOWED_MAX: usize = 100;
 #[derive(Debug, Args)]
 pub struct Logs {
     /// The job, one element as j12.3, or several as j12.0-99.
-    #[arg(value_name = "JOB")]
+    #[arg(value_name = "JOB", add = completions::jobs())]
     tasks: Chosen,
     /// Print what is added until the tasks have ended.
     #[arg(long, short)]
@@ -45,7 +44,7 @@ impl Logs {
     ///
     /// # Errors
     /// Where the task is unknown, its node is away, or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let client = Client::connect(cluster)?;
         if let Some(text) = &self.search {
             return search(&client, &self.tasks, text, format);
@@ -73,6 +72,7 @@ impl Logs {
         let mut offset = self.start(client, task)?;
         let mut lines = Lines::new(task);
         let mut whole = Vec::new();
+        let mut foreign = output::Foreign::new();
         loop {
             let piece = piece(client, task, offset)?;
             let (empty, live) = (piece.bytes.is_empty(), piece.live);
@@ -80,7 +80,7 @@ impl Logs {
             match (format, self.follow) {
                 (Format::Json, false) => whole.extend(piece.bytes),
                 (Format::Json, true) => lines.add(&piece.bytes, &mut print_json)?,
-                _ => output::raw(&piece.bytes)?,
+                _ => foreign.write(&piece.bytes)?,
             }
             if empty && !(self.follow && live) {
                 break;
@@ -194,7 +194,7 @@ impl Logs {
 type Print<'a> = &'a mut dyn FnMut(TaskId, &str) -> Result<(), Failure>;
 
 fn print_line(task: TaskId, line: &str) -> Result<(), Failure> {
-    output::line(&format!("{task} | {line}"))
+    output::Foreign::new().write(format!("{task} | {line}\n").as_bytes())
 }
 
 fn print_json(task: TaskId, line: &str) -> Result<(), Failure> {

@@ -3,15 +3,20 @@
 pub mod batch;
 pub mod chosen;
 pub mod client;
+mod completions;
+mod config;
 pub mod daemons;
 pub mod events;
 pub mod exchange;
+mod gpus;
 pub mod history;
 pub mod jobs;
+mod label;
 pub mod learning;
 pub mod library;
 pub mod logs;
 pub mod man;
+mod models;
 pub mod needs;
 pub mod nodes;
 pub mod series;
@@ -20,12 +25,13 @@ pub mod steer;
 pub mod submit;
 mod tail;
 pub mod time;
+mod watch;
 pub mod why;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use client::Reach;
 
 use crate::demo;
 use crate::error::{Failure, Outcome, USAGE};
@@ -35,9 +41,9 @@ use crate::output::{self, Format};
 #[derive(Debug, Parser)]
 #[command(name = "gantry", version, max_term_width = 100, disable_help_subcommand = true)]
 pub struct Cli {
-    /// Folder with the cluster's address and your key.
-    #[arg(long, global = true, env = "GANTRY_CLUSTER", value_name = "DIR")]
-    pub cluster: Option<PathBuf>,
+    /// Which cluster it is about, and who asks.
+    #[command(flatten)]
+    pub cluster: Reach,
     /// Print one JSON value, errors too.
     #[arg(long, global = true)]
     pub json: bool,
@@ -62,8 +68,8 @@ pub enum Command {
     Queue(jobs::List),
     /// List jobs, ended ones too with --all.
     Jobs(jobs::List),
-    /// Show one job with its tasks.
-    Job(jobs::Show),
+    /// Show one job with its tasks, or do something with jobs: job cancel j12.
+    Job(jobs::Job),
     /// Say why a job waits, who is ahead, and what each node says to it.
     Why(why::WhyJob),
     /// Print the output of tasks, or search it.
@@ -86,6 +92,8 @@ pub enum Command {
     Report(history::Report),
     /// List nodes.
     Nodes,
+    /// List GPUs, with who has each and what it does.
+    Gpus(gpus::Gpus),
     /// Give nodes no new work.
     Drain(service::Drain),
     /// Give drained or quarantined nodes work again.
@@ -94,8 +102,10 @@ pub enum Command {
     Maintenance(service::Maintenance),
     /// Show the past of a node's readings.
     Series(series::Series),
-    /// Print one frame of the overview.
+    /// Open the console, or print one frame of the overview with --once.
     Top(nodes::Top),
+    /// Print what changes in the cluster, a line each.
+    Watch(watch::Watch),
     /// Print, follow or export the event log.
     Events(events::Events),
     /// Take DICOM files from a folder into a library.
@@ -107,6 +117,10 @@ pub enum Command {
     /// Samples to and from other programs, and what a library is like: import, export, verify,
     /// fingerprint, show.
     Library(exchange::Samples),
+    /// List the labels of a library, or keep a mask that a person has drawn as one.
+    Label(label::Label),
+    /// List the models of a library, show one, approve or retire it.
+    Models(models::Models),
     /// Run a pipeline over series and keep the samples.
     Preprocess(learning::Preprocess),
     /// Train a network on the samples of a library.
@@ -119,6 +133,8 @@ pub enum Command {
     Scheduler(daemons::Scheduler),
     /// The agent of a node.
     Agent(daemons::Agent),
+    /// Say what a setting means, what it is, and which layer says so.
+    Config(config::Config),
     /// Join a node to a cluster with a token.
     Join(daemons::Join),
     /// Carry out built-in operations for an agent.
@@ -127,11 +143,8 @@ pub enum Command {
     /// Hold the processes of an agent's tasks, so that they outlive it.
     #[command(hide = true)]
     Supervise,
-    /// Print shell completions.
-    Completions {
-        /// The shell.
-        shell: clap_complete::Shell,
-    },
+    /// Print the script with which a shell completes commands, jobs, nodes and series.
+    Completions(completions::Completions),
     /// Print the manual page, or write those of all commands into a folder.
     Man(man::Man),
 }
@@ -151,6 +164,9 @@ impl Cli {
 /// The binary's entry point.
 #[must_use]
 pub fn main() -> ExitCode {
+    if completions::answer() {
+        return ExitCode::SUCCESS;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -160,6 +176,7 @@ pub fn main() -> ExitCode {
         Some(Command::Supervise) => return gantry_agent::supervise::run(),
         _ => {}
     }
+    output::measure();
     let format = cli.format();
     output::finish(format, run(cli))
 }
@@ -186,7 +203,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Submit(submit) => submit.run(cluster, format),
         Command::Queue(list) => list.run(cluster, format, jobs::Ended::Hide),
         Command::Jobs(list) => list.run(cluster, format, jobs::Ended::Show),
-        Command::Job(show) => show.run(cluster, format),
+        Command::Job(job) => job.run(cluster, format),
         Command::Why(why) => why.run(cluster, format),
         Command::Logs(logs) => logs.run(cluster, format),
         Command::Cancel(cancel) => cancel.run(cluster, format),
@@ -201,34 +218,37 @@ fn run(cli: Cli) -> Outcome {
         Command::Resume(resume) => resume.run(cluster, format),
         Command::Maintenance(maintenance) => maintenance.run(cluster, format),
         Command::Nodes => nodes::list(cluster, format),
+        Command::Gpus(gpus) => gpus.run(cluster, format),
         Command::Series(series) => series.run(cluster, format),
-        Command::Top(top) => top.run(cluster),
+        Command::Top(top) => top.run(cluster, format),
+        Command::Watch(watch) => watch.run(cluster, format),
         Command::Events(events) => events.run(cluster, format),
         Command::Import(import) => import.run(format),
         Command::Send(send) => send.run(format),
         Command::Data(data) => data.run(format),
         Command::Library(samples) => samples.run(format),
+        Command::Label(label) => label.run(format),
+        Command::Models(models) => models.run(format),
         Command::Preprocess(preprocess) => preprocess.run(cluster, format),
         Command::Train(train) => train.run(cluster, format),
         Command::Predict(predict) => predict.run(cluster, format),
         Command::Similar(similar) => similar.run(format),
         Command::Scheduler(scheduler) => scheduler.run(cluster, format),
+        Command::Config(config) => config.run(&cluster, format),
         Command::Agent(agent) => agent.run(),
         Command::Join(join) => join.run(format),
         Command::Worker | Command::Supervise => {
             unreachable!("handled before anything else is set up")
         }
         Command::Man(man) => man.run(format),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "gantry", &mut script);
-            output::raw(&script).map(|()| 0)
-        }
+        Command::Completions(completions) => completions.run(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
@@ -284,7 +304,17 @@ mod tests {
             for command in line.split(';').map(|one| one.trim().trim_end_matches('&')) {
                 let mut words = words(command);
                 // What GANTRY_LIBRARY says in the README.
-                let library = ["import", "data", "preprocess", "train", "predict", "similar"];
+                let library = [
+                    "import",
+                    "data",
+                    "library",
+                    "label",
+                    "models",
+                    "preprocess",
+                    "train",
+                    "predict",
+                    "similar",
+                ];
                 if words.get(1).is_some_and(|word| library.contains(&word.as_str())) {
                     words.extend(["--library".to_owned(), "/mnt/library".to_owned()]);
                 }
@@ -334,6 +364,34 @@ mod tests {
             ("scheduler check /tmp", true),
             ("scheduler repair /tmp", true),
             ("supervise", true),
+            ("job j1", true),
+            ("job", false),
+            ("job show j1.0-9", true),
+            ("job cancel j1 j2 --elements 0-3", true),
+            ("job why j1", true),
+            ("job list --all", true),
+            ("gpus", true),
+            ("gpus dgx-01 --state free", true),
+            ("gpus --state busy", false),
+            ("top --once", true),
+            ("watch --plain", true),
+            ("queue --as ada --cluster /c", true),
+            ("library --library /l labels", true),
+            ("label --library /l", true),
+            ("label --library /l s1", false),
+            ("label --library /l s1 m.nii", false),
+            ("label --library /l s1 m.nii --label lungs --by ada", true),
+            ("models --library /l", true),
+            ("models --library /l approve m1 --by ada", true),
+            ("completions fish", true),
+            ("config explain node_timeout", true),
+            ("config explain metrics --of agent --dir /a --set metrics=1", true),
+            ("config explain", false),
+            ("config list", true),
+            ("config check --of agent", true),
+            ("scheduler --dir /tmp --set node_timeout=9s", true),
+            ("agent --set cores=2 --set grace=5s", true),
+            ("completions tcsh", false),
             ("man", true),
             ("man /tmp/man", true),
             ("train --library /l --label lungs --node-label nvme --hold", true),

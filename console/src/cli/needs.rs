@@ -13,6 +13,7 @@ use gantry_model::{
     Warning, Work,
 };
 
+use super::completions;
 use crate::error::Failure;
 
 /// What a job needs and waits for.
@@ -61,7 +62,7 @@ struct ResourceFlags {
     #[arg(long)]
     exclusive: bool,
     /// Only on the node of this name.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::nodes())]
     node: Option<String>,
 }
 

@@ -1,14 +1,15 @@
 //! Commands about nodes and the cluster as a whole.
 
-use std::path::PathBuf;
+use std::io::{self, IsTerminal};
 
 use clap::Args;
 use gantry_model::health::{Ailment, Stage};
 use gantry_model::{At, NodeRow, Service};
-use gantry_wire::{NodeStatus, Reply, Request, Scope};
+use gantry_wire::{NodeStatus, Reply, Request, Scope, Update};
 use serde_json::{Value, json};
 
-use super::client::{Access, Client, unexpected};
+use super::client::{Access, Client, Reach, unexpected};
+use super::jobs::job_value;
 use super::time;
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
@@ -39,7 +40,7 @@ impl Look {
 ///
 /// # Errors
 /// Where there is no cluster or no terminal.
-pub fn console(cluster: Option<PathBuf>, look: Look) -> Outcome {
+pub fn console(cluster: Reach, look: Look) -> Outcome {
     let access = Access::find(cluster)?;
     live::run_console(access.address, access.identity, look.options())
         .map_err(|error| Failure::trouble(format!("{error:#}")))?;
@@ -50,7 +51,7 @@ pub fn console(cluster: Option<PathBuf>, look: Look) -> Outcome {
 ///
 /// # Errors
 /// Where the scheduler is not there.
-pub fn list(cluster: Option<PathBuf>, format: Format) -> Outcome {
+pub fn list(cluster: Reach, format: Format) -> Outcome {
     let client = Client::connect(cluster)?;
     let reply = client.ask(&Request::Nodes)?;
     let Reply::Nodes(nodes) = reply else { return Err(unexpected(&reply)) };
@@ -178,6 +179,22 @@ fn node_table(nodes: &[NodeStatus]) -> String {
     )
 }
 
+/// Columns of a frame that goes to a file or a pipe.
+const FRAME_COLUMNS: u16 = 100;
+
+/// What a frame shows, as JSON.
+fn overview(update: &Update) -> Value {
+    json!({
+        "at_ms": update.at.0,
+        "cluster": update.cluster,
+        "summary": update.summary,
+        "busy_permille": update.busy_permille,
+        "nodes": update.nodes.iter().map(node_value).collect::<Vec<_>>(),
+        "jobs": update.jobs.iter().map(job_value).collect::<Vec<_>>(),
+        "notes": update.notes,
+    })
+}
+
 /// `gantry top`.
 #[derive(Debug, Args)]
 pub struct Top {
@@ -193,13 +210,16 @@ impl Top {
     ///
     /// # Errors
     /// Where the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>) -> Outcome {
-        if !self.once {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
+        if !self.once && format == Format::Table && io::stdout().is_terminal() {
             return console(cluster, self.look);
         }
         let client = Client::connect(cluster)?;
         let update = client.watch_once(Scope::Overview)?;
-        output::text(&ui::plain(&update, 100))?;
+        let columns = output::columns().map_or(FRAME_COLUMNS, |columns| columns as u16);
+        let names = || update.nodes.iter().map(|node| node.row.facts.name.as_str());
+        let quiet = || names().collect::<Vec<_>>().join("\n");
+        format.print("overview", &overview(&update), || ui::plain(&update, columns), quiet)?;
         Ok(0)
     }
 }

@@ -4,8 +4,6 @@
 //! in it, so that no peak is lost; shares stand on a scale of 0 to 100 %, other readings on one from
 //! zero to the most of their line. A cell without a reading is a gap.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use gantry_model::Millis;
@@ -13,7 +11,8 @@ use gantry_telemetry::{Bucket, Quantity};
 use gantry_wire::{Reply, Request, SeriesRow};
 use serde_json::{Value, json};
 
-use super::client::{Client, unexpected};
+use super::client::{Client, Reach, unexpected};
+use super::completions;
 use crate::error::Outcome;
 use crate::output::{self, Format};
 use crate::ui::theme::{Colours, Glyphs, Theme};
@@ -36,6 +35,7 @@ const WHOLE: u32 = 1000;
 #[derive(Debug, Args)]
 pub struct Series {
     /// The node.
+    #[arg(add = completions::nodes())]
     node: String,
     /// Which readings, with commas between them; those that matter most where nothing is said.
     #[arg(long, value_name = "READINGS", value_delimiter = ',', value_parser = readings())]
@@ -62,7 +62,7 @@ impl Series {
     ///
     /// # Errors
     /// Where the scheduler is not there, or has heard nothing of the node.
-    pub fn run(self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(self, cluster: Reach, format: Format) -> Outcome {
         let chosen = if self.what.is_empty() { FIRST.to_vec() } else { self.what.clone() };
         let client = Client::connect(cluster)?;
         let request = Request::Series {

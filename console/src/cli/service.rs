@@ -1,13 +1,12 @@
 //! Commands that take nodes out of service and back: drain, resume, maintenance.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use gantry_model::{Action, At, Millis, Reject, Window};
 use gantry_wire::Request;
 
+use super::client::Reach;
 use super::steer::{count_of_tasks, each};
-use super::time;
+use super::{completions, time};
 use crate::error::Outcome;
 use crate::output::Format;
 
@@ -15,7 +14,7 @@ use crate::output::Format;
 #[derive(Debug, Args)]
 pub struct Drain {
     /// The nodes, by name.
-    #[arg(required = true, value_name = "NODE")]
+    #[arg(required = true, value_name = "NODE", add = completions::nodes())]
     nodes: Vec<String>,
     /// Why, for everyone who looks.
     #[arg(long, value_name = "TEXT")]
@@ -30,7 +29,7 @@ impl Drain {
     ///
     /// # Errors
     /// Where a node is unknown or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let now = time::now();
         let deadline = self.deadline.map(|after| now.after(after));
         let requests = for_each(&self.nodes, |node| Action::Drain {
@@ -53,7 +52,7 @@ impl Drain {
 #[derive(Debug, Args)]
 pub struct Resume {
     /// The nodes, by name.
-    #[arg(required = true, value_name = "NODE")]
+    #[arg(required = true, value_name = "NODE", add = completions::nodes())]
     nodes: Vec<String>,
 }
 
@@ -62,7 +61,7 @@ impl Resume {
     ///
     /// # Errors
     /// Where a node is unknown or in service, or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let requests = for_each(&self.nodes, |node| Action::Resume { node });
         let say = |name: &str, _| format!("{name} gets work again");
         each("node", &requests, "resumed", say, cluster, format)
@@ -73,7 +72,7 @@ impl Resume {
 #[derive(Debug, Args)]
 pub struct Maintenance {
     /// The nodes, by name.
-    #[arg(required = true, value_name = "NODE")]
+    #[arg(required = true, value_name = "NODE", add = completions::nodes())]
     nodes: Vec<String>,
     /// When it begins: 2026-11-24T18:00, the next 18:00, or +2h from now.
     #[arg(long, value_name = "TIME", required_unless_present = "clear")]
@@ -94,7 +93,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// Where the time cannot be read, a node is unknown or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let now = time::now();
         let Some(window) = self.window(now)? else {
             let requests = for_each(&self.nodes, |node| Action::DropWindows { node });

@@ -1,14 +1,13 @@
 //! Commands that change jobs: cancel, hold, release, requeue, change.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use gantry_model::{Action, IndexSet, JobChange, Millis};
 use gantry_wire::{Reply, Request};
 use serde_json::{Value, json};
 
 use super::chosen::Chosen;
-use super::client::{Client, unexpected};
+use super::client::{Client, Reach, unexpected};
+use super::completions;
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
 
@@ -21,7 +20,7 @@ pub(super) fn each(
     requests: &[(String, Request)],
     kind: &str,
     say: impl Fn(&str, u32) -> String,
-    cluster: Option<PathBuf>,
+    cluster: Reach,
     format: Format,
 ) -> Outcome {
     let client = Client::connect(cluster)?;
@@ -65,7 +64,7 @@ pub(super) fn count_of_tasks(count: u32) -> String {
 #[derive(Debug, Args)]
 pub struct Cancel {
     /// The jobs, or elements as j12.3 or j12.0-99.
-    #[arg(required = true, value_name = "JOB")]
+    #[arg(required = true, value_name = "JOB", add = completions::jobs())]
     jobs: Vec<Chosen>,
     /// Only these elements of each, as 0-9.
     #[arg(long, value_name = "RANGE")]
@@ -77,7 +76,7 @@ impl Cancel {
     ///
     /// # Errors
     /// Where a job is unknown or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let requests = limited(&self.jobs, self.elements.as_ref(), |chosen| Request::Cancel {
             job: chosen.job,
             indices: chosen.indices.clone(),
@@ -110,7 +109,7 @@ fn limited(
 #[derive(Debug, Args)]
 pub struct Jobs {
     /// The jobs, or elements as j12.3 or j12.0-99.
-    #[arg(required = true, value_name = "JOB")]
+    #[arg(required = true, value_name = "JOB", add = completions::jobs())]
     jobs: Vec<Chosen>,
 }
 
@@ -119,7 +118,7 @@ impl Jobs {
     ///
     /// # Errors
     /// Where a job is unknown or has ended, or the scheduler is not there.
-    pub fn hold(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn hold(&self, cluster: Reach, format: Format) -> Outcome {
         let requests = limited(&self.jobs, None, |chosen| {
             Request::Act(Action::Hold { job: chosen.job, indices: chosen.indices.clone() })
         })?;
@@ -134,7 +133,7 @@ impl Jobs {
     ///
     /// # Errors
     /// Where a job is unknown or has ended, or the scheduler is not there.
-    pub fn release(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn release(&self, cluster: Reach, format: Format) -> Outcome {
         let requests = limited(&self.jobs, None, |chosen| {
             Request::Act(Action::Release { job: chosen.job, indices: chosen.indices.clone() })
         })?;
@@ -150,7 +149,7 @@ impl Jobs {
 #[derive(Debug, Args)]
 pub struct Requeue {
     /// The jobs, or elements as j12.3 or j12.0-99.
-    #[arg(required = true, value_name = "JOB")]
+    #[arg(required = true, value_name = "JOB", add = completions::jobs())]
     jobs: Vec<Chosen>,
 }
 
@@ -159,7 +158,7 @@ impl Requeue {
     ///
     /// # Errors
     /// Where a job is unknown, or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let requests = limited(&self.jobs, None, |chosen| {
             Request::Act(Action::Requeue { job: chosen.job, indices: chosen.indices.clone() })
         })?;
@@ -176,7 +175,7 @@ impl Requeue {
 #[command(override_usage = "gantry change [OPTIONS] <JOB>...")]
 pub struct Change {
     /// The jobs, or elements as j12.3 or j12.0-99; of elements, --time and --retries can be changed.
-    #[arg(required = true, value_name = "JOB")]
+    #[arg(required = true, value_name = "JOB", add = completions::jobs())]
     jobs: Vec<Chosen>,
     #[command(flatten)]
     changes: Changes,
@@ -208,7 +207,7 @@ impl Change {
     ///
     /// # Errors
     /// Where a job is unknown or the change is refused, or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let change = JobChange {
             priority: self.changes.priority,
             time_limit: self.changes.time,

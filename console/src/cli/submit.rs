@@ -11,7 +11,7 @@ use gantry_wire::{Reply, Request};
 use serde_json::json;
 
 use super::batch;
-use super::client::{Client, submit_key, unexpected};
+use super::client::{Client, Reach, submit_key, unexpected};
 use super::jobs::end_code;
 use super::needs::{GangFlags, Labels, Needs};
 use crate::error::{Failure, Outcome};
@@ -36,7 +36,7 @@ impl Submission {
     ///
     /// # Errors
     /// Where the job is refused or the scheduler is not there.
-    pub fn submit(&self, spec: JobSpec, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn submit(&self, spec: JobSpec, cluster: Reach, format: Format) -> Outcome {
         spec.validate()?;
         if self.dry_run {
             return batch::show(&[(spec, Vec::new())], format);
@@ -105,7 +105,7 @@ impl Submit {
     ///
     /// # Errors
     /// Where the file is wrong, a job is refused or the scheduler is not there.
-    pub fn run(self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(self, cluster: Reach, format: Format) -> Outcome {
         let Some(file) = &self.file else {
             return self.submission.submit(self.flags.spec(&self.command)?, cluster, format);
         };
@@ -293,7 +293,8 @@ mod tests {
             (&["--gpus", "0.5", "--mig", "1g", "--", "x"], "ask for one of the two"),
             (&["--mig", "1g", "--", "x"], "add --gpus 1"),
         ] {
-            let failure = line(arguments).unwrap().run(None, Format::Quiet).unwrap_err();
+            let failure =
+                line(arguments).unwrap().run(Reach::default(), Format::Quiet).unwrap_err();
             assert!(failure.sentence.contains(part), "{} lacks {part}", failure.sentence);
             assert_eq!(failure.code, crate::error::USAGE);
         }

@@ -1,15 +1,13 @@
 //! `gantry why`: what a job waits for, as placement itself sees it.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use gantry_model::{At, Why};
 use gantry_wire::{Reply, Request};
 use serde_json::{Value, json};
 
 use super::chosen::Chosen;
-use super::client::{Client, unexpected};
-use super::time;
+use super::client::{Client, Reach, unexpected};
+use super::{completions, time};
 use crate::error::Outcome;
 use crate::output::{self, Format};
 
@@ -20,6 +18,7 @@ const NAMES_SHOWN: usize = 8;
 #[derive(Debug, Args)]
 pub struct WhyJob {
     /// The job, or elements as j12.3 or j12.0-99.
+    #[arg(add = completions::jobs())]
     job: Chosen,
 }
 
@@ -28,7 +27,7 @@ impl WhyJob {
     ///
     /// # Errors
     /// Where the job is unknown or the scheduler is not there.
-    pub fn run(&self, cluster: Option<PathBuf>, format: Format) -> Outcome {
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let Chosen { job, indices } = self.job.clone();
         let reply = Client::connect(cluster)?.ask(&Request::Why { job, indices })?;
         let Reply::Why(why) = reply else { return Err(unexpected(&reply)) };
