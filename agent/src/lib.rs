@@ -45,6 +45,13 @@ const INPUTS_MAX: usize = 4096;
 /// Workers where the settings name no number.
 const WORKERS_MAX: u32 = 8;
 
+/// What this machine is as a node, looked at without serving it: its resources, its GPUs, or why there
+/// are none.
+#[must_use]
+pub fn look(settings: &AgentSettings, folder: &Path) -> gantry_model::NodeFacts {
+    probe::facts(settings, folder).facts
+}
+
 /// Serves a node until `stop` is done.
 ///
 /// # Errors

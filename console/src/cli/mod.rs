@@ -6,6 +6,7 @@ pub mod client;
 mod completions;
 mod config;
 pub mod daemons;
+mod doctor;
 pub mod events;
 pub mod exchange;
 mod gpus;
@@ -135,6 +136,8 @@ pub enum Command {
     Agent(daemons::Agent),
     /// Say what a setting means, what it is, and which layer says so.
     Config(config::Config),
+    /// Look for what stands in the way on this machine, and say how to mend it.
+    Doctor(doctor::Doctor),
     /// Join a node to a cluster with a token.
     Join(daemons::Join),
     /// Carry out built-in operations for an agent.
@@ -234,6 +237,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Predict(predict) => predict.run(cluster, format),
         Command::Similar(similar) => similar.run(format),
         Command::Scheduler(scheduler) => scheduler.run(cluster, format),
+        Command::Doctor(doctor) => doctor.run(&cluster, format),
         Command::Config(config) => config.run(&cluster, format),
         Command::Agent(agent) => agent.run(),
         Command::Join(join) => join.run(format),
@@ -386,6 +390,7 @@ mod tests {
             ("completions fish", true),
             ("config explain node_timeout", true),
             ("config explain metrics --of agent --dir /a --set metrics=1", true),
+            ("doctor --agent-dir /a --library /l", true),
             ("config explain", false),
             ("config list", true),
             ("config check --of agent", true),

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use gantry_model::At;
 use rcgen::{KeyPair, PublicKeyData};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -91,6 +92,18 @@ impl Identity {
     /// The name in the certificate.
     pub fn name(&self) -> Result<String, LinkError> {
         PeerIdentity::of_certificate(&self.certificate).map(|peer| peer.name)
+    }
+
+    /// From when until when the certificate counts.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn validity(&self) -> Result<(At, At), LinkError> {
+        let (_, parsed) = X509Certificate::from_der(&self.certificate)
+            .map_err(|_| LinkError::Identity("the certificate cannot be read".into()))?;
+        let validity = parsed.validity();
+        let at = |seconds: i64| At(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000));
+        Ok((at(validity.not_before.timestamp()), at(validity.not_after.timestamp())))
     }
 
     /// Writes `NAME.pem`, `NAME.key` and `authority.pem` into a folder.

@@ -1,0 +1,152 @@
+//! The way to the scheduler: certificates, the port, the clock.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Instant;
+
+use gantry_link::Identity;
+use gantry_model::At;
+
+use super::Finding;
+use crate::cli::client::{Access, Client, Reach};
+use crate::cli::time;
+
+/// Below so many days before its end a certificate is renewed.
+const DAYS_MIN: u64 = 30;
+const DAY_MS: u64 = 86_400_000;
+/// What the scheduler calls a trouble of a node's clock.
+const CLOCK_OFF_MAX_MS: u64 = 2000;
+
+pub(super) fn findings(reach: &Reach) -> Vec<Finding> {
+    let place = reach.place();
+    if !place.is_dir() {
+        let why = format!("no cluster in {}: commands here need --cluster DIR", place.display());
+        return ["certificates", "ports", "clock"].map(|one| Finding::skip(one, &*why)).into();
+    }
+    let access = match Access::find(reach.clone()) {
+        Ok(access) => access,
+        Err(failure) => {
+            let mend = "copy the cluster's folder with operator.pem, operator.key, authority.pem and address, or name it with --cluster";
+            return vec![Finding::fail("certificates", failure.sentence, mend)];
+        }
+    };
+    let mut found = vec![certificate(&access.identity, "operator", time::now())];
+    found.extend(scheduler(&access));
+    found
+}
+
+/// How long an identity lasts.
+pub(super) fn certificate(identity: &Identity, whose: &str, now: At) -> Finding {
+    let check = "certificates";
+    let (from, until) = match identity.validity() {
+        Ok(validity) => validity,
+        Err(error) => return Finding::fail(check, error.to_string(), "restore it from a backup"),
+    };
+    lasts(whose, from, until, now)
+}
+
+fn lasts(whose: &str, from: At, until: At, now: At) -> Finding {
+    let check = "certificates";
+    let end = time::clock(until, now);
+    let renew = "join the node again with a new token, or make a new identity of the operator";
+    if now < from {
+        let begin = time::clock(from, now);
+        let found = format!("that of the {whose} counts only from {begin} on");
+        Finding::fail(check, found, "set this machine's clock: it is behind")
+    } else if now >= until {
+        Finding::fail(check, format!("that of the {whose} ended at {end}"), renew)
+    } else if until.since(now).0 < DAYS_MIN * DAY_MS {
+        Finding::warn(check, format!("that of the {whose} ends at {end}"), renew)
+    } else {
+        Finding::ok(check, format!("that of the {whose} counts until {end}"))
+    }
+}
+
+fn scheduler(access: &Access) -> Vec<Finding> {
+    let address = access.address;
+    let begun = Instant::now();
+    let client = match Client::to(access) {
+        Ok(client) => client,
+        Err(failure) => {
+            let skip = Finding::skip("clock", "the scheduler does not tell its own");
+            return vec![Finding::fail("ports", failure.sentence, unreachable(address)), skip];
+        }
+    };
+    let took_ms = begun.elapsed().as_millis() as u64;
+    let sentence =
+        format!("UDP {address} answers as cluster {} after {took_ms} ms", client.cluster());
+    vec![Finding::ok("ports", sentence), clock(time::now(), client.greeted(), took_ms)]
+}
+
+/// What can be done about a scheduler that does not answer.
+fn unreachable(address: SocketAddr) -> String {
+    let port = address.port();
+    let here = address.ip().is_loopback() || is_own(address.ip());
+    // Who can have the port for himself shows that nobody listens.
+    if here && UdpSocket::bind(address).is_ok() {
+        return format!("nobody listens on UDP {port} of this machine: start gantry scheduler");
+    }
+    format!(
+        "let UDP {port} through every firewall between here and {}, in both directions; sites that block UDP have to open this one port",
+        address.ip()
+    )
+}
+
+/// Whether an address is one of this machine: only then can a socket be bound to it.
+fn is_own(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+fn clock(now: At, theirs: At, took_ms: u64) -> Finding {
+    let (ahead, off) = if now >= theirs {
+        ("ahead of", now.since(theirs).0)
+    } else {
+        ("behind", theirs.since(now).0)
+    };
+    let found = format!("{off} ms {ahead} the scheduler's, known to {took_ms} ms");
+    if off <= CLOCK_OFF_MAX_MS + took_ms {
+        Finding::ok("clock", found)
+    } else {
+        Finding::fail(
+            "clock",
+            found,
+            "let chrony or systemd-timesyncd set the clocks of both machines",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn certificates_and_clocks_by_their_distance() {
+        let day = |n: u64| At((1000 + n) * DAY_MS);
+        for (from, until, now, state) in [
+            (0, 400, 10, State::Ok),
+            (0, 400, 380, State::Warn),
+            (0, 400, 400, State::Fail),
+            (20, 400, 10, State::Fail),
+        ] {
+            assert_eq!(lasts("operator", day(from), day(until), day(now)).state, state, "{now}");
+        }
+        for (now, theirs, took_ms, state) in [
+            (10_000, 10_000, 0, State::Ok),
+            (10_000, 11_900, 5, State::Ok),
+            (13_000, 10_000, 5, State::Fail),
+            (13_000, 10_000, 1500, State::Ok),
+        ] {
+            assert_eq!(clock(At(now), At(theirs), took_ms).state, state, "{now} {theirs}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_nobody_has_is_told_from_one_that_is_blocked() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        assert!(unreachable(address).contains("through every firewall"));
+        drop(socket);
+        assert!(unreachable(address).contains("nobody listens"));
+        assert!(unreachable("203.0.113.9:7400".parse().unwrap()).contains("firewall"));
+    }
+}
