@@ -37,6 +37,7 @@ use client::Reach;
 use crate::demo;
 use crate::error::{Failure, Outcome, USAGE};
 use crate::output::{self, Format};
+use crate::recording::{record, replay};
 
 /// gantry: medical images from the scanner to the prediction, on one cluster.
 #[derive(Debug, Parser)]
@@ -107,6 +108,10 @@ pub enum Command {
     Top(nodes::Top),
     /// Print what changes in the cluster, a line each.
     Watch(watch::Watch),
+    /// Record what the console is told into a file, until interrupted.
+    Record(record::Record),
+    /// Show a recording on the console.
+    Replay(replay::Replay),
     /// Print, follow or export the event log.
     Events(events::Events),
     /// Take DICOM files from a folder into a library.
@@ -225,6 +230,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Series(series) => series.run(cluster, format),
         Command::Top(top) => top.run(cluster, format),
         Command::Watch(watch) => watch.run(cluster, format),
+        Command::Record(record) => record.run(cluster, format),
+        Command::Replay(replay) => replay.run(),
         Command::Events(events) => events.run(cluster, format),
         Command::Import(import) => import.run(format),
         Command::Send(send) => send.run(format),
@@ -379,6 +386,10 @@ mod tests {
             ("gpus --state busy", false),
             ("top --once", true),
             ("watch --plain", true),
+            ("record /tmp/r --for 10m --size-max 100M", true),
+            ("record", false),
+            ("replay /tmp/r --speed 10 --ascii", true),
+            ("replay /tmp/r --speed 0", false),
             ("queue --as ada --cluster /c", true),
             ("library --library /l labels", true),
             ("label --library /l", true),
