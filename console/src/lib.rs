@@ -15,6 +15,7 @@ pub mod demo;
 pub mod error;
 pub mod live;
 pub mod output;
+pub mod pictures;
 pub mod recording;
 pub mod term;
 pub mod ui;

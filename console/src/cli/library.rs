@@ -10,7 +10,7 @@ use gantry_library::{Library, SeriesId};
 use serde_json::{Value, json};
 
 use super::client::resolve;
-use super::{completions, label};
+use super::completions;
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
 

@@ -10,6 +10,7 @@
 mod chain;
 mod cluster;
 mod kept;
+mod pictures;
 mod processes;
 mod report;
 mod scanner;
@@ -60,6 +61,9 @@ pub struct Options {
     /// How often something fails: calm, light, heavy or storm.
     #[arg(long, default_value = "heavy", requires = "seed", value_parser = strength)]
     faults: Strength,
+    /// Write the main screens as SVG files into this folder, and end.
+    #[arg(long, requires = "seed", value_name = "DIR")]
+    pictures: Option<PathBuf>,
     #[command(flatten)]
     look: Look,
 }
@@ -78,6 +82,9 @@ pub fn run(options: &Options, format: Format) -> Outcome {
     if let Some(seed) = options.seed {
         let (nodes, speed, strength) = (options.nodes, options.speed, options.faults);
         let course = simulated::Course { seed, nodes, speed, strength };
+        if let Some(folder) = &options.pictures {
+            return pictures::run(course, folder, format);
+        }
         return if screen {
             simulated::run_on_screen(course, options.look)
         } else {

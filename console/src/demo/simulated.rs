@@ -23,6 +23,8 @@ use crate::output::Format;
 
 /// Between two pictures.
 const PICTURE_EACH: Duration = Duration::from_millis(250);
+/// Between two looks at a simulation that nobody watches.
+const STEP: Millis = Millis::from_seconds(5);
 /// Rows of a picture, as a scheduler sends them.
 const ROWS_MAX: usize = 100;
 const NOTES_SHOWN: usize = 20;
@@ -95,6 +97,25 @@ pub(super) fn run_quietly(course: Course, format: Format) -> Outcome {
     };
     format.print("simulation", &value, people, || format!("{:016x}", summary.digest))?;
     Ok(0)
+}
+
+/// What a scheduler would send for any scope, once the simulation has gone so far.
+///
+/// # Errors
+/// The first check that fails.
+pub(super) fn after(course: Course, length: Millis) -> Result<impl Fn(Scope) -> Update, Failure> {
+    let mut show = Show::new(course);
+    let mut moment = Millis(0);
+    // The curves of the past are made of what was seen on the way.
+    while moment < length {
+        moment = Millis(moment.0 + STEP.0);
+        let to = show.simulation.now().after(STEP);
+        let moved = show.simulation.advance(to);
+        moved.map_err(|failure| Failure::trouble(failure.to_string()))?;
+        show.picture(Scope::Overview);
+    }
+    let show = std::cell::RefCell::new(show);
+    Ok(move |scope| show.borrow_mut().picture(scope))
 }
 
 /// Shows the simulation on the console until the user leaves it.
