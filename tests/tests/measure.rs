@@ -41,6 +41,8 @@ fn a_benchmark_gives_one_value_of_the_known_form() {
         (&["wire", "--count", "20"], false),
         (&["ingest", "--count", "64", "--no-peers"], true),
         (&["library", "--count", "8"], false),
+        (&["screen", "--nodes", "20"], false),
+        (&["cli", "--count", "20"], false),
     ];
     for (arguments, has_peer) in cases {
         let (code, out, error) = measure(&[arguments, &["--json"]].concat());

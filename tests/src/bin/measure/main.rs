@@ -15,6 +15,7 @@ mod agents;
 mod array;
 mod bare;
 mod builtin;
+mod cli;
 mod deadnode;
 mod echo;
 #[path = "../../../../agent/tests/nvml/fake.rs"]
@@ -30,6 +31,7 @@ mod placement;
 mod report;
 mod restart;
 mod samples;
+mod screen;
 mod served;
 mod statistics;
 mod tasks;
@@ -118,6 +120,10 @@ enum Name {
     Ingest,
     /// Samples written, read and put into shards, and a region grown from a click.
     Library,
+    /// What the console sends to its terminal, and what a frame costs.
+    Screen,
+    /// What a command costs: its start, and a queue of 10,000 jobs.
+    Cli,
 }
 
 impl Name {
@@ -137,6 +143,8 @@ impl Name {
             Self::Kernels => kernels::run(size),
             Self::Ingest => ingest::run(size),
             Self::Library => library::run(size),
+            Self::Screen => screen::run(size),
+            Self::Cli => cli::run(size),
         }
     }
 
@@ -156,6 +164,8 @@ impl Name {
             Self::Kernels => "kernels",
             Self::Ingest => "ingest",
             Self::Library => "library",
+            Self::Screen => "screen",
+            Self::Cli => "cli",
         }
     }
 }

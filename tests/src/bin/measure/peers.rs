@@ -88,6 +88,27 @@ pub(crate) fn round_trip(size: &Size, count: u32) -> Result<Option<Peer>> {
     Ok(Some(Peer { name: server.name.clone(), value: median(&took) }))
 }
 
+/// Milliseconds of `squeue` with so many jobs that wait, on the Slurm that this host has.
+pub(crate) fn queue(size: &Size, count: u32) -> Result<Option<Peer>> {
+    let Some(name) = printed(Command::new("sinfo").arg("--version")) else { return Ok(None) };
+    let mut jobs = Vec::new();
+    for first in (0..count).step_by(SLURM_ARRAY_MAX as usize) {
+        let last = (count - first).min(SLURM_ARRAY_MAX) - 1;
+        let array = format!("--array=0-{last}");
+        let arguments = ["--hold", "--parsable", &array, "--output=/dev/null", "--wrap", "true"];
+        jobs.push(printed(Command::new("sbatch").args(arguments)).context("Slurm took no job")?);
+    }
+    let mut rounds = Vec::new();
+    for _ in 0..size.rounds() {
+        // An array that waits is one line unless each element is wanted.
+        let mut command = Command::new("squeue");
+        command.args(["--array", "--noheader", "--jobs", &jobs.join(",")]);
+        rounds.push(crate::cli::printed(command, count)?);
+    }
+    ensure!(quiet(Command::new("scancel").args(&jobs)).status()?.success(), "scancel failed");
+    Ok(Some(Peer { name, value: median(&rounds) }))
+}
+
 fn quiet(command: &mut Command) -> &mut Command {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
 }
