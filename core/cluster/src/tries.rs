@@ -16,6 +16,15 @@ use crate::preempt::STOP_TAKES;
 const BACKOFF_FIRST: Millis = Millis::from_seconds(1);
 const BACKOFF_MAX: Millis = Millis::from_seconds(60);
 
+/// How a try ended.
+struct End {
+    try_id: TryId,
+    exit: Exit,
+    usage: Usage,
+    /// The try that has its lease now.
+    heir: Option<TryId>,
+}
+
 impl Cluster {
     /// Takes a report. Gives the node and the job of a task that has ended there, whose next tasks
     /// may go ahead.
@@ -36,7 +45,7 @@ impl Cluster {
             }
             Report::Ended { try_id, exit, usage, heir } => {
                 if let Some(node) = known {
-                    let job = self.ended(at, node, try_id, &exit, usage, heir, effects);
+                    let job = self.ended(at, node, &End { try_id, exit, usage, heir }, effects);
                     ended = job.map(|job| (node, job));
                 }
                 // Also for a try that is long forgotten: the node repeats it until it hears this.
@@ -66,12 +75,10 @@ impl Cluster {
         &mut self,
         at: At,
         id: NodeId,
-        try_id: TryId,
-        exit: &Exit,
-        usage: Usage,
-        heir: Option<TryId>,
+        end: &End,
         effects: &mut Vec<Effect>,
     ) -> Option<JobId> {
+        let End { try_id, ref exit, usage, heir } = *end;
         if self.node_mut(id).strays.remove(&try_id) {
             self.has_changed(id);
         }

@@ -1,0 +1,431 @@
+//! The commands as scripts and people use them: the form of their JSON, what they say of a name
+//! that is mistyped, completions in real shells, recordings in a real terminal, and that nothing of
+//! a terminal reaches a pipe.
+//!
+//! `GANTRY_BLESS=1 cargo test -p gantry-tests --test commands` writes `tests/json.txt` anew: what
+//! every command prints with `--json`, each field with its type. A field that goes or changes its
+//! type is a new schema.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, ensure};
+use gantry_library::{Library, ModelDraft};
+use gantry_tests::{Cluster, installed, until};
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+use serde_json::{Value, json};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_gantry-under-test");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/json.txt");
+
+/// A job's name that tries to steer a terminal and to pass for another.
+const HOSTILE: &str = "evil\u{1b}[2J\u{202e}胸部";
+
+/// A cluster with a node, one job that is done, one that failed and one that waits.
+fn cluster() -> Result<Cluster> {
+    let mut cluster = Cluster::start(PROGRAM)?;
+    cluster.join("cpu-1", "cores = 2\nworkers = 1")?;
+    let line = "echo '::metric loss 0.5 1'; printf 'one\\ntwo \\033[31mred\\n'";
+    cluster.gantry.json(&["submit", "--wait", "--name", "done", "--", "sh", "-c", line])?;
+    cluster.gantry.run(&["submit", "--wait", "--name", HOSTILE, "--", "false"])?;
+    cluster.gantry.json(&["submit", "--name", "waits", "--cores", "2", "--hold", "--", "true"])?;
+    Ok(cluster)
+}
+
+/// The types in a value, each with where it stands. Of an array all elements count.
+fn form(value: &Value, place: &str, found: &mut BTreeMap<String, &'static str>) {
+    let word = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(all) => {
+            all.iter().for_each(|one| form(one, &format!("{place}[]"), found));
+            "array"
+        }
+        Value::Object(fields) => {
+            for (name, one) in fields {
+                form(one, &format!("{place}.{name}"), found);
+            }
+            "object"
+        }
+    };
+    // A value that is absent here may be there elsewhere.
+    let known = found.entry(place.to_owned()).or_insert(word);
+    if *known == "null" {
+        *known = word;
+    }
+}
+
+/// The kinds of all values, and the form of each.
+type Forms = BTreeMap<String, BTreeMap<String, &'static str>>;
+
+fn take(cluster: &Cluster, arguments: &[&str], forms: &mut Forms) -> Result<()> {
+    let output = cluster.gantry.run(&[&["--json"], arguments].concat())?;
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(text.lines().count() == 1, "{arguments:?} printed no one line: {text}");
+    let value: Value = serde_json::from_str(&text)?;
+    ensure!(value["schema"] == gantry::output::SCHEMA, "{arguments:?}: {text}");
+    let kind = value["kind"].as_str().context("no kind")?;
+    ensure!(value.as_object().is_some_and(|all| all.len() == 3), "{text}");
+    form(&value[kind], "", forms.entry(kind.to_owned()).or_default());
+    Ok(())
+}
+
+#[test]
+fn the_json_of_every_command_has_its_known_form() -> Result<()> {
+    let cluster = cluster()?;
+    let library = cluster.folder().join("library");
+    Library::create(&library)?.publish_model(ModelDraft {
+        name: "lungs".into(),
+        run: "r".into(),
+        weights: vec![1],
+        metadata: json!({}),
+        metrics: json!({ "epochs": [{ "loss": 0.5, "validation_dice": 0.75 }] }),
+    })?;
+    let library = library.display().to_string();
+    let man = cluster.folder().join("man").display().to_string();
+    let scheduler = cluster.folder().join("scheduler").display().to_string();
+    let mut forms = Forms::new();
+    for line in [
+        "submit -- true",
+        "queue",
+        "jobs",
+        "job j1",
+        "job j2",
+        "why j3",
+        "wait j1",
+        "logs j1",
+        "logs j1 --search one",
+        "hold j3",
+        "release j3",
+        "wait j3",
+        "requeue j3",
+        "cancel j4",
+        "history",
+        "report",
+        "nodes",
+        "gpus",
+        "top --once",
+        "series cpu-1 --what cpu --cells 2",
+        "events",
+        "drain cpu-1 --reason test",
+        "resume cpu-1",
+        "maintenance cpu-1 --from +2h --for 1h --reason test",
+        "maintenance cpu-1 --clear",
+        "scheduler token cpu-9",
+        "scheduler reload",
+        "job j99",
+        "queue --colour",
+    ] {
+        take(&cluster, &line.split(' ').collect::<Vec<_>>(), &mut forms)
+            .with_context(|| line.to_owned())?;
+    }
+    for line in [
+        &["library", "--library", &library][..],
+        &["library", "--library", &library, "verify"],
+        &["library", "--library", &library, "labels"],
+        &["data", "--library", &library],
+        &["models", "--library", &library],
+        &["models", "--library", &library, "show", "lungs"],
+        &["models", "--library", &library, "approve", "lungs", "--by", "ada"],
+        &["config", "explain", "node_timeout", "--of", "scheduler", "--dir", &scheduler],
+        &["config", "list", "--of", "scheduler", "--dir", &scheduler],
+        &["config", "check", "--of", "scheduler", "--dir", &scheduler],
+        &["doctor", "--agent-dir", &scheduler],
+        &["man", &man],
+    ] {
+        take(&cluster, line, &mut forms).with_context(|| format!("{line:?}"))?;
+    }
+    compare(&forms)
+}
+
+/// Holds forms against the golden file: the same fields, of the same types where both know them.
+fn compare(forms: &Forms) -> Result<()> {
+    let golden = std::fs::read_to_string(GOLDEN).unwrap_or_default();
+    let mut known = BTreeMap::new();
+    for line in golden.lines().filter(|line| !line.starts_with('#')) {
+        let (place, word) = line.split_once(": ").context("a line of the golden file")?;
+        known.insert(place.to_owned(), word.to_owned());
+    }
+    let found: BTreeMap<String, &str> = forms
+        .iter()
+        .flat_map(|(kind, form)| {
+            form.iter().map(move |(place, word)| (format!("{kind}{place}"), *word))
+        })
+        .collect();
+    if std::env::var_os("GANTRY_BLESS").is_some() {
+        let mut text = format!("# schema {}\n", gantry::output::SCHEMA);
+        for (place, word) in &found {
+            let before = known.get(place).map(String::as_str).filter(|_| *word == "null");
+            writeln!(text, "{place}: {}", before.unwrap_or(word))?;
+        }
+        std::fs::write(GOLDEN, text)?;
+        return Ok(());
+    }
+    ensure!(
+        golden.starts_with(&format!("# schema {}\n", gantry::output::SCHEMA)),
+        "the golden file is of another schema"
+    );
+    let mut wrong = Vec::new();
+    for (place, word) in &found {
+        match known.get(place) {
+            None => wrong.push(format!("{place} is new")),
+            Some(before) if before != word && *word != "null" && before != "null" => {
+                wrong.push(format!("{place} was {before} and is {word}"));
+            }
+            Some(_) => {}
+        }
+    }
+    // What stands in an array that is empty today is not missed.
+    let empty = |place: &str| {
+        let arrays = place.match_indices("[]").map(|(at, _)| &place[..at]);
+        arrays.clone().any(|array| found.contains_key(array)) && !found.contains_key(place)
+    };
+    let gone = known.keys().filter(|place| !found.contains_key(*place) && !empty(place));
+    wrong.extend(gone.map(|place| format!("{place} is gone")));
+    ensure!(wrong.is_empty(), "{}\nGANTRY_BLESS=1 writes the form anew", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn nothing_of_a_terminal_reaches_a_pipe_and_a_reader_may_leave() -> Result<()> {
+    let cluster = cluster()?;
+    for line in
+        ["queue -a", "jobs", "job j2", "nodes", "gpus", "top", "events", "history", "--help"]
+    {
+        let words: Vec<&str> = line.split(' ').collect();
+        let output = cluster.gantry.run(&words)?;
+        let text = String::from_utf8(output.stdout)?;
+        ensure!(output.status.success() && !text.is_empty(), "{line}: {text}");
+        let steers = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        ensure!(!text.contains(steers), "{line} prints what steers a terminal: {text:?}");
+    }
+    // What a program has written goes to a file byte for byte.
+    let output = cluster.gantry.run(&["logs", "j1"])?;
+    ensure!(output.stdout.ends_with(b"two \x1b[31mred\n"), "{:?}", output.stdout);
+    let mut child = cluster.gantry.command(&["events"]).stdout(Stdio::piped()).spawn()?;
+    drop(child.stdout.take());
+    ensure!(child.wait()?.success(), "a reader that leaves is no failure");
+    Ok(())
+}
+
+#[test]
+fn what_is_mistyped_gets_the_nearest() -> Result<()> {
+    let cluster = cluster()?;
+    for (line, code, end) in [
+        ("drain cpu1 --reason x", 2, "did you mean cpu-1"),
+        ("series cpu-11", 2, "did you mean cpu-1"),
+        ("gpus cpu-2", 2, "did you mean cpu-1"),
+        ("job j33", 2, "did you mean j3"),
+        ("cancel j22", 2, "did you mean j2"),
+        ("logs j12", 2, "did you mean j2"),
+        ("config explain nodetimeout", 2, "did you mean node_timeout"),
+    ] {
+        let refusal = cluster.gantry.refusal(&line.split(' ').collect::<Vec<_>>())?;
+        ensure!(refusal.0 == code && refusal.1.contains("did you mean"), "{line}: {refusal:?}");
+        // Of several that are equally near any will do.
+        let exact = ["cpu1", "nodetimeout"].iter().any(|word| line.contains(word));
+        ensure!(!exact || refusal.1.ends_with(end), "{line}: {refusal:?}");
+    }
+    let output = cluster.gantry.run(&["queue", "--limt", "3"])?;
+    let text = String::from_utf8(output.stderr)?;
+    ensure!(text.contains("--limit") && output.status.code() == Some(2), "{text}");
+    let (code, sentence) = cluster.gantry.refusal(&["queue", "--as", "nobody"])?;
+    ensure!(code == 2 && sentence.contains("operator"), "{sentence}");
+    Ok(())
+}
+
+/// A folder with the program under its own name, for the PATH of a shell.
+fn on_path(cluster: &Cluster) -> Result<String> {
+    let folder = cluster.folder().join("bin");
+    std::fs::create_dir_all(&folder)?;
+    std::os::unix::fs::symlink(Path::new(PROGRAM), folder.join("gantry"))?;
+    Ok(format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default()))
+}
+
+#[test]
+fn shells_complete_jobs_and_nodes_that_there_are() -> Result<()> {
+    let cluster = cluster()?;
+    let path = on_path(&cluster)?;
+    let shell = |program: &str, script: &str| -> Result<String> {
+        let output = Command::new(program)
+            .args(["-c", script])
+            .env("PATH", &path)
+            .env("GANTRY_CLUSTER", cluster.folder().join("scheduler"))
+            .stdin(Stdio::null())
+            .output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let lines = [
+        ("gantry job ", &["j1", "j2", "j3"][..]),
+        ("gantry cancel j", &["j1", "j2", "j3"]),
+        ("gantry drain c", &["cpu-1"]),
+        ("gantry qu", &["queue"]),
+        ("gantry config explain node_", &["node_timeout"]),
+        ("gantry submit --no", &["--node"]),
+    ];
+    if installed("bash", "completions in bash") {
+        for (line, expected) in lines {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (place, typed) = (words.len() - 1, words[words.len() - 1]);
+            let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+            let script = format!(
+                "source <(gantry completions bash); COMP_WORDS=({}); COMP_CWORD={place}; COMP_TYPE=9; \
+                 $(complete -p gantry | sed 's/.*-F \\([^ ]*\\) .*/\\1/') gantry '{typed}' ''; \
+                 printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+                quoted.join(" ")
+            );
+            let found = shell("bash", &script)?;
+            for word in expected {
+                ensure!(found.lines().any(|one| one.trim() == *word), "{line}: {found:?}");
+            }
+        }
+    }
+    if installed("fish", "completions in fish") {
+        for (line, expected) in lines {
+            let found =
+                shell("fish", &format!("gantry completions fish | source; complete -C '{line}'"))?;
+            for word in expected {
+                let begins = |one: &str| one.split('\t').next() == Some(word);
+                ensure!(found.lines().any(begins), "{line}: {found:?}");
+            }
+        }
+    }
+    if installed("zsh", "completions in zsh") {
+        let script = "gantry completions zsh > $TMPDIR/_gantry 2>/dev/null || gantry completions zsh > /dev/null; \
+                      source <(echo 'compdef() { :; }'; gantry completions zsh)";
+        shell("zsh", script)?;
+        let asked = "GANTRY_COMPLETE=zsh _CLAP_COMPLETE_INDEX=2 gantry -- gantry job j";
+        let found = shell("zsh", asked)?;
+        ensure!(found.lines().any(|one| one.starts_with("j3")), "{found}");
+    }
+    Ok(())
+}
+
+#[test]
+fn manual_pages_of_all_commands_are_written_and_read_well() -> Result<()> {
+    let cluster = Cluster::start(PROGRAM)?;
+    let folder = cluster.folder().join("man");
+    let help = String::from_utf8(cluster.gantry.run(&["--help"])?.stdout)?;
+    cluster.gantry.json(&["man", &folder.display().to_string()])?;
+    let commands = help.split("Commands:").nth(1).context("no commands")?;
+    let commands = commands.split("Options:").next().unwrap_or_default();
+    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names: Vec<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
+    ensure!(names.len() > 40, "{names:?}");
+    for name in &names {
+        let page = std::fs::read_to_string(folder.join(format!("gantry-{name}.1")))
+            .with_context(|| format!("the page of {name}"))?;
+        for part in [".TH", ".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS"] {
+            ensure!(page.contains(part), "the page of {name} has no {part}");
+        }
+    }
+    for noun in
+        "submit queue nodes gpus jobs job logs cancel hold release requeue why drain resume \
+                 join top events history report wait preprocess import library label train models \
+                 predict similar data config doctor demo scheduler agent completions man watch \
+                 record replay"
+            .split_whitespace()
+    {
+        ensure!(names.contains(&noun), "there is no command {noun}");
+    }
+    if installed("man", "reading the pages") {
+        let page = folder.join("gantry-submit.1");
+        let output = Command::new("man")
+            .args(["--warnings", "-l"])
+            .arg(&page)
+            .env("MANPAGER", "cat")
+            .output()?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success() && errors.is_empty(), "{errors}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_changes_is_told_a_line_each() -> Result<()> {
+    let cluster = cluster()?;
+    for (format, part) in
+        [(&["watch"][..], "cluster "), (&["--json", "watch"], "\"change\":\"begin\"")]
+    {
+        let mut child = cluster.gantry.command(format).stdout(Stdio::piped()).spawn()?;
+        let mut out = child.stdout.take().context("no output")?;
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = lines.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = out.read(&mut buffer) {
+                kept.lock().unwrap().extend(&buffer[..count]);
+            }
+        });
+        let text = || String::from_utf8_lossy(&lines.lock().unwrap()).into_owned();
+        until("the first line", || text().contains(part).then_some(()))?;
+        cluster.gantry.json(&["drain", "cpu-1", "--reason", "new fan"])?;
+        until("the drain", || text().contains("gets no new work: new fan").then_some(()))?;
+        cluster.gantry.json(&["resume", "cpu-1"])?;
+        until("the return", || text().contains("gets work again").then_some(()))?;
+        child.kill()?;
+        child.wait()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_recording_is_replayed_on_the_same_screens_and_a_cut_one_to_its_cut() -> Result<()> {
+    let cluster = cluster()?;
+    let file = cluster.folder().join("night.rec");
+    let path = file.display().to_string();
+    let made = cluster.gantry.json(&["record", &path, "--for", "3s"])?;
+    ensure!(made["pictures"].as_u64() >= Some(4), "{made}");
+    let (code, sentence) = cluster.gantry.refusal(&["record", &path])?;
+    ensure!(code == 2 && sentence.contains("there already"), "{sentence}");
+    let whole = std::fs::read(&file)?;
+    let cut = cluster.folder().join("cut.rec");
+    std::fs::write(&cut, &whole[..whole.len() - 7])?;
+    for (file, notice) in [(&file, "recording has ended"), (&cut, "recording is cut")] {
+        let pair =
+            native_pty_system().openpty(PtySize { rows: 30, cols: 110, ..PtySize::default() })?;
+        let mut command = CommandBuilder::new(PROGRAM);
+        command.args(["replay", "--speed", "100", &file.display().to_string()]);
+        command.env("TERM", "xterm-256color");
+        command.env("LANG", "C.UTF-8");
+        let mut child = pair.slave.spawn_command(command)?;
+        let mut reader = pair.master.try_clone_reader()?;
+        let parser = vt100::Parser::new(
+            std::num::NonZeroU16::new(30).unwrap(),
+            std::num::NonZeroU16::new(110).unwrap(),
+            0,
+        );
+        let parser = Arc::new(Mutex::new(parser));
+        let shown = parser.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                shown.lock().unwrap().process(&buffer[..count]);
+            }
+        });
+        let mut keys = pair.master.take_writer()?;
+        let screen = || parser.lock().unwrap().screen().contents();
+        let shows = |part: &str| {
+            until(part, || screen().contains(part).then_some(())).with_context(&screen)
+        };
+        shows("cpu-1")?;
+        shows(notice)?;
+        keys.write_all(b"3")?;
+        shows("waits")?;
+        keys.write_all(b"q")?;
+        let ended = until("the end", || child.try_wait().ok().flatten())?;
+        ensure!(ended.success(), "{}", screen());
+    }
+    std::fs::write(&cut, b"something else")?;
+    let (code, sentence) = cluster.gantry.refusal(&["replay", &cut.display().to_string()])?;
+    ensure!(code == 2 && sentence.contains("no recording of gantry"), "{sentence}");
+    Ok(())
+}
