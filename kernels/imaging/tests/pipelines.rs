@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use gantry_imaging::phantom::{PhantomSettings, patient};
-use gantry_imaging::pipeline::{Labelled, Pipeline};
+use gantry_imaging::pipeline::{CACHE_BYTES_MAX, Cache, Labelled, Pipeline};
 use gantry_imaging::{Image, measure, nrrd};
 
 /// Returns a pipeline that is shipped with the program.
@@ -200,6 +200,34 @@ fn steps_may_name_results_and_change_the_grid() {
     let pipeline = Pipeline::parse(&text, "a").unwrap();
     let error = pipeline.run(&truth.image, &mut |_| {}).unwrap_err().to_string();
     assert!(error.starts_with("step \"body\" failed: otsu"), "{error}");
+}
+
+#[test]
+fn a_second_run_goes_on_from_what_the_first_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let steps = "[[steps]]\nname = \"fine\"\noperation = \"resample\"\nsize = [40, 40, 20]\n\
+                 [[steps]]\noperation = \"gaussian\"\nsigma_mm = 3\n\
+                 [[steps]]\nname = \"body\"\noperation = \"threshold\"\nat_least = -500\n\
+                 [[steps]]\noperation = \"crop\"\nfrom = \"fine\"\n\
+                 [[steps]]\noperation = \"keep_largest\"\n";
+    let parse = |steps: &str| Pipeline::parse(&pipeline(steps), "a").unwrap();
+    let image = patient(3, &PhantomSettings::default()).image;
+    let run = |steps: &str, image: &Image| {
+        let mut cache = Cache::open(folder.path(), CACHE_BYTES_MAX).unwrap();
+        let found = parse(steps).run_cached(image, &mut cache, &mut |_| {}).unwrap();
+        let plain = parse(steps).run(image, &mut |_| {}).unwrap();
+        assert!(found.image == plain.image && found.mask == plain.mask, "not as without a cache");
+        (found.steps.iter().filter(|step| step.cached).count(), cache.counts)
+    };
+    let (cached, counts) = run(steps, &image);
+    assert_eq!((cached, counts.kept), (0, 5));
+    let (cached, counts) = run(steps, &image);
+    assert_eq!((cached, counts.found, counts.kept), (5, 5, 0));
+    // Another last step: the first four are known. Another image: none is.
+    let (cached, _) = run(&steps.replace("keep_largest", "fill_holes"), &image);
+    assert_eq!(cached, 4);
+    let other = patient(4, &PhantomSettings::default()).image;
+    assert_eq!(run(steps, &other).0, 0);
 }
 
 proptest::proptest! {

@@ -38,6 +38,32 @@ impl Orientation {
         let axes = [0, 1, 2].map(|k| (order[k], geometry.direction[k][order[k]] < 0.0));
         Self { axes }
     }
+
+    /// For each new axis, returns the old one and whether it is flipped.
+    fn taken_from(self, source: &Geometry) -> [(usize, bool); 3] {
+        let from = Self::of(source);
+        self.axes.map(|(patient, against)| {
+            let axis = (0..3).find(|&k| from.axes[k].0 == patient).unwrap_or(0);
+            (axis, from.axes[axis].1 != against)
+        })
+    }
+
+    /// Returns the grid that `source` becomes.
+    #[must_use]
+    pub fn grid(self, source: &Geometry) -> Geometry {
+        let taken = self.taken_from(source);
+        let mut corner = [0.0; 3];
+        for (axis, flipped) in taken {
+            corner[axis] = if flipped { source.size[axis] as f64 - 1.0 } else { 0.0 };
+        }
+        let turned = |flipped: bool| move |d: f64| if flipped { 0.0 - d } else { d };
+        Geometry {
+            size: taken.map(|(axis, _)| source.size[axis]),
+            spacing_mm: taken.map(|(axis, _)| source.spacing_mm[axis]),
+            origin_mm: source.to_patient_mm(corner),
+            direction: taken.map(|(axis, flipped)| source.direction[axis].map(turned(flipped))),
+        }
+    }
 }
 
 impl TryFrom<String> for Orientation {
@@ -91,27 +117,8 @@ impl fmt::Display for Orientation {
 /// place in the patient. `SimpleITK`'s `DICOMOrient`.
 pub fn reorient<T: Copy>(volume: &Volume<T>, to: Orientation) -> Result<Volume<T>, ImagingError> {
     let source = &volume.geometry;
-    let from = Orientation::of(source);
-    // For each new axis, the old one and whether it is flipped.
-    let taken = to.axes.map(|(patient, against)| {
-        let axis = (0..3).find(|&k| from.axes[k].0 == patient).unwrap_or(0);
-        (axis, from.axes[axis].1 != against)
-    });
-    let corner = {
-        let mut corner = [0.0; 3];
-        for (axis, flipped) in taken {
-            corner[axis] = if flipped { source.size[axis] as f64 - 1.0 } else { 0.0 };
-        }
-        corner
-    };
-    let geometry = Geometry {
-        size: taken.map(|(axis, _)| source.size[axis]),
-        spacing_mm: taken.map(|(axis, _)| source.spacing_mm[axis]),
-        origin_mm: source.to_patient_mm(corner),
-        direction: taken.map(|(axis, flipped)| {
-            source.direction[axis].map(|d| if flipped { 0.0 - d } else { d })
-        }),
-    };
+    let taken = to.taken_from(source);
+    let geometry = to.grid(source);
     let strides = [1, source.size[0], source.size[0] * source.size[1]];
     let offset = |k: usize, at: usize| {
         let (axis, flipped) = taken[k];

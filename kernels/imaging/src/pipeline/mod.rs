@@ -27,23 +27,26 @@
 //! is none; smoothing does not count. `image = "..."` at the top names another.
 //!
 //! [`Pipeline::parse`] finds every mistake before anything runs, and says where it is.
+//! [`Pipeline::plan`] says what it will do to a grid and how much memory that takes.
+//! [`Pipeline::run_cached`] keeps each step's result in a folder and goes on from those it finds.
 //! [`Pipeline::hash`] is the same for files that do the same: comments, order of keys and defaults
 //! written out do not change it, nor do `name` and `about`.
 
 mod apply;
+mod cache;
 mod catalogue;
 mod operation;
 mod parameters;
 mod parse;
+mod plan;
 mod run;
 
-use std::fmt::Write;
-
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
+pub use cache::{BYTES_MAX as CACHE_BYTES_MAX, Cache, CacheCounts};
 pub use operation::Operation;
 pub use parse::PipelineError;
+pub use plan::{Plan, PlannedStep};
 pub use run::{Labelled, StepReport};
 
 /// The most bytes of a pipeline's text; the shipped ones have about one KiB.
@@ -112,12 +115,6 @@ impl Pipeline {
     /// parameters, its label and the image it gives.
     #[must_use]
     pub fn hash(&self) -> String {
-        let canonical =
-            serde_json::to_vec(&("gantry pipeline 1", &self.label, &self.image, &self.steps))
-                .unwrap_or_else(|error| unreachable!("steps are plain data: {error}"));
-        Sha256::digest(&canonical).iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        plan::hash_of(&("gantry pipeline 1", &self.label, &self.image, &self.steps))
     }
 }

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::cache::{self, Cache, Entry};
 use super::operation::{Interpolation, Operation};
-use super::{INPUT, Pipeline, Step, apply};
+use super::{INPUT, Pipeline, Step, apply, plan};
 use crate::crop::{self, Bounds};
 use crate::error::ImagingError;
 use crate::volume::{Image, Mask};
@@ -24,6 +25,9 @@ pub struct StepReport {
     pub milliseconds: u64,
     /// The voxels of the mask that it made, or of the image.
     pub voxels: u64,
+    /// Whether its result was found in a cache.
+    #[serde(default)]
+    pub cached: bool,
 }
 
 /// A labelled image.
@@ -64,7 +68,27 @@ impl Pipeline {
         image: &Image,
         on_step: &mut dyn FnMut(StepReport),
     ) -> Result<Labelled, ImagingError> {
+        self.run_with(image, None, on_step)
+    }
+
+    /// The same, but takes from the cache what it has, and keeps there what it has not.
+    pub fn run_cached(
+        &self,
+        image: &Image,
+        cache: &mut Cache,
+        on_step: &mut dyn FnMut(StepReport),
+    ) -> Result<Labelled, ImagingError> {
+        self.run_with(image, Some(cache), on_step)
+    }
+
+    fn run_with(
+        &self,
+        image: &Image,
+        mut cache: Option<&mut Cache>,
+        on_step: &mut dyn FnMut(StepReport),
+    ) -> Result<Labelled, ImagingError> {
         let input = Arc::new(image.clone());
+        let input_hash = cache.as_ref().map(|_| cache::image_hash(image));
         let mut named: BTreeSet<&str> = self.image.iter().map(String::as_str).collect();
         named.extend(
             self.steps.iter().flat_map(|s| s.from.iter().chain(&s.with)).map(String::as_str),
@@ -76,12 +100,29 @@ impl Pipeline {
             named: BTreeMap::from([(INPUT.to_owned(), Made::Image(input))]),
         };
         let mut reports = Vec::with_capacity(self.steps.len());
-        for step in &self.steps {
+        for (position, step) in self.steps.iter().enumerate() {
             let begin = Instant::now();
-            let (made, voxels) = state.run(step).map_err(|source| ImagingError::Step {
-                step: step.name.clone(),
-                source: Box::new(source),
-            })?;
+            let key = input_hash
+                .as_ref()
+                .map(|input| plan::hash_of(&("gantry step 1", input, self.prefix(position))));
+            let found = match (&mut cache, &key) {
+                (Some(cache), Some(key)) => cache.load(key),
+                _ => None,
+            };
+            let cached = found.is_some();
+            let (made, voxels) = if let Some(entry) = found {
+                state.restore(entry)
+            } else {
+                let before = (state.image.clone(), state.mask.clone());
+                let done = state.run(step).map_err(|source| ImagingError::Step {
+                    step: step.name.clone(),
+                    source: Box::new(source),
+                })?;
+                if let (Some(cache), Some(key)) = (&mut cache, &key) {
+                    cache.store(key, &state.changes(&before))?;
+                }
+                done
+            };
             if named.contains(step.name.as_str()) {
                 state.named.insert(step.name.clone(), made);
             }
@@ -90,6 +131,7 @@ impl Pipeline {
                 operation: step.what.to_owned(),
                 milliseconds: u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX),
                 voxels: voxels as u64,
+                cached,
             };
             on_step(report.clone());
             reports.push(report);
@@ -199,6 +241,38 @@ impl State {
         };
         self.mask = mask.map(Arc::new);
         Ok(image)
+    }
+
+    /// Returns what is not as it was before.
+    fn changes(&self, before: &(Arc<Image>, Option<Arc<Mask>>)) -> Entry {
+        let same_mask = match (&self.mask, &before.1) {
+            (Some(now), Some(then)) => Arc::ptr_eq(now, then),
+            (now, then) => now.is_none() && then.is_none(),
+        };
+        let same_image = Arc::ptr_eq(&self.image, &before.0);
+        Entry {
+            image: (!same_image).then(|| self.image.clone()),
+            mask: self.mask.clone().filter(|_| !same_mask),
+            prepared: !same_image && Arc::ptr_eq(&self.image, &self.prepared),
+        }
+    }
+
+    /// Puts back what a step changed when it was run.
+    fn restore(&mut self, entry: Entry) -> (Made, usize) {
+        if let Some(mask) = entry.mask {
+            self.mask = Some(mask);
+        }
+        match (entry.image, &self.mask) {
+            (Some(image), _) => {
+                if entry.prepared {
+                    self.prepared = image.clone();
+                }
+                self.keep_image(image)
+            }
+            (None, Some(mask)) => (Made::Mask(mask.clone()), mask.count()),
+            // A step changes one of the two, and no mask is there only before any.
+            (None, None) => (Made::Image(self.image.clone()), self.image.voxels.len()),
+        }
     }
 
     fn keep_image(&mut self, image: Arc<Image>) -> (Made, usize) {
