@@ -1,6 +1,7 @@
 //! `gantry demo --seed N --pictures DIR`: the main screens of a simulated cluster as SVG files, for
 //! the README. The same number gives the same pictures.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use gantry_model::{JobId, JobState, Machine, Millis};
@@ -9,8 +10,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use serde_json::json;
 
-use super::simulated::{self, Course};
-use crate::app::{App, Effect, Key, Keymap, Link, Message};
+use super::simulated::{Course, Moment};
+use crate::app::{App, Ask, Effect, Key, Keymap, Link, Message};
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
 use crate::pictures;
@@ -22,14 +23,18 @@ const SIZE: (u16, u16) = (120, 36);
 /// How long the cluster has been going.
 const AFTER: Millis = Millis::from_seconds(2 * 3600);
 /// The screens: a name, the keys that lead there, and what is said of it.
-const SCREENS: [(&str, &str, &str); 6] = [
-    ("overview", "", "The overview: nodes, running work, what needs a human"),
-    ("nodes", "2", "The nodes"),
-    ("jobs", "3", "The jobs"),
-    ("job", "3\n", "One job"),
-    ("data", "4", "Data: the library, and the jobs that work on it"),
+const SCREENS: [(&str, &str, &str); 8] = [
+    ("overview", "", "The overview: nodes, who has them, what needs a human"),
+    ("nodes", "2", "The nodes, and the GPUs of one"),
+    ("gpus", "3", "All GPUs with their last minutes"),
+    ("jobs", "4", "The jobs"),
+    ("job", "4\n", "One job"),
+    ("data", "5", "Data: the library, and the jobs that work on it"),
+    ("events", "6", "The event log"),
     ("help", "?", "The keys"),
 ];
+/// Messages that one key may lead to: pages of GPUs and the pasts of those in sight.
+const FOLLOWING_MAX: usize = 1000;
 
 /// Writes the pictures.
 ///
@@ -41,7 +46,7 @@ pub(super) fn run(course: Course, folder: &Path, format: Format) -> Outcome {
         Failure::trouble(format!("writing pictures to {shown} failed: {error}"))
     };
     std::fs::create_dir_all(folder).map_err(fail)?;
-    let cluster = simulated::after(course, AFTER)?;
+    let cluster = Moment::after(course, AFTER)?;
     let mut files = Vec::new();
     for (name, keys, title) in SCREENS {
         let buffer = screen(keys, &cluster);
@@ -55,32 +60,46 @@ pub(super) fn run(course: Course, folder: &Path, format: Format) -> Outcome {
 }
 
 /// What the console shows after some keys.
-fn screen(keys: &str, cluster: &dyn Fn(Scope) -> Update) -> Buffer {
-    let first = cluster(Scope::Overview);
+fn screen(keys: &str, cluster: &Moment) -> Buffer {
+    let first = cluster.picture(Scope::Overview);
     let at = first.at;
     let mut app = App::new(Keymap::shipped(), SIZE);
     let tell = |app: &mut App, message| {
-        let mut effects = Vec::new();
-        app.apply(at, message, &mut effects);
-        effects
+        let mut waiting = VecDeque::from([message]);
+        for _ in 0..FOLLOWING_MAX {
+            let Some(message) = waiting.pop_front() else { break };
+            let mut effects = Vec::new();
+            app.apply(at, message, &mut effects);
+            waiting.extend(effects.into_iter().filter_map(|effect| follow(effect, cluster)));
+        }
     };
     tell(&mut app, Message::Link(Link::Live));
     tell(&mut app, Message::Update { scope: Scope::Overview, update: Box::new(first) });
     for key in keys.chars() {
         if key == '\n' {
-            app.job = running(&cluster(Scope::Jobs)).or(app.job);
+            app.job = running(&cluster.picture(Scope::Jobs)).or(app.job);
         }
         let key = if key == '\n' { Key::Enter } else { Key::Char(key) };
-        for effect in tell(&mut app, Message::Key(key)) {
-            if let Effect::Watch(scope) = effect {
-                let update = Box::new(cluster(scope));
-                tell(&mut app, Message::Update { scope, update });
-            }
-        }
+        tell(&mut app, Message::Key(key));
     }
+    tell(&mut app, Message::Tick);
     let mut buffer = Buffer::empty(Rect::new(0, 0, SIZE.0, SIZE.1));
     ui::render(&app, Theme { colours: Colours::True, glyphs: Glyphs::Unicode }, &mut buffer);
     buffer
+}
+
+/// What follows from what an app wants.
+fn follow(effect: Effect, cluster: &Moment) -> Option<Message> {
+    match effect {
+        Effect::Watch(scope) => {
+            Some(Message::Update { scope, update: Box::new(cluster.picture(scope)) })
+        }
+        Effect::Ask(Ask { about, request }) => {
+            let reply = Box::new(Ok(cluster.answer(*request)));
+            Some(Message::Answer { about, reply })
+        }
+        _ => None,
+    }
 }
 
 /// A job that runs, the newest: there is most to see of it.
@@ -108,7 +127,9 @@ mod tests {
         };
         let pictures = draw();
         assert_eq!(pictures, draw());
-        for (picture, part) in pictures.iter().zip(["Overview", "NODE", "JOB", "j", "Data", "q"]) {
+        for (picture, part) in
+            pictures.iter().zip(["Overview", "NODE", "SM", "JOB", "j", "Data", "TIME", "q"])
+        {
             assert!(picture.contains(part) && picture.ends_with("</svg>\n"), "{part}");
         }
         let distinct: std::collections::BTreeSet<&String> = pictures.iter().collect();

@@ -23,8 +23,6 @@ use crate::output::Format;
 
 /// Between two pictures.
 const PICTURE_EACH: Duration = Duration::from_millis(250);
-/// Between two looks at a simulation that nobody watches.
-const STEP: Millis = Millis::from_seconds(5);
 /// Rows of a picture, as a scheduler sends them.
 const ROWS_MAX: usize = 100;
 const NOTES_SHOWN: usize = 20;
@@ -99,23 +97,29 @@ pub(super) fn run_quietly(course: Course, format: Format) -> Outcome {
     Ok(0)
 }
 
-/// What a scheduler would send for any scope, once the simulation has gone so far.
-///
-/// # Errors
-/// The first check that fails.
-pub(super) fn after(course: Course, length: Millis) -> Result<impl Fn(Scope) -> Update, Failure> {
-    let mut show = Show::new(course);
-    let mut moment = Millis(0);
-    // The curves of the past are made of what was seen on the way.
-    while moment < length {
-        moment = Millis(moment.0 + STEP.0);
-        let to = show.simulation.now().after(STEP);
-        let moved = show.simulation.advance(to);
-        moved.map_err(|failure| Failure::trouble(failure.to_string()))?;
-        show.picture(Scope::Overview);
+/// A simulated cluster that stands still.
+pub(super) struct Moment(Show);
+
+impl Moment {
+    /// The cluster once the simulation has gone so far.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub(super) fn after(course: Course, length: Millis) -> Result<Self, Failure> {
+        let mut show = Show::new(course);
+        show.advance(length)?;
+        Ok(Self(show))
     }
-    let show = std::cell::RefCell::new(show);
-    Ok(move |scope| show.borrow_mut().picture(scope))
+
+    /// What a scheduler would send for a scope.
+    pub(super) fn picture(&self, scope: Scope) -> Update {
+        self.0.picture(scope)
+    }
+
+    /// Answers a question as a scheduler would.
+    pub(super) fn answer(&self, request: Request) -> Reply {
+        self.0.shown(request).unwrap_or_else(Reply::Refused)
+    }
 }
 
 /// Shows the simulation on the console until the user leaves it.
@@ -169,7 +173,8 @@ impl Show {
         let _ = messages.blocking_send(Message::Link(Link::Live));
         loop {
             let next = Instant::now() + PICTURE_EACH;
-            self.advance()?;
+            let step = PICTURE_EACH.as_millis() as u64 * u64::from(self.course.speed);
+            self.advance(Millis(step))?;
             while let Ok(Ask { about, request }) = asked.try_recv() {
                 if let Some(reply) = self.answer(*request, &about) {
                     let reply = Box::new(Ok(reply.unwrap_or_else(Reply::Refused)));
@@ -189,11 +194,10 @@ impl Show {
         }
     }
 
-    /// Lets the simulation go on, second by second, so that its past has no gaps.
-    fn advance(&mut self) -> Result<(), Failure> {
-        let step = PICTURE_EACH.as_millis() as u64 * u64::from(self.course.speed);
-        let end = self.simulation.now().after(Millis(step));
-        let mut left = step;
+    /// Lets the simulation go on, a few seconds at a time, so that its past has no gaps.
+    fn advance(&mut self, step: Millis) -> Result<(), Failure> {
+        let end = self.simulation.now().after(step);
+        let mut left = step.0;
         while left > 0 {
             let part = left.min(READING_EACH.0);
             left -= part;
