@@ -54,8 +54,6 @@ fn main() -> ExitCode {
         operations::a_training_is_warned_outlives_its_agent_and_goes_on_after_a_stop().await;
         println!("an_operation_that_is_stopped_is_left_between_two_steps");
         operations::an_operation_that_is_stopped_is_left_between_two_steps().await;
-        println!("an_operation_has_no_more_memory_than_its_lease");
-        operations::an_operation_has_no_more_memory_than_its_lease().await;
         println!("what_runs_outlives_a_killed_agent_and_is_taken_over_once");
         restarts::what_runs_outlives_a_killed_agent_and_is_taken_over_once().await;
         println!("an_end_that_nobody_heard_is_kept_on_disk");

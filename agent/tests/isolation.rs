@@ -321,16 +321,16 @@ async fn scripts_run_before_and_after() {
     assert_eq!((code, sentence.as_str()), (125, expected));
     assert_eq!(session.output(2, 0).await, "");
     assert!(seen().ends_with("prolog j2 j2.0 ada\nepilog j2 j2.0 ada\n"), "{}", seen());
-    // One that says so is the task's fault.
-    start(&mut session, script(4, "ada", "echo never")).await;
-    let Exit::NotStarted { code, sentence } = session.end(4).await else { panic!() };
-    let expected = "the prolog of this node refuses it: exit 126: no licence";
-    assert_eq!((code, sentence.as_str()), (126, expected));
     // One that hangs is ended, with what it has started.
     start(&mut session, script(3, "ada", "echo never")).await;
     let Exit::NotStarted { code: 125, sentence } = session.end(3).await else { panic!() };
     assert!(sentence.contains("it took longer than 1.5 s"), "{sentence}");
     is_gone(number_in(&bench.folder().join("scratch/slow"))).await;
+    // One that says so is the task's fault.
+    start(&mut session, script(4, "ada", "echo never")).await;
+    let Exit::NotStarted { code, sentence } = session.end(4).await else { panic!() };
+    let expected = "the prolog of this node refuses it: exit 126: no licence";
+    assert_eq!((code, sentence.as_str()), (126, expected));
     let left = fs::read_dir(bench.folder().join("scratch")).unwrap().count();
     assert_eq!(left, 1, "beside what the script has left there");
     agent.stop().await;

@@ -137,15 +137,15 @@ fn describe(file: &str) -> Vec<Described> {
             prefix = format!("{name}.");
             ended = true;
         } else if let Some((key, value)) = assignment(bare) {
-            let (value, beside) = value.split_once("  #").unwrap_or((value, ""));
+            let (value, beside) = value.split_once(" # ").unwrap_or((value, ""));
             let beside = beside.trim();
             let meaning = if beside.is_empty() { meaning.join(" ") } else { beside.to_owned() };
             let value = Some(value.trim().to_owned());
             all.push(Described { key: format!("{prefix}{key}"), meaning, value, counts });
             ended = true;
-        } else if bare.is_empty() {
+        } else if line.is_empty() {
             ended = true;
-        } else {
+        } else if !bare.is_empty() {
             if std::mem::take(&mut ended) {
                 meaning.clear();
             }

@@ -192,9 +192,9 @@ impl<R: Read> Reader<R> {
             ));
         }
         let mut after_ms = 0;
-        let head = match entry(&mut from, &mut after_ms).map_err(|cut| cut.reason)? {
-            Some((Tag::Head(head), _)) => head,
-            _ => return Err("it does not say what it is of".into()),
+        let first = entry(&mut from, &mut after_ms).map_err(|cut| cut.reason)?;
+        let Some((Tag::Head(head), _)) = first else {
+            return Err("it does not say what it is of".into());
         };
         if head.protocol != gantry_wire::hello::VERSION_MAX {
             return Err(format!(
@@ -209,7 +209,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// Where the recording is cut.
-    pub fn next(&mut self) -> Result<Option<(u64, Heard)>, Cut> {
+    pub fn hear(&mut self) -> Result<Option<(u64, Heard)>, Cut> {
         let Some((tag, rest)) = entry(&mut self.from, &mut self.after_ms)? else { return Ok(None) };
         let cut = |reason: &str| Cut { after_ms: self.after_ms, reason: reason.into() };
         let heard = match tag {
@@ -304,6 +304,9 @@ mod tests {
             summary: Summary::default(),
             nodes: Vec::new(),
             busy_permille: vec![None, Some(5)],
+            gpu_busy_permille: Vec::new(),
+            gpu_power_w: Vec::new(),
+            owners: Vec::new(),
             jobs: vec![row; 20],
             metrics: Vec::new(),
             output: None,
@@ -334,7 +337,7 @@ mod tests {
         let mut reader = Reader::open(bytes).unwrap();
         let mut all = Vec::new();
         loop {
-            match reader.next() {
+            match reader.hear() {
                 Ok(Some(heard)) => all.push(heard),
                 Ok(None) => return (all, None),
                 Err(cut) => return (all, Some(cut)),
@@ -358,7 +361,7 @@ mod tests {
             let Ok(mut reader) = Reader::open(&bytes[..length]) else { continue };
             let mut count = 0;
             let end = loop {
-                match reader.next() {
+                match reader.hear() {
                     Ok(Some(heard)) => {
                         assert_eq!(heard, all[count]);
                         count += 1;

@@ -163,7 +163,7 @@ fn a_job_file_of_every_kind_runs_to_its_end_though_its_daemons_are_killed() -> R
 fn used(cluster: &Cluster, training: &str) -> Result<()> {
     let history = cluster.gantry.json(&["history"])?;
     let row = history.as_array().context("a list")?.iter().find(|row| row["job"] == training);
-    let cpu = row.and_then(|row: &Value| row["cpu_ms"].as_u64());
+    let cpu = row.and_then(|row: &Value| row["spent"]["cpu_ms"].as_u64());
     ensure!(cpu.is_some_and(|cpu| cpu > 0), "{history}");
     Ok(())
 }

@@ -28,7 +28,7 @@ fn keys(value: &Value) -> Vec<&str> {
 #[test]
 fn a_benchmark_gives_one_value_of_the_known_form() {
     // (benchmark, its size, whether it has a row beside a peer)
-    let cases: [(&[&str], bool); 12] = [
+    let cases: [(&[&str], bool); 14] = [
         (&["placement", "--nodes", "20", "--count", "400"], false),
         (&["gangs", "--nodes", "20", "--count", "200"], false),
         (&["array", "--count", "2000"], false),

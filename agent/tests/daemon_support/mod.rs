@@ -236,6 +236,9 @@ impl Session {
                 self.metrics.extend(points);
             }
             AgentMessage::Reading(_) | AgentMessage::Found(_) | AgentMessage::Tested { .. } => {}
+            AgentMessage::Report(Report::Returned { try_id }) => {
+                panic!("{try_id} is returned, and nothing was launched ahead")
+            }
             AgentMessage::Up { .. } => panic!("an agent says once what it is"),
         }
     }

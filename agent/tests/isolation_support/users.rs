@@ -91,7 +91,7 @@ pub(crate) async fn an_operation_has_the_rights_of_its_submitter() {
     gantry_library::Library::open_or_create(&library).unwrap();
     fs::set_permissions(&library, fs::Permissions::from_mode(0o700)).unwrap();
     let text = library.display().to_string();
-    for (number, user, expected) in [(1, "nobody", "ermission denied"), (2, "root", "root")] {
+    for (number, user, expected) in [(1, "nobody", "there is no library"), (2, "root", "root")] {
         start(&mut session, operation(number, user, &text)).await;
         let sentence = session.end(number).await.to_string();
         assert!(sentence.contains(expected), "{user}: {sentence}");

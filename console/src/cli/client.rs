@@ -32,10 +32,17 @@ const AGAIN_EACH: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, Default, Args)]
 pub struct Reach {
     /// Folder with the cluster's address and your key.
-    #[arg(long = "cluster", global = true, env = "GANTRY_CLUSTER", value_name = "DIR")]
+    // Ids of their own: commands have folders and users too.
+    #[arg(
+        id = "reach-folder",
+        long = "cluster",
+        global = true,
+        env = "GANTRY_CLUSTER",
+        value_name = "DIR"
+    )]
     pub folder: Option<PathBuf>,
     /// Ask with the identity of this name in that folder; operator where nothing is said.
-    #[arg(long = "as", global = true, env = "GANTRY_AS", value_name = "NAME")]
+    #[arg(id = "reach-user", long = "as", global = true, env = "GANTRY_AS", value_name = "NAME")]
     pub user: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 //! default < file < environment < flag, as [`gantry_config::layers`] has them. The environment is
 //! that of this command: a daemon under systemd has the one of its unit.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use gantry_config::layers::{self, Layer};
@@ -82,8 +82,8 @@ impl Daemon {
         }
     }
 
-    fn explain(self, key: &str, file: &PathBuf) -> Result<Explained, Failure> {
-        fn of<T: Settings>(key: &str, file: &PathBuf) -> Result<Explained, SettingsError> {
+    fn explain(self, key: &str, file: &Path) -> Result<Explained, Failure> {
+        fn of<T: Settings>(key: &str, file: &Path) -> Result<Explained, SettingsError> {
             let (name, text) = read_file(file)?;
             explain::<T>(key, &name, &text, &layers::overrides::<T>()?)
         }
@@ -94,7 +94,7 @@ impl Daemon {
         .map_err(Failure::usage_of)
     }
 
-    fn check(self, file: &PathBuf) -> Result<(), SettingsError> {
+    fn check(self, file: &Path) -> Result<(), SettingsError> {
         match self {
             Self::Scheduler => load_file::<SchedulerSettings>(file).map(drop),
             Self::Agent => load_file::<AgentSettings>(file).map(drop),
@@ -165,7 +165,7 @@ fn one(key: &str, place: &Place, cluster: &Reach, format: Format) -> Outcome {
     Ok(0)
 }
 
-fn value(one: &Explained, file: &std::path::Path) -> Value {
+fn value(one: &Explained, file: &Path) -> Value {
     let layer = |(layer, value): &(Layer, Option<String>)| (layer.word().to_owned(), json!(value));
     json!({
         "key": one.key,
@@ -180,7 +180,7 @@ fn value(one: &Explained, file: &std::path::Path) -> Value {
     })
 }
 
-fn text(one: &Explained, file: &std::path::Path) -> String {
+fn text(one: &Explained, file: &Path) -> String {
     let value = one.value.clone().unwrap_or_else(|| "not set".into());
     let mut lines = vec![format!("{} of the {}: {value}", one.key, one.of), String::new()];
     for (layer, said) in &one.layers {

@@ -67,7 +67,7 @@ enum SchedulerVerb {
 /// Settings on the command line.
 #[derive(Debug, Default, Args)]
 pub(super) struct Flags {
-    /// Set a key of the settings, before file and environment: --set node_timeout=10s.
+    /// Set a key of the settings, before file and environment, as cores=4.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = Override::flag)]
     pub(super) set: Vec<Override>,
 }

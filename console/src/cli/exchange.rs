@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use gantry_agent::exchange::{self, Choice, ExchangeError, ExchangeReport, Kind};
-use gantry_library::{Author, Fractions, SampleId};
+use gantry_library::{Author, Fractions, Library, SampleId};
 use serde_json::json;
 
 use super::label;
@@ -15,8 +15,9 @@ use crate::output::Format;
 /// `gantry library`.
 #[derive(Debug, Args)]
 pub struct Samples {
-    #[command(flatten)]
-    place: Place,
+    /// The library's folder on the shared storage.
+    #[arg(long, env = "GANTRY_LIBRARY", value_name = "DIR", global = true)]
+    library: Option<PathBuf>,
     #[command(subcommand)]
     what: What,
 }
@@ -125,6 +126,13 @@ struct Import {
 }
 
 impl Samples {
+    fn open(&self) -> Result<Library, Failure> {
+        let library = self.library.clone().ok_or_else(|| {
+            Failure::usage("say which library: --library DIR, or GANTRY_LIBRARY in the environment")
+        })?;
+        Place { library }.open()
+    }
+
     /// Carries it out.
     ///
     /// # Errors
@@ -134,16 +142,16 @@ impl Samples {
             What::Export(export) => self.export(export, format),
             What::Import(import) => self.import(import, format),
             What::Counts => {
-                let value = library::values(self.place.open()?.counts())?;
+                let value = library::values(self.open()?.counts())?;
                 format.print("library", &value, || library::list_of(&value), String::new)?;
                 Ok(0)
             }
-            What::Labels => label::list(&self.place.open()?, format).map(|()| 0),
+            What::Labels => label::list(&self.open()?, format).map(|()| 0),
             What::Verify => self.verify(format),
             What::Fingerprint { label } => {
                 let choice = Choice { label: label.clone(), ..Choice::default() };
                 let print =
-                    exchange::dataset_fingerprint(&self.place.open()?, &choice).map_err(failed)?;
+                    exchange::dataset_fingerprint(&self.open()?, &choice).map_err(failed)?;
                 let people = || {
                     let text = serde_json::to_string_pretty(&print);
                     text.unwrap_or_else(|error| error.to_string())
@@ -153,7 +161,7 @@ impl Samples {
             }
             What::Show { sample } => {
                 let id: SampleId = sample.parse().map_err(Failure::usage_of)?;
-                let record = self.place.open()?.sample(&id).map_err(Failure::usage_of)?;
+                let record = self.open()?.sample(&id).map_err(Failure::usage_of)?;
                 let people = || {
                     let text = serde_json::to_string_pretty(&record);
                     text.unwrap_or_else(|error| error.to_string())
@@ -174,7 +182,7 @@ impl Samples {
             },
             shard_bytes_max: export.shard_mb * 1_000_000,
         };
-        let library = self.place.open()?;
+        let library = self.open()?;
         let report =
             exchange::export(&library, export.form.into(), &export.to, &choice).map_err(failed)?;
         done(&report, "written", format)
@@ -182,14 +190,14 @@ impl Samples {
 
     fn import(&self, import: &Import, format: Format) -> Outcome {
         let author = import.author.clone().map_or(Author::Auto, Author::Person);
-        let (library, label) = (self.place.open()?, import.label.as_deref());
+        let (library, label) = (self.open()?, import.label.as_deref());
         let report = exchange::import(&library, import.form.into(), &import.from, label, &author)
             .map_err(failed)?;
         done(&report, "taken", format)
     }
 
     fn verify(&self, format: Format) -> Outcome {
-        let report = self.place.open()?.verify().map_err(Failure::trouble)?;
+        let report = self.open()?.verify().map_err(Failure::trouble)?;
         let people = || {
             let mut lines = vec![format!(
                 "{} records and {} objects are whole, {} objects are named by no record",

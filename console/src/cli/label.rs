@@ -1,7 +1,7 @@
 //! `gantry label`: the labels of a library, and a mask that a person has drawn elsewhere kept as one.
 //!
 //! A mask belongs to the volume that a pipeline has made of its series: it has to stand on the same
-//! grid, and what it was drawn with writes it as NIfTI. The sample names its author, so that masks of
+//! grid, and what it was drawn with writes it as `NIfTI`. The sample names its author, so that masks of
 //! people and of pipelines can be told apart for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,12 +35,12 @@ pub struct Label {
     /// The series whose volume was labelled; without it the labels of the library are listed.
     #[arg(requires = "mask", add = completions::series())]
     series: Option<String>,
-    /// The mask, a NIfTI file on the grid of the volume; what is not 0 in it is labelled.
-    #[arg(requires = "label")]
+    /// The mask, a .nii or .nii.gz file on the grid of the volume; what is not 0 in it is labelled.
+    #[arg(requires = "marks")]
     mask: Option<PathBuf>,
     /// What the mask marks, as lungs.
-    #[arg(long)]
-    label: Option<String>,
+    #[arg(long = "label", value_name = "LABEL")]
+    marks: Option<String>,
     /// Who has drawn it.
     #[arg(long, env = "USER", value_name = "NAME", default_value = "")]
     by: String,
@@ -53,7 +53,7 @@ impl Label {
     /// Where the series has no volume yet, the mask does not fit it, or the library fails.
     pub fn run(&self, format: Format) -> Outcome {
         let library = self.place.open()?;
-        match (&self.series, &self.mask, &self.label) {
+        match (&self.series, &self.mask, &self.marks) {
             (Some(series), Some(mask), Some(label)) => {
                 keep(&library, series, mask, label, &self.by, format)?;
             }

@@ -227,7 +227,9 @@ impl Data {
     }
 }
 
-pub(super) fn values<T: serde::Serialize, E: ToString>(value: Result<T, E>) -> Result<Value, Failure> {
+pub(super) fn values<T: serde::Serialize, E: ToString>(
+    value: Result<T, E>,
+) -> Result<Value, Failure> {
     serde_json::to_value(value.map_err(Failure::trouble)?).map_err(Failure::trouble)
 }
 

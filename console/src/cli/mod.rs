@@ -337,6 +337,17 @@ mod tests {
         assert!(count > 25, "only {count} commands were found");
     }
 
+    /// clap keeps what is global beside a command's own flags, by their ids.
+    #[test]
+    fn a_commands_folder_and_user_are_not_those_of_the_cluster() {
+        for line in ["submit --folder /out -- true", "history --user ada"] {
+            let words = ["gantry", "--cluster", "/c", "--as", "grace"].into_iter();
+            let cli = Cli::try_parse_from(words.chain(line.split(' '))).unwrap();
+            assert_eq!(cli.cluster.folder, Some("/c".into()), "{line}");
+            assert_eq!(cli.cluster.user.as_deref(), Some("grace"), "{line}");
+        }
+    }
+
     #[test]
     fn command_lines_people_type() {
         for (text, fine) in [
@@ -397,7 +408,9 @@ mod tests {
             ("label --library /l s1 m.nii", false),
             ("label --library /l s1 m.nii --label lungs --by ada", true),
             ("models --library /l", true),
-            ("models --library /l approve m1 --by ada", true),
+            ("models --library /l m1 --approve --by ada", true),
+            ("models --library /l --approve", false),
+            ("models --library /l m1 --approve --retire", false),
             ("completions fish", true),
             ("config explain node_timeout", true),
             ("config explain metrics --of agent --dir /a --set metrics=1", true),

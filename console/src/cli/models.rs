@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use gantry_library::{Library, ModelRecord, Stage};
 use gantry_model::At;
 use serde_json::{Value, json};
@@ -18,35 +18,17 @@ use crate::output::{self, Format};
 pub struct Models {
     #[command(flatten)]
     place: Place,
-    #[command(subcommand)]
-    verb: Option<Verb>,
-}
-
-/// What to do; without a verb models are listed.
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// List models, the newest first.
-    List,
-    /// Show one model with how it did, epoch by epoch.
-    Show {
-        /// The model, by id or name, or run:NAME for what a run leaves.
-        #[arg(add = completions::models())]
-        model: String,
-    },
-    /// Say that a person found a model good enough to be served.
-    Approve(Move),
-    /// Say that a model is not to be used any more.
-    Retire(Move),
-}
-
-/// Moves a model to a stage.
-#[derive(Debug, Args)]
-struct Move {
-    /// The model, by id or name, or run:NAME for what a run leaves.
+    /// Show this one, by id or name, or run:NAME for what a run leaves; all are listed without it.
     #[arg(add = completions::models())]
-    model: String,
+    model: Option<String>,
+    /// Say that a person found it good enough to be served.
+    #[arg(long, requires = "model", conflicts_with = "retire")]
+    approve: bool,
+    /// Say that it is not to be used any more.
+    #[arg(long, requires = "model")]
+    retire: bool,
     /// Who decides.
-    #[arg(long, env = "USER", value_name = "NAME")]
+    #[arg(long, env = "USER", value_name = "NAME", default_value = "")]
     by: String,
 }
 
@@ -57,24 +39,35 @@ impl Models {
     /// Where a model is unknown or the library cannot be read.
     pub fn run(&self, format: Format) -> Outcome {
         let library = self.place.open()?;
-        match &self.verb {
-            None | Some(Verb::List) => list(&library, format)?,
-            Some(Verb::Show { model }) => show(&library, model, format)?,
-            Some(Verb::Approve(to)) => to.stage(&library, Stage::Approved, format)?,
-            Some(Verb::Retire(to)) => to.stage(&library, Stage::Retired, format)?,
+        let Some(name) = &self.model else {
+            list(&library, format)?;
+            return Ok(0);
+        };
+        match (self.approve, self.retire) {
+            (true, _) => to_stage(&library, name, Stage::Approved, &self.by, format)?,
+            (_, true) => to_stage(&library, name, Stage::Retired, &self.by, format)?,
+            _ => show(&library, name, format)?,
         }
         Ok(0)
     }
 }
 
-impl Move {
-    fn stage(&self, library: &Library, stage: Stage, format: Format) -> Result<(), Failure> {
-        let model = find(library, &self.model)?;
-        library.set_stage(&model.id, stage, &self.by).map_err(Failure::trouble)?;
-        let value = json!({ "model": model.id, "stage": stage, "by": self.by });
-        let people = || format!("{} is {} by {}", model.id, word(stage), self.by);
-        format.print("stage", &value, people, || model.id.to_string())
+/// Moves a model to a stage.
+fn to_stage(
+    library: &Library,
+    name: &str,
+    stage: Stage,
+    by: &str,
+    format: Format,
+) -> Result<(), Failure> {
+    if by.is_empty() {
+        return Err(Failure::usage("a stage has somebody who decided it; name yourself with --by"));
     }
+    let model = find(library, name)?;
+    library.set_stage(&model.id, stage, by).map_err(Failure::trouble)?;
+    let value = json!({ "model": model.id, "stage": stage, "by": by });
+    let people = || format!("{} is {} by {by}", model.id, word(stage));
+    format.print("stage", &value, people, || model.id.to_string())
 }
 
 const fn word(stage: Stage) -> &'static str {
@@ -201,8 +194,7 @@ mod tests {
         assert!(wrong.sentence.ends_with("did you mean lungs-1"), "{}", wrong.sentence);
         let model = find(&library, "lungs-1").unwrap();
         assert_eq!(value(&library, &model).unwrap()["stage"], "candidate");
-        let to = Move { model: "lungs-1".into(), by: "ada".into() };
-        to.stage(&library, Stage::Approved, Format::Quiet).unwrap();
+        to_stage(&library, "lungs-1", Stage::Approved, "ada", Format::Quiet).unwrap();
         let value = value(&library, &model).unwrap();
         assert_eq!(value["stage"], "approved");
         assert_eq!(value["validation_dice"], 0.875);

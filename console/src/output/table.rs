@@ -185,8 +185,8 @@ mod tests {
         let rows = vec![vec!["j123456".into(), "a long name of a job".into(), "run".into()]];
         for (room, expected) in [
             (None, "j123456  a long name of a job  run"),
-            (Some(34), "j123456  a long name of a job  run"),
-            (Some(30), "j123456  a long name of…  run"),
+            (Some(34), "j123456  a long name of a …  run"),
+            (Some(30), "j123456  a long name o…  run"),
             (Some(20), "j123456  a long …  …"),
             (Some(5), "j123…"),
         ] {

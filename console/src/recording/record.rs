@@ -158,7 +158,9 @@ impl Tape {
         let mut followed = Followed::new(connection.clone(), send);
         runtime.block_on(async {
             // The watches live on the runtime, and end with this value.
-            SCREENS.iter().for_each(|scope| followed.add(*scope));
+            for scope in SCREENS {
+                followed.add(scope);
+            }
             let mut clock = tokio::time::interval(WRITE_EACH);
             loop {
                 tokio::select! {
@@ -268,7 +270,9 @@ impl Followed {
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        self.watches.iter().for_each(|(_, watch)| watch.abort());
+        for (_, watch) in &self.watches {
+            watch.abort();
+        }
     }
 }
 

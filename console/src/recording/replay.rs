@@ -10,13 +10,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use gantry_model::JobId;
 use gantry_wire::{Scope, Update};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{Cut, Head, Heard, Reader};
-use crate::app::{Link, Message};
+use crate::app::{About, Ask, Link, Message};
 use crate::cli::nodes::Look;
 use crate::cli::time;
 use crate::error::{Failure, Outcome};
@@ -109,7 +108,7 @@ struct Player {
 enum Next {
     Due,
     Screen,
-    Asked(JobId),
+    Asked(About),
     Again,
     Left,
 }
@@ -120,7 +119,7 @@ impl Player {
         mut reader: Reader<BufReader<File>>,
         speed: u32,
         mut scopes: watch::Receiver<Scope>,
-        mut asked: mpsc::Receiver<JobId>,
+        mut asked: mpsc::Receiver<Ask>,
     ) {
         let began = Instant::now();
         let mut waiting = self.read(&mut reader);
@@ -131,7 +130,7 @@ impl Player {
             let next = tokio::select! {
                 () = sleep_until(due) => Next::Due,
                 changed = scopes.changed() => if changed.is_ok() { Next::Screen } else { Next::Left },
-                job = asked.recv() => job.map_or(Next::Left, Next::Asked),
+                ask = asked.recv() => ask.map_or(Next::Left, |ask| Next::Asked(ask.about)),
                 () = tokio::time::sleep(AGAIN_EACH) => Next::Again,
             };
             let scope = *scopes.borrow_and_update();
@@ -145,9 +144,10 @@ impl Player {
                     }
                 }
                 Next::Screen | Next::Again => self.show(scope).await,
-                Next::Asked(job) => {
-                    let sentence = format!("{job} is part of a recording, and cannot be changed");
-                    self.messages.send(Message::Answer(sentence)).await
+                Next::Asked(about) => {
+                    let sentence = "this is a recording: it holds pictures, and changes nothing";
+                    let reply = Box::new(Err(sentence.to_owned()));
+                    self.messages.send(Message::Answer { about, reply }).await
                 }
                 Next::Left => return,
             };
@@ -159,7 +159,7 @@ impl Player {
 
     /// The next entry; says so where there is none.
     fn read(&self, reader: &mut Reader<BufReader<File>>) -> Option<(u64, Heard)> {
-        match reader.next() {
+        match reader.hear() {
             Ok(Some(next)) => return Some(next),
             Ok(None) => self.banner.send_replace("the recording has ended; q leaves it".into()),
             Err(cut) => self.banner.send_replace(notice(&cut)),
@@ -202,7 +202,7 @@ async fn sleep_until(due: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use gantry_model::{At, JobRow, Summary};
+    use gantry_model::{At, JobId, JobRow, Summary};
 
     use super::*;
 
@@ -214,6 +214,9 @@ mod tests {
             summary: Summary::default(),
             nodes: Vec::new(),
             busy_permille: Vec::new(),
+            gpu_busy_permille: Vec::new(),
+            gpu_power_w: Vec::new(),
+            owners: Vec::new(),
             jobs: jobs.iter().map(row).collect(),
             metrics: Vec::new(),
             output: None,

@@ -185,6 +185,8 @@ fn said(app: &App, sheet: &Sheet<'_>) -> (String, Style) {
             parts.push(format!("/ {}   {} of {all}", app.filter(), app.list_len()));
         }
     }
+    let banner = app.banner.as_ref().filter(|_| parts.is_empty());
+    parts.extend(banner.cloned());
     if app.read_only {
         parts.push("read-only".into());
     }
@@ -192,10 +194,12 @@ fn said(app: &App, sheet: &Sheet<'_>) -> (String, Style) {
         parts.push("names hidden".into());
     }
     let calm = marked == 0 && app.filter().is_empty();
-    match (&app.banner, parts.is_empty()) {
-        (Some(banner), true) => (banner.clone(), Style::new()),
-        _ => (parts.join("   "), if calm { theme.dim() } else { theme.warn() }),
-    }
+    let style = match (banner, calm) {
+        (Some(_), _) => Style::new(),
+        (None, true) => theme.dim(),
+        (None, false) => theme.warn(),
+    };
+    (parts.join("   "), style)
 }
 
 /// The keys of the last line: from the table, or those of what lies over the screen.

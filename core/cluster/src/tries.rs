@@ -71,13 +71,7 @@ impl Cluster {
         }
     }
 
-    fn ended(
-        &mut self,
-        at: At,
-        id: NodeId,
-        end: &End,
-        effects: &mut Vec<Effect>,
-    ) -> Option<JobId> {
+    fn ended(&mut self, at: At, id: NodeId, end: &End, effects: &mut Vec<Effect>) -> Option<JobId> {
         let End { try_id, ref exit, usage, heir } = *end;
         if self.node_mut(id).strays.remove(&try_id) {
             self.has_changed(id);

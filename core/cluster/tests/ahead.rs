@@ -22,8 +22,8 @@ fn busy() -> (Env, JobId, Vec<Effect>) {
     (env, job, effects)
 }
 
-fn elements(text: &str) -> Option<IndexSet> {
-    Some(text.parse().unwrap())
+fn elements(text: &str) -> IndexSet {
+    text.parse().unwrap()
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn what_people_do_calls_them_back() {
     let whole = |change| Action::Change { job, indices: None, change };
     for (action, expected) in [
         (Action::Hold { job, indices: None }, all.clone()),
-        (Action::Hold { job, indices: elements("6-7") }, vec![7, 8]),
+        (Action::Hold { job, indices: Some(elements("6-7")) }, vec![7, 8]),
         (whole(JobChange { time_limit: Some(Millis(5000)), ..JobChange::default() }), all.clone()),
         (Action::Drain { node: node(), reason: "dust".into(), deadline: None }, all),
     ] {
@@ -110,7 +110,7 @@ fn what_people_do_calls_them_back() {
 #[test]
 fn a_held_element_that_comes_back_is_held() {
     let (mut env, job, _) = busy();
-    env.act(Action::Hold { job, indices: elements("6-7") }).unwrap();
+    env.act(Action::Hold { job, indices: Some(elements("6-7")) }).unwrap();
     env.returned("a", 7);
     env.returned("a", 8);
     assert_eq!(env.cluster.job(job).unwrap().tasks_held, 2);

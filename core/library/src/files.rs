@@ -47,7 +47,7 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<Made, LibraryError> {
 /// durable when this returns. Nothing is seen of a file by halves.
 ///
 /// There are two waits for the storage, however many files there are: one for all contents, one
-/// for all names. A third, between the names of two groups, cost a third of the rate.
+/// for all names.
 pub(crate) fn create_in_order(groups: &[&[NewFile<'_>]]) -> Result<Vec<Vec<Made>>, LibraryError> {
     let files: Vec<&NewFile> = groups.iter().copied().flatten().collect();
     let mut parts = at_once(&files, |file| Part::write(file))?.into_iter();

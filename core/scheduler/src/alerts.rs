@@ -384,7 +384,7 @@ mod tests {
         let well = sample(100, &[Some(60), Some(60)]);
         let (busy, hot) = (["busy: cpu is 10.0%"], ["gpu 1 is 60 C and the alert is over"]);
         let wanted: &[(u64, Level, &[&str])] =
-            &[(90, Level::Info, &busy), (110, Level::Info, &hot)];
+            &[(100, Level::Info, &busy), (110, Level::Info, &hot)];
         check(&seconds(&mut alerts, "a", 90..200, &well), wanted);
         let over = alerts.take_unkept();
         assert_eq!(over.keys().cloned().collect::<Vec<_>>(), kept);

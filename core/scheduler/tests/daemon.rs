@@ -86,13 +86,7 @@ async fn a_restart_forgets_nothing_and_takes_back_what_nodes_hold() {
     let mut session = agent(&daemon, &identity, &[try_id.0]).await;
     report(
         &mut session,
-        Report::Ended {
-            try_id,
-            exit: Exit::Code(0),
-            usage: Usage::default(),
-            heir: None,
-            heir: None,
-        },
+        Report::Ended { try_id, exit: Exit::Code(0), usage: Usage::default(), heir: None },
     )
     .await;
     let Reply::Job(row) = ask(&console, Request::Wait { job: JobId(1), indices: None }).await
@@ -401,6 +395,7 @@ async fn repeats(daemon: &Daemon, identity: &Identity, try_id: TryId) -> bool {
         try_id,
         exit: Exit::Code(0),
         usage: Usage::default(),
+        heir: None,
     });
     if session.sender.send(&end).await.is_err() {
         return false;

@@ -204,11 +204,11 @@ pub(super) fn refusal_of(error: &(dyn std::error::Error + 'static)) -> Refusal {
 
 /// An element's text, whatever VR it came with; the first characters of a very long one.
 pub(super) fn text(data: &InMemDicomObject, tag: Tag) -> Option<String> {
-    text_of(data.get(tag)?)
+    Some(whole_text(data.get(tag)?)?.chars().take(TEXT_CHARACTERS_MAX).collect())
 }
 
-/// As [`text`], of an element at hand.
-pub(super) fn text_of(element: &InMemElement) -> Option<String> {
+/// As [`text`], of an element at hand, and all of it.
+pub(super) fn whole_text(element: &InMemElement) -> Option<String> {
     let whole = if as_bytes(element) {
         let bytes = element.to_bytes().ok()?;
         String::from_utf8_lossy(&bytes).into_owned()
@@ -216,7 +216,7 @@ pub(super) fn text_of(element: &InMemElement) -> Option<String> {
         element.to_str().ok()?.into_owned()
     };
     let trimmed = whole.trim_matches(|c: char| c == '\0' || c.is_whitespace());
-    (!trimmed.is_empty()).then(|| trimmed.chars().take(TEXT_CHARACTERS_MAX).collect())
+    (!trimmed.is_empty()).then(|| trimmed.to_owned())
 }
 
 /// The VR of an element; for one that came as UN, the one that the dictionary has for its tag.

@@ -66,7 +66,7 @@ pub(crate) fn printed(mut command: Command, lines: u32) -> Result<f64> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output();
     let took = milliseconds(start.elapsed());
     let output = output.with_context(|| format!("running {command:?}"))?;
-    let count = output.stdout.iter().filter(|byte| **byte == b'\n').count();
+    let count = output.stdout.split(|byte| *byte == b'\n').count() - 1;
     ensure!(
         output.status.success() && count == lines as usize,
         "{command:?} printed {count} lines instead of {lines}"

@@ -22,8 +22,8 @@ use dicom_object::InMemDicomObject;
 use dicom_object::mem::InMemElement;
 
 use self::table::{Action, action};
-use self::values::{dummy, shifted};
-use super::read::{self, File, items, text, text_of};
+use self::values::{dummy, shifted, temporal};
+use super::read::{self, File, items, text, whole_text};
 use super::refusal::{Reason, Refusal};
 use super::write::{file, string, uid};
 
@@ -220,13 +220,17 @@ impl Cleaner<'_> {
             Action::Remove => None,
             Action::Pseudonym => Some(plain(tag, vr, &self.pseudonym())),
             Action::Dummy => dummy(tag, vr),
-            Action::Shift => Some(match text_of(&element).and_then(|text| self.shift(&text)) {
+            Action::Shift => Some(match whole_text(&element).and_then(|text| self.shift(&text)) {
                 Some(moved) => plain(tag, vr, &moved),
                 None => DataElement::empty(tag, vr),
             }),
+            Action::Temporal => Some(match whole_text(&element) {
+                Some(text) if !temporal(&text) => DataElement::empty(tag, vr),
+                _ => element,
+            }),
             Action::Uid if vr == VR::SQ => self.within(element),
             Action::Uid => {
-                let all = text_of(&element).unwrap_or_default();
+                let all = whole_text(&element).unwrap_or_default();
                 let mapped: Vec<String> = all.split('\\').map(|one| self.uid(one)).collect();
                 Some(plain(tag, vr, &mapped.join("\\")))
             }
@@ -325,7 +329,7 @@ fn creators(data: &InMemDicomObject) -> BTreeMap<(u16, u8), String> {
     let creator = |element: &InMemElement| {
         let tag = element.header().tag;
         let reserves = tag.group() % 2 == 1 && (0x10..=0xff).contains(&tag.element());
-        let name = reserves.then(|| text_of(element)).flatten()?;
+        let name = reserves.then(|| whole_text(element)).flatten()?;
         Some(((tag.group(), tag.element() as u8), name))
     };
     data.into_iter().filter_map(creator).collect()

@@ -25,6 +25,8 @@ pub(super) enum Action {
     Uid,
     /// Its dates move.
     Shift,
+    /// It stays where it is a date or a time, and is emptied where it is not.
+    Temporal,
 }
 
 struct Table {
@@ -70,11 +72,11 @@ pub(super) fn action(tag: Tag, vr: VR, options: &BTreeSet<Retain>) -> Option<Act
     let of_patient = matches!(tag, tags::PATIENT_BIRTH_DATE | tags::PATIENT_BIRTH_TIME);
     if temporal && !of_patient {
         if options.contains(&Retain::FullDates) {
-            return Some(Action::Keep);
+            return Some(Action::Temporal);
         }
         if options.contains(&Retain::ModifiedDates) {
             let dated = matches!(vr, VR::DA | VR::DT);
-            return Some(if dated { Action::Shift } else { Action::Keep });
+            return Some(if dated { Action::Shift } else { Action::Temporal });
         }
     }
     let table = table();
@@ -106,8 +108,8 @@ mod tests {
         let basic = BTreeSet::new();
         for (tag, vr, option, plain, with) in [
             (tags::STUDY_DATE, VR::DA, Retain::ModifiedDates, Action::Empty, Action::Shift),
-            (tags::STUDY_TIME, VR::TM, Retain::ModifiedDates, Action::Empty, Action::Keep),
-            (tags::SERIES_DATE, VR::DA, Retain::FullDates, Action::Dummy, Action::Keep),
+            (tags::STUDY_TIME, VR::TM, Retain::ModifiedDates, Action::Empty, Action::Temporal),
+            (tags::SERIES_DATE, VR::DA, Retain::FullDates, Action::Dummy, Action::Temporal),
             (tags::PATIENT_BIRTH_DATE, VR::DA, Retain::FullDates, Action::Empty, Action::Empty),
             (
                 tags::PATIENT_AGE,

@@ -39,6 +39,11 @@ pub(super) fn dummy(tag: Tag, vr: VR) -> Option<InMemElement> {
     Some(DataElement::new(tag, vr, PrimitiveValue::from(text)))
 }
 
+/// Whether a text could be dates or times: whoever wrote a name there wrote letters.
+pub(super) fn temporal(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.:\\ ".contains(&byte))
+}
+
 /// Dates, or times with dates, moved by the days that a hash says; `None` where one is no date.
 pub(super) fn shifted(text: &str, hash: &str) -> Option<String> {
     let number = u64::from_str_radix(hash.get(..15)?, 16).ok()?;
@@ -79,5 +84,10 @@ mod tests {
             assert_eq!(shifted(text, &hash), None, "{text}");
         }
         assert_eq!(shifted("", &hash).unwrap(), "");
+        for (text, expected) in
+            [("101112.25", true), ("20240301\\20240302", true), ("+0100", true), ("Smith", false)]
+        {
+            assert_eq!(temporal(text), expected, "{text}");
+        }
     }
 }
