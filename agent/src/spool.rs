@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gantry_model::TryId;
 use gantry_node::End;
@@ -38,7 +39,7 @@ enum Record {
 #[derive(Debug)]
 pub(crate) struct Spool {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     /// Bytes of records, and what there is room for.
     length: u64,
     room: u64,
@@ -68,7 +69,8 @@ impl Spool {
         Ok((Self { path, file, length, room, ends, pending: Vec::new() }, all))
     }
 
-    /// Keeps an end; it is durable after the next [`Self::sync`].
+    /// Keeps an end; it is durable after the next [`Self::begin_sync`] and what that
+    /// gives.
     pub(crate) fn keep(&mut self, end: End) -> Result<(), AgentError> {
         let try_id = end.try_id;
         let record = Record::Kept(end);
@@ -102,9 +104,24 @@ impl Spool {
         Ok(())
     }
 
-    /// Makes everything that was kept durable.
-    pub(crate) fn sync(&mut self) -> Result<(), AgentError> {
+    /// Writes what is pending. Everything that was kept so far is durable after [`Unsynced::sync`].
+    pub(crate) fn begin_sync(&mut self) -> Result<Unsynced, AgentError> {
         self.write()?;
+        Ok(Unsynced { path: self.path.clone(), file: self.file.clone() })
+    }
+}
+
+/// Ends that are written and may not be on the disk yet. A file that is written anew meanwhile holds
+/// them too, and is synced as it is made.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    path: PathBuf,
+    file: Arc<File>,
+}
+
+impl Unsynced {
+    /// Waits for the disk.
+    pub(crate) fn sync(&self) -> Result<(), AgentError> {
         self.file.sync_data().map_err(|error| AgentError::file("syncing", &self.path, error))
     }
 }
@@ -147,7 +164,7 @@ fn read(mut bytes: &[u8]) -> (BTreeMap<TryId, End>, u64) {
 
 /// Writes a file with just these ends in place of the one that is there. Gives it with the bytes of
 /// its records and those it has room for.
-fn write_anew(path: &Path, ends: &BTreeMap<TryId, End>) -> io::Result<(File, u64, u64)> {
+fn write_anew(path: &Path, ends: &BTreeMap<TryId, End>) -> io::Result<(Arc<File>, u64, u64)> {
     let mut bytes = Vec::new();
     for end in ends.values() {
         append(&mut bytes, &Record::Kept(end.clone()))?;
@@ -164,7 +181,7 @@ fn write_anew(path: &Path, ends: &BTreeMap<TryId, End>) -> io::Result<(File, u64
     if let Some(above) = path.parent() {
         File::open(above)?.sync_all()?;
     }
-    Ok((file, length, room))
+    Ok((Arc::new(file), length, room))
 }
 
 #[cfg(test)]
@@ -187,7 +204,7 @@ mod tests {
             spool.keep(one).unwrap();
         }
         spool.forget(TryId(5)).unwrap();
-        spool.sync().unwrap();
+        spool.begin_sync().unwrap().sync().unwrap();
         for _ in 0..2 {
             let (_, ends) = Spool::open(folder.path()).unwrap();
             assert_eq!(ends, [end(2, Exit::NodeLost), end(7, Exit::Code(3))]);
@@ -234,17 +251,17 @@ mod tests {
             spool.keep(end(number, Exit::Failed("x".repeat(100)))).unwrap();
             spool.forget(TryId(number)).unwrap();
             if number % 1000 == 0 {
-                spool.sync().unwrap();
+                spool.begin_sync().unwrap().sync().unwrap();
             }
         }
-        spool.sync().unwrap();
+        spool.begin_sync().unwrap().sync().unwrap();
         let size = || fs::metadata(folder.path().join("ends")).unwrap().len();
         assert_eq!(size(), FILE_BYTES);
         spool.forget(TryId(1)).unwrap();
-        spool.sync().unwrap();
+        spool.begin_sync().unwrap().sync().unwrap();
         assert_eq!(size(), FILE_BYTES);
         spool.keep(end(50_000, Exit::Code(0))).unwrap();
-        spool.sync().unwrap();
+        spool.begin_sync().unwrap().sync().unwrap();
         let (_, ends) = Spool::open(folder.path()).unwrap();
         assert_eq!(ends, [end(50_000, Exit::Code(0))]);
     }

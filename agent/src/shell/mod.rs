@@ -2,7 +2,8 @@
 //!
 //! Everything that happens comes through one bounded channel. What is waiting is taken together,
 //! applied to the machine, and its effects are carried out in order; what is to be told waits until
-//! the ends among it are synced in the spool, once for all of them. What nobody waits for, starts and
+//! the ends among it are synced in the spool, once for all of them. The disk is waited for beside the
+//! loop, which goes on to start what comes next meanwhile. What nobody waits for, starts and
 //! ends whose lease was handed on, waits a moment for more to go with it, as each message makes the
 //! cluster sync its journal. The connection ([`crate::session`]), the supervisor
 //! ([`crate::supervise`]) and the workers ([`crate::worker`]) only bring events and take orders.
@@ -59,6 +60,8 @@ pub(crate) enum Input {
     SupervisorGone,
     /// A worker said something.
     Worker(u64, Vec<Said>),
+    /// What was written to the spool is on the disk.
+    Synced(Result<(), AgentError>),
     /// A test has ended.
     Tested { number: u64, wrong: Option<String> },
     /// Something is wrong with the node, or not any more.
@@ -127,8 +130,16 @@ pub(crate) struct Shell {
     told: Instant,
     /// Ends that the supervisor may forget once the spool is synced.
     kept: Vec<TryId>,
+    /// What waits for the disk.
+    syncing: Option<Syncing>,
     /// What was found lately, for a connection that was lost while it was told.
     found: VecDeque<(Instant, Finding)>,
+}
+
+/// What waits for the disk: messages, and ends that the supervisor may forget then.
+struct Syncing {
+    outgoing: Vec<AgentMessage>,
+    kept: Vec<TryId>,
 }
 
 impl Shell {
@@ -149,6 +160,7 @@ impl Shell {
             outgoing: Vec::new(),
             told: Instant::now(),
             kept: Vec::new(),
+            syncing: None,
             found: VecDeque::new(),
         };
         if !held.is_empty() {
@@ -247,6 +259,10 @@ impl Shell {
                     self.started(started)?;
                 }
             }
+            Input::Synced(result) => {
+                result?;
+                self.synced();
+            }
             Input::Tested { number, wrong } => {
                 self.outgoing.push(AgentMessage::Tested { number, wrong });
             }
@@ -290,6 +306,12 @@ impl Shell {
             AgentMessage::Up { facts: self.parts.facts.clone(), holds: self.parts.node.holds() };
         if outbox.try_send(up).is_ok() {
             self.session = Some((session, outbox));
+            // What an earlier connection was to hear is told again, as of now.
+            let reports = |message: &AgentMessage| matches!(message, AgentMessage::Report(_));
+            self.outgoing.retain(|message| !reports(message));
+            if let Some(syncing) = &mut self.syncing {
+                syncing.outgoing.retain(|message| !reports(message));
+            }
             let lately = self.found.iter().filter(|(at, _)| at.elapsed() < FOUND_AGAIN);
             self.outgoing.extend(lately.map(|(_, finding)| AgentMessage::Found(finding.clone())));
             self.apply(Event::Connected)?;
@@ -377,33 +399,50 @@ impl Shell {
         if let Err(error) = self.outputs.write() {
             tracing::warn!("the last lines of built-in operations are lost: {error}");
         }
-        if self.patience().is_some() {
+        if self.syncing.is_some() || self.patience().is_some() {
             return Ok(());
         }
-        if !self.kept.is_empty() {
-            self.parts.spool.sync()?;
+        let outgoing = std::mem::take(&mut self.outgoing);
+        if self.kept.is_empty() {
+            self.tell_scheduler(outgoing);
+            return Ok(());
         }
-        for try_id in self.kept.drain(..) {
+        let unsynced = self.parts.spool.begin_sync()?;
+        self.syncing = Some(Syncing { outgoing, kept: std::mem::take(&mut self.kept) });
+        let inputs = self.parts.inputs.clone();
+        // The shell is gone only when the agent is ending: the supervisor has those ends still.
+        tokio::task::spawn_blocking(move || {
+            inputs.blocking_send(Input::Synced(unsynced.sync())).is_ok()
+        });
+        Ok(())
+    }
+
+    /// The disk has what was waited for.
+    fn synced(&mut self) {
+        let Some(Syncing { outgoing, kept }) = self.syncing.take() else { return };
+        for try_id in kept {
             if let Some(supervisor) = &mut self.supervisor {
                 // Sent with what comes next, as nobody waits for it.
                 supervisor.kept(try_id);
             }
         }
-        if self.session.is_some() {
-            self.tell_scheduler();
-        } else {
-            // Reports are told again on the next connection; what tasks have said is not.
-            self.outgoing.retain(|message| !matches!(message, AgentMessage::Report(_)));
-            self.outgoing.truncate(UNHEARD_MAX);
-        }
-        Ok(())
+        self.tell_scheduler(outgoing);
     }
 
-    fn tell_scheduler(&mut self) {
-        if !self.outgoing.is_empty() {
+    /// Tells what is durable. Without a connection reports are left out, as they are told again on the
+    /// next; what tasks have said waits for it.
+    fn tell_scheduler(&mut self, mut outgoing: Vec<AgentMessage>) {
+        if self.session.is_none() {
+            outgoing.retain(|message| !matches!(message, AgentMessage::Report(_)));
+            outgoing.append(&mut self.outgoing);
+            outgoing.truncate(UNHEARD_MAX);
+            self.outgoing = outgoing;
+            return;
+        }
+        if !outgoing.is_empty() {
             self.told = Instant::now();
         }
-        for message in without_told(std::mem::take(&mut self.outgoing)) {
+        for message in without_told(outgoing) {
             self.send(message);
         }
     }
