@@ -26,10 +26,13 @@
      hang on                     no call returns before this line is gone */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <libgen.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,7 +40,7 @@
 enum { OK, UNINITIALIZED, INVALID, NOT_SUPPORTED, NOT_FOUND = 6, SMALL = 7, NO_DRIVER = 9,
        TIMEOUT = 10, LOST = 15 };
 enum { GPUS = 16, PLACES = 7, PROCESSES = 64, XIDS = 1024, LINKS = 18 };
-enum { INSTANCES = 1000, HANG_LOOK_US = 5000, EVENT_LOOK_US = 20000 };
+enum { INSTANCES = 1000, HANG_LOOK_US = 5000, LOOK_MS = 5 };
 
 /* Readings, by the words of the file. */
 enum reading { BUSY, MEMORY_BUSY, ENCODER, DECODER, MEMORY_USED, TEMPERATURE, POWER, POWER_LIMIT,
@@ -68,6 +71,7 @@ static struct { unsigned gpus, hang, off, xids; char prefix[64]; struct gpu gpu[
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct stat seen;
 static int read_once;
+static struct timespec looked;
 static unsigned xids_taken;
 
 static const char *file(void) {
@@ -160,9 +164,15 @@ static void take_line(char *line) {
     if (!strcmp(word, "unsupported") && (reading = reading_of(rest)) >= 0) gpu->missing[reading] = 1;
 }
 
-/* Reads the file where it has changed. */
+/* Reads the file where it has changed. It is not looked at with each call: a reading of a GPU is made of
+   some thirty, and what those cost is no cost of the program. */
 static void look(void) {
+    struct timespec at;
     struct stat is;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &at);
+    long since_ms = (at.tv_sec - looked.tv_sec) * 1000 + (at.tv_nsec - looked.tv_nsec) / 1000000;
+    if (read_once && since_ms < LOOK_MS) return;
+    looked = at;
     int there = !stat(file(), &is);
     if (!there) memset(&is, 0, sizeof is);
     if (read_once && is.st_ino == seen.st_ino && is.st_size == seen.st_size
@@ -432,24 +442,44 @@ int nvmlDeviceRegisterEvents(const void *device, unsigned long long types, void 
     enter();
     return leave(state_of(device));
 }
+/* Opens what tells of changes of the file. A driver waits for its device and takes no time meanwhile. */
+static int watch(void) {
+    char folder[4096];
+    int changes = inotify_init1(IN_CLOEXEC);
+    snprintf(folder, sizeof folder, "%s", file());
+    inotify_add_watch(changes, dirname(folder), IN_CLOSE_WRITE | IN_MOVED_TO | IN_DELETE);
+    return changes;
+}
+static void wait_for_change(int changes, int most_ms) {
+    struct pollfd one = {changes, POLLIN, 0};
+    char events[4096];
+    if (poll(&one, 1, most_ms) <= 0) return;
+    if (read(changes, events, sizeof events) < 0) abort();
+    pthread_mutex_lock(&lock);
+    looked.tv_sec = 0;
+    pthread_mutex_unlock(&lock);
+}
+/* Takes what happened; TIMEOUT where nothing has. */
+static int take_event(struct event *data) {
+    enter();
+    if (now.off) return leave(NO_DRIVER);
+    if (xids_taken == now.xids) return leave(TIMEOUT);
+    struct event event = {(void *)(long)(now.xid[xids_taken].gpu + 1), 8,
+                          now.xid[xids_taken].code, ~0u, ~0u};
+    xids_taken++;
+    *data = event;
+    return leave(OK);
+}
 int nvmlEventSetWait_v2(void *one, struct event *data, unsigned timeout_ms) {
     (void)one;
     struct timespec from, at;
+    int changes = watch(), taken;
     clock_gettime(CLOCK_MONOTONIC, &from);
-    for (;;) {
-        enter();
-        if (now.off) return leave(NO_DRIVER);
-        if (xids_taken < now.xids) {
-            struct event event = {(void *)(long)(now.xid[xids_taken].gpu + 1), 8,
-                                  now.xid[xids_taken].code, ~0u, ~0u};
-            xids_taken++;
-            *data = event;
-            return leave(OK);
-        }
-        leave(OK);
+    for (long left = timeout_ms; (taken = take_event(data)) == TIMEOUT && left > 0;) {
+        wait_for_change(changes, (int)left);
         clock_gettime(CLOCK_MONOTONIC, &at);
-        if ((at.tv_sec - from.tv_sec) * 1000 + (at.tv_nsec - from.tv_nsec) / 1000000 >= timeout_ms)
-            return TIMEOUT;
-        usleep(EVENT_LOOK_US);
+        left = (long)timeout_ms - (at.tv_sec - from.tv_sec) * 1000 - (at.tv_nsec - from.tv_nsec) / 1000000;
     }
+    close(changes);
+    return taken;
 }
