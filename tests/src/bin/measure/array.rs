@@ -90,9 +90,9 @@ pub(crate) struct Course {
     /// How many bytes the scheduler's process grew by at most.
     grown: u64,
     /// Processor time of the scheduler, in seconds.
-    scheduler_s: f64,
+    pub(crate) scheduler_s: f64,
     /// Processor time of the node that runs nothing, which is this process.
-    node_s: f64,
+    pub(crate) node_s: f64,
 }
 
 /// A scheduler as it is run, with its journal and a node that runs nothing.

@@ -14,7 +14,7 @@ use crate::Size;
 use crate::array;
 use crate::report::{Goal, Row};
 use crate::served::{self, PARTS, Served};
-use crate::statistics::{cores, over_rounds};
+use crate::statistics::{cores, median, over_rounds};
 
 /// As many as one job can name: a message of 64 KiB, where each name counts its length and 8 more.
 const OPERATIONS: u32 = 5_000;
@@ -32,17 +32,27 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     for slots in SLOTS_PER_CORE {
         rows.extend(with_workers(size, count, cores() * slots)?);
     }
-    let elements = count * 40;
-    let idle = over_rounds(size.rounds(), || Ok(array::with_journal(elements)?.took_s))?;
-    rows.push(
-        Row::new(
-            format!("{elements} tasks, a node that runs nothing"),
-            "tasks/s",
-            f64::from(elements) / idle,
-        )
-        .goal(Goal::AtLeast(WITHOUT_RUNNING)),
-    );
+    rows.extend(idle(size, count * 40)?);
     Ok(rows)
+}
+
+/// A node that runs nothing, and where the time goes.
+fn idle(size: &Size, elements: u32) -> Result<Vec<Row>> {
+    let (mut scheduler, mut node) = (Vec::new(), Vec::new());
+    let took = over_rounds(size.rounds(), || {
+        let course = array::with_journal(elements)?;
+        scheduler.push(course.scheduler_s);
+        node.push(course.node_s);
+        Ok(course.took_s)
+    })?;
+    let what = format!("{elements} tasks, a node that runs nothing");
+    let each = |seconds: &[f64]| 1000.0 * median(seconds) / f64::from(elements);
+    let of = |part: &str| format!("{what}, processor time of the {part}");
+    Ok(vec![
+        Row::new(&what, "tasks/s", f64::from(elements) / took).goal(Goal::AtLeast(WITHOUT_RUNNING)),
+        Row::new(of("scheduler"), "ms/task", each(&scheduler)),
+        Row::new(of("node"), "ms/task", each(&node)),
+    ])
 }
 
 /// Operations on warm workers, and where the time goes.

@@ -1,15 +1,19 @@
-//! An agent that runs nothing: it reports each try as started and ended the moment it is ordered.
+//! An agent that runs nothing: each try has ended well by the time that what came with its order is
+//! read.
 //!
-//! It speaks the real protocol over the real link, so that what is measured with it is all of the
-//! scheduler and nothing of a node. It reads and writes in two tasks, as a real agent does: one that
-//! waits in a full stream does not keep the other from going on.
+//! It speaks the real protocol over the real link and decides by the real node machine, so that tasks
+//! launched ahead get their leases as on any node; what is measured with it is all of the scheduler
+//! and little of a node. It reads and writes in two tasks, as a real agent does: one that waits in a
+//! full stream does not keep the other from going on.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
 use anyhow::{Result, anyhow};
 use gantry_link::{Identity, connect};
-use gantry_model::{Exit, NodeFacts, Order, Report, Usage};
+use gantry_model::{At, Exit, Machine, NodeFacts, Report, TryId, Usage};
+use gantry_node::{Effect, Event, Node, NodeSettings};
 use gantry_wire::{AgentMessage, Peer, SchedulerMessage};
 use tokio::sync::{mpsc, oneshot};
 
@@ -79,6 +83,7 @@ async fn serve(
     // Whoever started this waits for it.
     let _ = ready.send(());
     let (reports, mut outbox) = mpsc::unbounded_channel();
+    let (orders_go, mut orders_come) = mpsc::unbounded_channel();
     let write = async move {
         let mut taken = Vec::with_capacity(TOGETHER_MAX);
         while outbox.recv_many(&mut taken, TOGETHER_MAX).await > 0 {
@@ -88,20 +93,71 @@ async fn serve(
         anyhow::Ok(())
     };
     let read = async move {
-        let mut ends = 0;
-        while let Some(message) = receiver.receive().await? {
-            let SchedulerMessage::Order(Order::Launch(launch)) = message else { continue };
-            let try_id = launch.try_id;
-            if ends_max.is_some_and(|most| ends >= most) {
-                continue;
+        let mut nothing = Nothing::new(ends_max);
+        let mut orders = Vec::with_capacity(TOGETHER_MAX);
+        // What is there is taken together, as an agent's shell does it.
+        while orders_come.recv_many(&mut orders, TOGETHER_MAX).await > 0 {
+            for order in orders.drain(..) {
+                nothing.apply(Event::Order(order));
             }
-            ends += 1;
-            // A start that ends within the same moment is told by its end alone, as an agent does it.
-            let exit = Exit::Code(0);
-            reports.send(Report::Ended { try_id, exit, usage: Usage::default(), heir: None })?;
+            nothing.end_all();
+            for report in nothing.said.drain(..) {
+                reports.send(report)?;
+            }
         }
         anyhow::Ok(())
     };
-    tokio::try_join!(write, read)?;
+    let hear = async move {
+        while let Some(message) = receiver.receive().await? {
+            if let SchedulerMessage::Order(order) = message {
+                orders_go.send(order)?;
+            }
+        }
+        anyhow::Ok(())
+    };
+    tokio::try_join!(write, read, hear)?;
     Ok(())
+}
+
+/// A node on which everything ends at once.
+struct Nothing {
+    node: Node,
+    live: VecDeque<TryId>,
+    said: Vec<Report>,
+    /// Ends that it may still report.
+    left: u64,
+}
+
+impl Nothing {
+    fn new(ends_max: Option<u64>) -> Self {
+        let node = Node::new(NodeSettings::default());
+        let left = ends_max.unwrap_or(u64::MAX);
+        let mut nothing = Self { node, live: VecDeque::new(), said: Vec::new(), left };
+        nothing.apply(Event::Connected);
+        nothing
+    }
+
+    fn apply(&mut self, event: Event) {
+        let mut effects = Vec::new();
+        self.node.apply(At(0), event, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Start(launch) => self.live.push_back(launch.try_id),
+                Effect::Send(report) => self.said.push(report),
+                // Nothing is kept, signalled or tested where nothing runs.
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends what lives, and what lives on its leases. A start that ends within the same moment is
+    /// told by its end alone, as an agent does it.
+    fn end_all(&mut self) {
+        while self.left > 0
+            && let Some(try_id) = self.live.pop_front()
+        {
+            self.left -= 1;
+            self.apply(Event::Exited { try_id, exit: Exit::Code(0), usage: Usage::default() });
+        }
+    }
 }
