@@ -10,7 +10,7 @@ use clap::Args;
 use gantry_config::nearest;
 use gantry_link::{Connection, Identity, LinkError, connect};
 use gantry_model::{Action, At, IndexSet, JobId, JobRow, Subject};
-use gantry_wire::{Peer, Reply, Request, Scope, Update};
+use gantry_wire::{NodeStatus, Peer, Reply, Request, Scope, Update};
 use tokio::runtime::Runtime;
 
 use crate::error::{Failure, TROUBLE};
@@ -242,10 +242,16 @@ impl Client {
     /// # Errors
     /// Where no answer comes.
     pub fn node_names(&self) -> Result<Vec<String>, Failure> {
-        match self.within(&Request::Nodes)? {
-            Reply::Nodes(nodes) => Ok(nodes.into_iter().map(|node| node.row.facts.name).collect()),
-            other => Err(unexpected(&other)),
-        }
+        let nodes = pages_of_nodes(|request| self.within(request))?;
+        Ok(nodes.into_iter().map(|node| node.row.facts.name).collect())
+    }
+
+    /// All nodes, by name.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn nodes(&self) -> Result<Vec<NodeStatus>, Failure> {
+        pages_of_nodes(|request| self.ask(request))
     }
 
     /// One page of jobs, the newest.
@@ -306,6 +312,27 @@ async fn ask(connection: &Connection, request: &Request) -> Result<Reply, Failur
         Ok(reply) => Ok(reply),
         Err(LinkError::Closed(reason)) => Err(gone(&reason)),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// All nodes, page after page.
+fn pages_of_nodes(
+    ask: impl Fn(&Request) -> Result<Reply, Failure>,
+) -> Result<Vec<NodeStatus>, Failure> {
+    let mut nodes: Vec<NodeStatus> = Vec::new();
+    loop {
+        let after = nodes.last().map(|last| last.row.facts.name.clone());
+        match ask(&Request::Nodes { after })? {
+            Reply::Nodes { rows, more } => {
+                // A page without rows has nothing behind it, whatever it says.
+                let more = more && !rows.is_empty();
+                nodes.extend(rows);
+                if !more {
+                    return Ok(nodes);
+                }
+            }
+            other => return Err(unexpected(&other)),
+        }
     }
 }
 

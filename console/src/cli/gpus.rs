@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use clap::{Args, ValueEnum};
 use gantry_model::{JobId, NodeState, Service};
 use gantry_telemetry::GpuSample;
-use gantry_wire::{NodeStatus, Reply, Request};
+use gantry_wire::NodeStatus;
 use serde_json::{Value, json};
 
-use super::client::{Client, Reach, unexpected};
+use super::client::{Client, Reach};
 use super::completions;
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
@@ -63,8 +63,7 @@ impl Gpus {
     /// Where a node is unknown or the scheduler is not there.
     pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let client = Client::connect(cluster)?;
-        let reply = client.ask(&Request::Nodes)?;
-        let Reply::Nodes(nodes) = reply else { return Err(unexpected(&reply)) };
+        let nodes = client.nodes()?;
         let known = || nodes.iter().map(|node| node.row.facts.name.as_str());
         for name in &self.nodes {
             if !known().any(|one| one == name) {

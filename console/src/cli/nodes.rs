@@ -5,10 +5,10 @@ use std::io::{self, IsTerminal};
 use clap::Args;
 use gantry_model::health::{Ailment, Stage};
 use gantry_model::{At, NodeRow, Service};
-use gantry_wire::{NodeStatus, Reply, Request, Scope, Update};
+use gantry_wire::{NodeStatus, Scope, Update};
 use serde_json::{Value, json};
 
-use super::client::{Access, Client, Reach, unexpected};
+use super::client::{Access, Client, Reach};
 use super::jobs::job_value;
 use super::time;
 use crate::error::{Failure, Outcome};
@@ -53,8 +53,7 @@ pub fn console(cluster: Reach, look: Look) -> Outcome {
 /// Where the scheduler is not there.
 pub fn list(cluster: Reach, format: Format) -> Outcome {
     let client = Client::connect(cluster)?;
-    let reply = client.ask(&Request::Nodes)?;
-    let Reply::Nodes(nodes) = reply else { return Err(unexpected(&reply)) };
+    let nodes = client.nodes()?;
     let value: Vec<Value> = nodes.iter().map(node_value).collect();
     let names = || nodes.iter().map(|node| node.row.facts.name.clone()).collect::<Vec<_>>();
     format.print("nodes", &value, || node_table(&nodes), || names().join("\n"))?;

@@ -66,7 +66,10 @@ impl Site {
             site.join(node, settings)?;
         }
         site.until("the nodes' start", || {
-            let Reply::Nodes(nodes) = site.ask(&Request::Nodes)? else { return Ok(None) };
+            let Reply::Nodes { rows: nodes, .. } = site.ask(&Request::Nodes { after: None })?
+            else {
+                return Ok(None);
+            };
             let up = nodes.iter().filter(|node| node.row.state == gantry_model::NodeState::Up);
             Ok((up.count() == NODES.len()).then_some(()))
         })?;
@@ -123,8 +126,8 @@ impl Site {
 
     /// What the node that trains computes on.
     pub(super) fn computes_on(&self) -> Result<String, Failure> {
-        let reply = self.ask(&Request::Nodes)?;
-        let Reply::Nodes(nodes) = reply else { return Err(unexpected(&reply)) };
+        let reply = self.ask(&Request::Nodes { after: None })?;
+        let Reply::Nodes { rows: nodes, .. } = reply else { return Err(unexpected(&reply)) };
         let trains = |role: &gantry_model::Role| *role == gantry_model::Role::Gpu;
         let facts = nodes.iter().map(|node| &node.row.facts);
         let node = facts.into_iter().find(|facts| facts.roles.iter().any(trains));

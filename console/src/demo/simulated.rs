@@ -293,7 +293,7 @@ impl Show {
             Scope::Overview | Scope::Data => live_first(live(), all()),
         };
         let shows_nodes = matches!(scope, Scope::Overview | Scope::Nodes | Scope::Data);
-        let nodes = if shows_nodes { cluster.first_nodes(ROWS_MAX) } else { Vec::new() };
+        let nodes = if shows_nodes { cluster.some_nodes(None, ROWS_MAX).0 } else { Vec::new() };
         let owners = if scope == Scope::Overview { cluster.owners(OWNERS_MAX) } else { Vec::new() };
         Update {
             at,

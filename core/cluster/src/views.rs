@@ -84,14 +84,22 @@ impl Cluster {
     /// Every node.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeRow> {
-        self.first_nodes(usize::MAX)
+        self.some_nodes(None, usize::MAX).0
     }
 
-    /// So many nodes, the first by name.
+    /// So many nodes, in the order of their names from behind `after` on; and whether there are
+    /// further ones.
     #[must_use]
-    pub fn first_nodes(&self, count: usize) -> Vec<NodeRow> {
-        let rows = self.names.values().map(|id| node_row(self.node(*id)));
-        rows.take(count).collect()
+    pub fn some_nodes(&self, after: Option<&str>, count: usize) -> (Vec<NodeRow>, bool) {
+        let mut wanted = self.nodes_behind(after);
+        let rows = wanted.by_ref().take(count).map(node_row).collect();
+        (rows, wanted.next().is_some())
+    }
+
+    fn nodes_behind(&self, after: Option<&str>) -> impl Iterator<Item = &Node> {
+        let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let names = self.names.range::<str, _>((bound, Bound::Unbounded));
+        names.map(|(_, id)| self.node(*id))
     }
 
     /// So many nodes that have GPUs, in the order of their names from behind `after` on, and of
@@ -103,9 +111,7 @@ impl Cluster {
         job: Option<JobId>,
         count: usize,
     ) -> (Vec<NodeRow>, bool) {
-        let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let names = self.names.range::<str, _>((bound, Bound::Unbounded));
-        let mut wanted = names.map(|(_, id)| self.node(*id)).filter(|node| {
+        let mut wanted = self.nodes_behind(after).filter(|node| {
             let held = |job| node.live.values().any(|live| live.task.job == job);
             !node.facts.gpus.is_empty() && job.is_none_or(held)
         });

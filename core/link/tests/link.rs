@@ -197,7 +197,7 @@ async fn a_peer_notices_at_once_that_the_scheduler_was_killed_and_started_again(
     let start = Instant::now();
     // The next packet of the old connection is answered with a reset by the new scheduler.
     let (mut sender, _receiver) = session.connection.open().await.unwrap();
-    let _ = sender.send(&Request::Nodes).await;
+    let _ = sender.send(&Request::Nodes { after: None }).await;
     let reason = session.connection.closed().await;
     println!("noticed after {:?}: {reason}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());

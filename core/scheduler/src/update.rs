@@ -167,7 +167,7 @@ async fn picture(shared: &Shared, scope: Scope, before: Option<&Update>) -> Resu
                 cluster.jobs(None, true, ROWS_MAX).0,
             ),
         };
-        let nodes = if shows_nodes { cluster.first_nodes(ROWS_MAX) } else { Vec::new() };
+        let nodes = if shows_nodes { cluster.some_nodes(None, ROWS_MAX).0 } else { Vec::new() };
         let owners = if scope == Scope::Overview { cluster.owners(OWNERS_MAX) } else { Vec::new() };
         (cluster.summary(), nodes, jobs, owners)
     };
@@ -269,10 +269,9 @@ impl Fit for Reply {
                 *more = true;
                 halve(rows)
             }
-            // The list of nodes has no pages: first samples go, then the last rows.
-            Self::Nodes(rows) => {
-                let samples = rows.iter_mut().filter_map(|row| row.sample.take()).count();
-                samples > 0 || halve(rows)
+            Self::Nodes { rows, more } => {
+                *more = true;
+                halve(rows)
             }
             Self::Found { lines, more } => {
                 *more = true;

@@ -131,7 +131,10 @@ async fn tokens_and_certificates_are_good_for_what_they_were_made_for() {
     session.sender.send(&AgentMessage::Up { facts, holds: Vec::new() }).await.unwrap();
     let reason = session.connection.closed().await;
     assert!(reason.contains("own node"), "{reason}");
-    let Reply::Nodes(nodes) = ask(&console, Request::Nodes).await else { panic!() };
+    let Reply::Nodes { rows: nodes, .. } = ask(&console, Request::Nodes { after: None }).await
+    else {
+        panic!()
+    };
     assert!(nodes.is_empty());
     daemon.stop().await;
 
@@ -187,7 +190,10 @@ async fn of_two_agents_of_one_node_the_newest_wins() {
     }
     let mut newest = sessions.pop().unwrap();
     let try_id = launch(&mut newest).await.try_id;
-    let Reply::Nodes(nodes) = ask(&console, Request::Nodes).await else { panic!() };
+    let Reply::Nodes { rows: nodes, .. } = ask(&console, Request::Nodes { after: None }).await
+    else {
+        panic!()
+    };
     assert_eq!((nodes.len(), nodes[0].row.state, nodes[0].row.tasks), (1, NodeState::Up, 1));
     report(
         &mut newest,

@@ -23,7 +23,10 @@ fn sample(answer_ms: Option<u32>) -> Sample {
 
 /// The troubles of the only node.
 async fn troubles(console: &Session) -> Vec<String> {
-    let Reply::Nodes(nodes) = ask(console, Request::Nodes).await else { panic!() };
+    let Reply::Nodes { rows: nodes, .. } = ask(console, Request::Nodes { after: None }).await
+    else {
+        panic!()
+    };
     nodes[0].row.ailments.iter().map(|ailment| ailment.trouble.to_string()).collect()
 }
 

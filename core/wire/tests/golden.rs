@@ -377,7 +377,7 @@ fn requests(table: &mut String) {
         ("job", Request::Job { job: JobId(1) }),
         ("tasks", Request::Tasks { job: JobId(1), from: 2 }),
         ("wait", Request::Wait { job: JobId(1), indices: None }),
-        ("nodes", Request::Nodes),
+        ("nodes", Request::Nodes { after: Some("n".into()) }),
         (
             "series",
             Request::Series {
@@ -422,7 +422,7 @@ fn requests(table: &mut String) {
         ("jobs", Reply::Jobs { rows: vec![job_row()], more: true }),
         ("job", Reply::Job(Box::new(job_row()))),
         ("tasks", Reply::Tasks { rows: vec![task], more: false }),
-        ("nodes", Reply::Nodes(vec![node()])),
+        ("nodes", Reply::Nodes { rows: vec![node()], more: true }),
         ("series", Reply::Series { at: At(1), rows: vec![series()] }),
         ("output", Reply::Output(Output { bytes: vec![1, 2], next: 3, live: false })),
         ("metrics", Reply::Metrics(vec![metric()])),

@@ -28,6 +28,8 @@ const REQUESTS_A_SECOND: u32 = 2000;
 const REQUESTS_AT_ONCE: u32 = 4000;
 /// Nodes of one page of GPUs: with eight each, a page has about ten thousand bytes.
 const GPU_NODES_MAX: usize = 64;
+/// Nodes of one page, where so many fit an answer.
+const NODES_PAGE_MAX: usize = 200;
 /// Bytes of a text that is searched for.
 const SEARCH_BYTES_MAX: usize = 256;
 /// Points of a curve in one answer: eight curves fit a frame.
@@ -206,9 +208,12 @@ async fn show(shared: &Shared, request: Request) -> Result<Reply, Reject> {
             let (rows, more) = rows.ok_or_else(|| unknown(job))?;
             Ok(Reply::Tasks { rows, more })
         }
-        Request::Nodes => {
-            let rows = core.read(gantry_cluster::Cluster::nodes).await?;
-            Ok(Reply::Nodes(update::with_samples(core, rows)))
+        Request::Nodes { after } => {
+            let read = move |cluster: &gantry_cluster::Cluster| {
+                cluster.some_nodes(after.as_deref(), NODES_PAGE_MAX)
+            };
+            let (rows, more) = core.read(read).await?;
+            Ok(Reply::Nodes { rows: update::with_samples(core, rows), more })
         }
         Request::Gpus { after, job } => gpus(shared, after, job).await.map(Reply::Gpus),
         Request::Metrics { job } => Ok(Reply::Metrics(core.board().metrics(job, POINTS_SHOWN))),

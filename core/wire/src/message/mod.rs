@@ -106,8 +106,11 @@ pub enum Request {
         /// Which elements; all where absent.
         indices: Option<IndexSet>,
     },
-    /// Every node with its last sample.
-    Nodes,
+    /// One page of nodes with their last samples, in the order of their names.
+    Nodes {
+        /// Only those whose names come later: the last of the page before.
+        after: Option<String>,
+    },
     /// The past of readings of a node, each in so many equal parts.
     Series {
         /// The node.
@@ -327,8 +330,13 @@ pub enum Reply {
         /// Whether further ones exist.
         more: bool,
     },
-    /// Nodes with their last sample and its age in milliseconds.
-    Nodes(Vec<NodeStatus>),
+    /// A page of nodes with their last samples.
+    Nodes {
+        /// The rows.
+        rows: Vec<NodeStatus>,
+        /// Whether further ones exist.
+        more: bool,
+    },
     /// The past of readings.
     Series {
         /// The scheduler's clock, with which the last part ends.

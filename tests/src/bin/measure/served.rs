@@ -100,10 +100,7 @@ impl Served {
     }
 
     pub(crate) fn nodes(&self) -> Result<Vec<NodeStatus>> {
-        match self.ask(&Request::Nodes)? {
-            Reply::Nodes(nodes) => Ok(nodes),
-            other => bail!("asked for the nodes, got {other:?}"),
-        }
+        self.client.nodes().map_err(said)
     }
 
     /// An agent's identity without an agent: a node joins, and this process speaks for it.
