@@ -4,19 +4,25 @@
 //! Slice by slice it follows scikit-image 0.26 (`skimage.feature.canny` with its default border) to
 //! the pixel: Gaussian with zeros beyond the border, made up for by the share of the kernel inside;
 //! Sobel; non-maximum suppression interpolated along the gradient; hysteresis over 8 neighbours. It
-//! computes in `f64`, as scikit-image does for integer images. In a volume the same steps are taken
-//! in space: see [`volume`].
+//! computes in `f32`, as scikit-image does for such images. In a volume the same steps are taken in
+//! space: see [`volume`].
+//!
+//! A slice is worked on in bands of rows that stay in a core's cache: smoothed, their gradient's
+//! magnitude taken, and its tops marked. The gradient's direction is taken for strong pixels alone.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 mod volume;
 
-use super::gaussian::{Outside, check_sigma, convolve, half_kernel};
-use super::neighbourhood::{Connectivity, Space, step_clamped};
-use super::runs::Runs;
+use super::convolve::{Weigh, along_row};
+use super::gaussian::{check_sigma, half_kernel};
+use super::neighbourhood::Space;
+use super::vector::{call, vectorised};
 use crate::error::ImagingError;
-use crate::volume::{Geometry, Image, Mask, Volume};
+use crate::volume::{Image, Mask};
 
 /// What makes an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -54,101 +60,225 @@ pub fn canny(image: &Image, parameters: &Canny) -> Result<Mask, ImagingError> {
     }
     let sigmas = [0, 1].map(|axis| sigma_mm / image.geometry.spacing_mm[axis]);
     sigmas.iter().try_for_each(|&sigma| check_sigma("canny", sigma))?;
-    if image.voxels.is_empty() {
-        return Ok(Mask::filled(image.geometry, 0));
+    let mut voxels = vec![0u8; image.voxels.len()];
+    if voxels.is_empty() {
+        return Ok(Mask { geometry: image.geometry, voxels });
     }
-    let plane = Geometry::unit([width, height, 1]);
-    let shares = smooth(&Volume::filled(plane, 1.0f64), sigmas);
-    let slices: Vec<Vec<u8>> = (0..depth)
-        .into_par_iter()
-        .map(|z| {
-            let voxels = image.slice(z).iter().map(|&value| f64::from(value)).collect();
-            let mut smoothed = smooth(&Volume { geometry: plane, voxels }, sigmas);
-            for (value, share) in smoothed.voxels.iter_mut().zip(&shares.voxels) {
-                *value /= share + f64::EPSILON;
-            }
-            hysteresis(plane.size, &thin(&smoothed, low), high)
-        })
-        .collect();
-    Ok(Mask { geometry: image.geometry, voxels: slices.concat() })
+    let detector = Detector::new([width, height], sigmas, low as f32, high as f32);
+    voxels.par_chunks_mut(width * height).enumerate().for_each(|(z, marks)| {
+        let slice = image.slice(z);
+        let bands = marks.par_chunks_mut(width * BAND_ROWS).enumerate();
+        bands.for_each_init(
+            || Band::new(width, &detector),
+            |band, (k, marks)| band.mark(&detector, slice, k * BAND_ROWS, marks),
+        );
+        join(marks, width);
+    });
+    Ok(Mask { geometry: image.geometry, voxels })
 }
 
-/// Smooths a slice with zeros beyond its border, along y and then along x as SciPy does.
-fn smooth(slice: &Volume<f64>, sigmas: [f64; 2]) -> Volume<f64> {
-    let mut smoothed = slice.clone();
-    for axis in [1, 0] {
-        if sigmas[axis] > 0.0 {
-            let kernel = half_kernel(sigmas[axis]);
-            smoothed.voxels = convolve(&smoothed, axis, &kernel, Outside::Zero);
-        }
-    }
-    smoothed
+/// The rows of a band.
+const BAND_ROWS: usize = 32;
+/// The pixels of a row that are looked over together.
+const BLOCK: usize = 16;
+/// Marks of pixels: they continue an edge, or they begin one.
+const WEAK: u8 = 1;
+const STRONG: u8 = 2;
+
+/// What is the same for all slices.
+struct Detector {
+    size: [usize; 2],
+    /// The weights of the Gaussian along x and y, from its centre out.
+    kernels: [Vec<f32>; 2],
+    /// For each column and each row, 1 over the share of the Gaussian that lies inside.
+    shares: [Vec<f32>; 2],
+    low: f32,
+    high: f32,
 }
 
-/// Returns the gradient's magnitude where it is at least `low` and no smaller than at the two
-/// places one step up and down the gradient, and 0 elsewhere.
-fn thin(smoothed: &Volume<f64>, low: f64) -> Vec<f64> {
-    let [width, height, _] = smoothed.geometry.size;
-    let mut along_x = vec![0.0; width * height];
-    let mut along_y = vec![0.0; width * height];
-    for y in 0..height {
-        let rows = [-1, 0, 1].map(|dy| {
-            let at = step_clamped(y, dy, height) * width;
-            &smoothed.voxels[at..at + width]
+impl Detector {
+    fn new(size: [usize; 2], sigmas: [f64; 2], low: f32, high: f32) -> Self {
+        let kernels = sigmas.map(|sigma| if sigma > 0.0 { half_kernel(sigma) } else { vec![1.0] });
+        let shares = [0, 1].map(|axis| {
+            let (kernel, length) = (&kernels[axis], size[axis]);
+            let sum = |reach: usize| kernel[1..].iter().take(reach).sum::<f64>();
+            let share = |at: usize| kernel[0] + sum(at) + sum(length - 1 - at);
+            (0..length).map(|at| (1.0 / share(at)) as f32).collect()
         });
-        for x in 0..width {
-            let (left, right) = (x.saturating_sub(1), (x + 1).min(width - 1));
-            let column = |x: usize| rows[0][x] + 2.0 * rows[1][x] + rows[2][x];
-            let row = |row: &[f64]| row[left] + 2.0 * row[x] + row[right];
-            along_x[y * width + x] = column(right) - column(left);
-            along_y[y * width + x] = row(rows[2]) - row(rows[0]);
+        let kernels = kernels.map(|kernel| kernel.into_iter().map(|w| w as f32).collect());
+        Self { size, kernels, shares, low, high }
+    }
+}
+
+/// What a thread keeps while it works on some rows of a slice.
+struct Band {
+    /// A row with zeros at both ends.
+    padded: Vec<f32>,
+    zeros: Vec<f32>,
+    /// Smoothed rows with their ends repeated once: `width + 2` values each.
+    smooth: Vec<f32>,
+    /// The gradient's magnitude.
+    strength: Vec<f32>,
+}
+
+impl Band {
+    fn new(width: usize, detector: &Detector) -> Self {
+        Self {
+            padded: vec![0.0; width + 2 * (detector.kernels[0].len() - 1)],
+            zeros: vec![0.0; width],
+            smooth: vec![0.0; (width + 2) * (BAND_ROWS + 4)],
+            strength: vec![0.0; width * (BAND_ROWS + 2)],
         }
     }
-    let magnitude: Vec<f64> =
-        along_x.iter().zip(&along_y).map(|(gx, gy)| (gy * gy + gx * gx).sqrt()).collect();
-    let mut thinned = vec![0.0; width * height];
-    for y in 1..height.saturating_sub(1) {
-        for x in 1..width.saturating_sub(1) {
-            let here = y * width + x;
-            let (gx, gy, strength) = (along_x[here], along_y[here], magnitude[here]);
-            // The neighbours up and down the gradient lie between one straight ahead and one on the
-            // diagonal. Where a component is 0 the gradient points both ways at once, and the rule
-            // for equal signs is the one that counts.
-            if strength >= low && (gx != 0.0 || gy != 0.0) {
-                let diagonal_dx = if gx * gy >= 0.0 { 1 } else { -1 };
-                let steep = gy.abs() > gx.abs();
-                let (straight, weight) = if steep {
-                    (width as isize, gx.abs() / gy.abs())
-                } else {
-                    (diagonal_dx, gy.abs() / gx.abs())
-                };
-                let diagonal = width as isize + diagonal_dx;
-                let at = |step: isize| magnitude[here.wrapping_add_signed(step)];
-                let between = |straight: isize, diagonal: isize| {
-                    at(diagonal) * weight + at(straight) * (1.0 - weight)
-                };
-                if between(straight, diagonal) <= strength
-                    && between(-straight, -diagonal) <= strength
-                {
-                    thinned[here] = strength;
+
+    /// Marks the tops of the gradient in the rows from `first` on.
+    fn mark(&mut self, detector: &Detector, slice: &[f32], first: usize, marks: &mut [u8]) {
+        let [width, height] = detector.size;
+        let rows = first..first + marks.len() / width;
+        let smoothed = first.saturating_sub(2)..(rows.end + 2).min(height);
+        for y in smoothed.clone() {
+            self.smooth_row(detector, slice, y, (y - smoothed.start) * (width + 2));
+        }
+        let strengths = first.saturating_sub(1)..(rows.end + 1).min(height);
+        for y in strengths.clone() {
+            let inputs = around(&self.smooth, &smoothed, y, detector.size);
+            let output = &mut self.strength[(y - strengths.start) * width..][..width];
+            vectorised(Magnitudes((inputs, output)));
+        }
+        // The outermost pixels have no neighbours to compare with.
+        for y in rows.start.max(1)..rows.end.min(height - 1) {
+            let inputs = around(&self.smooth, &smoothed, y, detector.size);
+            let middle = (y - strengths.start) * width;
+            let strengths = &self.strength[middle - width..middle + 2 * width];
+            let marks = &mut marks[(y - first) * width..][..width];
+            mark_row(detector, inputs, strengths, marks);
+        }
+    }
+
+    /// Smooths row `y` of a slice into the place `at`, along y and then along x.
+    fn smooth_row(&mut self, detector: &Detector, slice: &[f32], y: usize, at: usize) {
+        let [width, height] = detector.size;
+        let [along_x, along_y] = &detector.kernels;
+        let (reach_x, reach_y) = (along_x.len() - 1, along_y.len() - 1);
+        let rows: Vec<&[f32]> = (y..=y + 2 * reach_y)
+            .map(|below| match below.checked_sub(reach_y).filter(|&row| row < height) {
+                Some(row) => &slice[row * width..(row + 1) * width],
+                None => &self.zeros,
+            })
+            .collect();
+        vectorised(Weigh((&rows, along_y, &mut self.padded[reach_x..reach_x + width])));
+        let output = &mut self.smooth[at..at + width + 2];
+        along_row(&self.padded, along_x, &mut output[1..=width]);
+        let share = detector.shares[1][y];
+        for (value, share_x) in output[1..].iter_mut().zip(&detector.shares[0]) {
+            *value *= share * share_x;
+        }
+        (output[0], output[width + 1]) = (output[1], output[width]);
+    }
+}
+
+/// Returns the smoothed row `y` and its neighbours, the nearest repeated beyond the border.
+/// `smooth` holds the rows that are `made`.
+fn around<'a>(
+    smooth: &'a [f32],
+    made: &Range<usize>,
+    y: usize,
+    [width, height]: [usize; 2],
+) -> [&'a [f32]; 3] {
+    [y.saturating_sub(1), y, (y + 1).min(height - 1)]
+        .map(|row| &smooth[(row - made.start) * (width + 2)..][..width + 2])
+}
+
+/// Returns the gradient by the plain Sobel mask between three rows with one value more at each end.
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
+fn sobel([a, b, c]: [&[f32]; 3], x: usize) -> [f32; 2] {
+    let along_x = (b[x + 2] - b[x]) * 2.0 + ((a[x + 2] - a[x]) + (c[x + 2] - c[x]));
+    let along_y = (c[x + 1] - a[x + 1]) * 2.0 + ((c[x] - a[x]) + (c[x + 2] - a[x + 2]));
+    [along_x, along_y]
+}
+
+call!(Magnitudes(([&'a [f32]; 3], &'a mut [f32])) => magnitudes);
+
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
+fn magnitudes((rows, output): ([&[f32]; 3], &mut [f32])) {
+    let width = output.len();
+    let rows = rows.map(|row| &row[..width + 2]);
+    for (x, output) in output.iter_mut().enumerate() {
+        let [gx, gy] = sobel(rows, x);
+        *output = (gy * gy + gx * gx).sqrt();
+    }
+}
+
+/// Marks the pixels of a row whose response is at least `low` and no smaller than at the two places
+/// one step up and down the gradient. `strengths` are those of the row and of its neighbours.
+fn mark_row(detector: &Detector, rows: [&[f32]; 3], strengths: &[f32], marks: &mut [u8]) {
+    let width = marks.len();
+    let row = &strengths[width..2 * width];
+    for (block, values) in row.chunks(BLOCK).enumerate() {
+        if !values.iter().fold(false, |any, &value| any | (value >= detector.low)) {
+            continue;
+        }
+        let from = (block * BLOCK).max(1);
+        for x in from..(block * BLOCK + values.len()).min(width - 1) {
+            if row[x] >= detector.low && is_top(sobel(rows, x), strengths, width, x) {
+                marks[x] = if row[x] >= detector.high { STRONG } else { WEAK };
+            }
+        }
+    }
+}
+
+/// Returns whether the response at column `x` of the middle row is a top along its gradient.
+///
+/// The places up and down the gradient lie between a neighbour straight ahead and one on the
+/// diagonal. Where a component is 0 the gradient points both ways at once, and the rule for equal
+/// signs is the one that counts.
+fn is_top([gx, gy]: [f32; 2], strengths: &[f32], width: usize, x: usize) -> bool {
+    if gx == 0.0 && gy == 0.0 {
+        return false;
+    }
+    let diagonal_dx = if gx * gy >= 0.0 { 1 } else { -1 };
+    let (straight, weight) = if gy.abs() > gx.abs() {
+        (width as isize, gx.abs() / gy.abs())
+    } else {
+        (diagonal_dx, gy.abs() / gx.abs())
+    };
+    let diagonal = width as isize + diagonal_dx;
+    let here = width + x;
+    let at = |step: isize| strengths[here.wrapping_add_signed(step)];
+    let between =
+        |straight: isize, diagonal: isize| at(diagonal) * weight + at(straight) * (1.0 - weight);
+    between(straight, diagonal) <= at(0) && between(-straight, -diagonal) <= at(0)
+}
+
+/// Turns the marks of a slice into edges: strong pixels and the weak ones that they reach over 8
+/// neighbours. Marks never lie on the border.
+fn join(marks: &mut [u8], width: usize) {
+    let mut waiting: Vec<usize> = Vec::new();
+    let around = [width + 1, width, width - 1, 1];
+    for block in 0..marks.len().div_ceil(BLOCK) {
+        let range = block * BLOCK..((block + 1) * BLOCK).min(marks.len());
+        if !marks[range.clone()].iter().fold(false, |any, &mark| any | (mark == STRONG)) {
+            continue;
+        }
+        waiting.extend(range.filter(|&at| marks[at] == STRONG));
+        while let Some(at) = waiting.pop() {
+            for to in around.into_iter().flat_map(|step| [at - step, at + step]) {
+                if marks[to] == WEAK {
+                    marks[to] = STRONG;
+                    waiting.push(to);
                 }
             }
         }
     }
-    thinned
-}
-
-/// Returns the pixels joined over 8 neighbours to one with a response of at least `high`.
-fn hysteresis(size: [usize; 3], thinned: &[f64], high: f64) -> Vec<u8> {
-    let runs = Runs::new(size, |index| thinned[index] > 0.0);
-    let strong = (0..thinned.len()).filter(|&i| thinned[i] > 0.0 && thinned[i] >= high);
-    let reached = runs.reached_from(strong, Connectivity::Full, Space::Slice);
-    runs.paint(|run| u8::from(reached[run]))
+    marks.iter_mut().for_each(|mark| *mark /= STRONG);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::Geometry;
 
     #[test]
     fn canny_draws_a_step_one_pixel_wide() {

@@ -74,10 +74,12 @@ impl Default for Filter {
 /// Returns the connected components of the voxels whose label is not 0.
 #[must_use]
 pub fn label(mask: &Mask, connectivity: Connectivity) -> Components {
-    let runs = Runs::new(mask.geometry.size, |index| mask.voxels[index] != 0);
+    let runs = Runs::new(mask.geometry.size, &mask.voxels, |label| label != 0);
     let (numbers, count) = runs.components(connectivity, Space::Volume);
-    let list = describe(&runs, &numbers, count, mask.geometry.size);
-    let labels = runs.paint(|run| numbers[run] + 1);
+    let (list, labels) = rayon::join(
+        || describe(&runs, &numbers, count, mask.geometry.size),
+        || runs.paint(|run| numbers[run] + 1),
+    );
     Components { labels: Volume { geometry: mask.geometry, voxels: labels }, list }
 }
 
@@ -85,7 +87,7 @@ pub fn label(mask: &Mask, connectivity: Connectivity) -> Components {
 #[must_use]
 pub fn filter(mask: &Mask, filter: &Filter) -> Mask {
     let geometry = mask.geometry;
-    let runs = Runs::new(geometry.size, |index| mask.voxels[index] != 0);
+    let runs = Runs::new(geometry.size, &mask.voxels, |label| label != 0);
     let (numbers, count) = runs.components(filter.connectivity, filter.space);
     let list = describe(&runs, &numbers, count, geometry.size);
     let mut kept: Vec<usize> = (0..list.len())

@@ -1,14 +1,20 @@
 //! The exact Euclidean distance to the nearest voxel of a set, in millimetres.
 //!
-//! Squared distances are made one axis at a time, as in Felzenszwalb & Huttenlocher, "Distance
-//! transforms of sampled functions", Theory of Computing 8, 2012. Along y and z, 16 neighbouring
-//! columns go together: where distances are short, each voxel looks so far as a nearer one can lie,
-//! all columns at once; where they are long, each column's lower envelope of parabolas is made.
+//! Squared distances are made one axis at a time, as in Saito & Toriwaki, "New algorithms for
+//! Euclidean distance transformation", Pattern Recognition 27(11), 1994: along x from one change of
+//! the mask to the next, then along y and z from each voxel outwards as far as a nearer one can
+//! lie. 16 neighbouring columns go together, and where that is far, blocks of voxels that hold
+//! nothing near enough are passed over. Both sides of a mask are made at once: a voxel inside holds
+//! its square with the other sign.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::neighbourhood::Space;
+use super::runs::{RowFlags, Run};
+use super::vector::{call, vectorised};
 use crate::volume::{Image, Mask};
 
 /// From which voxels the distance is taken, and to which.
@@ -28,215 +34,282 @@ pub enum Side {
 /// reach. In slices, only the own slice counts.
 #[must_use]
 pub fn distance(mask: &Mask, side: Side, space: Space) -> Image {
-    let to = |label_is_zero: bool| {
-        let mut voxels = squares(mask, label_is_zero, space);
-        voxels.par_iter_mut().with_min_len(1 << 14).for_each(|square| *square = square.sqrt());
-        Image { geometry: mask.geometry, voxels }
-    };
-    match side {
-        Side::Inside => to(true),
-        Side::Outside => to(false),
-        Side::Signed => {
-            let (mut outside, inside) = (to(false), to(true));
-            let pairs = outside.voxels.par_iter_mut().with_min_len(1 << 14).zip(&inside.voxels);
-            pairs.for_each(|(outside, &inside)| {
-                if inside > 0.0 {
-                    *outside = -inside;
-                }
+    let [width, height, depth] = mask.geometry.size;
+    let mut voxels = vec![0.0f32; mask.voxels.len()];
+    if voxels.is_empty() {
+        return Image { geometry: mask.geometry, voxels };
+    }
+    let spacing = mask.geometry.spacing_mm.map(|spacing| spacing as f32);
+    let along_z = depth > 1 && space == Space::Volume;
+    let area = width * height;
+    voxels.par_chunks_mut(area).zip(mask.voxels.par_chunks(area)).for_each_init(
+        || (RowFlags::new(width), Vec::new(), Columns::new(height, spacing[1])),
+        |(flags, runs, columns), (slice, labels)| {
+            for (row, labels) in slice.chunks_mut(width).zip(labels.chunks(width)) {
+                runs.clear();
+                flags.set(labels, |label| label != 0);
+                flags.push_runs(runs);
+                along_row(row, runs, side, spacing[0]);
+            }
+            if height > 1 {
+                columns.run(&mut slice.chunks_mut(width).collect::<Vec<_>>());
+            }
+            if !along_z {
+                slice.iter_mut().for_each(|square| *square = root(*square));
+            }
+        },
+    );
+    if along_z {
+        // One thread takes a stretch of every slice.
+        let stretch = area.div_ceil(rayon::current_num_threads() * 4).next_multiple_of(LANES);
+        let mut stretches: Vec<Vec<&mut [f32]>> = Vec::new();
+        stretches.resize_with(area.div_ceil(stretch), || Vec::with_capacity(depth));
+        for slice in voxels.chunks_mut(area) {
+            stretches.iter_mut().zip(slice.chunks_mut(stretch)).for_each(|(all, part)| {
+                all.push(part);
             });
-            outside
         }
+        stretches.par_iter_mut().for_each_init(
+            || Columns::new(depth, spacing[2]),
+            |columns, slices| {
+                columns.run(slices);
+                slices.iter_mut().for_each(|part| {
+                    part.iter_mut().for_each(|square| *square = root(*square));
+                });
+            },
+        );
+    }
+    Image { geometry: mask.geometry, voxels }
+}
+
+/// Returns the distance whose square it is, with the sign of its side.
+fn root(square: f32) -> f32 {
+    square.abs().sqrt().copysign(square)
+}
+
+/// Writes the squared distances within one row, given the runs of the mask.
+fn along_row(squares: &mut [f32], runs: &[Run], side: Side, spacing: f32) {
+    // The signs of the squares outside and inside; 0 where none are asked for.
+    let (outside, inside) = match side {
+        Side::Inside => (0.0, 1.0),
+        Side::Outside => (1.0, 0.0),
+        Side::Signed => (1.0, -1.0),
+    };
+    let width = squares.len();
+    let mut from = 0;
+    for &Run { start, end } in runs {
+        let (start, end) = (start as usize, end as usize);
+        between_changes(squares, from..start, spacing, outside);
+        between_changes(squares, start..end, spacing, inside);
+        from = end;
+    }
+    between_changes(squares, from..width, spacing, outside);
+}
+
+/// Writes the squared distances of voxels of one kind: to the nearer of the two beside them.
+fn between_changes(squares: &mut [f32], range: Range<usize>, spacing: f32, sign: f32) {
+    if sign == 0.0 {
+        return;
+    }
+    // Beyond the border there is nothing.
+    let left = if range.start > 0 { 1.0 } else { f32::INFINITY };
+    let right = if range.end < squares.len() { range.len() as f32 } else { f32::INFINITY };
+    for (k, square) in squares[range].iter_mut().enumerate() {
+        let steps = f32::min(left + k as f32, right - k as f32);
+        let distance = steps * spacing;
+        *square = sign * (distance * distance);
     }
 }
 
 /// Columns that are worked on together.
 const LANES: usize = 16;
-/// The steps that a voxel looks in each direction before parabolas are cheaper.
-const STEPS_MAX: f32 = 64.0;
+/// The steps in both directions that are taken one by one.
+const NEAR: usize = 4;
+/// The voxels of a column that are passed over together.
+const BLOCK: usize = 8;
 
 type Lanes = [f32; LANES];
 
-/// Returns the squared distances to the voxels whose label is 0, or is not.
-fn squares(mask: &Mask, to_zero: bool, space: Space) -> Vec<f32> {
-    let [width, height, depth] = mask.geometry.size;
-    let mut squares = vec![0.0f32; mask.voxels.len()];
-    if squares.is_empty() {
-        return squares;
-    }
-    let spacing = mask.geometry.spacing_mm.map(|spacing| spacing as f32);
-    let rows = squares.par_chunks_mut(width).zip(mask.voxels.par_chunks(width));
-    rows.with_min_len(16).for_each(|(squares, labels)| {
-        along_row(squares, labels, to_zero, spacing[0]);
-    });
-    if height > 1 {
-        squares.par_chunks_mut(width * height).for_each(|slice| {
-            let mut columns = Columns::new(height, spacing[1]);
-            for from in (0..width).step_by(LANES) {
-                let wide = (width - from).min(LANES);
-                columns.run(slice, from, width, wide);
-            }
-        });
-    }
-    if depth > 1 && space == Space::Volume {
-        along_z(&mut squares, width * height, depth, spacing[2]);
-    }
-    squares
-}
-
-/// Runs the columns along z: one thread takes a stretch of every slice.
-fn along_z(squares: &mut [f32], plane: usize, depth: usize, spacing: f32) {
-    let stretch = plane.div_ceil(rayon::current_num_threads() * 4).next_multiple_of(LANES);
-    let mut stretches: Vec<Vec<&mut [f32]>> = Vec::new();
-    for slice in squares.chunks_mut(plane) {
-        for (k, part) in slice.chunks_mut(stretch).enumerate() {
-            if k == stretches.len() {
-                stretches.push(Vec::with_capacity(depth));
-            }
-            stretches[k].push(part);
-        }
-    }
-    stretches.par_iter_mut().for_each(|slices| {
-        let mut columns = Columns::new(depth, spacing);
-        let length = slices[0].len();
-        for from in (0..length).step_by(LANES) {
-            let wide = (length - from).min(LANES);
-            columns.load(|z| &slices[z][from..from + wide]);
-            columns.transform();
-            columns
-                .store(|z, values| slices[z][from..from + wide].copy_from_slice(&values[..wide]));
-        }
-    });
-}
-
-/// Writes the squared distances within one row.
-fn along_row(squares: &mut [f32], labels: &[u8], to_zero: bool, spacing: f32) {
-    let mut steps = f32::INFINITY;
-    for (square, &label) in squares.iter_mut().zip(labels) {
-        steps = if (label == 0) == to_zero { 0.0 } else { steps + 1.0 };
-        *square = steps;
-    }
-    steps = f32::INFINITY;
-    for square in squares.iter_mut().rev() {
-        steps = if *square == 0.0 { 0.0 } else { steps + 1.0 };
-        let distance = square.min(steps) * spacing;
-        *square = distance * distance;
-    }
-}
-
-/// A block of columns and what is needed to work on it.
+/// Neighbouring columns and what is needed to work on them.
 struct Columns {
     spacing: f32,
     before: Vec<Lanes>,
     after: Vec<Lanes>,
-    /// Where the parabolas of the lower envelope stand, and from where on each is the lowest.
-    stands: Vec<usize>,
-    begins: Vec<f64>,
+    /// For each block, the least square that a voxel outside sees in it, and one inside.
+    least: Vec<[Lanes; 2]>,
 }
+
+call!(Transform(&'a mut Columns) => Columns::transform);
 
 impl Columns {
     fn new(length: usize, spacing: f32) -> Self {
-        let lanes = vec![[f32::INFINITY; LANES]; length];
         Self {
             spacing,
-            before: lanes.clone(),
-            after: lanes,
-            stands: Vec::new(),
-            begins: Vec::new(),
+            before: vec![[0.0; LANES]; length],
+            after: vec![[0.0; LANES]; length],
+            least: vec![[[0.0; LANES]; 2]; length.div_ceil(BLOCK)],
         }
     }
 
-    /// Transforms `wide` columns of a slice from column `from` on.
-    fn run(&mut self, slice: &mut [f32], from: usize, width: usize, wide: usize) {
-        self.load(|y| &slice[y * width + from..y * width + from + wide]);
-        self.transform();
-        self.store(|y, values| {
-            slice[y * width + from..y * width + from + wide].copy_from_slice(&values[..wide]);
-        });
-    }
-
-    fn load<'a>(&mut self, row: impl Fn(usize) -> &'a [f32]) {
-        for (at, lanes) in self.before.iter_mut().enumerate() {
-            let values = row(at);
-            lanes[..values.len()].copy_from_slice(values);
-            lanes[values.len()..].fill(0.0);
+    /// Transforms all columns of some rows, which lie one below the other.
+    fn run(&mut self, rows: &mut [&mut [f32]]) {
+        let width = rows[0].len();
+        for from in (0..width).step_by(LANES) {
+            let wide = (width - from).min(LANES);
+            for (lanes, row) in self.before.iter_mut().zip(rows.iter()) {
+                lanes[..wide].copy_from_slice(&row[from..from + wide]);
+            }
+            vectorised(Transform(self));
+            for (lanes, row) in self.after.iter().zip(rows.iter_mut()) {
+                row[from..from + wide].copy_from_slice(&lanes[..wide]);
+            }
         }
     }
 
-    fn store(&self, mut row: impl FnMut(usize, &Lanes)) {
-        self.after.iter().enumerate().for_each(|(at, lanes)| row(at, lanes));
-    }
-
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
     fn transform(&mut self) {
-        let greatest = self.before.iter().flatten().copied().fold(0.0, f32::max);
-        let reach = STEPS_MAX * self.spacing;
-        if greatest <= reach * reach || self.before.len() <= STEPS_MAX as usize {
-            self.look_around();
-        } else {
-            (0..LANES).for_each(|lane| self.envelope(lane));
+        let Self { spacing, before, after, least } = self;
+        for (least, block) in least.iter_mut().zip(before.chunks(BLOCK)) {
+            let [mut outside, mut inside] = [[f32::INFINITY; LANES]; 2];
+            for squares in block {
+                for lane in 0..LANES {
+                    outside[lane] = lesser(outside[lane], greater(squares[lane], 0.0));
+                    inside[lane] = lesser(inside[lane], greater(-squares[lane], 0.0));
+                }
+            }
+            *least = [outside, inside];
+        }
+        for (at, after) in after.iter_mut().enumerate() {
+            let mut search = Search::new(at, *spacing, &before[at]);
+            if search.near(before) {
+                search.far(before, least);
+            }
+            for lane in 0..LANES {
+                after[lane] = search.best[lane] * search.sign[lane];
+            }
+        }
+    }
+}
+
+/// The search for the least square from one row of lanes.
+struct Search {
+    at: usize,
+    spacing: f32,
+    /// The side that each lane is on: 1, or -1 inside.
+    sign: Lanes,
+    best: Lanes,
+}
+
+impl Search {
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn new(at: usize, spacing: f32, own: &Lanes) -> Self {
+        let (mut sign, mut best) = ([1.0; LANES], [0.0; LANES]);
+        for lane in 0..LANES {
+            sign[lane] = if own[lane] < 0.0 { -1.0 } else { 1.0 };
+            best[lane] = own[lane].abs();
+        }
+        Self { at, spacing, sign, best }
+    }
+
+    /// Looks at the nearest rows on both sides; returns whether others may be nearer still.
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn near(&mut self, rows: &[Lanes]) -> bool {
+        for step in 1..=NEAR {
+            if !self.hopes_beyond(step) {
+                return false;
+            }
+            if step <= self.at {
+                self.take(rows, self.at - step);
+            }
+            if self.at + step < rows.len() {
+                self.take(rows, self.at + step);
+            }
+        }
+        self.hopes_beyond(NEAR + 1)
+    }
+
+    /// Looks at the rows further away, block by block.
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn far(&mut self, rows: &[Lanes], least: &[[Lanes; 2]]) {
+        let after = self.at + NEAR + 1;
+        for (block, least) in least.iter().enumerate().skip(after / BLOCK) {
+            let nearest = (block * BLOCK).max(after);
+            if !self.hopes_beyond(nearest - self.at) {
+                break;
+            }
+            if self.hopes_for(least, nearest - self.at) {
+                for row in nearest..((block + 1) * BLOCK).min(rows.len()) {
+                    self.take(rows, row);
+                }
+            }
+        }
+        let Some(before) = self.at.checked_sub(NEAR + 1) else { return };
+        for (block, least) in least.iter().enumerate().take(before / BLOCK + 1).rev() {
+            let nearest = (block * BLOCK + BLOCK - 1).min(before);
+            if !self.hopes_beyond(self.at - nearest) {
+                break;
+            }
+            if self.hopes_for(least, self.at - nearest) {
+                for row in (block * BLOCK..=nearest).rev() {
+                    self.take(rows, row);
+                }
+            }
         }
     }
 
-    /// Looks from each voxel both ways as far as a nearer one can lie.
-    fn look_around(&mut self) {
-        let length = self.before.len();
-        for at in 0..length {
-            let mut best = self.before[at];
-            for step in 1..length {
-                let away = step as f32 * self.spacing;
-                let square = away * away;
-                if best.iter().all(|&best| best <= square) {
-                    break;
-                }
-                let mut take = |other: &Lanes| {
-                    for (best, &other) in best.iter_mut().zip(other) {
-                        let through = other + square;
-                        *best = if through < *best { through } else { *best };
-                    }
-                };
-                if step <= at {
-                    take(&self.before[at - step]);
-                }
-                if let Some(other) = self.before.get(at + step) {
-                    take(other);
-                }
-            }
-            self.after[at] = best;
-        }
+    /// Returns whether something at least so many rows away can be nearer than what was found.
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn hopes_beyond(&self, rows: usize) -> bool {
+        let away = rows as f32 * self.spacing;
+        let square = away * away;
+        self.best.iter().fold(false, |any, &best| any | (best > square))
     }
 
-    /// Makes the lower envelope of the parabolas of one column.
-    fn envelope(&mut self, lane: usize) {
-        let spacing = f64::from(self.spacing);
-        let height = |at: usize| f64::from(self.before[at][lane]);
-        self.stands.clear();
-        self.begins.clear();
-        for at in (0..self.before.len()).filter(|&at| height(at).is_finite()) {
-            let mut begin = f64::NEG_INFINITY;
-            while let (Some(&last), Some(&last_begin)) = (self.stands.last(), self.begins.last()) {
-                let [p, q] = [last, at].map(|k| k as f64 * spacing);
-                begin = ((height(at) + q * q) - (height(last) + p * p)) / (2.0 * (q - p));
-                if begin > last_begin {
-                    break;
-                }
-                self.stands.pop();
-                self.begins.pop();
-                begin = f64::NEG_INFINITY;
-            }
-            self.stands.push(at);
-            self.begins.push(begin);
+    /// Returns whether a block at least so many rows away can hold something nearer.
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn hopes_for(&self, [outside, inside]: &[Lanes; 2], rows: usize) -> bool {
+        let away = rows as f32 * self.spacing;
+        let square = away * away;
+        let mut any = false;
+        for lane in 0..LANES {
+            let least = if self.sign[lane] < 0.0 { inside[lane] } else { outside[lane] };
+            any |= self.best[lane] > least + square;
         }
-        let mut current = 0;
-        for at in 0..self.before.len() {
-            let place = at as f64 * spacing;
-            while self.begins.get(current + 1).is_some_and(|&begin| begin < place) {
-                current += 1;
-            }
-            self.after[at][lane] = self.stands.get(current).map_or(f32::INFINITY, |&stand| {
-                let away = at.abs_diff(stand) as f32 * self.spacing;
-                self.before[stand][lane] + away * away
-            });
+        any
+    }
+
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn take(&mut self, rows: &[Lanes], row: usize) {
+        let away = self.at.abs_diff(row) as f32 * self.spacing;
+        let square = away * away;
+        let other = &rows[row];
+        for lane in 0..LANES {
+            // What lies on the other side is reached itself.
+            let through = greater(self.sign[lane] * other[lane], 0.0) + square;
+            self.best[lane] = lesser(through, self.best[lane]);
         }
     }
+}
+
+/// Returns the lesser of two numbers by the one instruction that vectors have for it.
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
+fn lesser(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
+}
+
+/// Returns the greater of two numbers by the one instruction that vectors have for it.
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
+fn greater(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
 }
 
 #[cfg(test)]

@@ -35,11 +35,8 @@ pub fn flood(image: &Image, seeds: &[Voxel], parameters: &Flood) -> Result<Mask,
             continue;
         }
         let (lower, upper) = (centre - tolerance, centre + tolerance);
-        let one = grow(&image.geometry, &[seed], connectivity, |index| {
-            let value = image.voxels[index];
-            value >= lower && value <= upper
-        });
-        all.voxels.iter_mut().zip(&one.voxels).for_each(|(all, &one)| *all |= one);
+        let one = grow(image, &[seed], connectivity, (lower, upper));
+        one.stretches().for_each(|stretch| all.voxels[stretch].fill(1));
     }
     Ok(all)
 }
@@ -105,10 +102,8 @@ pub fn isolated_connected(
     let first = indices(&image.geometry, first, NAME)?;
     let second = indices(&image.geometry, second, NAME)?;
     let region = |lower: f32, upper: f32| {
-        grow(&image.geometry, &first, Connectivity::Face, |index| {
-            let value = image.voxels[index];
-            value >= lower && value <= upper
-        })
+        let region = grow(image, &first, Connectivity::Face, (lower, upper));
+        Mask { geometry: image.geometry, voxels: region.paint() }
     };
     let joined = |mask: &Mask| second.iter().any(|&seed| mask.voxels[seed] != 0);
     let (mut low, mut high) = (f64::from(lower), f64::from(upper));

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::neighbourhood::{Space, step_clamped};
-use super::vector::vectorised;
+use super::vector::{call, vectorised};
 use crate::volume::Image;
 
 /// Whose weights smooth the differences.
@@ -46,10 +46,7 @@ pub fn magnitude(image: &Image, operator: Operator, space: Space) -> Image {
         || Rows::new(width),
         |rows, (row, output)| {
             let inputs = stencil.rows_around(row % height, row / height);
-            vectorised(|| {
-                rows.combine(&inputs, &stencil);
-                rows.magnitudes(&stencil, output);
-            });
+            vectorised(FillRow((rows, &inputs, &stencil, output)));
         },
     );
     Image { geometry: image.geometry, voxels }
@@ -109,10 +106,22 @@ struct Rows {
     along_z: Vec<f32>,
 }
 
+type RowArguments<'a> = (&'a mut Rows, &'a [&'a [f32]; 9], &'a Stencil<'a>, &'a mut [f32]);
+
+call!(FillRow(RowArguments<'a>) => Rows::fill);
+
 impl Rows {
     fn new(width: usize) -> Self {
         let row = vec![0.0; width + 2];
         Self { smooth: row.clone(), along_y: row.clone(), along_z: row }
+    }
+
+    /// Writes the magnitudes of a row, given the rows around it.
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn fill((rows, inputs, stencil, output): RowArguments) {
+        rows.combine(inputs, stencil);
+        rows.magnitudes(stencil, output);
     }
 
     #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]

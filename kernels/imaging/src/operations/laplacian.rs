@@ -8,7 +8,8 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::gaussian::{Gaussian, Outside, check_sigma, convolve, half_kernel};
+use super::convolve::convolve;
+use super::gaussian::{Gaussian, check_sigma, half_kernel};
 use super::neighbourhood::{Space, step_within};
 use crate::error::ImagingError;
 use crate::volume::{Image, Mask};
@@ -55,13 +56,12 @@ pub fn laplacian_of_gaussian(image: &Image, parameters: &Gaussian) -> Result<Ima
     }
     let mut total = Image::filled(geometry, 0.0);
     for &second in &used {
-        let mut part = image.clone();
-        for &axis in &used {
+        let along = [0, 1, 2].map(|axis| {
             let (smooth, curved) = &kernels[axis];
-            let kernel = if axis == second { curved } else { smooth };
-            part.voxels = convolve(&part, axis, kernel, Outside::Nearest);
-        }
-        let pairs = total.voxels.par_iter_mut().zip(&part.voxels);
+            if axis == second { curved.as_slice() } else { smooth.as_slice() }
+        });
+        let part = convolve(image, along);
+        let pairs = total.voxels.par_iter_mut().zip(&part);
         pairs.with_min_len(1 << 14).for_each(|(total, &part)| *total += part);
     }
     Ok(total)

@@ -3,15 +3,18 @@
 //! Beyond the border the nearest voxel is repeated, as ITK's `MedianImageFilter` does. Voxels are
 //! compared as whole numbers that sort as the values do (with what is not a number greatest), many
 //! of a row at once: from half of the box and two voxels more, least and greatest cannot be the
-//! median and go; another voxel comes; and so on until one is left.
+//! median and go; another voxel comes; and so on until one is left. The cube of 27 voxels has a way
+//! of its own: see [`cube`].
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::neighbourhood::{Space, step_clamped};
-use super::vector::vectorised;
+use super::vector::{call, vectorised};
 use crate::error::ImagingError;
 use crate::volume::Image;
+
+mod cube;
 
 /// The largest radius: a box of 343 voxels.
 pub const RADIUS_MAX: usize = 3;
@@ -44,6 +47,10 @@ pub fn median(image: &Image, parameters: &Median) -> Result<Image, ImagingError>
         return Err(ImagingError::Parameter { operation: "median", problem });
     }
     let [width, height, depth] = image.geometry.size;
+    let deep = parameters.space == Space::Volume && image.geometry.size.iter().all(|&n| n > 1);
+    if radius == 1 && deep {
+        return Ok(Image { geometry: image.geometry, voxels: cube::median(image) });
+    }
     let reach = radius as isize;
     // An axis of one voxel would only count every voxel several times, but evenly: skip it.
     let along = |axis: usize, used: bool| {
@@ -64,7 +71,7 @@ pub fn median(image: &Image, parameters: &Median) -> Result<Image, ImagingError>
                 let other = step_clamped(z, dz, depth) * height + step_clamped(y, dy, height);
                 pad(&image.voxels[other * width..(other + 1) * width], radius, padded);
             }
-            vectorised(|| median_of_row(padded, &across, radius, kept, output));
+            vectorised(MedianOfRow((padded, &across, radius, kept, output)));
         },
     );
     Ok(Image { geometry: image.geometry, voxels })
@@ -78,15 +85,13 @@ fn pad(row: &[f32], radius: usize, padded: &mut Vec<i32>) {
     padded.extend(std::iter::repeat_n(sortable(row[row.len() - 1]), radius + LANES));
 }
 
+type RowArguments<'a> = (&'a [Vec<i32>], &'a [isize], usize, &'a mut Vec<Lanes>, &'a mut [f32]);
+
+call!(MedianOfRow(RowArguments<'a>) => median_of_row);
+
 #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
 #[inline(always)]
-fn median_of_row(
-    rows: &[Vec<i32>],
-    across: &[isize],
-    radius: usize,
-    kept: &mut Vec<Lanes>,
-    output: &mut [f32],
-) {
+fn median_of_row((rows, across, radius, kept, output): RowArguments) {
     let count = rows.len() * across.len();
     let first = count / 2 + 2;
     for (block, output) in output.chunks_mut(LANES).enumerate() {
@@ -146,12 +151,16 @@ fn sort_two(kept: &mut [Lanes], a: usize, b: usize) {
 }
 
 /// Returns a number that sorts as the value does; what is not a number sorts last.
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
 fn sortable(value: f32) -> i32 {
     let value = if value.is_nan() { f32::NAN } else { value };
     let bits = value.to_bits() as i32;
     bits ^ (((bits >> 31) as u32) >> 1) as i32
 }
 
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
 fn from_sortable(bits: i32) -> f32 {
     f32::from_bits((bits ^ (((bits >> 31) as u32) >> 1) as i32) as u32)
 }

@@ -67,7 +67,7 @@ pub fn close(mask: &Mask, ball: &Ball) -> Result<Mask, ImagingError> {
 #[must_use]
 pub fn fill_holes(mask: &Mask, space: Space) -> Mask {
     let size = mask.geometry.size;
-    let background = Runs::new(size, |index| mask.voxels[index] == 0);
+    let background = Runs::new(size, &mask.voxels, |label| label == 0);
     let (numbers, count) = background.components(Connectivity::Face, space);
     let list = components::describe(&background, &numbers, count, size);
     let outside = background.paint(|run| {
@@ -83,7 +83,7 @@ pub fn fill_holes(mask: &Mask, space: Space) -> Mask {
 fn grow(mask: &Mask, ball: &Ball, of: u8) -> Result<Mask, ImagingError> {
     check_radius(ball)?;
     let size = mask.geometry.size;
-    let runs = Runs::new(size, |index| u8::from(mask.voxels[index] != 0) == of);
+    let runs = Runs::new(size, &mask.voxels, |label| u8::from(label != 0) == of);
     let radius = ball.radius_voxels as isize;
     let rows_deep = if ball.space == Space::Volume { radius } else { 0 };
     let mut rows = Vec::new();

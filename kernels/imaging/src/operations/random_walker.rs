@@ -4,28 +4,29 @@
 //! if it crosses differences of intensity unwillingly: an edge between neighbours weighs
 //! exp(−beta × difference² / (10 × standard deviation × spacing²)) + 10⁻¹⁰, as
 //! `skimage.segmentation.random_walker` has it. The probabilities solve one sparse linear system a
-//! label; conjugate gradients solve it, preconditioned by a multigrid cycle over blocks of 2 × 2 × 2
-//! voxels, whose coarse systems have the same seven-point form.
+//! label; conjugate gradients solve it, preconditioned by a multigrid cycle over groups of voxels that
+//! hang together.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::neighbourhood::{Connectivity, Space};
-use super::runs::Runs;
+use super::reach::Region;
 use crate::error::ImagingError;
 use crate::volume::{Image, Mask};
 
+mod graph;
 mod solver;
 
-use solver::Level;
+use solver::System;
 
 /// How unwillingly walkers cross edges, and how exactly they are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RandomWalker {
     /// The greater, the more an edge holds a walker back. Default: 130, as scikit-image.
     pub beta: f64,
-    /// The residual of the linear systems, as a share of their right sides. Default: 0.001, as
-    /// scikit-image.
+    /// How much of the error of the linear systems may remain, as a share of their solution, in the
+    /// norm of the system's own energy. Default: 0.001.
     pub tolerance: f64,
 }
 
@@ -61,13 +62,12 @@ pub fn random_walker(
     if others.is_empty() {
         return Ok(reached.map(|&inside| inside * last));
     }
-    let system = Level::of_image(image, seeds, beta);
-    let coarser = system.hierarchy();
+    let system = System::of_image(image, seeds, beta);
     let mut best: Vec<(f32, u8)> = vec![(0.0, 0); image.voxels.len()];
     let mut left = vec![1.0f64; image.voxels.len()];
     for &label in others {
         let right = system.pull_of(image, seeds, label, beta);
-        let probability = solver::solve(&system, &coarser, &right, tolerance);
+        let probability = system.solve(&right, tolerance);
         best.par_iter_mut().zip(&mut left).zip(&probability).for_each(|((best, left), &p)| {
             *left -= p;
             if p as f32 > best.0 {
@@ -88,12 +88,16 @@ pub fn random_walker(
 /// Returns the voxels with finite values that a path of finite values joins to a seed; seeds
 /// themselves always count.
 fn reachable(image: &Image, seeds: &Mask) -> Mask {
-    let runs = Runs::new(image.geometry.size, |index| {
-        image.voxels[index].is_finite() || seeds.voxels[index] != 0
-    });
+    let size = image.geometry.size;
     let starts = (0..seeds.voxels.len()).filter(|&index| seeds.voxels[index] != 0);
-    let reached = runs.reached_from(starts, Connectivity::Face, Space::Volume);
-    Mask { geometry: image.geometry, voxels: runs.paint(|run| u8::from(reached[run])) }
+    let region = Region::grow(size, starts, Connectivity::Face, Space::Volume, |row, flags| {
+        let from = row * size[0];
+        let values = image.voxels[from..].iter().zip(&seeds.voxels[from..]);
+        for (flag, (value, &seed)) in flags.voxels().iter_mut().zip(values) {
+            *flag = u8::from(value.is_finite() || seed != 0);
+        }
+    });
+    Mask { geometry: image.geometry, voxels: region.paint() }
 }
 
 #[cfg(test)]

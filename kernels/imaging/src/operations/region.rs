@@ -7,7 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::neighbourhood::{Connectivity, Space, step_clamped};
-use super::runs::Runs;
+use super::reach::Region;
+use super::vector::{call, vectorised};
 use crate::error::ImagingError;
 use crate::volume::{Geometry, Image, Mask};
 
@@ -38,10 +39,8 @@ pub fn connected_threshold(
 ) -> Result<Mask, ImagingError> {
     let ConnectedThreshold { lower, upper, connectivity } = *parameters;
     let seeds = indices(&image.geometry, seeds, "connected_threshold")?;
-    Ok(grow(&image.geometry, &seeds, connectivity, |index| {
-        let value = image.voxels[index];
-        value >= lower && value <= upper
-    }))
+    let region = grow(image, &seeds, connectivity, (lower, upper));
+    Ok(Mask { geometry: image.geometry, voxels: region.paint() })
 }
 
 /// What neighbourhood connected grows through.
@@ -65,17 +64,95 @@ pub fn neighbourhood_connected(
 ) -> Result<Mask, ImagingError> {
     let NeighbourhoodConnected { lower, upper, radius_voxels } = *parameters;
     check_radius("neighbourhood_connected", radius_voxels)?;
-    let seeds = indices(&image.geometry, seeds, "neighbourhood_connected")?;
-    // The box is separable: shrink the accepted voxels along one axis at a time.
-    let mut accepted: Vec<u8> =
-        image.voxels.iter().map(|value| u8::from(*value >= lower && *value <= upper)).collect();
-    for axis in 0..3 {
-        accepted = shrink_along(&image.geometry, &accepted, axis, radius_voxels);
+    let mut seeds = indices(&image.geometry, seeds, "neighbourhood_connected")?;
+    seeds.sort_unstable();
+    let size = image.geometry.size;
+    let mut rows = Neighbourhoods::new(image, (lower, upper), radius_voxels);
+    let starts = seeds.iter().copied();
+    let region = Region::grow(size, starts, Connectivity::Face, Space::Volume, |row, flags| {
+        rows.accept(row, flags.voxels());
+        let first = seeds.partition_point(|&seed| seed < row * size[0]);
+        for seed in seeds[first..].iter().take_while(|&seed| seed / size[0] == row) {
+            flags.voxels()[seed % size[0]] = 1;
+        }
+    });
+    Ok(Mask { geometry: image.geometry, voxels: region.paint() })
+}
+
+/// Which voxels of an image have a whole box of accepted values around them, row by row. The box is
+/// separable: each row that comes near the region is tested and shrunk along x once.
+struct Neighbourhoods<'a> {
+    image: &'a Image,
+    limits: (f32, f32),
+    radius: usize,
+    /// For each voxel of a row that is `made`, whether all values within the radius along x pass.
+    along_x: Vec<u8>,
+    made: Vec<bool>,
+    /// A row's tests with passes beyond both ends.
+    passes: Vec<u8>,
+}
+
+impl<'a> Neighbourhoods<'a> {
+    fn new(image: &'a Image, limits: (f32, f32), radius: usize) -> Self {
+        let [width, height, depth] = image.geometry.size;
+        Self {
+            image,
+            limits,
+            radius,
+            along_x: vec![0; image.voxels.len()],
+            made: vec![false; height * depth],
+            passes: vec![1; width + 2 * radius],
+        }
     }
-    for &seed in &seeds {
-        accepted[seed] = 1;
+
+    /// Writes for each voxel of a row whether its whole box passes. What lies beyond the border
+    /// repeats what does not, and so changes nothing.
+    fn accept(&mut self, row: usize, output: &mut [u8]) {
+        let [width, height, depth] = self.image.geometry.size;
+        let radius = self.radius;
+        let around =
+            |at: usize, length: usize| at.saturating_sub(radius)..(at + radius + 1).min(length);
+        output.fill(1);
+        for z in around(row / height, depth) {
+            for y in around(row % height, height) {
+                let other = z * height + y;
+                self.make(other);
+                let shrunk = &self.along_x[other * width..(other + 1) * width];
+                output.iter_mut().zip(shrunk).for_each(|(output, &shrunk)| *output &= shrunk);
+            }
+        }
     }
-    Ok(grow(&image.geometry, &seeds, Connectivity::Face, |index| accepted[index] != 0))
+
+    fn make(&mut self, row: usize) {
+        if std::mem::replace(&mut self.made[row], true) {
+            return;
+        }
+        let width = self.image.geometry.size[0];
+        let values = &self.image.voxels[row * width..(row + 1) * width];
+        let output = &mut self.along_x[row * width..(row + 1) * width];
+        vectorised(Shrink((values, self.limits, &mut self.passes, output)));
+    }
+}
+
+type ShrinkArguments<'a> = (&'a [f32], (f32, f32), &'a mut [u8], &'a mut [u8]);
+
+call!(Shrink(ShrinkArguments<'a>) => shrink);
+
+/// Writes for each voxel of a row whether all within the radius pass; `passes` has 1 as many voxels
+/// more as the radius at both ends.
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
+fn shrink((values, (lower, upper), passes, output): ShrinkArguments) {
+    let width = values.len();
+    let radius = (passes.len() - width) / 2;
+    for (pass, &value) in passes[radius..radius + width].iter_mut().zip(values) {
+        *pass = u8::from(value >= lower && value <= upper);
+    }
+    output.fill(1);
+    for shift in 0..=2 * radius {
+        let shifted = &passes[shift..shift + width];
+        output.iter_mut().zip(shifted).for_each(|(output, &pass)| *output &= pass);
+    }
 }
 
 /// How exact the limits of confidence connected are.
@@ -161,22 +238,18 @@ pub fn confidence_connected(
         };
         widen((lower, upper), seed_limits)
     };
-    let grow_within = |(lower, upper): (f32, f32)| {
-        grow(&image.geometry, &indices, Connectivity::Face, |index| {
-            let value = image.voxels[index];
-            value >= lower && value <= upper
-        })
-    };
+    let grow_within = |limits: (f32, f32)| grow(image, &indices, Connectivity::Face, limits);
     let mut moments = Moments::default();
     for &seed in seeds {
         box_around(&image.geometry, seed, radius_voxels, |i| moments.add(image.voxels[i]));
     }
     let mut limits = limits_of(&moments);
-    let mut mask = grow_within(limits);
+    let mut region = grow_within(limits);
     for _ in 0..iterations {
         let mut of_region = Moments::default();
-        let members = image.voxels.iter().zip(&mask.voxels).filter(|&(_, &label)| label != 0);
-        members.for_each(|(&value, _)| of_region.add(value));
+        for stretch in region.stretches() {
+            image.voxels[stretch].iter().for_each(|&value| of_region.add(value));
+        }
         if of_region.count < 2.0 || of_region.variance() <= 0.0 {
             break;
         }
@@ -187,8 +260,9 @@ pub fn confidence_connected(
             break;
         }
         limits = next;
-        mask = grow_within(limits);
+        region = grow_within(limits);
     }
+    let mask = Mask { geometry: image.geometry, voxels: region.paint() };
     Ok(ConfidenceRegion { mask, limits, mean: moments.mean(), variance: moments.variance() })
 }
 
@@ -225,33 +299,19 @@ fn widen(a: (f32, f32), b: (f32, f32)) -> (f32, f32) {
     (a.0.min(b.0), a.1.max(b.1))
 }
 
-/// Returns the accepted voxels connected to a seed.
+/// Returns the voxels with values within the limits, both included, that are connected to a seed.
 pub(super) fn grow(
-    geometry: &Geometry,
+    image: &Image,
     seeds: &[usize],
     connectivity: Connectivity,
-    accept: impl Fn(usize) -> bool + Sync,
-) -> Mask {
-    let runs = Runs::new(geometry.size, accept);
-    let reached = runs.reached_from(seeds.iter().copied(), connectivity, Space::Volume);
-    Mask { geometry: *geometry, voxels: runs.paint(|run| u8::from(reached[run])) }
-}
-
-/// Returns for each voxel whether all voxels within `radius` along `axis` are set.
-fn shrink_along(geometry: &Geometry, voxels: &[u8], axis: usize, radius: usize) -> Vec<u8> {
-    let length = geometry.size[axis];
-    let stride = [1, geometry.size[0], geometry.size[0] * geometry.size[1]][axis];
-    let mut shrunk = voxels.to_vec();
-    if length < 2 {
-        return shrunk;
-    }
-    for (index, value) in shrunk.iter_mut().enumerate() {
-        let at = index / stride % length;
-        let line = index - at * stride;
-        let (from, to) = (at.saturating_sub(radius), (at + radius).min(length - 1));
-        *value = u8::from((from..=to).all(|k| voxels[line + k * stride] != 0));
-    }
-    shrunk
+    (lower, upper): (f32, f32),
+) -> Region {
+    let size = image.geometry.size;
+    let starts = seeds.iter().copied();
+    Region::grow(size, starts, connectivity, Space::Volume, |row, flags| {
+        let values = &image.voxels[row * size[0]..(row + 1) * size[0]];
+        flags.set(values, |value| value >= lower && value <= upper);
+    })
 }
 
 /// Visits the indices of the box around a voxel, the nearest voxel repeated beyond the border.

@@ -65,7 +65,7 @@ pub fn local_extrema(image: &Image, which: Extremum, connectivity: Connectivity)
 /// seeds for algorithms that grow every seed into a region of its own. More components than labels
 /// are an error.
 pub fn numbered(mask: &Mask, connectivity: Connectivity) -> Result<Mask, ImagingError> {
-    let runs = Runs::new(mask.geometry.size, |index| mask.voxels[index] != 0);
+    let runs = Runs::new(mask.geometry.size, &mask.voxels, |label| label != 0);
     let (numbers, count) = runs.components(connectivity, Space::Volume);
     if count > usize::from(LABEL_MAX) {
         return Err(ImagingError::Parameter {

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::super::gaussian::{Gaussian, gaussian};
 use super::super::gradient::{self, Operator, Stencil};
 use super::super::neighbourhood::{Connectivity, Space};
-use super::super::runs::Runs;
+use super::super::reach::Region;
 use super::Canny;
 use crate::error::ImagingError;
 use crate::volume::{Image, Mask};
@@ -43,10 +43,12 @@ pub(super) fn canny(image: &Image, parameters: &Canny) -> Result<Mask, ImagingEr
             }
         }
     });
-    let runs = Runs::new(geometry.size, |index| marks[index] != 0);
     let strong = (0..marks.len()).filter(|&index| marks[index] == STRONG);
-    let reached = runs.reached_from(strong, Connectivity::Full, Space::Volume);
-    Ok(Mask { geometry, voxels: runs.paint(|run| u8::from(reached[run])) })
+    let full = Connectivity::Full;
+    let edges = Region::grow(geometry.size, strong, full, Space::Volume, |row, flags| {
+        flags.set(&marks[row * width..(row + 1) * width], |mark| mark != 0);
+    });
+    Ok(Mask { geometry, voxels: edges.paint() })
 }
 
 /// The gradient of a smoothed image.
