@@ -44,18 +44,14 @@ pub fn arrival(
         times: vec![f32::INFINITY; speed.voxels.len()],
         alive: vec![false; speed.voxels.len()],
     };
-    // The spread of the queue is a guess at the longest way; it changes the speed alone.
-    let diagonal = speed.geometry.size.iter().zip(speed.geometry.spacing_mm);
-    let reach: f64 = diagonal.map(|(&voxels, spacing)| voxels as f64 * spacing).sum();
-    let finite = speed.voxels.iter().copied().filter(|speed| speed.is_finite() && *speed > 0.0);
-    let fastest = finite.fold(f32::MIN_POSITIVE, f32::max);
-    let mut queue = FloodQueue::new(0.0, (2.0 * reach / f64::from(fastest)).min(stop));
+    let mut queue = FloodQueue::new();
     for &seed in &seeds {
         front.times[seed] = 0.0;
-        queue.push(0.0, seed);
+        queue.push(0.0, seed as u32);
     }
     let mut touched = Vec::new();
     while let Some((time, index)) = queue.pop() {
+        let index = index as usize;
         if time > stop {
             break;
         }
@@ -70,7 +66,7 @@ pub fn arrival(
                 && let Some(time) = front.solve(to)
             {
                 front.times[to] = time;
-                queue.push(f64::from(time), to);
+                queue.push(f64::from(time), to as u32);
             }
         }
     }

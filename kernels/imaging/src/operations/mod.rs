@@ -38,4 +38,5 @@ pub mod spline;
 pub mod surface;
 pub mod threshold;
 mod vector;
+mod walled;
 pub mod watershed;

@@ -1,65 +1,166 @@
-//! The queue of a flood: the least value first, and of equals the one that came first.
+//! The queues of floods: the least value first, and of equals the one that came first.
 //!
-//! Values are spread over many small heaps by their size, so that the heap at hand fits into a
-//! cache; a bitmap finds the first that is not empty. The order is exactly that of one large heap
-//! over (value, arrival), whatever the spread.
+//! [`RisingQueue`] is for floods whose level never falls. It sorts no more than it must: values wait
+//! in 33 lists by the highest bit in which they differ from the level, and when the level comes to a
+//! list, its values move on to lists of lower bits (Ahuja, Mehlhorn, Orlin & Tarjan, "Faster
+//! algorithms for the shortest path problem", JACM 37(2), 1990). Lists keep the order of arrival.
+//!
+//! [`FloodQueue`] takes any value at any time. Only the least values are kept in a heap, which fits
+//! into a cache; the others wait in such lists, and move on when the heap has run empty. The order
+//! is exactly that of one large heap over (value, arrival).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// The number of heaps: with 2³¹ voxels, a tenth of them waiting at once, still 13,000 in each.
-const BUCKETS: usize = 1 << 14;
+/// Waiting voxels of a flood whose level never falls.
+pub(super) struct RisingQueue {
+    /// Values (as bits that sort like them) and voxels, by the number of the highest bit, from 1,
+    /// in which the value differs from `level`; 0 where it does not.
+    lists: [Vec<(u32, u32)>; 33],
+    /// How much of the first list was taken.
+    taken: usize,
+    level: u32,
+}
 
-/// Waiting voxels.
+impl RisingQueue {
+    /// Returns an empty queue, below all levels.
+    pub(super) fn new() -> Self {
+        Self { lists: [const { Vec::new() }; 33], taken: 0, level: 0 }
+    }
+
+    /// Puts a voxel in line, at the level that was taken last if its value is lower. The value must
+    /// be a number.
+    pub(super) fn push(&mut self, value: f32, voxel: u32) {
+        self.put((rising(value).max(self.level), voxel));
+    }
+
+    fn put(&mut self, waiting: (u32, u32)) {
+        let differ = 32 - (waiting.0 ^ self.level).leading_zeros();
+        self.lists[differ as usize].push(waiting);
+    }
+
+    /// Takes the voxel whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<u32> {
+        if self.taken == self.lists[0].len() {
+            self.lists[0].clear();
+            self.taken = 0;
+            let next = self.lists.iter().position(|list| !list.is_empty())?;
+            let list = std::mem::take(&mut self.lists[next]);
+            self.level = list.iter().map(|&(value, _)| value).min()?;
+            list.iter().for_each(|&waiting| self.put(waiting));
+            // Its room is used again.
+            self.lists[next] = list;
+            self.lists[next].clear();
+        }
+        let (_, voxel) = self.lists[0][self.taken];
+        self.taken += 1;
+        Some(voxel)
+    }
+}
+
+/// Returns bits that sort as the values do.
+fn rising(value: f32) -> u32 {
+    // Adding 0 makes 0 of -0, so that the two are equals.
+    let bits = (value + 0.0).to_bits();
+    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
+}
+
+/// A waiting voxel: its value (as bits that sort like it), its arrival, the voxel.
+type Waiting = (u64, u32, u32);
+
+/// The waiting voxels that are kept in order: 64 KiB of them.
+const NEAR_MAX: usize = 1 << 12;
+
+/// Waiting voxels of a flood.
 pub(super) struct FloodQueue {
-    /// Value (as bits that sort like it), arrival, voxel.
-    buckets: Vec<BinaryHeap<Reverse<(u64, u32, u32)>>>,
-    /// One bit per heap that is not empty.
-    occupied: Vec<u64>,
-    /// No word of `occupied` before this one has a bit.
-    first_word: usize,
-    low: f64,
-    scale: f64,
+    /// All that wait with a value of at most `reach`.
+    near: BinaryHeap<Reverse<Waiting>>,
+    /// How many of them there may be before some are put further off.
+    near_max: usize,
+    reach: u64,
+    /// The others, by the number of the highest bit, from 1, in which they differ from `reach`.
+    far: [Vec<Waiting>; 65],
     arrivals: u32,
 }
 
 impl FloodQueue {
-    /// Returns an empty queue for values that mostly lie between `low` and `high`.
-    pub(super) fn new(low: f64, high: f64) -> Self {
-        let width = high - low;
-        let scale = if width > 0.0 && width.is_finite() { BUCKETS as f64 / width } else { 0.0 };
+    /// Returns an empty queue.
+    pub(super) fn new() -> Self {
         Self {
-            buckets: (0..BUCKETS).map(|_| BinaryHeap::new()).collect(),
-            occupied: vec![0; BUCKETS / 64],
-            first_word: BUCKETS / 64,
-            low,
-            scale,
+            near: BinaryHeap::new(),
+            near_max: NEAR_MAX,
+            reach: 0,
+            far: [const { Vec::new() }; 65],
             arrivals: 0,
         }
     }
 
     /// Puts a voxel in line. The value must be a number.
-    pub(super) fn push(&mut self, value: f64, voxel: usize) {
-        let bucket = (((value - self.low) * self.scale) as usize).min(BUCKETS - 1);
-        self.buckets[bucket].push(Reverse((sortable(value), self.arrivals, voxel as u32)));
+    pub(super) fn push(&mut self, value: f64, voxel: u32) {
+        self.put((sortable(value), self.arrivals, voxel));
         self.arrivals += 1;
-        self.occupied[bucket / 64] |= 1 << (bucket % 64);
-        self.first_word = self.first_word.min(bucket / 64);
+        if self.near.len() > self.near_max {
+            self.draw_in();
+        }
     }
 
     /// Takes the voxel whose turn it is, and its value.
-    pub(super) fn pop(&mut self) -> Option<(f64, usize)> {
-        while *self.occupied.get(self.first_word)? == 0 {
-            self.first_word += 1;
+    pub(super) fn pop(&mut self) -> Option<(f64, u32)> {
+        if self.near.is_empty() {
+            self.reach_out();
         }
-        let bit = self.occupied[self.first_word].trailing_zeros() as usize;
-        let bucket = &mut self.buckets[self.first_word * 64 + bit];
-        let Reverse((bits, _, voxel)) = bucket.pop()?;
-        if bucket.is_empty() {
-            self.occupied[self.first_word] &= !(1 << bit);
-        }
-        Some((from_sortable(bits), voxel as usize))
+        let Reverse((bits, _, voxel)) = self.near.pop()?;
+        Some((from_sortable(bits), voxel))
     }
+
+    fn put(&mut self, waiting: Waiting) {
+        if waiting.0 <= self.reach {
+            self.near.push(Reverse(waiting));
+        } else {
+            self.far[highest_bit(waiting.0 ^ self.reach)].push(waiting);
+        }
+    }
+
+    /// Brings the nearest of the far voxels near: a list that is short enough, or the least of it.
+    fn reach_out(&mut self) {
+        let Some(next) = self.far.iter().position(|list| !list.is_empty()) else { return };
+        let mut list = std::mem::take(&mut self.far[next]);
+        let values = list.iter().map(|&(value, ..)| value);
+        let reach = if list.len() <= NEAR_MAX / 4 { values.max() } else { values.min() };
+        // It lies in the list's range, so that lists further off stay what they are.
+        self.reach = reach.unwrap_or(self.reach);
+        list.drain(..).for_each(|waiting| self.put(waiting));
+        self.far[next] = list;
+    }
+
+    /// Puts the greater half of the near voxels further off.
+    fn draw_in(&mut self) {
+        let mut all: Vec<Waiting> = self.near.drain().map(|Reverse(waiting)| waiting).collect();
+        all.sort_unstable();
+        let middle = all[all.len() / 2].0;
+        let kept = match all.partition_point(|&(value, ..)| value <= middle) {
+            // Half of them have the greatest value.
+            whole if whole == all.len() => all.partition_point(|&(value, ..)| value < middle),
+            kept => kept,
+        };
+        if kept > 0 {
+            let reach = all[kept - 1].0;
+            // What differed in a lower bit from the old reach is all above the new one by this bit.
+            let above = highest_bit(self.reach ^ reach);
+            for lower in 1..above {
+                let mut list = std::mem::take(&mut self.far[lower]);
+                self.far[above].append(&mut list);
+            }
+            self.reach = reach;
+        }
+        all.into_iter().for_each(|waiting| self.put(waiting));
+        self.near_max = NEAR_MAX.max(2 * self.near.len());
+    }
+}
+
+/// Returns the number of the highest bit that is set, from 1; 0 where none is.
+fn highest_bit(bits: u64) -> usize {
+    64 - bits.leading_zeros() as usize
 }
 
 const SIGN: u64 = 1 << 63;
@@ -82,22 +183,56 @@ mod tests {
     #[test]
     fn the_order_is_by_value_and_then_by_arrival() {
         let values = [3.0, -1.0, 3.0, 0.0, -0.0, 1e30, -1e30, 2.5, f64::NEG_INFINITY];
-        for (low, high) in [(-1.0, 3.0), (0.0, 0.0), (-1e30, 1e30), (f64::NEG_INFINITY, 1.0)] {
-            let mut queue = FloodQueue::new(low, high);
-            values.iter().enumerate().for_each(|(voxel, &value)| queue.push(value, voxel));
-            let order: Vec<usize> =
-                std::iter::from_fn(|| queue.pop().map(|(_, voxel)| voxel)).collect();
-            assert_eq!(order, [8, 6, 1, 3, 4, 7, 0, 2, 5], "{low} to {high}");
-        }
+        let expected = [8, 6, 1, 3, 4, 7, 0, 2, 5];
+        let mut queue = FloodQueue::new();
+        values.iter().zip(0..).for_each(|(&value, voxel)| queue.push(value, voxel));
+        let order: Vec<u32> = std::iter::from_fn(|| queue.pop().map(|(_, voxel)| voxel)).collect();
+        assert_eq!(order, expected);
+        let mut queue = RisingQueue::new();
+        values.iter().zip(0..).for_each(|(&value, voxel)| queue.push(value as f32, voxel));
+        let order: Vec<u32> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, expected);
     }
 
     #[test]
     fn lower_values_may_come_later() {
-        let mut queue = FloodQueue::new(0.0, 10.0);
+        let mut queue = FloodQueue::new();
         queue.push(5.0, 0);
         assert_eq!(queue.pop(), Some((5.0, 0)));
         queue.push(7.0, 1);
         queue.push(1.0, 2);
         assert_eq!((queue.pop(), queue.pop(), queue.pop()), (Some((1.0, 2)), Some((7.0, 1)), None));
+    }
+
+    #[test]
+    fn both_queues_keep_the_order_of_one_heap_while_they_are_used() {
+        let mut state = 1u32;
+        let mut random = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % below
+        };
+        // Many values of their own and few, so that halves can be told apart and cannot.
+        for values in [1 << 20, 90, 2] {
+            let (mut flood, mut rising) = (FloodQueue::new(), RisingQueue::new());
+            let (mut all, mut risen) = (BinaryHeap::new(), BinaryHeap::new());
+            let mut level = -100i32;
+            for voxel in 0..60_000u32 {
+                if random(5) < 3 {
+                    let value = random(values) as i32 - 20;
+                    flood.push(f64::from(value), voxel);
+                    rising.push(value as f32, voxel);
+                    all.push(Reverse((value, voxel)));
+                    risen.push(Reverse((value.max(level), voxel)));
+                } else {
+                    let expected = all.pop().map(|Reverse((value, at))| (f64::from(value), at));
+                    assert_eq!(flood.pop(), expected);
+                    let expected = risen.pop().map(|Reverse((value, at))| {
+                        level = value;
+                        at
+                    });
+                    assert_eq!(rising.pop(), expected);
+                }
+            }
+        }
     }
 }

@@ -12,10 +12,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::morphology::{self, Ball};
-use super::neighbourhood::{Connectivity, Neighbours, Space};
+use super::neighbourhood::Connectivity;
 use super::queue::FloodQueue;
 use super::region::{self, Voxel};
 use super::threshold::{self, Otsu};
+use super::walled::Walled;
 use crate::error::ImagingError;
 use crate::volume::{Geometry, Image, Mask};
 
@@ -35,39 +36,46 @@ pub fn seeded_growing(
     seeds: &Mask,
     connectivity: Connectivity,
 ) -> Result<Mask, ImagingError> {
-    image.require_same_grid(seeds)?;
     let mut growth = Growth::new(image, seeds, connectivity)?;
-    for index in 0..seeds.voxels.len() {
-        if seeds.voxels[index] != 0 {
-            growth.queue_neighbours(index);
-        }
+    for (index, _) in seeds.voxels.iter().enumerate().filter(|&(_, &label)| label != 0) {
+        growth.queue_neighbours(growth.walled.place(index));
     }
-    while let Some((_, index)) = growth.queue.pop() {
-        growth.join(index);
+    while let Some((_, at)) = growth.queue.pop() {
+        growth.join(at);
     }
-    Ok(Mask { geometry: image.geometry, voxels: growth.labels })
+    Ok(growth.walled.into_mask())
 }
 
 /// The state of all regions while they grow.
-struct Growth<'a> {
-    image: &'a Image,
-    neighbours: Neighbours,
-    labels: Vec<u8>,
-    /// For each label, the sum and the number of its voxels' values.
-    sums: Vec<(f64, f64)>,
+struct Growth {
+    walled: Walled,
+    regions: Vec<Region>,
     /// Waiting voxels by their difference from the nearest region when they came in line.
     queue: FloodQueue,
-    /// The unlabelled neighbours of the voxel at hand.
-    free: Vec<usize>,
 }
 
-impl<'a> Growth<'a> {
-    fn new(
-        image: &'a Image,
-        seeds: &Mask,
-        connectivity: Connectivity,
-    ) -> Result<Self, ImagingError> {
-        let mut sums = vec![(0.0, 0.0); usize::from(LABEL_MAX) + 1];
+/// The values of one region.
+#[derive(Clone, Copy)]
+struct Region {
+    sum: f64,
+    count: f64,
+    /// Not a number where there are none.
+    mean: f64,
+}
+
+impl Region {
+    fn add(&mut self, value: f32) {
+        self.sum += f64::from(value);
+        self.count += 1.0;
+        self.mean = self.sum / self.count;
+    }
+}
+
+impl Growth {
+    fn new(image: &Image, seeds: &Mask, connectivity: Connectivity) -> Result<Self, ImagingError> {
+        let walled = Walled::new(image, seeds, connectivity)?;
+        let none = Region { sum: 0.0, count: 0.0, mean: f64::NAN };
+        let mut regions = vec![none; usize::from(LABEL_MAX) + 1];
         for (&label, &value) in seeds.voxels.iter().zip(&image.voxels) {
             if label > LABEL_MAX {
                 return Err(ImagingError::Parameter {
@@ -75,69 +83,51 @@ impl<'a> Growth<'a> {
                     problem: format!("a seed has label {label}; at most {LABEL_MAX} is possible"),
                 });
             }
-            if value.is_finite() {
-                sums[usize::from(label)].0 += f64::from(value);
-                sums[usize::from(label)].1 += 1.0;
+            if label != 0 && value.is_finite() {
+                regions[usize::from(label)].add(value);
             }
         }
-        let (low, high) = threshold::finite_range(image).unwrap_or_default();
-        Ok(Self {
-            image,
-            neighbours: Neighbours::new(image.geometry.size, connectivity, Space::Volume),
-            labels: seeds.voxels.clone(),
-            sums,
-            queue: FloodQueue::new(0.0, high - low),
-            free: Vec::new(),
-        })
+        Ok(Self { walled, regions, queue: FloodQueue::new() })
     }
 
     /// Returns the region around a voxel whose mean is nearest to its value, and the difference;
     /// of equals, the lowest label.
-    fn nearest_region(&self, index: usize) -> Option<(f64, u8)> {
-        let value = f64::from(self.image.voxels[index]);
-        let mut nearest: Option<(f64, u8)> = None;
-        self.neighbours.visit(index, |neighbour| {
-            let label = self.labels[neighbour];
-            if label == 0 || label == WAITING || nearest.is_some_and(|(_, known)| known == label) {
-                return;
+    fn nearest_region(&self, at: u32) -> Option<(f64, u8)> {
+        let value = f64::from(self.walled.values[at as usize]);
+        let mut nearest = (f64::INFINITY, 0);
+        for neighbour in self.walled.steps.from(at) {
+            let label = self.walled.labels[neighbour as usize];
+            if label == 0 || label == WAITING || label == nearest.1 {
+                continue;
             }
-            let (sum, count) = self.sums[usize::from(label)];
-            let difference = (value - sum / count).abs();
-            let closer = |&(least, known): &(f64, u8)| {
-                difference < least || (difference <= least && label < known)
-            };
-            if count > 0.0 && nearest.as_ref().is_none_or(closer) {
-                nearest = Some((difference, label));
+            let difference = (value - self.regions[usize::from(label)].mean).abs();
+            if difference < nearest.0 || (difference <= nearest.0 && label < nearest.1) {
+                nearest = (difference, label);
             }
-        });
-        nearest
+        }
+        (nearest.1 != 0).then_some(nearest)
     }
 
     /// Puts the unlabelled neighbours of a labelled voxel in line.
-    fn queue_neighbours(&mut self, index: usize) {
-        let mut free = std::mem::take(&mut self.free);
-        self.neighbours.visit(index, |neighbour| {
-            if self.labels[neighbour] == 0 && self.image.voxels[neighbour].is_finite() {
-                free.push(neighbour);
-            }
-        });
-        for neighbour in free.drain(..) {
-            if let Some((difference, _)) = self.nearest_region(neighbour) {
-                self.labels[neighbour] = WAITING;
-                self.queue.push(difference, neighbour);
+    fn queue_neighbours(&mut self, at: u32) {
+        for k in 0..self.walled.steps.count() {
+            let to = self.walled.steps.kth(at, k);
+            if self.walled.labels[to as usize] == 0
+                && self.walled.values[to as usize].is_finite()
+                && let Some((difference, _)) = self.nearest_region(to)
+            {
+                self.walled.labels[to as usize] = WAITING;
+                self.queue.push(difference, to);
             }
         }
-        self.free = free;
     }
 
     /// Lets the voxel whose turn it is join a region.
-    fn join(&mut self, index: usize) {
-        let Some((_, label)) = self.nearest_region(index) else { return };
-        self.labels[index] = label;
-        let (sum, count) = &mut self.sums[usize::from(label)];
-        *sum += f64::from(self.image.voxels[index]);
-        *count += 1.0;
-        self.queue_neighbours(index);
+    fn join(&mut self, at: u32) {
+        let Some((_, label)) = self.nearest_region(at) else { return };
+        self.walled.labels[at as usize] = label;
+        self.regions[usize::from(label)].add(self.walled.values[at as usize]);
+        self.queue_neighbours(at);
     }
 }
 

@@ -7,9 +7,12 @@
 //! Meyer, "The morphological approach to segmentation: the watershed transformation" (1993), with
 //! the order of `skimage.segmentation.watershed` (compactness 0, no line between basins).
 
-use super::neighbourhood::{Connectivity, Neighbours, Space};
-use super::queue::FloodQueue;
+use std::cell::LazyCell;
+
+use super::neighbourhood::Connectivity;
+use super::queue::RisingQueue;
 use super::threshold::finite_range;
+use super::walled::Walled;
 use crate::error::ImagingError;
 use crate::volume::{Image, Mask};
 
@@ -20,29 +23,25 @@ pub fn watershed(
     markers: &Mask,
     connectivity: Connectivity,
 ) -> Result<Mask, ImagingError> {
-    image.require_same_grid(markers)?;
-    let neighbours = Neighbours::new(image.geometry.size, connectivity, Space::Volume);
-    let (low, high) = finite_range(image).unwrap_or_default();
-    let mut queue = FloodQueue::new(low, high);
-    let mut labels = markers.voxels.clone();
-    let mut flood = |queue: &mut FloodQueue, from: usize, level: f64| {
-        let label = labels[from];
-        neighbours.visit(from, |to| {
-            let value = image.voxels[to];
-            if labels[to] == 0 && value.is_finite() {
-                labels[to] = label;
-                queue.push(f64::from(value).max(level), to);
-            }
-        });
-    };
+    let mut walled = Walled::new(image, markers, connectivity)?;
+    let lowest = LazyCell::new(|| finite_range(image).unwrap_or_default().0 as f32);
+    let mut queue = RisingQueue::new();
     for (index, _) in markers.voxels.iter().enumerate().filter(|&(_, &label)| label != 0) {
-        let value = f64::from(image.voxels[index]);
-        queue.push(if value.is_finite() { value } else { low }, index);
+        let value = image.voxels[index];
+        queue.push(if value.is_finite() { value } else { *lowest }, walled.place(index));
     }
-    while let Some((level, index)) = queue.pop() {
-        flood(&mut queue, index, level);
+    let Walled { values, labels, steps, .. } = &mut walled;
+    while let Some(from) = queue.pop() {
+        let label = labels[from as usize];
+        for to in steps.from(from) {
+            let value = values[to as usize];
+            if labels[to as usize] == 0 && value.is_finite() {
+                labels[to as usize] = label;
+                queue.push(value, to);
+            }
+        }
     }
-    Ok(Mask { geometry: image.geometry, voxels: labels })
+    Ok(walled.into_mask())
 }
 
 #[cfg(test)]
