@@ -45,15 +45,31 @@ impl Default for Canny {
     }
 }
 
+impl Canny {
+    /// Returns an error unless an edge can have these limits.
+    pub(crate) fn check(&self) -> Result<(), ImagingError> {
+        let Self { low, high, .. } = *self;
+        if low >= 0.0 && high >= low {
+            return Ok(());
+        }
+        Err(ImagingError::Parameter {
+            operation: "canny",
+            problem: format!("low is {low} and high {high}; 0 <= low <= high is needed"),
+        })
+    }
+
+    /// Returns the limits as gradients in space, in intensity per millimetre.
+    pub(crate) fn gradients(&self, spacing_mm: [f64; 3]) -> [f32; 2] {
+        // The plain Sobel mask of a slice is 8 × the change per voxel; the same scale in space.
+        let shortest = spacing_mm.into_iter().fold(f64::INFINITY, f64::min);
+        [self.low, self.high].map(|response| (response / (8.0 * shortest)) as f32)
+    }
+}
+
 /// Returns the edges: lines one voxel wide in each slice, or surfaces one voxel thick in the volume.
 pub fn canny(image: &Image, parameters: &Canny) -> Result<Mask, ImagingError> {
     let Canny { sigma_mm, low, high, space } = *parameters;
-    if !(low >= 0.0 && high >= low) {
-        return Err(ImagingError::Parameter {
-            operation: "canny",
-            problem: format!("low is {low} and high {high}; 0 <= low <= high is needed"),
-        });
-    }
+    parameters.check()?;
     let [width, height, depth] = image.geometry.size;
     if space == Space::Volume && depth > 1 {
         return volume::canny(image, parameters);

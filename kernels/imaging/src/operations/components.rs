@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::neighbourhood::{Connectivity, Space};
 use super::runs::Runs;
-use crate::volume::{Mask, Volume};
+use crate::volume::{Geometry, Mask, Volume};
 
 /// A connected set of voxels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,6 +90,12 @@ pub fn filter(mask: &Mask, filter: &Filter) -> Mask {
     let runs = Runs::new(geometry.size, &mask.voxels, |label| label != 0);
     let (numbers, count) = runs.components(filter.connectivity, filter.space);
     let list = describe(&runs, &numbers, count, geometry.size);
+    let keep = kept(&list, filter, &geometry);
+    Mask { geometry, voxels: runs.paint(|run| keep[numbers[run] as usize]) }
+}
+
+/// Returns for each component 1 where the filter keeps it, and 0 where it drops it.
+pub(crate) fn kept(list: &[Component], filter: &Filter, geometry: &Geometry) -> Vec<u8> {
     let mut kept: Vec<usize> = (0..list.len())
         .filter(|&number| {
             let Component { voxels, touches_sides, touches_ends } = list[number];
@@ -103,9 +109,9 @@ pub fn filter(mask: &Mask, filter: &Filter) -> Mask {
         })
         .collect();
     kept.sort_by_key(|&number| std::cmp::Reverse(list[number].voxels));
-    let mut keep = vec![0u8; count];
+    let mut keep = vec![0u8; list.len()];
     kept.iter().take(filter.largest).for_each(|&number| keep[number] = 1);
-    Mask { geometry, voxels: runs.paint(|run| keep[numbers[run] as usize]) }
+    keep
 }
 
 /// Returns the largest component of a mask; of equals, the first in raster order.
@@ -147,7 +153,6 @@ pub(super) fn describe(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::Geometry;
 
     /// Three voxels: two share an edge over slices, the third only a corner with the second.
     fn staircase() -> Mask {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::convolve::convolve;
 use super::neighbourhood::Space;
 use crate::error::ImagingError;
-use crate::volume::Image;
+use crate::volume::{Geometry, Image};
 
 /// The largest standard deviation in voxels of an axis; beyond it, resample first.
 pub const SIGMA_VOXELS_MAX: f64 = 100.0;
@@ -34,18 +34,30 @@ impl Default for Gaussian {
 
 /// Returns the image convolved with a Gaussian.
 pub fn gaussian(image: &Image, parameters: &Gaussian) -> Result<Image, ImagingError> {
-    let spacing_mm = image.geometry.spacing_mm;
+    let kernels = kernels(&image.geometry, parameters)?;
+    let voxels = convolve(image, kernels.each_ref().map(Vec::as_slice));
+    Ok(Image { geometry: image.geometry, voxels })
+}
+
+/// The axes in the order in which they are smoothed along: results differ in their last bits by it.
+pub(crate) const ORDER: [usize; 3] = [1, 0, 2];
+
+/// Returns for each axis the kernel to convolve with, from its centre out; an empty one where the
+/// axis is left alone.
+pub(crate) fn kernels(
+    geometry: &Geometry,
+    parameters: &Gaussian,
+) -> Result<[Vec<f32>; 3], ImagingError> {
     let mut kernels = [const { Vec::new() }; 3];
     for axis in 0..3 {
-        let sigma = parameters.sigma_mm / spacing_mm[axis];
+        let sigma = parameters.sigma_mm / geometry.spacing_mm[axis];
         check_sigma("gaussian", sigma)?;
         let skip = axis == 2 && parameters.space == Space::Slice;
-        if !skip && sigma > 0.0 && image.geometry.size[axis] > 1 {
+        if !skip && sigma > 0.0 && geometry.size[axis] > 1 {
             kernels[axis] = half_kernel(sigma).into_iter().map(|weight| weight as f32).collect();
         }
     }
-    let voxels = convolve(image, kernels.each_ref().map(Vec::as_slice));
-    Ok(Image { geometry: image.geometry, voxels })
+    Ok(kernels)
 }
 
 /// Returns an error unless a standard deviation, in voxels, is one that can be worked with.
@@ -72,7 +84,6 @@ pub(super) fn half_kernel(sigma_voxels: f64) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::Geometry;
 
     #[test]
     fn an_impulse_becomes_the_kernel_along_every_axis() {

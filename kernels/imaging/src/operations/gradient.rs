@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::neighbourhood::{Space, step_clamped};
 use super::vector::{call, vectorised};
-use crate::volume::Image;
+use crate::volume::{Geometry, Image};
 
 /// Whose weights smooth the differences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -52,6 +52,25 @@ pub fn magnitude(image: &Image, operator: Operator, space: Space) -> Image {
     Image { geometry: image.geometry, voxels }
 }
 
+/// How the gradient of an image on a grid is taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scheme {
+    /// The weights of the outer and the middle voxel.
+    pub(crate) weights: (f32, f32),
+    /// Half of 1 / spacing along each axis.
+    pub(crate) scale: [f32; 3],
+    /// Whether there is a derivative along z.
+    pub(crate) deep: bool,
+}
+
+impl Scheme {
+    pub(crate) fn new(geometry: &Geometry, operator: Operator, space: Space) -> Self {
+        let scale = geometry.spacing_mm.map(|spacing| (0.5 / spacing) as f32);
+        let deep = space == Space::Volume && geometry.size[2] > 1;
+        Self { weights: operator.weights(), scale, deep }
+    }
+}
+
 /// An image and how its gradient is taken.
 pub(super) struct Stencil<'a> {
     image: &'a Image,
@@ -63,9 +82,8 @@ pub(super) struct Stencil<'a> {
 
 impl<'a> Stencil<'a> {
     pub(super) fn new(image: &'a Image, operator: Operator, space: Space) -> Self {
-        let scale = image.geometry.spacing_mm.map(|spacing| (0.5 / spacing) as f32);
-        let deep = space == Space::Volume && image.geometry.size[2] > 1;
-        Self { image, weights: operator.weights(), scale, deep }
+        let Scheme { weights, scale, deep } = Scheme::new(&image.geometry, operator, space);
+        Self { image, weights, scale, deep }
     }
 
     /// Returns the nine rows around a row in raster order; in slices, all are of the own slice.
@@ -183,7 +201,6 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::Geometry;
 
     const ALL: [Operator; 3] = [Operator::Sobel, Operator::Scharr, Operator::Prewitt];
 

@@ -52,14 +52,19 @@ pub fn open(mask: &Mask, ball: &Ball) -> Result<Mask, ImagingError> {
 pub fn close(mask: &Mask, ball: &Ball) -> Result<Mask, ImagingError> {
     check_radius(ball)?;
     let size = mask.geometry.size;
-    // An axis of one voxel has no extent: beyond it there is nothing to close against.
-    let margin = [0, 1, 2].map(|axis| {
-        let flat = size[axis] < 2 || (axis == 2 && ball.space == Space::Slice);
-        if flat { 0 } else { ball.radius_voxels }
-    });
+    let margin = closing_margin(size, ball);
     let closed = erode(&dilate(&crop::pad(mask, margin, 0)?, ball)?, ball)?;
     let to = [0, 1, 2].map(|axis| margin[axis] + size[axis]);
     Ok(Mask { geometry: mask.geometry, ..crop::crop(&closed, &Bounds { from: margin, to })? })
+}
+
+/// Returns how far beyond each side of a mask closing dilates it. An axis of one voxel has no extent:
+/// beyond it there is nothing to close against.
+pub(crate) fn closing_margin(size: [usize; 3], ball: &Ball) -> [usize; 3] {
+    [0, 1, 2].map(|axis| {
+        let flat = size[axis] < 2 || (axis == 2 && ball.space == Space::Slice);
+        if flat { 0 } else { ball.radius_voxels }
+    })
 }
 
 /// Returns the mask with its holes filled: the background that no face-connected path joins to the
@@ -109,7 +114,7 @@ fn grow(mask: &Mask, ball: &Ball, of: u8) -> Result<Mask, ImagingError> {
     Ok(Mask { geometry: mask.geometry, voxels })
 }
 
-fn check_radius(ball: &Ball) -> Result<(), ImagingError> {
+pub(crate) fn check_radius(ball: &Ball) -> Result<(), ImagingError> {
     if ball.radius_voxels <= RADIUS_MAX {
         return Ok(());
     }

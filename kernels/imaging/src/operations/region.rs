@@ -331,7 +331,7 @@ fn box_around(geometry: &Geometry, at: Voxel, radius: usize, mut visit: impl FnM
 }
 
 /// Returns the indices of the seeds, or an error where one lies outside the grid.
-pub(super) fn indices(
+pub(crate) fn indices(
     geometry: &Geometry,
     seeds: &[Voxel],
     operation: &'static str,

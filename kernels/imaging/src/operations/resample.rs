@@ -143,7 +143,7 @@ fn snap(position: f64) -> f64 {
 }
 
 /// Returns the matrix from millimetres off the origin to voxels.
-fn to_voxels(geometry: &Geometry) -> Result<[[f64; 3]; 3], ImagingError> {
+pub(crate) fn to_voxels(geometry: &Geometry) -> Result<[[f64; 3]; 3], ImagingError> {
     let column = |axis: usize| geometry.direction[axis].map(|d| d * geometry.spacing_mm[axis]);
     let [a, b, c] = [column(0), column(1), column(2)];
     let cross = |u: [f64; 3], v: [f64; 3]| {

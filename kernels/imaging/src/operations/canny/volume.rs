@@ -24,13 +24,11 @@ const STRONG: u8 = 2;
 
 /// Returns the surfaces of a volume of more than one slice.
 pub(super) fn canny(image: &Image, parameters: &Canny) -> Result<Mask, ImagingError> {
-    let Canny { sigma_mm, low, high, .. } = *parameters;
     let geometry = image.geometry;
+    let sigma_mm = parameters.sigma_mm;
     let smooth = gaussian(image, &Gaussian { sigma_mm, space: Space::Volume })?;
     let strength = gradient::magnitude(&smooth, Operator::Sobel, Space::Volume);
-    // The plain Sobel mask of a slice is 8 × the change per voxel; the same scale here.
-    let shortest = geometry.spacing_mm.iter().copied().fold(f64::INFINITY, f64::min);
-    let [low, high] = [low, high].map(|response| (response / (8.0 * shortest)) as f32);
+    let [low, high] = parameters.gradients(geometry.spacing_mm);
     let ridge = Ridge { stencil: Stencil::new(&smooth, Operator::Sobel, Space::Volume), strength };
     let [width, height, _] = geometry.size;
     let mut marks = vec![0u8; image.voxels.len()];
