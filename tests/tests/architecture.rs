@@ -26,6 +26,7 @@ const KNOWN_TO: &[(&str, &[&str])] = &[
     ("bincode", &["core/wire/src/codec.rs"]),
     ("rusqlite", &["core/scheduler/src/store"]),
     ("burn", &["kernels/learning/src"]),
+    ("cudarc", &["kernels/imaging/src/cuda"]),
     ("nvml_wrapper", &["agent/src/probe"]),
     ("dicom_ul", &["agent/src/ingest"]),
     ("hyper", &["core/metrics/src"]),

@@ -43,6 +43,12 @@ pub enum ImagingError {
         /// The limit.
         limit: u64,
     },
+    /// A GPU could not do what it was asked for; the processor can.
+    #[error("the GPU could not be used: {problem}")]
+    Device {
+        /// What stood in the way, and what would help.
+        problem: String,
+    },
     /// A file's bytes are not what its format asks for.
     #[error("cannot read the {format} file: {problem}")]
     Format {

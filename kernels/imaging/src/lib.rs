@@ -8,11 +8,13 @@
 //!
 //! This crate knows no network, no scheduler and no library of samples.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp))]
 // Loops over axes and rows index several arrays at once.
 #![allow(clippy::needless_range_loop)]
 
+pub mod compute;
+mod cuda;
 pub mod dicom;
 pub mod error;
 pub mod mha;
