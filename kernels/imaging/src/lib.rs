@@ -35,3 +35,10 @@ pub use operations::{
 
 pub use error::ImagingError;
 pub use volume::{Geometry, Image, Mask, Volume};
+
+/// Starts the threads that operations share. They start by themselves with the first operation that
+/// needs them; a process whose memory is limited does so before it has filled it.
+pub fn start_threads() {
+    // Where they cannot be started now, the first operation says so.
+    let _ = rayon::ThreadPoolBuilder::new().build_global();
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::dicom::{
-    Frames, Instance, Pixels, Reason, SegmentationHead, Spacing, assemble, inspect, pixels,
+    Frames, Instance, Pixels, Reason, SegmentationHead, Spacing, assemble, grid, inspect, pixels,
     segmentation, segmentation_mask,
 };
 use gantry_imaging::{Geometry, Image, Mask, Volume, measure, nrrd};
@@ -60,6 +60,24 @@ fn a_series_that_we_write_comes_back_whatever_its_order() {
         again.swap(0, 3);
         again
     });
+}
+
+#[test]
+fn the_grid_of_a_series_is_known_from_its_heads() {
+    let image = small();
+    let mut files = ct_series(&image, &Subject::new("heads")).unwrap();
+    files.swap(0, 3);
+    let whole = assemble(&files).unwrap().image.geometry;
+    assert_eq!(grid(&files).unwrap(), whole);
+    // Where the pixels begin: their tag is found nowhere else in these files.
+    let begin =
+        |file: &Vec<u8>| file.windows(4).position(|at| *at == [0xe0, 0x7f, 0x10, 0]).unwrap();
+    let heads: Vec<&[u8]> = files.iter().map(|file| &file[..begin(file) + 12]).collect();
+    assert_eq!(grid(&heads).unwrap(), whole);
+    let short: Vec<&[u8]> = files.iter().map(|file| &file[..begin(file) - 3]).collect();
+    assert_eq!(grid(&short).unwrap_err().reason, Reason::Truncated);
+    let missing = grid(&[heads[3], heads[1], heads[0]]).unwrap_err();
+    assert_eq!(missing, assemble(&[&files[3], &files[1], &files[0]]).unwrap_err());
 }
 
 #[test]

@@ -24,4 +24,4 @@ pub use pixels::{Frames, pixels};
 pub use read::{FILE_BYTES_MAX, data_set};
 pub use refusal::{Reason, Refusal};
 pub use segmentation::{SegmentationHead, segmentation, segmentation_mask};
-pub use series::{Series, Spacing, assemble};
+pub use series::{Series, Spacing, assemble, grid};

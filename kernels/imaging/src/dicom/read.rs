@@ -22,7 +22,7 @@ use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 use flate2::read::DeflateDecoder;
 
 use super::refusal::{Reason, Refusal};
-use super::walk;
+use super::walk::{self, Until};
 
 /// The largest file that is read: a multi-frame tomosynthesis of 1 GiB.
 pub const FILE_BYTES_MAX: usize = 1 << 30;
@@ -48,7 +48,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<File, Refusal> {
         return Err(Refusal::new(Reason::TooLarge, sentence));
     }
     // dicom-rs is not written to panic; where it does, a scanner's file must not end a receiver.
-    guarded(|| parse_unguarded(bytes))
+    guarded(|| parse_unguarded(bytes, Until::End))
+}
+
+/// Parses the begin of a file, up to its pixels.
+///
+/// # Errors
+/// Where the bytes end before the pixels begin, or are no DICOM.
+pub(super) fn parse_head(bytes: &[u8]) -> Result<File, Refusal> {
+    guarded(|| parse_unguarded(bytes, Until::Pixels))
 }
 
 /// Runs what calls dicom-rs, and takes a panic for a malformed file.
@@ -62,18 +70,18 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T,
     catch_unwind(AssertUnwindSafe(work)).map_err(panicked)?
 }
 
-fn parse_unguarded(bytes: &[u8]) -> Result<File, Refusal> {
+fn parse_unguarded(bytes: &[u8], until: Until) -> Result<File, Refusal> {
     if bytes.get(PREAMBLE..PREAMBLE + 4) == Some(b"DICM") {
-        return after_magic(&bytes[PREAMBLE + 4..]);
+        return after_magic(&bytes[PREAMBLE + 4..], until);
     }
     if bytes.starts_with(b"DICM") {
-        return after_magic(&bytes[4..]);
+        return after_magic(&bytes[4..], until);
     }
-    after_magic(bytes)
+    after_magic(bytes, until)
 }
 
 /// A meta group, which may be missing or lack its length or its syntax, and a data set.
-fn after_magic(bytes: &[u8]) -> Result<File, Refusal> {
+fn after_magic(bytes: &[u8], until: Until) -> Result<File, Refusal> {
     let meta = walk::meta(bytes, 0)?;
     let data = &bytes[meta.end..];
     if meta.sop_class.as_deref() == Some(DIRECTORY) {
@@ -101,7 +109,7 @@ fn after_magic(bytes: &[u8]) -> Result<File, Refusal> {
         EXPLICIT_BE => walk::Encoding { explicit: true, big: true },
         _ => walk::Encoding { explicit: walk::guess(&data).explicit, big: false },
     };
-    let data = walk::data_set(&data, encoding)?;
+    let data = walk::data_set(&data, encoding, until)?;
     let syntax = TransferSyntaxRegistry.get(encoding_uid(encoding)).ok_or_else(unknown)?;
     let data = InMemDicomObject::read_dataset_with_ts(Cursor::new(data.as_ref()), syntax)
         .map_err(|error| refusal_of(&error))?;
@@ -126,7 +134,7 @@ pub fn data_set(bytes: &[u8], transfer_syntax: &str) -> Result<InMemDicomObject,
             explicit: transfer_syntax != IMPLICIT_LE,
             big: transfer_syntax == EXPLICIT_BE,
         };
-        let bytes = walk::data_set(bytes, encoding)?;
+        let bytes = walk::data_set(bytes, encoding, Until::End)?;
         let syntax = TransferSyntaxRegistry.get(encoding_uid(encoding)).ok_or_else(unknown)?;
         InMemDicomObject::read_dataset_with_ts(Cursor::new(bytes.as_ref()), syntax)
             .map_err(|error| refusal_of(&error))

@@ -17,6 +17,8 @@ use crate::volume::{Geometry, Image, Volume};
 const SAME_POSITION: f64 = 0.01;
 /// How much a distance may differ from the pitch: rounding in headers, not another pitch.
 const PITCH_TOLERANCE: f64 = 0.05;
+/// The most frames that a head may promise: no file of the largest size has more slices than this.
+const FRAMES_MAX: usize = 1 << 16;
 /// Two directions are parallel above this cosine: within half a degree.
 const PARALLEL: f64 = 0.999_96;
 
@@ -80,6 +82,40 @@ pub fn assemble<B: AsRef<[u8]>>(files: &[B]) -> Result<Series, Refusal> {
         let file = read::parse(bytes.as_ref())?;
         slices.extend(read::guarded(|| slices_of(&file))?);
     }
+    let Stack { slices, geometry, spacing, localizers } = stack(slices)?;
+    Ok(Series {
+        image: volume(&slices, geometry)?,
+        spacing,
+        localizers,
+        inverted: slices[0].inverted,
+    })
+}
+
+/// The grid of the volume that [`assemble`] would make of files, of which only the heads are given:
+/// the bytes before the pixels, and any number of those that follow.
+///
+/// # Errors
+/// Where a head does not reach the pixels (its file is to be read whole then), or the slices make no
+/// volume.
+pub fn grid<B: AsRef<[u8]>>(heads: &[B]) -> Result<Geometry, Refusal> {
+    let mut slices = Vec::new();
+    for bytes in heads {
+        let file = read::parse_head(bytes.as_ref())?;
+        slices.extend(read::guarded(|| outlines_of(&file))?);
+    }
+    Ok(stack(slices)?.geometry)
+}
+
+/// The slices of a volume in their order, and where it lies.
+struct Stack {
+    slices: Vec<Slice>,
+    geometry: Geometry,
+    spacing: Spacing,
+    localizers: usize,
+}
+
+/// Puts slices over one another.
+fn stack(slices: Vec<Slice>) -> Result<Stack, Refusal> {
     let all = slices.len();
     if all == 0 {
         return Err(Refusal::new(Reason::NoPixels, "the series has no images"));
@@ -109,12 +145,19 @@ pub fn assemble<B: AsRef<[u8]>>(files: &[B]) -> Result<Series, Refusal> {
         (_, 0, false) => Spacing::Uniform,
         (_, n, _) => Spacing::Duplicates(n),
     };
-    Ok(Series {
-        image: volume(&slices, direction, pitch_mm)?,
-        spacing,
-        localizers,
-        inverted: slices[0].inverted,
-    })
+    let geometry = geometry(&slices, direction, pitch_mm)?;
+    Ok(Stack { slices, geometry, spacing, localizers })
+}
+
+/// Every frame of a file with its place and without its values; none where it has no images.
+fn outlines_of(file: &File) -> Result<Vec<Slice>, Refusal> {
+    let number = |tag| read::count(file, tag).unwrap_or(0) as usize;
+    let size = [number(tags::COLUMNS), number(tags::ROWS)];
+    if size.contains(&0) {
+        return Ok(Vec::new());
+    }
+    let count = number(tags::NUMBER_OF_FRAMES).clamp(1, FRAMES_MAX);
+    (0..count).map(|frame| Place { file, frame, count }.slice(size, Vec::new(), false)).collect()
 }
 
 /// Every frame of a file with its place; none where it has no pixels, as a presentation state.
@@ -272,7 +315,7 @@ fn median_gap(slices: &[Slice], along: &impl Fn(&Slice) -> f64) -> Option<f64> {
     gaps.get(gaps.len() / 2).copied()
 }
 
-fn volume(slices: &[Slice], direction: [f64; 3], pitch_mm: f64) -> Result<Image, Refusal> {
+fn geometry(slices: &[Slice], direction: [f64; 3], pitch_mm: f64) -> Result<Geometry, Refusal> {
     let first = &slices[0];
     let geometry = Geometry {
         size: [first.size[0], first.size[1], slices.len()],
@@ -283,6 +326,10 @@ fn volume(slices: &[Slice], direction: [f64; 3], pitch_mm: f64) -> Result<Image,
     geometry.check().map_err(|_| {
         Refusal::new(Reason::TooLarge, "the series has more voxels than a volume may have")
     })?;
+    Ok(geometry)
+}
+
+fn volume(slices: &[Slice], geometry: Geometry) -> Result<Image, Refusal> {
     let mut voxels = Vec::with_capacity(geometry.voxels());
     for slice in slices {
         voxels.extend_from_slice(&slice.values);

@@ -14,6 +14,15 @@ use dicom_dictionary_std::StandardDataDictionary;
 
 use super::refusal::{Reason, Refusal};
 
+/// How far a data set is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// To its end.
+    End,
+    /// To its pixels, which may be missing from the bytes.
+    Pixels,
+}
+
 /// How elements stand in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Encoding {
@@ -42,6 +51,8 @@ const UNDEFINED: u32 = u32::MAX;
 const ITEM: (u16, u16) = (0xfffe, 0xe000);
 const DELIMITERS: [(u16, u16); 2] = [(0xfffe, 0xe00d), (0xfffe, 0xe0dd)];
 const PIXEL_DATA: (u16, u16) = (0x7fe0, 0x0010);
+/// The group of all pixels, which stand behind everything that says what they are.
+const PIXELS_GROUP: u16 = 0x7fe0;
 /// VRs whose length has 16 bits; all others, and those that nobody knows, have 32 (PS3.5 7.1.2).
 #[rustfmt::skip]
 const SHORT_VRS: [VR; 21] = [
@@ -155,7 +166,11 @@ struct Open {
 /// Steps over a data set and gives the bytes for the parser: without what lies behind the pixels
 /// and is no element, and without elements of VR UN and undefined length, whose items are implicit
 /// whatever the data set is (PS3.5 6.2.2), which dicom-rs does not know.
-pub(super) fn data_set(bytes: &[u8], encoding: Encoding) -> Result<Cow<'_, [u8]>, Refusal> {
+pub(super) fn data_set(
+    bytes: &[u8],
+    encoding: Encoding,
+    until: Until,
+) -> Result<Cow<'_, [u8]>, Refusal> {
     let mut at = 0;
     let mut open: Vec<Open> = Vec::new();
     let mut left_out: Vec<Range<usize>> = Vec::new();
@@ -167,6 +182,10 @@ pub(super) fn data_set(bytes: &[u8], encoding: Encoding) -> Result<Cow<'_, [u8]>
         let within = open.last().map_or(encoding, |top| top.encoding);
         let in_fragments = open.last().is_some_and(|top| top.fragments);
         let element = element(bytes, at, within)?;
+        if until == Until::Pixels && open.is_empty() && element.tag.0 >= PIXELS_GROUP {
+            end = at;
+            break;
+        }
         if DELIMITERS.contains(&element.tag) {
             let closed = open.pop();
             at = element.value;

@@ -56,6 +56,14 @@ pub(super) struct Entry {
     pub(super) prepared: bool,
 }
 
+/// How long a step took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StepTime {
+    /// The voxels of the grid that it left.
+    pub(super) voxels: u64,
+    pub(super) nanoseconds: u64,
+}
+
 /// A grid to the last bit: numbers written as decimals may come back as their neighbours.
 #[derive(Serialize, Deserialize)]
 struct Grid {
@@ -104,6 +112,25 @@ impl Cache {
 
     fn path(&self, key: &str) -> PathBuf {
         self.folder.join(format!("{key}.step"))
+    }
+
+    /// Returns whether there is a result, without reading it.
+    pub(super) fn holds(&self, key: &str) -> bool {
+        self.path(key).is_file()
+    }
+
+    /// Returns how long a step took the last time, and on how many voxels.
+    pub(super) fn time(&self, step: &str) -> Option<StepTime> {
+        let text = fs::read(self.folder.join(format!("{step}.time"))).ok()?;
+        serde_json::from_slice(&text).ok().filter(|time: &StepTime| time.voxels > 0)
+    }
+
+    /// Keeps how long a step took. It is a hint to people: nothing fails where it cannot be kept.
+    pub(super) fn keep_time(&self, step: &str, time: StepTime) {
+        let temporary = self.folder.join(format!("{step}.{}.new", std::process::id()));
+        let Ok(text) = serde_json::to_vec(&time) else { return };
+        let _ = fs::write(&temporary, text)
+            .and_then(|()| fs::rename(&temporary, self.folder.join(format!("{step}.time"))));
     }
 
     /// Returns a result, if there is a whole one.
@@ -283,6 +310,20 @@ mod tests {
         assert_eq!(cache.counts.damaged, 2 * whole.len() as u64);
         cache.store("a", &entry()).unwrap();
         assert_eq!(cache.load("a"), Some(entry()));
+    }
+
+    #[test]
+    fn the_last_time_of_a_step_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), BYTES_MAX).unwrap();
+        assert_eq!(cache.time("a"), None);
+        for nanoseconds in [7, 9] {
+            let time = StepTime { voxels: 3, nanoseconds };
+            cache.keep_time("a", time);
+            assert_eq!(cache.time("a"), Some(time));
+        }
+        fs::write(folder.path().join("a.time"), "{").unwrap();
+        assert_eq!(cache.time("a"), None);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::cache::{self, Cache, Entry};
+use super::cache::{self, Cache, Entry, StepTime};
 use super::operation::{Interpolation, Operation};
-use super::{INPUT, Pipeline, Step, apply, plan};
+use super::{INPUT, Pipeline, Plan, PlannedStep, Step, apply, plan};
 use crate::crop::{self, Bounds};
 use crate::error::ImagingError;
 use crate::volume::{Image, Mask};
@@ -81,6 +81,31 @@ impl Pipeline {
         self.run_with(image, Some(cache), on_step)
     }
 
+    /// Returns for each step whether the cache has its result for an image.
+    #[must_use]
+    pub fn cached(&self, image: &Image, cache: &Cache) -> Vec<bool> {
+        let input = cache::image_hash(image);
+        (0..self.steps.len()).map(|position| cache.holds(&self.key(&input, position))).collect()
+    }
+
+    /// Returns for each step of a plan how many milliseconds it will take, by the time that the same
+    /// operation took when the cache saw it last; nothing where it never did.
+    #[must_use]
+    pub fn predicted_ms(&self, plan: &Plan, cache: &Cache) -> Vec<Option<u64>> {
+        let predicted = |(step, planned): (&Step, &PlannedStep)| {
+            let time = cache.time(&time_key(step))?;
+            let voxels: u128 = planned.size.iter().map(|&n| n as u128).product();
+            let nanoseconds = u128::from(time.nanoseconds) * voxels / u128::from(time.voxels);
+            Some(u64::try_from(nanoseconds / 1_000_000).unwrap_or(u64::MAX))
+        };
+        self.steps.iter().zip(&plan.steps).map(predicted).collect()
+    }
+
+    /// Returns the key of a step's result for an image.
+    fn key(&self, input: &str, position: usize) -> String {
+        plan::hash_of(&("gantry step 1", input, self.prefix(position)))
+    }
+
     fn run_with(
         &self,
         image: &Image,
@@ -102,9 +127,7 @@ impl Pipeline {
         let mut reports = Vec::with_capacity(self.steps.len());
         for (position, step) in self.steps.iter().enumerate() {
             let begin = Instant::now();
-            let key = input_hash
-                .as_ref()
-                .map(|input| plan::hash_of(&("gantry step 1", input, self.prefix(position))));
+            let key = input_hash.as_ref().map(|input| self.key(input, position));
             let found = match (&mut cache, &key) {
                 (Some(cache), Some(key)) => cache.load(key),
                 _ => None,
@@ -119,6 +142,7 @@ impl Pipeline {
                     source: Box::new(source),
                 })?;
                 if let (Some(cache), Some(key)) = (&mut cache, &key) {
+                    cache.keep_time(&time_key(step), state.time(begin));
                     cache.store(key, &state.changes(&before))?;
                 }
                 done
@@ -154,7 +178,18 @@ impl Pipeline {
     }
 }
 
+/// Returns the key under which an operation's time is kept.
+fn time_key(step: &Step) -> String {
+    plan::hash_of(&("gantry step time 1", &step.operation))
+}
+
 impl State {
+    /// Returns how long the step took that has just made this.
+    fn time(&self, begin: Instant) -> StepTime {
+        let nanoseconds = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        StepTime { voxels: self.image.voxels.len() as u64, nanoseconds }
+    }
+
     /// Runs one step; returns what it made and the number of its voxels.
     fn run(&mut self, step: &Step) -> Result<(Made, usize), ImagingError> {
         let image = match step.from.as_ref().and_then(|name| self.named.get(name)) {
