@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gantry_agent::exchange::{Choice, Kind, dataset_fingerprint, export, import};
+use gantry_agent::exchange::{Choice, Kind, Rejected, dataset_fingerprint, export, import};
 use gantry_agent::ingest::keep;
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::phantom::{PhantomSettings, patient};
@@ -128,6 +128,21 @@ fn other_readers_find_what_went_out() {
             let there = found.get("sum").and_then(Value::as_f64);
             assert!(there.is_none_or(|there| (there - sum).abs() < 1e-6 * sum.abs()), "{form}");
         }
+    }
+}
+
+#[test]
+fn what_was_rejected_stays_unless_it_is_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let (library, samples) = library(&folder.path().join("library"));
+    let verdict = gantry_library::Verdict::Rejected("half of it".into());
+    library
+        .judge_sample(&samples.keys().next().unwrap().parse().unwrap(), &verdict, "anna")
+        .unwrap();
+    for (name, rejected, left) in [("out", Rejected::LeftOut, 1), ("with", Rejected::Taken, 0)] {
+        let choice = Choice { rejected, ..Choice::default() };
+        let report = export(&library, Kind::Nifti, &folder.path().join(name), &choice).unwrap();
+        assert_eq!(report.samples, u64::from(PATIENTS) - left, "{name}");
     }
 }
 

@@ -110,6 +110,17 @@ pub struct Choice {
     pub fractions: Fractions,
     /// The most bytes of a shard.
     pub shard_bytes_max: u64,
+    /// What becomes of samples that a person has rejected.
+    pub rejected: Rejected,
+}
+
+/// What becomes of rejected samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// They stay here.
+    LeftOut,
+    /// They go with the others.
+    Taken,
 }
 
 impl Default for Choice {
@@ -119,6 +130,7 @@ impl Default for Choice {
             seed: 0,
             fractions: Fractions { validation_percent: 20, test_percent: 0 },
             shard_bytes_max: 1_000_000_000,
+            rejected: Rejected::LeftOut,
         }
     }
 }
@@ -147,7 +159,10 @@ struct Chosen {
 
 impl Chosen {
     fn of(library: &Library, choice: &Choice) -> Outcome<Self> {
-        let mut samples = library.samples()?;
+        let mut samples = match choice.rejected {
+            Rejected::LeftOut => library.usable_samples()?,
+            Rejected::Taken => library.samples()?,
+        };
         if let Some(label) = &choice.label {
             samples.retain(|sample| sample.label == *label);
         }

@@ -153,6 +153,21 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LibraryError> {
     fs::read(path).map_err(|error| LibraryError::file("reading", path, error))
 }
 
+/// Reads at most so many bytes of a file's begin.
+pub(crate) fn read_head(path: &Path, bytes: u64) -> Result<Vec<u8>, LibraryError> {
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(bytes).read_to_end(&mut head))
+        .map_err(|error| LibraryError::file("reading", path, error))?;
+    Ok(head)
+}
+
+/// How many bytes a file has.
+pub(crate) fn length(path: &Path) -> Result<u64, LibraryError> {
+    let facts = fs::metadata(path).map_err(|error| LibraryError::file("reading", path, error))?;
+    Ok(facts.len())
+}
+
 /// The hash of a file, however large.
 pub(crate) fn hash(path: &Path) -> Result<ObjectHash, LibraryError> {
     let fail = |error| LibraryError::file("reading", path, error);

@@ -13,10 +13,11 @@
 //! | `series/ID/instances/ID.json` | what was received of it, by instance UID |
 //! | `series/ID/instances/ID-SHA256.json` | what conflicts with an earlier one |
 //! | `quarantine/SHA256.json` | what was set aside, with the reason |
-//! | `samples/ID.json` | image, mask and provenance |
+//! | `samples/ID.json`, `samples/ID/N.json` | image, mask and provenance, and what people said of them |
 //! | `runs/NAME/` | a training's own folder |
 //! | `models/ID.json`, `models/ID/N.json` | models, and the stages they went through |
 //! | `predictions/ID.json` | what a model said of a series |
+//! | `cache/` | results of pipeline steps, which may be removed at any time |
 //!
 //! No name in the folder comes from a patient or a DICOM UID: ids are salted hashes, and the
 //! originals stand only inside the records of `series/`. Each record carries a version and the hash
@@ -25,6 +26,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod choice;
 mod error;
 mod files;
 mod ids;
@@ -37,8 +39,10 @@ mod record;
 mod root;
 mod samples;
 mod split;
+mod states;
 mod verify;
 
+pub use choice::{NextCase, Rule};
 pub use error::LibraryError;
 pub use ids::{ModelId, ObjectHash, PatientKey, PredictionId, SampleId, SeriesId};
 pub use instances::{Arrival, Conflict, InstanceKey, SeriesRecord, Source, Stored};
@@ -48,4 +52,5 @@ pub use quarantine::Quarantined;
 pub use root::{Counts, Library, now_ms};
 pub use samples::{Author, Fingerprint, Provenance, SampleDraft, SampleRecord};
 pub use split::{Fractions, Split, SplitPlan};
+pub use states::{LabelState, StateRecord, Verdict};
 pub use verify::{Damage, VerifyReport};

@@ -10,8 +10,10 @@ pub(crate) const RECORD_BYTES_MAX: usize = 4 << 20;
 /// Files that are written and synced at once. A disk and a network storage answer several syncs in
 /// the time of one, and no more than some.
 pub(crate) const SYNCS_MAX: usize = 8;
-/// Changes of stage that one model may see.
+/// Changes of stage that one model may see, and of state that one sample may.
 pub(crate) const STAGES_MAX: u32 = 1000;
+/// Characters of a reason and of the name of who gives it: some lines.
+pub(crate) const REASON_CHARACTERS_MAX: usize = 500;
 /// Characters in the name of a run.
 pub(crate) const RUN_NAME_MAX: usize = 64;
 /// A temporary file that is older was left by a process that is gone: the largest object is

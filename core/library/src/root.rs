@@ -247,6 +247,30 @@ impl Library {
         Ok(bytes)
     }
 
+    /// Reads the begin of an object, at most so many bytes. They are not checked against its hash,
+    /// which says something of the whole only.
+    ///
+    /// # Errors
+    /// Where it is missing or cannot be read.
+    pub fn read_object_head(&self, hash: &ObjectHash, bytes: u64) -> Result<Vec<u8>, LibraryError> {
+        files::read_head(&self.object_path(hash), bytes)
+    }
+
+    /// How many bytes an object has.
+    ///
+    /// # Errors
+    /// Where it is missing.
+    pub fn object_bytes(&self, hash: &ObjectHash) -> Result<u64, LibraryError> {
+        files::length(&self.object_path(hash))
+    }
+
+    /// The folder for results of pipeline steps that are kept to go on from. It is no part of what the
+    /// library promises: whoever needs the space may remove it at any time.
+    #[must_use]
+    pub fn cache_folder(&self) -> PathBuf {
+        self.folder("cache")
+    }
+
     /// The folder of a training run, made where it is not there.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use crate::quarantine::Quarantined;
 use crate::record;
 use crate::root::Library;
 use crate::samples::SampleRecord;
+use crate::states::StateRecord;
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -57,6 +58,7 @@ impl Library {
         }
         check.records::<Quarantined>(&self.folder("quarantine"))?;
         check.records::<SampleRecord>(&self.folder("samples"))?;
+        check.states()?;
         check.records::<ModelRecord>(&self.folder("models"))?;
         for stages in files::list(&self.folder("models"))?.iter().filter(|path| path.is_dir()) {
             for path in files::records(stages)? {
@@ -172,6 +174,23 @@ impl Check<'_> {
                 self.damaged(&path, problem);
             }
             self.named.extend(record.objects());
+        }
+        Ok(())
+    }
+
+    /// What people have said of samples.
+    fn states(&mut self) -> Result<(), LibraryError> {
+        for folder in files::list(&self.library.folder("samples"))?.iter().filter(|at| at.is_dir())
+        {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            let sample = name.parse().and_then(|id| self.library.sample(&id)).ok();
+            for path in files::records(folder)? {
+                let Some(state) = self.read::<StateRecord>(&path) else { continue };
+                // A sample that is damaged has been told already.
+                if sample.as_ref().is_some_and(|sample| sample.mask != state.mask) {
+                    self.damaged(&path, "it was said of another mask than that of its sample");
+                }
+            }
         }
         Ok(())
     }

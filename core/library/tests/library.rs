@@ -8,8 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use gantry_library::{
-    Arrival, Conflict, Fractions, InstanceKey, Library, LibraryError, ModelId, PatientKey,
-    SampleRecord, SeriesId, Source, Split, SplitPlan, Stage, Stored, now_ms,
+    Arrival, Author, Conflict, Fractions, InstanceKey, LabelState, Library, LibraryError, ModelId,
+    PatientKey, Rule, SampleRecord, SeriesId, Source, Split, SplitPlan, Stage, Stored, Verdict,
+    now_ms,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -111,6 +112,84 @@ fn what_is_made_twice_is_there_once() {
     library.set_stage(&id, Stage::Approved, "ada").unwrap();
     library.set_stage(&id, Stage::Retired, "ada").unwrap();
     assert_eq!(library.stage(&id).unwrap(), Stage::Retired);
+}
+
+#[test]
+fn a_verdict_on_a_sample_is_kept_with_its_author_and_can_be_taken_back() {
+    let folder = TempDir::new().unwrap();
+    let library = Library::create(folder.path()).unwrap();
+    store(&library, "1.1", 1, b"a");
+    let id = library.add_sample(sample(&library, "1.1", b"mask")).unwrap();
+    let judge = |verdict, by: &str| library.judge_sample(&id, &verdict, by);
+    let rejected = |reason: &str| Verdict::Rejected(reason.to_owned());
+    let first = library.sample_state(&library.sample(&id).unwrap()).unwrap();
+    assert_eq!((first.state, first.by.as_str()), (LabelState::Auto, "chest-ct"));
+    assert!(judge(Verdict::Undone, "ada").unwrap_err().to_string().contains("is auto"));
+    for (verdict, by) in
+        [(rejected(" "), "ada"), (rejected("bad"), ""), (rejected(&"x".repeat(501)), "ada")]
+    {
+        assert!(judge(verdict, by).is_err());
+    }
+    // Each verdict with the state after it.
+    for (verdict, state, usable) in [
+        (Verdict::Final, LabelState::Final, 1),
+        (rejected("half of the lung"), LabelState::Rejected, 0),
+        (rejected("half of the lung"), LabelState::Rejected, 0),
+        (Verdict::Undone, LabelState::Final, 1),
+        (Verdict::Undone, LabelState::Auto, 1),
+        (rejected("a"), LabelState::Rejected, 0),
+        (rejected("b"), LabelState::Rejected, 0),
+        (Verdict::Undone, LabelState::Rejected, 0),
+        (Verdict::Undone, LabelState::Auto, 1),
+    ] {
+        let said = judge(verdict.clone(), "ada").unwrap();
+        assert_eq!((said.state, said.by.as_str()), (state, "ada"), "{verdict:?}");
+        assert_eq!(library.usable_samples().unwrap().len(), usable, "{verdict:?}");
+        assert_eq!(library.samples().unwrap().len(), 1, "nothing is lost");
+    }
+    assert!(judge(Verdict::Undone, "ada").is_err(), "all is taken back");
+    let record = library.sample(&id).unwrap();
+    let states = library.sample_states(&record).unwrap();
+    assert_eq!(states.len(), 9, "the same said twice is one state");
+    assert!(states.iter().all(|state| state.mask == record.mask));
+    assert_eq!(states[2].reason.as_deref(), Some("half of the lung"));
+    assert!(library.verify().unwrap().damage.is_empty());
+    let path = folder.path().join(format!("samples/{id}/0001.json"));
+    std::fs::write(&path, "{}").unwrap();
+    assert_eq!(library.verify().unwrap().damage.len(), 1);
+}
+
+#[test]
+fn the_next_case_is_the_one_that_the_approved_model_is_least_sure_of() {
+    let folder = TempDir::new().unwrap();
+    let library = Library::create(folder.path()).unwrap();
+    for series in ["1.1", "1.2", "1.3"] {
+        store(&library, series, 1, series.as_bytes());
+    }
+    let next = |label| library.next_case(label).unwrap().unwrap();
+    assert_eq!((next(None).rule, next(None).model), (Rule::Oldest, None));
+    let mut draft = model("lungs");
+    draft.metadata = json!({ "labels": ["background", "lungs"] });
+    let model = library.publish_model(draft).unwrap();
+    for (series, confidence) in [("1.1", 0.9), ("1.2", 0.4), ("1.3", 0.7)] {
+        let draft = prediction(&library, series, &model, &[1.0]);
+        library.add_prediction(gantry_library::PredictionDraft { confidence, ..draft }).unwrap();
+    }
+    assert_eq!(next(Some("lungs")).rule, Rule::Oldest, "a candidate is not asked");
+    library.set_stage(&model, Stage::Approved, "ada").unwrap();
+    let case = next(Some("lungs"));
+    assert_eq!((&case.series, case.rule), (&library.series_id("1.2"), Rule::LeastSure));
+    assert_eq!((case.uncertainty, case.unlabelled), (Some(0.6), 3));
+    assert_eq!(next(Some("liver")).rule, Rule::Oldest, "it marks something else");
+    // What a pipeline made is no label of a person; what a person made is.
+    library.add_sample(sample(&library, "1.2", b"auto")).unwrap();
+    assert_eq!(next(Some("lungs")).series, library.series_id("1.2"));
+    let mut by_hand = sample(&library, "1.2", b"drawn");
+    by_hand.provenance.author = Author::Person("ada".into());
+    let drawn = library.add_sample(by_hand).unwrap();
+    assert_eq!(next(Some("lungs")).series, library.series_id("1.3"));
+    library.judge_sample(&drawn, &Verdict::Rejected("wrong".into()), "bob").unwrap();
+    assert_eq!(next(Some("lungs")).series, library.series_id("1.2"), "it needs a label again");
 }
 
 #[test]

@@ -96,7 +96,7 @@ pub fn train(
     let all = library.samples()?;
     let sides = match &found {
         Some(checkpoint) => checkpoint.state.sides.clone(),
-        None => split(&all, settings)?,
+        None => split(&library.usable_samples()?, settings)?,
     };
     let select = |ids: &[SampleId]| select(&all, ids);
     let trained_on = select(&sides.train)?;
