@@ -19,6 +19,7 @@ mod output;
 mod pipe;
 mod probe;
 mod runner;
+pub mod samples;
 mod self_test;
 mod session;
 mod shell;

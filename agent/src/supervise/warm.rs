@@ -9,7 +9,7 @@ use std::io;
 use std::process::{Child, Command};
 
 use gantry_config::RunAs;
-use gantry_model::{Exit, Lease, Usage};
+use gantry_model::{Exit, Lease, MemoryMib, Usage};
 
 use super::cgroup::{Group, WORKER};
 use super::child::{self, Steps};
@@ -39,6 +39,11 @@ impl Isolation {
         command.env("RAYON_NUM_THREADS", lease.resources.cores.max(1).to_string());
         let limits = self.process_limits(lease);
         let limited = !limits.is_empty();
+        if limited {
+            // To print where memory ran out takes memory: a process that is out of it would wait for
+            // itself for ever.
+            command.env("RUST_BACKTRACE", "0");
+        }
         let mut steps = Steps { limits, ..Steps::default() };
         let group = match &self.place {
             Ok(place) => {
@@ -52,7 +57,7 @@ impl Isolation {
         match child::spawn(command, steps) {
             Ok(child) => Ok((child, walls)),
             Err((step, error)) => {
-                walls.end(Exit::NodeLost, &Lease::default());
+                walls.end(Exit::NodeLost, &Lease::default(), None);
                 let step = step.unwrap_or("starting it");
                 Err(io::Error::other(format!("{step} failed on this node: {error}")))
             }
@@ -68,8 +73,9 @@ impl Isolation {
 }
 
 impl Walls {
-    /// Takes them down once the process has ended, and says how it has.
-    pub(crate) fn end(self, exit: Exit, lease: &Lease) -> Exit {
+    /// Takes them down once the process has ended, and says how it has. `needs` is the most memory that
+    /// its operation was to take, where that is known.
+    pub(crate) fn end(self, exit: Exit, lease: &Lease, needs: Option<MemoryMib>) -> Exit {
         let exit = match self.group {
             Some(group) => group.end(exit, Usage::default()).0,
             None => exit,
@@ -77,8 +83,11 @@ impl Walls {
         match exit {
             // What Rust's allocator does where there is no more memory.
             Exit::Signal(signal) if self.limited && i32::from(signal) == libc::SIGABRT => {
+                let needs = needs.map_or(String::new(), |needs| {
+                    format!(" and its plan says that it takes up to {needs}")
+                });
                 Exit::Failed(format!(
-                    "its worker gave up, most likely as {} of memory are not enough; ask for more",
+                    "its worker gave up, most likely as {} of memory are not enough{needs}; ask for more",
                     lease.resources.memory
                 ))
             }

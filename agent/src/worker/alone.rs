@@ -17,6 +17,7 @@ use std::sync::Arc;
 use gantry_model::{Builtin, Exit, Launch, TaskId, TaskWork};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::operations::Around;
 use super::protocol::ToWorker;
 use super::told::Told;
 use super::{carry_out, last_line, operations};
@@ -65,7 +66,8 @@ pub(super) fn run(task: TaskId, builtin: &Builtin, warning: Option<u8>) -> io::R
     let told = Arc::new(Told::default());
     hear(&told, builtin, warning)?;
     let exit = carry_out(builtin.name(), &mut io::stdout().lock(), |log| {
-        operations::run(builtin, log, &told)
+        // Its output says what it needs.
+        operations::run(builtin, Around { log, told: &told, needs: &mut |_| {} })
     });
     // A full disk does not make a failure of what is in the library.
     let _ = io::stdout().write_all(last_line(task, &exit).as_bytes());

@@ -31,6 +31,7 @@ use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal,
 
 use crate::output;
 use crate::pipe;
+use operations::Around;
 use protocol::{FromWorker, ToWorker};
 use told::{Stopped, Told};
 use usage::Meter;
@@ -60,6 +61,8 @@ fn serve(first: ToWorker) -> io::Result<ExitCode> {
     // As a supervisor has it for what it starts.
     rustix::thread::set_no_new_privs(true)?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    // Threads have stacks, for which there may be no room once an operation has filled the memory.
+    gantry_imaging::start_threads();
     let queue = Arc::new(Queue::default());
     take(first, &queue);
     let heard = queue.clone();
@@ -69,8 +72,11 @@ fn serve(first: ToWorker) -> io::Result<ExitCode> {
         let Operation { task, builtin, output, .. } = queue.next();
         meter.begin();
         let mut log = Log { path: output.into(), file: None };
-        let exit =
-            carry_out(builtin.name(), &mut log, |log| operations::run(&builtin, log, &queue.told));
+        let exit = carry_out(builtin.name(), &mut log, |log| {
+            // An agent that is gone is noticed by the reader.
+            let needs = &mut |memory| drop(say(&FromWorker::Needs(memory)));
+            operations::run(&builtin, Around { log, told: &queue.told, needs })
+        });
         let last = last_line(task, &exit);
         say(&FromWorker::Done { exit, usage: meter.end(), last })?;
     }

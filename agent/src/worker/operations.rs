@@ -7,17 +7,15 @@ use std::fmt::{Display, Write as _};
 use std::io::Write;
 use std::path::Path;
 
-use gantry_imaging::dicom::{self, Instance, SegmentationHead};
+use gantry_imaging::dicom::{self, SegmentationHead};
 use gantry_imaging::pipeline::Pipeline;
-use gantry_imaging::{Image, Mask, measure, nifti};
 use gantry_learning::{Predictor, RunOutcome, RunSink, TrainSettings, similar, train};
-use gantry_library::{
-    Author, Library, ObjectHash, PredictionDraft, Provenance, SampleDraft, SeriesId,
-};
-use gantry_model::Builtin;
+use gantry_library::{Library, PredictionDraft, SeriesId};
+use gantry_model::{Builtin, MemoryMib};
 use serde_json::json;
 
 use super::told::Told;
+use crate::samples::{self, Need, SeriesVolume};
 
 /// Cases that a prediction names.
 const NEAREST: usize = 5;
@@ -26,12 +24,12 @@ const NEAREST: usize = 5;
 ///
 /// A training that is told to stop keeps a checkpoint and says so. The others have nothing to keep
 /// before they are done: they are left between two steps ([`Told::go_on`]).
-pub(super) fn run(builtin: &Builtin, log: &mut dyn Write, told: &Told) -> Result<(), String> {
+pub(super) fn run(builtin: &Builtin, mut around: Around<'_>) -> Result<(), String> {
     match builtin {
         Builtin::Preprocess { library, pipeline, series } => {
             let library = open(library)?;
             for one in series {
-                preprocess(&library, pipeline, one, log, told)?;
+                preprocess(&library, pipeline, one, &mut around)?;
             }
             Ok(())
         }
@@ -40,13 +38,13 @@ pub(super) fn run(builtin: &Builtin, log: &mut dyn Write, told: &Told) -> Result
             let settings: TrainSettings = serde_json::from_str(settings)
                 .map_err(|error| format!("the training settings cannot be read: {error}"))?;
             let folder = library.run_folder(run).map_err(words)?;
-            learn(&library, &settings, &folder, log, told)
+            learn(&library, &settings, &folder, around.log, around.told)
         }
         Builtin::Predict { library, model, series } => {
             let library = open(library)?;
             let predictor = Predictor::load(&library, model).map_err(words)?;
             for one in series {
-                predict(&library, &predictor, one, log, told)?;
+                predict(&library, &predictor, one, around.log, around.told)?;
             }
             Ok(())
         }
@@ -74,46 +72,32 @@ fn between(log: &mut dyn Write, told: &Told) {
     }
 }
 
-/// A series as a volume, with the objects it was made of.
-fn volume(
-    library: &Library,
-    series: &SeriesId,
-) -> Result<(Image, Vec<ObjectHash>, Vec<Instance>), String> {
-    let objects = library.series_objects(series).map_err(words)?;
-    let files: Vec<Vec<u8>> = objects
-        .iter()
-        .map(|object| library.read_object(object).map_err(words))
-        .collect::<Result<_, _>>()?;
-    let assembled = dicom::assemble(&files)
-        .map_err(|refusal| format!("series {series} makes no volume: {refusal}"))?;
-    let instances = files.iter().filter_map(|file| dicom::inspect(file).ok()).collect();
-    Ok((assembled.image, objects, instances))
-}
-
-fn nifti_image(image: &Image) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    nifti::write_image(image, &mut bytes).map_err(words)?;
-    Ok(bytes)
-}
-
-fn nifti_mask(mask: &Mask) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    nifti::write_mask(mask, &mut bytes).map_err(words)?;
-    Ok(bytes)
+/// What an operation is given beside its work.
+pub(super) struct Around<'a> {
+    /// Its output.
+    pub(super) log: &'a mut dyn Write,
+    /// What it is told.
+    pub(super) told: &'a Told,
+    /// Hears how much memory it will take, before it does.
+    pub(super) needs: &'a mut dyn FnMut(MemoryMib),
 }
 
 fn preprocess(
     library: &Library,
     text: &str,
     series: &str,
-    log: &mut dyn Write,
-    told: &Told,
+    around: &mut Around<'_>,
 ) -> Result<(), String> {
     let pipeline = Pipeline::parse(text, "pipeline").map_err(words)?;
     let series: SeriesId = series.parse().map_err(words)?;
-    let (image, sources, _) = volume(library, &series)?;
+    let volume = samples::volume(library, &series)?;
+    let need = Need::of(&pipeline, &volume.outline()).map_err(words)?;
+    (around.needs)(need.peak);
+    let Around { log, told, .. } = around;
+    let SeriesVolume { image, sources, .. } = volume;
+    let size = image.geometry.size;
+    say(log, &format!("series {series}: {size:?} voxels, at most {} of memory", need.peak));
     between(log, told);
-    say(log, &format!("series {series}: {:?} voxels", image.geometry.size));
     let labelled = pipeline
         .run(&image, &mut |step| {
             let line =
@@ -122,32 +106,7 @@ fn preprocess(
             between(log, told);
         })
         .map_err(words)?;
-    let marked = labelled.mask.voxels.iter().filter(|voxel| **voxel != 0).count() as u64;
-    if marked == 0 {
-        return Err(format!(
-            "the pipeline {} marks nothing in series {series}; look at the series, or loosen the pipeline",
-            pipeline.name()
-        ));
-    }
-    let volume_ml = measure::volume_ml(&labelled.mask, 1);
-    let draft = SampleDraft {
-        series,
-        label: labelled.label.clone(),
-        image: nifti_image(&labelled.image)?,
-        mask: nifti_mask(&labelled.mask)?,
-        size: labelled.image.geometry.size,
-        spacing_mm: labelled.image.geometry.spacing_mm,
-        mask_voxels: marked,
-        volume_ml,
-        provenance: Provenance {
-            sources,
-            pipeline: pipeline.name().to_owned(),
-            pipeline_hash: pipeline.hash(),
-            program: concat!("gantry ", env!("CARGO_PKG_VERSION")).to_owned(),
-            author: Author::Auto,
-        },
-    };
-    let sample = library.add_sample(draft).map_err(words)?;
+    let (sample, volume_ml) = samples::keep(library, &pipeline, &series, sources, &labelled)?;
     say(log, &format!("sample {sample}: {}, {volume_ml:.1} ml", labelled.label));
     say(log, &format!("::metric volume_ml {volume_ml:.1}"));
     Ok(())
@@ -228,7 +187,7 @@ fn predict(
     told: &Told,
 ) -> Result<(), String> {
     let series: SeriesId = series.parse().map_err(words)?;
-    let (image, _, instances) = volume(library, &series)?;
+    let SeriesVolume { image, instances, .. } = samples::volume(library, &series)?;
     between(log, told);
     let result = predictor.predict(&image).map_err(words)?;
     between(log, told);
@@ -253,7 +212,7 @@ fn predict(
     let draft = PredictionDraft {
         series: series.clone(),
         model: predictor.model().clone(),
-        mask: nifti_mask(&result.mask)?,
+        mask: samples::nifti_mask(&result.mask)?,
         segmentation,
         volume_ml: result.volume_ml,
         confidence: result.confidence,

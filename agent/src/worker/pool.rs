@@ -74,6 +74,8 @@ struct Worker {
     at_once: usize,
     asked_back: AskedBack,
     killed: Option<TryId>,
+    /// The most memory that the first of them will take, as far as it has said so.
+    needs: Option<MemoryMib>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +133,7 @@ impl Worker {
         let first = self.has.front()?;
         let (try_id, stopped) = (first.try_id, first.stopped);
         self.since = Instant::now();
+        self.needs = None;
         if stopped {
             self.tell(&ToWorker::Stop { try_id });
         }
@@ -152,7 +155,7 @@ impl Worker {
             Ok(status) => exit_of(status),
             Err(error) => Exit::Failed(format!("its worker's end could not be read: {error}")),
         };
-        let exit = match self.walls.end(exit, &self.share.lease()) {
+        let exit = match self.walls.end(exit, &self.share.lease(), self.needs) {
             Exit::Code(code) => Exit::Failed(format!("its worker ended with exit code {code}")),
             other => other,
         };
@@ -302,6 +305,7 @@ impl Pool {
             at_once: 1,
             asked_back: AskedBack::Nothing,
             killed: None,
+            needs: None,
         };
         self.workers.insert(id, worker);
         Ok(id)
@@ -317,6 +321,9 @@ impl Pool {
                 let first = worker.has.pop_front().map(|first| first.try_id);
                 ended.extend(first.map(|try_id| Ended { try_id, exit, usage, last }));
                 begun.extend(worker.begin());
+            }
+            (Said::Message(FromWorker::Needs(memory)), Some(worker)) => {
+                worker.needs = Some(memory);
             }
             (Said::Message(FromWorker::Returned(tries)), Some(worker)) => {
                 worker.asked_back = AskedBack::Nothing;

@@ -119,9 +119,11 @@ fn what_takes_more_memory_than_its_lease_is_told_so() {
     let (mut pool, mut received) = pool("kill -ABRT $$");
     let little = Share { cores: 1, memory: MemoryMib(64) }.lease();
     submit_with(&mut pool, 1, &little);
+    pool.hear(1, Said::Message(FromWorker::Needs(MemoryMib(300))));
     let (ended, _) = hear(&mut pool, &mut received);
     let Some((TryId(1), Exit::Failed(sentence))) = ended else { panic!("{ended:?}") };
     assert!(sentence.contains("64M of memory are not enough"), "{sentence}");
+    assert!(sentence.contains("takes up to 300M"), "{sentence}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What an agent and its worker say to each other, over the worker's standard input and output.
 
-use gantry_model::{Builtin, Exit, TaskId, TryId, Usage};
+use gantry_model::{Builtin, Exit, MemoryMib, TaskId, TryId, Usage};
 use serde::{Deserialize, Serialize};
 
 /// What a worker is told.
@@ -43,6 +43,8 @@ pub(crate) enum ToWorker {
 /// What a worker says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromWorker {
+    /// The operation that is carried out will take at most so much memory.
+    Needs(MemoryMib),
     /// These have not begun, and will not.
     Returned(Vec<TryId>),
     /// The operation that was the first of those it has, has ended.
