@@ -4,13 +4,14 @@
 //! refuse is the same for a job file, which comes here too.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::io::Read;
 
 use clap::Args;
-use gantry_imaging::pipeline::Pipeline;
+use gantry_agent::samples::{self, Need};
+use gantry_imaging::pipeline::{Pipeline, TEXT_BYTES_MAX};
 use gantry_learning::TrainSettings;
 use gantry_library::{Library, LibraryError, ModelId, SeriesId, SeriesRecord};
-use gantry_model::{Array, Builtin, IndexSet, JobSpec, Work};
+use gantry_model::{Array, Builtin, IndexSet, JobSpec, MemoryMib, Work};
 use serde_json::json;
 
 use super::client::Reach;
@@ -19,7 +20,7 @@ use super::library::Place;
 use super::needs::{Needs, NodeLabels};
 use super::submit::Submission;
 use crate::error::{Failure, Outcome};
-use crate::output::Format;
+use crate::output::{self, Format};
 
 /// The pipeline of a job that names none.
 pub const PIPELINE: &str = "chest-ct";
@@ -197,10 +198,51 @@ impl Preprocess {
         let library = self.place.open()?;
         let series = self.choice.resolve(&library, |known| prepared(&library, &parsed, known))?;
         let count = series.len();
-        let library = self.place.folder()?;
-        let work = Work::Builtin(Builtin::Preprocess { library, pipeline, series });
-        self.needs.submit_over(count, self.needs.spec("preprocess", work)?, cluster, format)
+        let folder = self.place.folder()?;
+        let asked = memory_for(&library, &parsed, &series)?;
+        let work = Work::Builtin(Builtin::Preprocess { library: folder, pipeline, series });
+        let mut spec = self.needs.spec("preprocess", work)?;
+        ask_for(&mut spec, asked);
+        self.needs.submit_over(count, spec, cluster, format)
     }
+}
+
+/// Asks for so much memory where the job says nothing of it.
+pub fn ask_for(spec: &mut JobSpec, memory: Option<MemoryMib>) {
+    if spec.resources.memory == MemoryMib::default() {
+        spec.resources.memory = memory.unwrap_or_default();
+    }
+}
+
+/// The memory to ask for a task of a pipeline: what its plan predicts for the largest of these series,
+/// and a quarter. None where no series is known well enough: what makes no volume says so in its task.
+///
+/// # Errors
+/// Where a step of the pipeline cannot be done to a series.
+pub fn memory_for(
+    library: &Library,
+    pipeline: &Pipeline,
+    series: &[String],
+) -> Result<Option<MemoryMib>, Failure> {
+    let mut most: Option<Need> = None;
+    for (number, text) in series.iter().enumerate() {
+        if number > 0 && number.is_multiple_of(100) {
+            let all = series.len();
+            output::progress(&format!("looked how large {number} of {all} series are"));
+        }
+        let Ok(id) = text.parse::<SeriesId>() else { continue };
+        let Ok(outline) = samples::outline(library, &id) else { continue };
+        let need = Need::of(pipeline, &outline)
+            .map_err(|error| Failure::usage(format!("series {id}: {error}")))?;
+        most = most.max(Some(need));
+    }
+    if let Some(most) = most {
+        let (peak, request) = (most.peak, most.request());
+        output::progress(&format!(
+            "each task asks for {request} of memory: {peak} by the plan for the largest series, and a quarter"
+        ));
+    }
+    Ok(most.map(Need::request))
 }
 
 /// The text of a pipeline, checked: a file, or a shipped pipeline by its name.
@@ -216,19 +258,32 @@ pub fn pipeline(name: &str) -> Result<String, Failure> {
 /// # Errors
 /// Where there is no such pipeline, or it has a mistake.
 pub fn read_pipeline(name: &str) -> Result<(String, Pipeline), Failure> {
+    let text = pipeline_text(name)?;
+    let parsed = Pipeline::parse(&text, name).map_err(Failure::usage_of)?;
+    Ok((text, parsed))
+}
+
+/// The text of a pipeline, which may have mistakes.
+///
+/// # Errors
+/// Where there is no such pipeline, or it is longer than one may be.
+pub fn pipeline_text(name: &str) -> Result<String, Failure> {
     let shipped = gantry_config::PIPELINES.iter().find(|(shipped, _)| *shipped == name);
-    let text = match shipped {
-        Some((_, text)) => (*text).to_owned(),
-        None => std::fs::read_to_string(Path::new(name)).map_err(|error| {
+    if let Some((_, text)) = shipped {
+        return Ok((*text).to_owned());
+    }
+    let mut text = String::new();
+    // One byte more than is allowed, so that the parser sees that it is too long.
+    std::fs::File::open(name)
+        .and_then(|file| file.take(TEXT_BYTES_MAX as u64 + 1).read_to_string(&mut text))
+        .map_err(|error| {
             let names: Vec<&str> = gantry_config::PIPELINES.iter().map(|(name, _)| *name).collect();
             Failure::usage(format!(
                 "reading the pipeline {name:?} failed: {error}; name a file, or one of {}",
                 names.join(", ")
             ))
-        })?,
-    };
-    let parsed = Pipeline::parse(&text, name).map_err(Failure::usage_of)?;
-    Ok((text, parsed))
+        })?;
+    Ok(text)
 }
 
 /// `gantry train`.

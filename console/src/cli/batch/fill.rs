@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use gantry_config::jobs::{
     FileBuiltin, FileJob, FileModel, FileSeries, FileTraining, FileWork, JobFile, Placed, Spot,
 };
+use gantry_imaging::pipeline::Pipeline;
 use gantry_learning::{LearningError, TrainSettings};
 use gantry_library::{Library, LibraryError, PatientKey, SeriesId, SeriesRecord};
-use gantry_model::{Array, Builtin, IndexSet, Work};
+use gantry_model::{Array, Builtin, IndexSet, MemoryMib, Work};
 
 use crate::cli::learning::{self, NO_SERIES, PIPELINE};
 use crate::cli::library::Place;
@@ -73,7 +74,9 @@ pub(super) fn fill(
         };
         let filling = Filling { file, place, shelf, coming };
         let work = filling.work(&builtin, base)?;
+        let memory = filling.memory(&work)?;
         let job = &mut file.jobs[place];
+        learning::ask_for(&mut job.spec, memory);
         if let Builtin::Preprocess { series, .. } | Builtin::Predict { series, .. } = &work {
             if series.is_empty() {
                 nothing.push(place);
@@ -175,6 +178,16 @@ impl Filling<'_> {
                 Ok(Builtin::Predict { library, model: name, series })
             }
         }
+    }
+
+    /// What a task that makes samples takes, where the job does not say it itself.
+    fn memory(&self, work: &Builtin) -> Result<Option<MemoryMib>, Failure> {
+        let Builtin::Preprocess { pipeline, series, .. } = work else { return Ok(None) };
+        if self.job().spec.resources.memory != MemoryMib::default() {
+            return Ok(None);
+        }
+        let parsed = Pipeline::parse(pipeline, "pipeline").map_err(Failure::usage_of)?;
+        learning::memory_for(&self.shelf.library, &parsed, series)
     }
 
     /// The ids of a job's series. `done` gives those that have a result.
