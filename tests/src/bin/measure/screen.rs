@@ -40,7 +40,7 @@ const BEGIN: At = At(1_795_534_200_000);
 pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     let nodes = size.nodes.unwrap_or(GPUS / GPUS_PER_NODE);
     let mut rows = Vec::new();
-    for (name, keys) in [("overview", ""), ("nodes", "2"), ("jobs", "3")] {
+    for (name, keys) in [("overview", ""), ("nodes", "2"), ("jobs", "4")] {
         let seen = watch(keys, nodes, Colours::Indexed)?;
         rows.push(
             Row::new(format!("{name}, all readings change"), "bytes/s", seen.bytes_a_second)
