@@ -109,6 +109,9 @@ fn shells_complete_jobs_and_nodes_that_there_are() -> Result<()> {
         ("gantry qu", &["queue"]),
         ("gantry config explain node_", &["node_timeout"]),
         ("gantry submit --no", &["--node"]),
+        ("gantry nodes dr", &["drain"]),
+        ("gantry nodes drain c", &["cpu-1"]),
+        ("gantry pipeline plan che", &["chest-ct"]),
     ];
     if installed("bash", "completions in bash") {
         for (line, expected) in lines {
@@ -138,14 +141,84 @@ fn shells_complete_jobs_and_nodes_that_there_are() -> Result<()> {
         }
     }
     if installed("zsh", "completions in zsh") {
-        let script = "gantry completions zsh > $TMPDIR/_gantry 2>/dev/null || gantry completions zsh > /dev/null; \
-                      source <(echo 'compdef() { :; }'; gantry completions zsh)";
-        shell("zsh", script)?;
-        let asked = "GANTRY_COMPLETE=zsh _CLAP_COMPLETE_INDEX=2 gantry -- gantry job j";
-        let found = shell("zsh", asked)?;
-        ensure!(found.lines().any(|one| one.starts_with("j3")), "{found}");
+        zsh_completes(&cluster, &path, &lines)?;
     }
     Ok(())
+}
+
+/// Types lines and TAB into a real zsh, in a terminal of its own.
+fn zsh_completes(cluster: &Cluster, path: &str, lines: &[(&str, &[&str])]) -> Result<()> {
+    let mut command = CommandBuilder::new("zsh");
+    command.args(["-f", "-i"]);
+    command.env("TERM", "xterm-256color");
+    command.env("PATH", path);
+    command.env("HOME", cluster.folder());
+    command.env("GANTRY_CLUSTER", cluster.folder().join("scheduler"));
+    let mut terminal = Terminal::start(command)?;
+    terminal.keys(
+        "autoload -Uz compinit; compinit -u -D; source <(gantry completions zsh); PS1='ready> '\r",
+    )?;
+    terminal.shows(&["\nready> "])?;
+    for (line, expected) in lines {
+        // The line before is cut, and the screen cleared of what it has shown.
+        terminal.keys("\u{15}\u{c}")?;
+        terminal.keys(&format!("{line}\t"))?;
+        terminal.shows(expected).with_context(|| (*line).to_owned())?;
+    }
+    Ok(())
+}
+
+/// A program in a terminal, and what that shows.
+struct Terminal {
+    child: Box<dyn portable_pty::Child + Send + Sync>,
+    writer: Box<dyn std::io::Write + Send>,
+    screen: Arc<Mutex<vt100::Parser>>,
+    // Closed last: the program would end without it.
+    _pair: portable_pty::PtyPair,
+}
+
+impl Terminal {
+    fn start(command: CommandBuilder) -> Result<Self> {
+        let pair =
+            native_pty_system().openpty(PtySize { rows: 30, cols: 110, ..PtySize::default() })?;
+        let child = pair.slave.spawn_command(command)?;
+        let mut reader = pair.master.try_clone_reader()?;
+        let size = |n: u16| std::num::NonZeroU16::new(n).unwrap();
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(size(30), size(110), 0)));
+        let shown = screen.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                shown.lock().unwrap().process(&buffer[..count]);
+            }
+        });
+        Ok(Self { child, writer: pair.master.take_writer()?, screen, _pair: pair })
+    }
+
+    fn keys(&mut self, keys: &str) -> Result<()> {
+        Ok(self.writer.write_all(keys.as_bytes())?)
+    }
+
+    fn text(&self) -> String {
+        self.screen.lock().unwrap().screen().contents()
+    }
+
+    /// Waits until all of this is on the screen.
+    fn shows(&self, parts: &[&str]) -> Result<()> {
+        let there = || {
+            let text = format!("\n{}", self.text());
+            parts.iter().all(|part| text.contains(part)).then_some(())
+        };
+        until(&format!("{parts:?}"), there).with_context(|| self.text())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // An error means that it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 #[test]
@@ -166,11 +239,15 @@ fn manual_pages_of_all_commands_are_written_and_read_well() -> Result<()> {
             ensure!(page.contains(part), "the page of {name} has no {part}");
         }
     }
+    for page in ["nodes-drain", "job-cancel", "events-export", "models-approve", "library-series"] {
+        let page = folder.join(format!("gantry-{page}.1"));
+        ensure!(page.is_file(), "there is no page {}", page.display());
+    }
     for noun in
         "submit queue nodes gpus jobs job logs cancel hold release requeue why drain resume \
                  join top events history report wait preprocess import library label train models \
                  predict similar data config doctor demo scheduler agent completions man watch \
-                 record replay"
+                 record replay pipeline"
             .split_whitespace()
     {
         ensure!(names.contains(&noun), "there is no command {noun}");
@@ -229,38 +306,18 @@ fn a_recording_is_replayed_on_the_same_screens_and_a_cut_one_to_its_cut() -> Res
     let cut = cluster.folder().join("cut.rec");
     std::fs::write(&cut, &whole[..whole.len() - 7])?;
     for (file, notice) in [(&file, "recording has ended"), (&cut, "recording is cut")] {
-        let pair =
-            native_pty_system().openpty(PtySize { rows: 30, cols: 110, ..PtySize::default() })?;
         let mut command = CommandBuilder::new(PROGRAM);
         command.args(["replay", "--speed", "100", &file.display().to_string()]);
         command.env("TERM", "xterm-256color");
         command.env("LANG", "C.UTF-8");
-        let mut child = pair.slave.spawn_command(command)?;
-        let mut reader = pair.master.try_clone_reader()?;
-        let parser = vt100::Parser::new(
-            std::num::NonZeroU16::new(30).unwrap(),
-            std::num::NonZeroU16::new(110).unwrap(),
-            0,
-        );
-        let parser = Arc::new(Mutex::new(parser));
-        let shown = parser.clone();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = reader.read(&mut buffer) {
-                shown.lock().unwrap().process(&buffer[..count]);
-            }
-        });
-        let mut keys = pair.master.take_writer()?;
-        let screen = || parser.lock().unwrap().screen().contents();
-        let shows =
-            |part: &str| until(part, || screen().contains(part).then_some(())).with_context(screen);
-        shows("cpu-1")?;
-        shows(notice)?;
-        keys.write_all(b"4")?;
-        shows("waits")?;
-        keys.write_all(b"q")?;
-        let ended = until("the end", || child.try_wait().ok().flatten())?;
-        ensure!(ended.success(), "{}", screen());
+        let mut terminal = Terminal::start(command)?;
+        terminal.shows(&["cpu-1"])?;
+        terminal.shows(&[notice])?;
+        terminal.keys("4")?;
+        terminal.shows(&["waits"])?;
+        terminal.keys("q")?;
+        let ended = until("the end", || terminal.child.try_wait().ok().flatten())?;
+        ensure!(ended.success(), "{}", terminal.text());
     }
     std::fs::write(&cut, b"something else")?;
     let (code, sentence) = cluster.gantry.refusal(&["replay", &cut.display().to_string()])?;

@@ -9,15 +9,15 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, ValueEnum};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
 use gantry_config::{AgentSettings, SchedulerSettings, Settings};
 use gantry_library::Library;
 
-use super::Cli;
 use super::client::{Client, Reach};
+use super::nouns;
 use crate::error::{Failure, Outcome};
 use crate::output;
 
@@ -80,7 +80,7 @@ pub(super) fn answer() -> bool {
         return false;
     }
     let folder = std::env::current_dir().ok();
-    let complete = CompleteEnv::with_factory(Cli::command).var(VARIABLE).bin("gantry");
+    let complete = CompleteEnv::with_factory(nouns::command).var(VARIABLE).bin("gantry");
     // A script can do nothing about an error but offer nothing.
     complete.try_complete(std::env::args_os(), folder.as_deref()).unwrap_or(true)
 }
@@ -107,6 +107,14 @@ pub(super) fn series() -> ArgValueCompleter {
     offer(|| {
         let all = library().and_then(|library| library.series().ok()).unwrap_or_default();
         all.into_iter().map(|record| (record.id.to_string(), record.modality)).collect()
+    })
+}
+
+/// Samples of the library, each with its label.
+pub(super) fn samples() -> ArgValueCompleter {
+    offer(|| {
+        let all = library().and_then(|library| library.samples().ok()).unwrap_or_default();
+        all.into_iter().map(|record| (record.id.to_string(), record.label)).collect()
     })
 }
 

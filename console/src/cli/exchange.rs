@@ -1,14 +1,15 @@
-//! `gantry library`: samples to and from other programs, and what a library is like.
+//! `gantry library`: samples to and from other programs, what people say of them, and what a library
+//! is like.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use gantry_agent::exchange::{self, Choice, ExchangeError, ExchangeReport, Kind};
-use gantry_library::{Author, Fractions, Library, SampleId};
+use gantry_agent::exchange::{self, Choice, ExchangeError, ExchangeReport, Kind, Rejected};
+use gantry_library::{Author, Fractions, Library};
 use serde_json::json;
 
-use super::label;
 use super::library::{self, Place};
+use super::{completions, label, verdicts};
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
 
@@ -43,8 +44,17 @@ enum What {
     /// Show one sample and where it comes from.
     Show {
         /// The sample.
+        #[arg(add = completions::samples())]
         sample: String,
     },
+    /// Say that the mask of a sample is final.
+    Accept(verdicts::Accept),
+    /// Say that a sample is not to be used: trainings and exports leave it out.
+    Reject(verdicts::Reject),
+    /// Take the last verdict on a sample back.
+    Undo(verdicts::Undo),
+    /// Offer the case to label next: the one that the approved model is least sure of.
+    Next(verdicts::Next),
 }
 
 /// A form in which samples are kept elsewhere.
@@ -108,6 +118,9 @@ struct Export {
     /// The most megabytes of a shard.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     shard_mb: u64,
+    /// Samples that people have rejected too.
+    #[arg(long)]
+    with_rejected: bool,
 }
 
 #[derive(Debug, Args)]
@@ -159,16 +172,11 @@ impl Samples {
                 format.print("fingerprint", &print, people, String::new)?;
                 Ok(0)
             }
-            What::Show { sample } => {
-                let id: SampleId = sample.parse().map_err(Failure::usage_of)?;
-                let record = self.open()?.sample(&id).map_err(Failure::usage_of)?;
-                let people = || {
-                    let text = serde_json::to_string_pretty(&record);
-                    text.unwrap_or_else(|error| error.to_string())
-                };
-                format.print("sample", &record, people, || id.to_string())?;
-                Ok(0)
-            }
+            What::Show { sample } => verdicts::show(&self.open()?, sample, format),
+            What::Accept(accept) => accept.run(&self.open()?, format),
+            What::Reject(reject) => reject.run(&self.open()?, format),
+            What::Undo(undo) => undo.run(&self.open()?, format),
+            What::Next(next) => next.run(&self.open()?, format),
         }
     }
 
@@ -181,6 +189,7 @@ impl Samples {
                 test_percent: export.test,
             },
             shard_bytes_max: export.shard_mb * 1_000_000,
+            rejected: if export.with_rejected { Rejected::Taken } else { Rejected::LeftOut },
         };
         let library = self.open()?;
         let report =

@@ -1,7 +1,7 @@
 //! Commands that look at jobs: list, show, wait; and a job as a row and as JSON, as every other
 //! command prints it too.
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use gantry_model::{At, JobRow, JobState, MemoryMib, Millis, Resources, Spent, TaskRow};
 use gantry_wire::{Reply, Request};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::chosen::Chosen;
 use super::client::{Client, Reach, unexpected};
 use super::history::hours;
-use super::{completions, logs, steer, time, why};
+use super::{completions, logs, time};
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
 
@@ -141,64 +141,7 @@ pub(super) fn spent_value(spent: &Spent) -> Value {
     })
 }
 
-/// `gantry job`: one job, or a command about jobs by its longer name.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Job {
-    #[command(subcommand)]
-    verb: Option<Verb>,
-    #[command(flatten)]
-    show: Option<Show>,
-}
-
-/// What to do with jobs; each is also a command of its own.
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Show one job with its tasks.
-    Show(Show),
-    /// List jobs.
-    List(List),
-    /// Say why a job waits.
-    Why(why::WhyJob),
-    /// Print the output of tasks.
-    Logs(logs::Logs),
-    /// Cancel jobs.
-    Cancel(steer::Cancel),
-    /// Keep what waits of jobs from starting.
-    Hold(steer::Jobs),
-    /// Let held jobs go on.
-    Release(steer::Jobs),
-    /// Stop what runs of jobs and let it wait again.
-    Requeue(steer::Requeue),
-    /// Change jobs.
-    Change(steer::Change),
-    /// Wait until jobs have ended.
-    Wait(Wait),
-}
-
-impl Job {
-    /// Carries it out.
-    ///
-    /// # Errors
-    /// Where a job is unknown or the scheduler is not there.
-    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
-        match (&self.verb, &self.show) {
-            (Some(Verb::Show(show)), _) | (None, Some(show)) => show.run(cluster, format),
-            (Some(Verb::List(list)), _) => list.run(cluster, format, Ended::Show),
-            (Some(Verb::Why(why)), _) => why.run(cluster, format),
-            (Some(Verb::Logs(logs)), _) => logs.run(cluster, format),
-            (Some(Verb::Cancel(cancel)), _) => cancel.run(cluster, format),
-            (Some(Verb::Hold(jobs)), _) => jobs.hold(cluster, format),
-            (Some(Verb::Release(jobs)), _) => jobs.release(cluster, format),
-            (Some(Verb::Requeue(requeue)), _) => requeue.run(cluster, format),
-            (Some(Verb::Change(change)), _) => change.run(cluster, format),
-            (Some(Verb::Wait(wait)), _) => wait.run(cluster, format),
-            (None, None) => Err(Failure::usage("name a job, as gantry job j12")),
-        }
-    }
-}
-
-/// `gantry job show`.
+/// `gantry job`.
 #[derive(Debug, Args)]
 pub struct Show {
     /// The job; with elements, as j12.0-99, their tasks.

@@ -11,8 +11,8 @@ use clap::Args;
 use gantry_imaging::{Geometry, Mask, measure, nifti};
 use gantry_learning::TrainSettings;
 use gantry_library::{
-    Author, Fractions, Library, PatientKey, Provenance, SampleDraft, SampleRecord, SeriesId, Split,
-    SplitPlan,
+    Author, Fractions, LabelState, Library, PatientKey, Provenance, SampleDraft, SampleId,
+    SampleRecord, SeriesId, Split, SplitPlan, StateRecord, Verdict,
 };
 use serde_json::{Value, json};
 
@@ -44,6 +44,9 @@ pub struct Label {
     /// Who has drawn it.
     #[arg(long, env = "USER", value_name = "NAME", default_value = "")]
     by: String,
+    /// Say too that it is final.
+    #[arg(long = "final", requires = "series")]
+    is_final: bool,
 }
 
 impl Label {
@@ -55,7 +58,13 @@ impl Label {
         let library = self.place.open()?;
         match (&self.series, &self.mask, &self.marks) {
             (Some(series), Some(mask), Some(label)) => {
-                keep(&library, series, mask, label, &self.by, format)?;
+                let sample = keep(&library, series, mask, label, &self.by)?;
+                if self.is_final {
+                    library
+                        .judge_sample(&sample.id, &Verdict::Final, &self.by)
+                        .map_err(Failure::usage_of)?;
+                }
+                said(&library, &sample, format)?;
             }
             _ => list(&library, format)?,
         }
@@ -70,8 +79,7 @@ fn keep(
     path: &Path,
     label: &str,
     by: &str,
-    format: Format,
-) -> Result<(), Failure> {
+) -> Result<SampleRecord, Failure> {
     if by.is_empty() {
         return Err(Failure::usage("a label by hand has an author; name yourself with --by"));
     }
@@ -109,9 +117,23 @@ fn keep(
         },
     };
     let sample = library.add_sample(draft).map_err(Failure::trouble)?;
-    let value = json!({ "sample": sample, "series": id, "label": label, "volume_ml": volume_ml });
-    let people = || format!("sample {sample}: {label}, {volume_ml:.1} ml, by {by}");
-    format.print("label", &value, people, || sample.to_string())
+    library.sample(&sample).map_err(Failure::trouble)
+}
+
+/// Says what is kept.
+fn said(library: &Library, sample: &SampleRecord, format: Format) -> Result<(), Failure> {
+    let state = library.sample_state(sample).map_err(Failure::trouble)?;
+    let SampleRecord { id, series, label, volume_ml, .. } = sample;
+    let value = json!({
+        "sample": id,
+        "series": series,
+        "label": label,
+        "volume_ml": volume_ml,
+        "state": state,
+    });
+    let word = state.state.word();
+    let people = || format!("sample {id}: {label}, {volume_ml:.1} ml, {word} by {}", state.by);
+    format.print("label", &value, people, || id.to_string())
 }
 
 /// A mask from a file, with 1 for all that is marked, checked against the grid of the volume.
@@ -139,29 +161,40 @@ fn read(path: &Path, grid: &Geometry) -> Result<Mask, Failure> {
     Ok(mask)
 }
 
-/// What a library has of one label.
+/// What a library has of one label. What is rejected counts as that alone.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     samples: u64,
     by_people: u64,
+    finals: u64,
+    rejected: u64,
     patients: BTreeSet<PatientKey>,
     /// Samples to train, to validate and to test, as a training with the default seed takes them.
     sides: [u64; 3],
 }
 
 /// The labels of some samples, each with its numbers.
-fn tally(samples: &[SampleRecord]) -> Result<BTreeMap<&str, Tally>, Failure> {
-    let mut labels: BTreeMap<&str, Tally> = BTreeMap::new();
+fn tally(
+    samples: &[SampleRecord],
+    states: &BTreeMap<SampleId, StateRecord>,
+) -> Result<BTreeMap<String, Tally>, Failure> {
+    let mut labels: BTreeMap<String, Tally> = BTreeMap::new();
     let settings = TrainSettings::default();
+    let is_rejected = |sample: &SampleRecord| states[&sample.id].state == LabelState::Rejected;
     for sample in samples {
-        let tally = labels.entry(&sample.label).or_default();
+        let tally = labels.entry(sample.label.clone()).or_default();
+        if is_rejected(sample) {
+            tally.rejected += 1;
+            continue;
+        }
         tally.samples += 1;
         tally.by_people += u64::from(matches!(sample.provenance.author, Author::Person(_)));
+        tally.finals += u64::from(states[&sample.id].state == LabelState::Final);
         tally.patients.insert(sample.patient.clone());
     }
-    for (label, tally) in &mut labels {
-        let some: Vec<SampleRecord> =
-            samples.iter().filter(|sample| sample.label == *label).cloned().collect();
+    for (label, tally) in labels.iter_mut().filter(|(_, tally)| tally.samples > 0) {
+        let fits = |sample: &&SampleRecord| sample.label == *label && !is_rejected(sample);
+        let some: Vec<SampleRecord> = samples.iter().filter(fits).cloned().collect();
         let fractions =
             Fractions { validation_percent: settings.validation_percent, test_percent: 0 };
         let plan =
@@ -174,12 +207,15 @@ fn tally(samples: &[SampleRecord]) -> Result<BTreeMap<&str, Tally>, Failure> {
 
 pub(super) fn list(library: &Library, format: Format) -> Result<(), Failure> {
     let samples = library.samples().map_err(Failure::trouble)?;
-    let labels = tally(&samples)?;
-    let value = |(label, tally): (&&str, &Tally)| {
+    let states = library.states_of(&samples).map_err(Failure::trouble)?;
+    let labels = tally(&samples, &states)?;
+    let value = |(label, tally): (&String, &Tally)| {
         json!({
             "label": label,
             "samples": tally.samples,
             "by_people": tally.by_people,
+            "final": tally.finals,
+            "rejected": tally.rejected,
             "patients": tally.patients.len(),
             "train": tally.sides[0],
             "validation": tally.sides[1],
@@ -191,15 +227,26 @@ pub(super) fn list(library: &Library, format: Format) -> Result<(), Failure> {
         if labels.is_empty() {
             return "the library has no samples; gantry preprocess makes some of its series".into();
         }
-        let row = |(label, tally): (&&str, &Tally)| {
+        let row = |(label, tally): (&String, &Tally)| {
             let [train, validation, test] = tally.sides;
+            let Tally { samples, by_people, finals, rejected, .. } = *tally;
             let patients = tally.patients.len() as u64;
-            let numbers = [tally.samples, tally.by_people, patients, train, validation, test];
-            [vec![(*label).to_owned()], numbers.map(|n| n.to_string()).to_vec()].concat()
+            let numbers = [samples, by_people, finals, rejected, patients, train, validation, test];
+            [vec![label.clone()], numbers.map(|n| n.to_string()).to_vec()].concat()
         };
-        let heading = ["LABEL", "SAMPLES", "BY PEOPLE", "PATIENTS", "TRAIN", "VALIDATION", "TEST"];
-        output::aligned(&heading, &labels.iter().map(row).collect::<Vec<_>>(), 1..7)
+        let heading = [
+            "LABEL",
+            "SAMPLES",
+            "BY PEOPLE",
+            "FINAL",
+            "REJECTED",
+            "PATIENTS",
+            "TRAIN",
+            "VALIDATION",
+            "TEST",
+        ];
+        output::aligned(&heading, &labels.iter().map(row).collect::<Vec<_>>(), 1..9)
     };
     format
-        .print("labels", &values, people, || labels.keys().copied().collect::<Vec<_>>().join("\n"))
+        .print("labels", &values, people, || labels.keys().cloned().collect::<Vec<_>>().join("\n"))
 }

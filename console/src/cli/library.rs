@@ -216,7 +216,7 @@ impl Data {
         let rows: Vec<Value> = match self.what {
             What::Counts => vec![values(library.counts())?],
             What::Series => each(library.series())?,
-            What::Samples => each(library.samples())?,
+            What::Samples => samples(&library)?,
             What::Models => each(library.models())?,
             What::Predictions => each(library.predictions())?,
             What::Quarantine => each(library.quarantined())?,
@@ -225,6 +225,18 @@ impl Data {
         format.print("data", &rows, || records(&rows), || ids(&rows))?;
         Ok(0)
     }
+}
+
+/// Samples with their states.
+fn samples(library: &Library) -> Result<Vec<Value>, Failure> {
+    let mut rows = Vec::new();
+    for sample in library.samples().map_err(Failure::trouble)? {
+        let state = library.sample_state(&sample).map_err(Failure::trouble)?.state;
+        let mut row = serde_json::to_value(&sample).map_err(Failure::trouble)?;
+        row["state"] = json!(state);
+        rows.push(row);
+    }
+    Ok(rows)
 }
 
 pub(super) fn values<T: serde::Serialize, E: ToString>(
@@ -243,7 +255,7 @@ fn ids(rows: &[Value]) -> String {
 }
 
 /// The fields that a table begins with, in this order; the others follow by name.
-const FIRST: [&str; 6] = ["id", "name", "series", "patient", "label", "reason"];
+const FIRST: [&str; 7] = ["id", "name", "series", "patient", "label", "state", "reason"];
 /// Digits of a hash that a person needs to tell it from another.
 const HASH_SHOWN: usize = 12;
 

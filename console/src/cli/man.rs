@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use serde_json::json;
 
-use super::Cli;
+use super::nouns;
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
 
@@ -23,7 +23,7 @@ impl Man {
     /// # Errors
     /// Where the folder cannot be written.
     pub fn run(&self, format: Format) -> Outcome {
-        let mut command = Cli::command();
+        let mut command = nouns::command();
         command.build();
         let Some(folder) = &self.folder else {
             let mut page = Vec::new();

@@ -20,12 +20,15 @@ pub mod man;
 mod models;
 pub mod needs;
 pub mod nodes;
+pub mod nouns;
+mod pipeline;
 pub mod series;
 pub mod service;
 pub mod steer;
 pub mod submit;
 mod tail;
 pub mod time;
+mod verdicts;
 mod watch;
 pub mod why;
 
@@ -71,7 +74,7 @@ pub enum Command {
     /// List jobs, ended ones too with --all.
     Jobs(jobs::List),
     /// Show one job with its tasks, or do something with jobs: job cancel j12.
-    Job(jobs::Job),
+    Job(jobs::Show),
     /// Say why a job waits, who is ahead, and what each node says to it.
     Why(why::WhyJob),
     /// Print the output of tasks, or search it.
@@ -92,9 +95,11 @@ pub enum Command {
     History(history::History),
     /// Sum what jobs took: hours of cores and GPUs by user, group, kind or day.
     Report(history::Report),
-    /// List nodes.
+    /// List nodes, or do something with them: nodes drain cpu-1.
+    #[command(visible_alias = "node")]
     Nodes,
     /// List GPUs, with who has each and what it does.
+    #[command(visible_alias = "gpu")]
     Gpus(gpus::Gpus),
     /// Give nodes no new work.
     Drain(service::Drain),
@@ -113,6 +118,7 @@ pub enum Command {
     /// Show a recording on the console.
     Replay(replay::Replay),
     /// Print, follow or export the event log.
+    #[command(visible_alias = "event")]
     Events(events::Events),
     /// Take DICOM files from a folder into a library.
     Import(library::Import),
@@ -120,13 +126,17 @@ pub enum Command {
     Send(library::Send),
     /// List the series of a library, or its samples, models, predictions, quarantine.
     Data(library::Data),
-    /// Samples to and from other programs, and what a library is like: import, export, verify,
-    /// fingerprint, show.
+    /// Samples: to and from other programs, accept, reject, which case is next, and what a library is
+    /// like.
     Library(exchange::Samples),
     /// List the labels of a library, or keep a mask that a person has drawn as one.
     Label(label::Label),
     /// List the models of a library, show one, approve or retire it.
+    #[command(visible_alias = "model")]
     Models(models::Models),
+    /// List and check pipelines, plan one, or run it on one series here.
+    #[command(visible_alias = "pipelines")]
+    Pipeline(pipeline::Pipelines),
     /// Run a pipeline over series and keep the samples.
     Preprocess(learning::Preprocess),
     /// Train a network on the samples of a library.
@@ -175,7 +185,7 @@ pub fn main() -> ExitCode {
     if completions::answer() {
         return ExitCode::SUCCESS;
     }
-    let cli = match Cli::try_parse() {
+    let cli = match nouns::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -239,6 +249,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Library(samples) => samples.run(format),
         Command::Label(label) => label.run(format),
         Command::Models(models) => models.run(format),
+        Command::Pipeline(pipelines) => pipelines.run(format),
         Command::Preprocess(preprocess) => preprocess.run(cluster, format),
         Command::Train(train) => train.run(cluster, format),
         Command::Predict(predict) => predict.run(cluster, format),
@@ -258,13 +269,11 @@ fn run(cli: Cli) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound_and_its_help_fits() {
-        let mut command = Cli::command();
+        let mut command = nouns::command();
         command.clone().debug_assert();
         command.build();
         let help = |command: &mut clap::Command| command.render_long_help().to_string();
@@ -325,11 +334,16 @@ mod tests {
                     "train",
                     "predict",
                     "similar",
+                    "plan",
+                    "run",
                 ];
-                if words.get(1).is_some_and(|word| library.contains(&word.as_str())) {
+                let is = |place: usize| {
+                    words.get(place).is_some_and(|word| library.contains(&word.as_str()))
+                };
+                if is(1) || words.get(1).is_some_and(|word| word == "pipeline") && is(2) {
                     words.extend(["--library".to_owned(), "/mnt/library".to_owned()]);
                 }
-                let parsed = Cli::try_parse_from(&words);
+                let parsed = nouns::parse(&words);
                 assert!(parsed.is_ok(), "{command}: {}", parsed.unwrap_err());
                 count += 1;
             }
@@ -351,6 +365,16 @@ mod tests {
     #[test]
     fn command_lines_people_type() {
         for (text, fine) in [
+            ("pipeline list", true),
+            ("pipelines check a.toml b.toml", true),
+            ("pipeline check", false),
+            ("pipeline plan a.toml --size 9,9,9 --spacing 1,1,2", true),
+            ("pipeline plan a.toml --size 9,9", false),
+            ("library --library /l reject s --by ada", false),
+            ("library --library /l next", true),
+            ("node drain cpu-1 --reason disk", true),
+            ("node", true),
+            ("model approve m --library /l --by ada", true),
             ("hold j1 j2", true),
             ("hold", false),
             ("release j1", true),
@@ -427,7 +451,7 @@ mod tests {
             ("submit jobs.toml --dry-run --wait --key k", true),
         ] {
             let words = std::iter::once("gantry").chain(text.split_whitespace());
-            assert_eq!(Cli::try_parse_from(words).is_ok(), fine, "{text}");
+            assert_eq!(nouns::parse(words).is_ok(), fine, "{text}");
         }
     }
 }
