@@ -17,7 +17,7 @@ pub use error::WireError;
 pub use frame::Message;
 pub use message::{
     AgentMessage, Found, GpuNode, GpuPage, GpuRow, Greeting, HistoryQuery, Holder, JoinReply,
-    JoinRequest, Metric, NodeReply, NodeRequest, NodeStatus, NotePage, NotePlace, NoteQuery,
-    NoteRow, Output, Peer, Point, Reply, Request, SchedulerMessage, Scope, SeriesRow, Update,
-    UseBy, UseRow, Verdict,
+    JoinRequest, JournalUse, Metric, NodeReply, NodeRequest, NodeStatus, NotePage, NotePlace,
+    NoteQuery, NoteRow, Output, Peer, Point, Reply, Request, SchedulerMessage, SchedulerStatus,
+    Scope, SeriesRow, Update, UseBy, UseRow, Verdict,
 };

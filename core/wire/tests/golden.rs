@@ -24,8 +24,9 @@ use gantry_wire::frame::{self, KINDS, Message};
 use gantry_wire::message::{NodeStatus, Output};
 use gantry_wire::{
     AgentMessage, Found, GpuNode, GpuPage, GpuRow, Greeting, HistoryQuery, Holder, JoinReply,
-    JoinRequest, Metric, NodeReply, NodeRequest, NotePage, NotePlace, NoteQuery, NoteRow, Peer,
-    Point, Reply, Request, SchedulerMessage, Scope, SeriesRow, Update, UseBy, UseRow, Verdict,
+    JoinRequest, JournalUse, Metric, NodeReply, NodeRequest, NotePage, NotePlace, NoteQuery,
+    NoteRow, Peer, Point, Reply, Request, SchedulerMessage, SchedulerStatus, Scope, SeriesRow,
+    Update, UseBy, UseRow, Verdict,
 };
 
 fn facts() -> NodeFacts {
@@ -263,6 +264,21 @@ fn update() -> Update {
     }
 }
 
+fn status() -> SchedulerStatus {
+    SchedulerStatus {
+        at: At(9),
+        version: "0.1.0".into(),
+        summary: Summary { nodes_up: 1, ..Summary::default() },
+        journal: JournalUse {
+            events: 5,
+            bytes: 600,
+            syncs: 3,
+            syncing_us: 4000,
+            snapshot: Some(At(7)),
+        },
+    }
+}
+
 fn owner() -> OwnerRow {
     OwnerRow {
         user: "ada".into(),
@@ -396,6 +412,7 @@ fn requests(table: &mut String) {
         ("watch", Request::Watch { scope: Scope::Summary }),
         ("gpus", Request::Gpus { after: Some("n".into()), job: Some(JobId(1)) }),
         ("spec", Request::Spec { job: JobId(1) }),
+        ("status", Request::Status),
     ] {
         line(table, name, &request);
     }
@@ -430,6 +447,7 @@ fn requests(table: &mut String) {
         ("token", Reply::Token("t".into())),
         ("gpus", Reply::Gpus(gpu_page())),
         ("spec", Reply::Spec(Box::new(spec()))),
+        ("status", Reply::Status(Box::new(status()))),
     ] {
         line(table, name, &reply);
     }

@@ -10,6 +10,7 @@ use gantry_model::limits::{JOBS_PAGE_MAX, KEY_CHARACTERS_MAX, METRIC_POINTS_MAX}
 use gantry_model::{IndexSet, JobId, JobRow, Level, NodeRow, Reject, RejectKind, Subject, TaskId};
 use gantry_wire::{
     GpuNode, GpuPage, HistoryQuery, Holder, NodeReply, NodeRequest, Output, Reply, Request,
+    SchedulerStatus,
 };
 use tokio::task::JoinSet;
 
@@ -214,6 +215,14 @@ async fn show(shared: &Shared, request: Request) -> Result<Reply, Reject> {
             };
             let (rows, more) = core.read(read).await?;
             Ok(Reply::Nodes { rows: update::with_samples(core, rows), more })
+        }
+        Request::Status => {
+            let summary = core.read(gantry_cluster::Cluster::summary).await?;
+            let journal = core.board().journal.told();
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            let at = core.clock.now();
+            let status = SchedulerStatus { at, version, summary, journal };
+            Ok(Reply::Status(Box::new(status)))
         }
         Request::Gpus { after, job } => gpus(shared, after, job).await.map(Reply::Gpus),
         Request::Metrics { job } => Ok(Reply::Metrics(core.board().metrics(job, POINTS_SHOWN))),

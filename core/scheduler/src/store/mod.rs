@@ -23,6 +23,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gantry_model::At;
+use gantry_wire::JournalUse;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 
 use crate::error::SchedulerError;
@@ -61,6 +62,19 @@ pub(crate) struct Counted {
     pub(crate) syncing: Duration,
     /// When the newest snapshot was taken, if one was ever.
     pub(crate) snapshot: Option<At>,
+}
+
+impl Counted {
+    /// The same as it is told to commands.
+    pub(crate) fn told(&self) -> JournalUse {
+        JournalUse {
+            events: self.events,
+            bytes: self.bytes,
+            syncs: self.syncs,
+            syncing_us: u64::try_from(self.syncing.as_micros()).unwrap_or(u64::MAX),
+            snapshot: self.snapshot,
+        }
+    }
 }
 
 impl Store {
