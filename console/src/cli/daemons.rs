@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use gantry_config::layers::{self, Override};
 use gantry_config::{AgentSettings, SchedulerSettings};
+use gantry_model::{Millis, Summary};
 use gantry_scheduler::JournalReport;
-use gantry_wire::{Reply, Request};
+use gantry_wire::{JournalUse, Reply, Request, SchedulerStatus};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,6 +50,8 @@ enum SchedulerVerb {
         /// The node's name.
         node: String,
     },
+    /// Say how the scheduler does: what it has to do, and what its journal costs.
+    Status,
     /// Read the settings file again, without a restart.
     Reload,
     /// Read the journal of a scheduler that does not run, and say what is wrong; exits with 1 where
@@ -99,6 +102,7 @@ impl Scheduler {
         match self.verb {
             Some(SchedulerVerb::Init { name }) => init(&self.dir, &name, format),
             Some(SchedulerVerb::Token { node }) => token(cluster.or(self.dir), node, format),
+            Some(SchedulerVerb::Status) => status(cluster.or(self.dir), format),
             Some(SchedulerVerb::Reload) => reload(cluster.or(self.dir), format),
             Some(SchedulerVerb::Check { folder }) => {
                 let report = gantry_scheduler::check(&folder).map_err(Failure::trouble)?;
@@ -158,6 +162,56 @@ fn reload(cluster: Reach, format: Format) -> Outcome {
     };
     format.print("reloaded", &json!({ "restart": waiting }), people, || waiting.join("\n"))?;
     Ok(0)
+}
+
+fn status(cluster: Reach, format: Format) -> Outcome {
+    let client = Client::connect(cluster)?;
+    let reply = client.ask(&Request::Status)?;
+    let Reply::Status(status) = reply else { return Err(unexpected(&reply)) };
+    let JournalUse { events, bytes, syncs, syncing_us, .. } = status.journal;
+    let age_ms = status.journal.snapshot.map(|at| status.at.since(at).0);
+    let value = json!({
+        "cluster": client.cluster(),
+        "version": status.version,
+        "at_ms": status.at.0,
+        "summary": status.summary,
+        "journal": {
+            "events": events,
+            "bytes": bytes,
+            "syncs": syncs,
+            "syncing_us": syncing_us,
+            "sync_us": status.journal.sync_us(),
+            "snapshot_age_ms": age_ms,
+        },
+    });
+    let people = || {
+        let Summary { nodes_up, nodes, jobs_wait, jobs_run, .. } = status.summary;
+        format!(
+            "cluster {} of gantry {}\nnodes    {nodes_up} of {nodes} up\njobs     {jobs_run} run, {jobs_wait} wait\njournal  {}",
+            client.cluster(),
+            status.version,
+            journal_use(&status)
+        )
+    };
+    format.print("scheduler", &value, people, || client.cluster().to_owned())?;
+    Ok(0)
+}
+
+/// What a journal costs, in a sentence.
+pub(super) fn journal_use(status: &SchedulerStatus) -> String {
+    let JournalUse { events, bytes, syncs, .. } = status.journal;
+    let each = status
+        .journal
+        .sync_us()
+        .map_or(String::new(), |us| format!(" of {}.{} ms each", us / 1000, us % 1000 / 100));
+    let snapshot = status.journal.snapshot.map_or_else(
+        || "no snapshot yet".to_owned(),
+        |at| format!("the newest snapshot is {} old", Millis(status.at.since(at).0 / 1000 * 1000)),
+    );
+    format!(
+        "{events} events ({} KiB) in {syncs} syncs{each} since its start; {snapshot}",
+        bytes.div_ceil(1024)
+    )
 }
 
 /// Prints what a journal holds.

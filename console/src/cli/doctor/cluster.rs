@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use gantry_link::Identity;
 use gantry_model::At;
+use gantry_wire::{Reply, Request, SchedulerStatus};
 
 use super::Finding;
-use crate::cli::client::{Access, Client, Reach};
+use crate::cli::client::{Access, Client, Reach, unexpected};
+use crate::cli::daemons::journal_use;
 use crate::cli::time;
 
 /// Below so many days before its end a certificate is renewed.
@@ -15,6 +17,8 @@ const DAYS_MIN: u64 = 30;
 const DAY_MS: u64 = 86_400_000;
 /// What the scheduler calls a trouble of a node's clock.
 const CLOCK_OFF_MAX_MS: u64 = 2000;
+/// A sync of a journal that takes longer on average holds up whoever submits.
+const SYNC_US_MAX: u64 = 50_000;
 
 pub(super) fn findings(reach: &Reach) -> Vec<Finding> {
     let place = reach.place();
@@ -74,7 +78,26 @@ fn scheduler(access: &Access) -> Vec<Finding> {
     let took_ms = begun.elapsed().as_millis() as u64;
     let sentence =
         format!("UDP {address} answers as cluster {} after {took_ms} ms", client.cluster());
-    vec![Finding::ok("ports", sentence), clock(time::now(), client.greeted(), took_ms)]
+    let clock = clock(time::now(), client.greeted(), took_ms);
+    vec![Finding::ok("ports", sentence), clock, journal(&client)]
+}
+
+/// What durability costs the scheduler.
+fn journal(client: &Client) -> Finding {
+    match client.ask(&Request::Status) {
+        Ok(Reply::Status(status)) => costs(&status),
+        Ok(other) => Finding::skip("journal", unexpected(&other).sentence),
+        Err(failure) => Finding::skip("journal", failure.sentence),
+    }
+}
+
+fn costs(status: &SchedulerStatus) -> Finding {
+    let found = journal_use(status);
+    if status.journal.sync_us().is_some_and(|us| us > SYNC_US_MAX) {
+        let mend = "put the scheduler's folder on a local disk with a fast sync: every submit waits for one";
+        return Finding::warn("journal", found, mend);
+    }
+    Finding::ok("journal", found)
 }
 
 /// What can be done about a scheduler that does not answer.
@@ -137,6 +160,17 @@ mod tests {
             (13_000, 10_000, 1500, State::Ok),
         ] {
             assert_eq!(clock(At(now), At(theirs), took_ms).state, state, "{now} {theirs}");
+        }
+    }
+
+    #[test]
+    fn a_slow_journal_is_told() {
+        for (syncs, syncing_us, state) in
+            [(0, 0, State::Ok), (10, 20_000, State::Ok), (10, 600_000, State::Warn)]
+        {
+            let mut status = SchedulerStatus::default();
+            (status.journal.syncs, status.journal.syncing_us) = (syncs, syncing_us);
+            assert_eq!(costs(&status).state, state, "{syncing_us}");
         }
     }
 
