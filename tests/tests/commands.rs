@@ -110,7 +110,7 @@ fn shells_complete_jobs_and_nodes_that_there_are() -> Result<()> {
         ("gantry config explain node_", &["node_timeout"]),
         ("gantry submit --no", &["--node"]),
         ("gantry nodes dr", &["drain"]),
-        ("gantry nodes drain c", &["cpu-1"]),
+        ("gantry node drain c", &["cpu-1"]),
         ("gantry pipeline plan che", &["chest-ct"]),
     ];
     if installed("bash", "completions in bash") {
@@ -239,7 +239,7 @@ fn manual_pages_of_all_commands_are_written_and_read_well() -> Result<()> {
             ensure!(page.contains(part), "the page of {name} has no {part}");
         }
     }
-    for page in ["nodes-drain", "job-cancel", "events-export", "models-approve", "library-series"] {
+    for page in ["node-drain", "job-cancel", "events-export", "models-approve", "library-series"] {
         let page = folder.join(format!("gantry-{page}.1"));
         ensure!(page.is_file(), "there is no page {}", page.display());
     }
@@ -247,7 +247,7 @@ fn manual_pages_of_all_commands_are_written_and_read_well() -> Result<()> {
         "submit queue nodes gpus jobs job logs cancel hold release requeue why drain resume \
                  join top events history report wait preprocess import library label train models \
                  predict similar data config doctor demo scheduler agent completions man watch \
-                 record replay pipeline"
+                 record replay pipeline node"
             .split_whitespace()
     {
         ensure!(names.contains(&noun), "there is no command {noun}");

@@ -9,8 +9,8 @@ use gantry_wire::NodeStatus;
 use serde_json::{Value, json};
 
 use super::client::{Client, Reach};
-use super::completions;
-use crate::error::{Failure, Outcome};
+use super::{completions, nodes};
+use crate::error::Outcome;
 use crate::output::{self, Format};
 
 /// `gantry gpus`.
@@ -64,17 +64,8 @@ impl Gpus {
     pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         let client = Client::connect(cluster)?;
         let nodes = client.nodes()?;
-        let known = || nodes.iter().map(|node| node.row.facts.name.as_str());
         for name in &self.nodes {
-            if !known().any(|one| one == name) {
-                let near = gantry_config::nearest(name, known());
-                let hint = near.map_or_else(
-                    || "gantry nodes lists them".to_owned(),
-                    |near| format!("did you mean {near}"),
-                );
-                let sentence = format!("there is no node {name:?}; {hint}");
-                return Err(Failure { kind: "not-found", ..Failure::usage(sentence) });
-            }
+            nodes::find(&nodes, name)?;
         }
         let asked =
             |node: &&NodeStatus| self.nodes.is_empty() || self.nodes.contains(&node.row.facts.name);

@@ -95,9 +95,10 @@ pub enum Command {
     History(history::History),
     /// Sum what jobs took: hours of cores and GPUs by user, group, kind or day.
     Report(history::Report),
-    /// List nodes, or do something with them: nodes drain cpu-1.
-    #[command(visible_alias = "node")]
+    /// List nodes.
     Nodes,
+    /// Show one node, or do something with nodes: node drain cpu-1.
+    Node(nodes::Show),
     /// List GPUs, with who has each and what it does.
     #[command(visible_alias = "gpu")]
     Gpus(gpus::Gpus),
@@ -236,6 +237,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Resume(resume) => resume.run(cluster, format),
         Command::Maintenance(maintenance) => maintenance.run(cluster, format),
         Command::Nodes => nodes::list(cluster, format),
+        Command::Node(show) => show.run(cluster, format),
         Command::Gpus(gpus) => gpus.run(cluster, format),
         Command::Series(series) => series.run(cluster, format),
         Command::Top(top) => top.run(cluster, format),
@@ -372,8 +374,8 @@ mod tests {
             ("pipeline plan a.toml --size 9,9", false),
             ("library --library /l reject s --by ada", false),
             ("library --library /l next", true),
-            ("node drain cpu-1 --reason disk", true),
-            ("node", true),
+            ("node show cpu-1", true),
+            ("node", false),
             ("model approve m --library /l --by ada", true),
             ("hold j1 j2", true),
             ("hold", false),

@@ -4,13 +4,13 @@ use std::io::{self, IsTerminal};
 
 use clap::Args;
 use gantry_model::health::{Ailment, Stage};
-use gantry_model::{At, NodeRow, Service};
+use gantry_model::{At, NodeRow, Role, Service};
 use gantry_wire::{NodeStatus, Scope, Update};
 use serde_json::{Value, json};
 
 use super::client::{Access, Client, Reach};
 use super::jobs::job_value;
-use super::time;
+use super::{completions, time};
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
 use crate::ui::theme::Glyphs;
@@ -60,6 +60,79 @@ pub fn list(cluster: Reach, format: Format) -> Outcome {
     Ok(0)
 }
 
+/// The node of a name.
+///
+/// # Errors
+/// Where there is none, with the one that was probably meant.
+pub(super) fn find<'a>(nodes: &'a [NodeStatus], name: &str) -> Result<&'a NodeStatus, Failure> {
+    let known = || nodes.iter().map(|node| node.row.facts.name.as_str());
+    nodes.iter().find(|node| node.row.facts.name == name).ok_or_else(|| {
+        let near = gantry_config::nearest(name, known());
+        let hint = near.map_or_else(
+            || "gantry nodes lists them".to_owned(),
+            |near| format!("did you mean {near}"),
+        );
+        let sentence = format!("there is no node {name:?}; {hint}");
+        Failure { kind: "not-found", ..Failure::usage(sentence) }
+    })
+}
+
+/// `gantry node`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The node.
+    #[arg(add = completions::nodes())]
+    node: String,
+}
+
+impl Show {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// Where the node is unknown or the scheduler is not there.
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
+        let nodes = Client::connect(cluster)?.nodes()?;
+        let node = find(&nodes, &self.node)?;
+        let people = || {
+            format!("{}\n\n{}", node_table(std::slice::from_ref(node)), details(node, time::now()))
+        };
+        format.print("node", &node_value(node), people, || self.node.clone())?;
+        Ok(0)
+    }
+}
+
+/// What a node's row has no column for.
+fn details(node: &NodeStatus, now: At) -> String {
+    let (row, facts) = (&node.row, &node.row.facts);
+    let role = |role: &Role| match role {
+        Role::Cpu => "cpu",
+        Role::Gpu => "gpu",
+        Role::Ingest => "ingest",
+    };
+    let roles: Vec<&str> = facts.roles.iter().map(role).collect();
+    let mut lines = vec![
+        ("since", time::clock(row.since, now)),
+        ("roles", roles.join(", ")),
+        ("isolation", facts.isolation.clone()),
+        ("address", facts.address.clone()),
+    ];
+    if !facts.labels.is_empty() {
+        lines.push(("labels", facts.labels.iter().cloned().collect::<Vec<_>>().join(", ")));
+    }
+    if facts.resources.scratch.0 > 0 {
+        lines.push(("scratch", format!("{}/{}", row.used.scratch, facts.resources.scratch)));
+    }
+    if let Some(at) = node.sampled {
+        lines.push(("last word", time::clock(at, now)));
+    }
+    for gpu in &facts.gpus {
+        let unfit = gpu.unfit.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+        lines.push(("gpu", format!("{} {} {}{unfit}", gpu.uuid, gpu.name, gpu.memory)));
+    }
+    let lines = lines.iter().map(|(word, text)| format!("{word:<9} {}", output::clean(text)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 fn node_value(node: &NodeStatus) -> Value {
     let row = &node.row;
     json!({
@@ -75,6 +148,7 @@ fn node_value(node: &NodeStatus) -> Value {
         "gpu_reason": row.facts.gpu_reason,
         "tasks": row.tasks,
         "labels": row.facts.labels,
+        "isolation": row.facts.isolation,
         "service": service_value(&row.service),
         "windows": row.windows.iter().map(|window| json!({
             "from_ms": window.from.0,

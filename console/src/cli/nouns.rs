@@ -41,6 +41,7 @@ const NOUNS: &[Noun] = &[
         names: &["node", "nodes"],
         verbs: &[
             ("list", &["nodes"]),
+            ("show", &["node"]),
             ("drain", &["drain"]),
             ("resume", &["resume"]),
             ("maintenance", &["maintenance"]),
@@ -189,7 +190,7 @@ mod tests {
                 "gantry --cluster job node drain a --reason x",
                 "gantry --cluster job drain a --reason x",
             ),
-            ("gantry --cluster=/c nodes resume a", "gantry --cluster=/c resume a"),
+            ("gantry --cluster=/c nodes show a", "gantry --cluster=/c node a"),
             ("gantry gpu list --state free", "gantry gpus --state free"),
             ("gantry model approve m --by ada", "gantry models --approve m --by ada"),
             ("gantry event export night.ndjson", "gantry events --export night.ndjson"),
