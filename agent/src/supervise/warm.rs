@@ -37,6 +37,8 @@ impl Isolation {
         mut command: Command,
     ) -> io::Result<(Child, Walls)> {
         command.env("RAYON_NUM_THREADS", lease.resources.cores.max(1).to_string());
+        // Operations that have GPUs are processes of their own: a worker may see none.
+        command.env("CUDA_VISIBLE_DEVICES", "");
         let limits = self.process_limits(lease);
         let limited = !limits.is_empty();
         if limited {

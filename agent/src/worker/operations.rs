@@ -98,8 +98,14 @@ fn preprocess(
     let size = image.geometry.size;
     say(log, &format!("series {series}: {size:?} voxels, at most {} of memory", need.peak));
     between(log, told);
+    let mut told_why = false;
     let labelled = pipeline
         .run(&image, &mut |step| {
+            // Once: it is the same for all steps, or one reason is enough to look further.
+            if let Some(why) = step.ran.because.as_ref().filter(|_| !told_why) {
+                told_why = true;
+                say(log, &format!("not on a GPU: {why}"));
+            }
             let line =
                 format!("{:>6} ms  {}  {} voxels", step.milliseconds, step.name, step.voxels);
             say(log, &line);

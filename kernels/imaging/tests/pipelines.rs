@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use gantry_imaging::compute::{Device, Engine, Ran};
 use gantry_imaging::phantom::{PhantomSettings, patient};
 use gantry_imaging::pipeline::{CACHE_BYTES_MAX, Cache, Labelled, Pipeline};
 use gantry_imaging::{Image, measure, nrrd};
@@ -255,4 +256,34 @@ proptest::proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_pipeline_says_where_it_runs_and_gives_the_same_anywhere() {
+    let text = |device: &str| {
+        format!(
+            "name = \"a\"\nlabel = \"b\"\n{device}\n\
+             [[steps]]\noperation = \"gaussian\"\n\
+             [[steps]]\noperation = \"resample\"\nspacing_mm = [3.0, 3.0, 3.0]\n\
+             [[steps]]\noperation = \"threshold\"\nat_least = 0\n\
+             [[steps]]\noperation = \"close\"\n\
+             [[steps]]\noperation = \"keep_largest\"\n"
+        )
+    };
+    let parse = |device: &str| Pipeline::parse(&text(device), "a.toml").unwrap();
+    let (anywhere, here) = (parse(""), parse("device = \"cpu\""));
+    assert_eq!((anywhere.device(), here.device()), (Device::Auto, Device::Cpu));
+    assert_eq!(anywhere.hash(), here.hash());
+    let truth = patient(0, &PhantomSettings::default());
+    let auto = anywhere.run(&truth.image, &mut |_| {}).unwrap();
+    let cpu = here.run(&truth.image, &mut |_| {}).unwrap();
+    assert_eq!((auto.image, auto.mask), (cpu.image, cpu.mask));
+    assert!(cpu.steps.iter().all(|step| step.ran == Ran::default()));
+    // Only a threshold has no twin.
+    for step in auto.steps {
+        let tried = step.ran.on == Engine::Cuda || step.ran.because.is_some();
+        assert_eq!(tried, step.name != "threshold", "{step:?}");
+    }
+    let error = Pipeline::parse(&text("device = \"gpu\""), "a.toml").unwrap_err();
+    assert_eq!((error.line, error.column), (3, 10), "{error}");
 }

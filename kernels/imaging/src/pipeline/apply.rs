@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use super::operation::{How, Keep, Operation, Radius, Start};
+use crate::compute::Compute;
 use crate::error::ImagingError;
 use crate::morphology::{self, Ball};
 use crate::neighbourhood::Space;
 use crate::volume::{Image, Mask};
 use crate::{
-    bias, canny, components, diffusion, edge_segmentation, fast_marching, flood, gaussian,
-    gradient, intensity, laplacian, median, random_walker, region, seeded, seeds, smooth, surface,
-    threshold, watershed,
+    bias, diffusion, edge_segmentation, fast_marching, flood, intensity, laplacian, median,
+    random_walker, region, seeded, seeds, smooth, surface, threshold, watershed,
 };
 
 /// Runs an operation that makes a mask from an image; returns nothing for any other.
@@ -18,6 +18,7 @@ pub(super) fn segment(
     operation: &Operation,
     image: &Image,
     with: Option<&Mask>,
+    compute: &mut Compute,
 ) -> Result<Option<Mask>, ImagingError> {
     let seeds_of = |given: &[region::Voxel]| match with {
         Some(mask) => seeds_in(mask),
@@ -32,12 +33,12 @@ pub(super) fn segment(
                 Keep::Below => threshold::threshold(image, f32::NEG_INFINITY, split),
             }
         }
-        Operation::Canny(parameters) => canny::canny(image, parameters)?,
+        Operation::Canny(parameters) => compute.canny(image, parameters)?,
         Operation::EdgeSegmentation(parameters) => {
             edge_segmentation::edge_segmentation(image, parameters)?
         }
         Operation::ConnectedThreshold { seeds, parameters } => {
-            region::connected_threshold(image, &seeds_of(seeds), parameters)?
+            compute.connected_threshold(image, &seeds_of(seeds), parameters)?
         }
         Operation::NeighbourhoodConnected { seeds, parameters } => {
             region::neighbourhood_connected(image, &seeds_of(seeds), parameters)?
@@ -97,15 +98,19 @@ fn labels_of<'m>(
 
 /// Runs an operation that makes an image for other steps, not for a network; returns nothing for any
 /// other.
-pub(super) fn filter(operation: &Operation, image: &Image) -> Result<Option<Image>, ImagingError> {
+pub(super) fn filter(
+    operation: &Operation,
+    image: &Image,
+    compute: &mut Compute,
+) -> Result<Option<Image>, ImagingError> {
     Ok(Some(match operation {
-        Operation::Gaussian(parameters) => gaussian::gaussian(image, parameters)?,
+        Operation::Gaussian(parameters) => compute.gaussian(image, parameters)?,
         Operation::Median(parameters) => median::median(image, parameters)?,
         Operation::CurvatureFlow(parameters) => smooth::curvature_flow(image, parameters)?,
         Operation::AnisotropicDiffusion(parameters) => {
             diffusion::anisotropic_diffusion(image, parameters)?
         }
-        Operation::Gradient { operator, space } => gradient::magnitude(image, *operator, *space),
+        Operation::Gradient { operator, space } => compute.gradient(image, *operator, *space)?,
         Operation::Laplacian(parameters) => laplacian::laplacian_of_gaussian(image, parameters)?,
         Operation::Sigmoid { centre, width } => intensity::sigmoid(image, *centre, *width)?,
         _ => return Ok(None),
@@ -134,6 +139,7 @@ pub(super) fn refine(
     operation: &Operation,
     mask: &Mask,
     with: Option<&Mask>,
+    compute: &mut Compute,
 ) -> Result<Option<Mask>, ImagingError> {
     let ball = |radius: Radius, space: Space| {
         let radius_voxels = match radius {
@@ -144,11 +150,11 @@ pub(super) fn refine(
         Ball { radius_voxels, space }
     };
     Ok(Some(match *operation {
-        Operation::Components(ref filter) => components::filter(mask, filter),
-        Operation::Dilate { radius, space } => morphology::dilate(mask, &ball(radius, space))?,
-        Operation::Erode { radius, space } => morphology::erode(mask, &ball(radius, space))?,
-        Operation::Open { radius, space } => morphology::open(mask, &ball(radius, space))?,
-        Operation::Close { radius, space } => morphology::close(mask, &ball(radius, space))?,
+        Operation::Components(ref filter) => compute.filter(mask, filter)?,
+        Operation::Dilate { radius, space } => compute.dilate(mask, &ball(radius, space))?,
+        Operation::Erode { radius, space } => compute.erode(mask, &ball(radius, space))?,
+        Operation::Open { radius, space } => compute.open(mask, &ball(radius, space))?,
+        Operation::Close { radius, space } => compute.close(mask, &ball(radius, space))?,
         Operation::FillHoles(space) => morphology::fill_holes(mask, space),
         Operation::Surface => surface::surface(mask),
         Operation::Numbered(connectivity) => seeds::numbered(mask, connectivity)?,

@@ -26,6 +26,10 @@
 //! `bias_correction`, `window`, `rescale`, `clip`, `z_score`, `normalise_ct`), or the input where there
 //! is none; smoothing does not count. `image = "..."` at the top names another.
 //!
+//! Where there is a GPU, the operations that have a twin for it run there, with the same results to the
+//! last bit; `device = "cpu"` at the top keeps all on the processor, and `device = "cuda"` lets a step
+//! fail that could run on a GPU and does not.
+//!
 //! [`Pipeline::parse`] finds every mistake before anything runs, and says where it is.
 //! [`Pipeline::plan`] says what it will do to a grid and how much memory that takes.
 //! [`Pipeline::run_cached`] keeps each step's result in a folder and goes on from those it finds.
@@ -42,6 +46,8 @@ mod plan;
 mod run;
 
 use serde::Serialize;
+
+use crate::compute::Device;
 
 pub use cache::{BYTES_MAX as CACHE_BYTES_MAX, Cache, CacheCounts};
 pub use operation::Operation;
@@ -65,6 +71,7 @@ pub struct Pipeline {
     label: String,
     about: String,
     image: Option<String>,
+    device: Device,
     steps: Vec<Step>,
 }
 
@@ -111,8 +118,15 @@ impl Pipeline {
         &self.steps
     }
 
+    /// Returns where its steps shall run.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
     /// Returns the SHA-256, in hexadecimal, of what the pipeline does: its steps with all their
-    /// parameters, its label and the image it gives.
+    /// parameters, its label and the image it gives. Where it runs is no part of it, as the results are
+    /// the same.
     #[must_use]
     pub fn hash(&self) -> String {
         plan::hash_of(&("gantry pipeline 1", &self.label, &self.image, &self.steps))

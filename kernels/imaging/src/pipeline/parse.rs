@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::catalogue::{Kind, SIGNATURES, Signature};
 use super::{INPUT, NAME_CHARACTERS_MAX, Pipeline, STEPS_MAX, Step, TEXT_BYTES_MAX};
+use crate::compute::Device;
 
 /// A mistake in a pipeline's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +23,10 @@ pub struct PipelineError {
     /// What is wrong and what would be right.
     pub problem: String,
 }
+
+/// Where steps can run.
+const DEVICES: &[(&str, Device)] =
+    &[("auto", Device::Auto), ("cpu", Device::Cpu), ("cuda", Device::Cuda)];
 
 /// The text, for placing mistakes in it.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +69,7 @@ impl Pipeline {
         let about = top.text("about", Some(""));
         let image = top.optional("image").then(|| top.text("image", None));
         let image_at = top.place_of("image");
+        let device = top.choice("device", Some("auto"), DEVICES);
         let step_tables = top.tables("steps");
         top.finish()?;
         let mut checked = Checked { source, steps: Vec::new(), signatures: Vec::new() };
@@ -79,7 +85,7 @@ impl Pipeline {
         if let Some(image) = &image {
             checked.require(image, Kind::Image, image_at, "image")?;
         }
-        Ok(Self { name, label, about, image, steps: checked.steps })
+        Ok(Self { name, label, about, image, device, steps: checked.steps })
     }
 }
 

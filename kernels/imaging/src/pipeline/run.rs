@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::cache::{self, Cache, Entry, StepTime};
 use super::operation::{Interpolation, Operation};
 use super::{INPUT, Pipeline, Plan, PlannedStep, Step, apply, plan};
+use crate::compute::{Compute, Ran};
 use crate::crop::{self, Bounds};
 use crate::error::ImagingError;
 use crate::volume::{Image, Mask};
-use crate::{augment, distance, reorient, resample, spline};
+use crate::{augment, distance, reorient, spline};
 
 /// What a step did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub struct StepReport {
     /// Whether its result was found in a cache.
     #[serde(default)]
     pub cached: bool,
+    /// On what it ran, if it did.
+    #[serde(default)]
+    pub ran: Ran,
 }
 
 /// A labelled image.
@@ -58,6 +62,7 @@ struct State {
     prepared: Arc<Image>,
     /// The results that later steps name.
     named: BTreeMap<String, Made>,
+    compute: Compute,
 }
 
 impl Pipeline {
@@ -123,6 +128,7 @@ impl Pipeline {
             mask: None,
             prepared: input.clone(),
             named: BTreeMap::from([(INPUT.to_owned(), Made::Image(input))]),
+            compute: Compute::on(self.device),
         };
         let mut reports = Vec::with_capacity(self.steps.len());
         for (position, step) in self.steps.iter().enumerate() {
@@ -156,6 +162,7 @@ impl Pipeline {
                 milliseconds: u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX),
                 voxels: voxels as u64,
                 cached,
+                ran: state.compute.take_ran(),
             };
             on_step(report.clone());
             reports.push(report);
@@ -204,18 +211,21 @@ impl State {
             Some(Made::Mask(mask)) => Some(mask.clone()),
             _ => None,
         };
-        if let Some(made) = apply::segment(&step.operation, &image, with.as_deref())? {
+        if let Some(made) =
+            apply::segment(&step.operation, &image, with.as_deref(), &mut self.compute)?
+        {
             return Ok(self.keep_mask(made));
         }
         if let Some(mask) = &mask
-            && let Some(made) = apply::refine(&step.operation, mask, with.as_deref())?
+            && let Some(made) =
+                apply::refine(&step.operation, mask, with.as_deref(), &mut self.compute)?
         {
             return Ok(self.keep_mask(made));
         }
         if let (Some(mask), Operation::Distance { side, space }) = (&mask, &step.operation) {
             return Ok(self.keep_image(Arc::new(distance::distance(mask, *side, *space))));
         }
-        if let Some(made) = apply::filter(&step.operation, &image)? {
+        if let Some(made) = apply::filter(&step.operation, &image, &mut self.compute)? {
             return Ok(self.keep_image(Arc::new(made)));
         }
         let made = match apply::scale(&step.operation, &image, with.as_deref())? {
@@ -242,9 +252,17 @@ impl State {
         let current = self.mask.clone();
         let (image, mask) = match operation {
             Operation::Resample { target, interpolation } => {
-                let mask = current.map(|mask| resample::mask(&mask, target)).transpose()?;
+                let compute = &mut self.compute;
+                let onto = |mask: Arc<Mask>| {
+                    let grid = target.grid(&mask.geometry)?;
+                    compute.mask_onto(&mask, &grid)
+                };
+                let mask = current.map(onto).transpose()?;
                 let image = match interpolation {
-                    Interpolation::Linear => resample::image(image, target)?,
+                    Interpolation::Linear => {
+                        let grid = target.grid(&image.geometry)?;
+                        self.compute.image_onto(image, &grid, 0.0)?
+                    }
                     Interpolation::Spline => spline::image(image, target)?,
                 };
                 (image, mask)
