@@ -29,8 +29,8 @@ pub mod volume;
 pub use operations::{
     augment, bias, canny, components, crop, diffusion, distance, edge_segmentation, fast_marching,
     flood, gaussian, gradient, intensity, laplacian, measure, median, morphology, neighbourhood,
-    random_walker, region, reorient, resample, seeded, seeds, smooth, spline, surface, threshold,
-    watershed,
+    random_walker, region, reorient, resample, seeded, seeds, smooth, spline, stretches, surface,
+    threshold, watershed,
 };
 
 pub use error::ImagingError;

@@ -48,6 +48,30 @@ pub struct Instance {
     pub pixels: Pixels,
 }
 
+/// What a file says of traces of its patient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// Patient Identity Removed (0012,0062) is YES.
+    pub removed: bool,
+    /// Burned In Annotation (0028,0301) is YES: text in the pixels may name the patient.
+    pub burned_in: bool,
+}
+
+/// Reads what a file says of traces of its patient.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn traces(bytes: &[u8]) -> Result<Traces, Refusal> {
+    let file = read::parse(bytes)?;
+    let says_yes = |tag| text(&file, tag).is_some_and(|word| word.trim() == "YES");
+    read::guarded(|| {
+        Ok(Traces {
+            removed: says_yes(tags::PATIENT_IDENTITY_REMOVED),
+            burned_in: says_yes(tags::BURNED_IN_ANNOTATION),
+        })
+    })
+}
+
 /// Reads a file's header and gives its verdict. Pixels are not decoded.
 ///
 /// # Errors

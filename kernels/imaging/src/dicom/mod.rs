@@ -19,7 +19,7 @@ mod series;
 mod walk;
 pub mod write;
 
-pub use inspect::{Instance, Pixels, inspect};
+pub use inspect::{Instance, Pixels, Traces, inspect, traces};
 pub use pixels::{Frames, pixels};
 pub use read::{FILE_BYTES_MAX, data_set};
 pub use refusal::{Reason, Refusal};

@@ -35,6 +35,7 @@ pub mod seeded;
 pub mod seeds;
 pub mod smooth;
 pub mod spline;
+pub mod stretches;
 pub mod surface;
 pub mod threshold;
 mod vector;
