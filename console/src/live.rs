@@ -1,6 +1,8 @@
 //! The shell around the console's machine: the connection, the terminal and the clock bring
 //! messages; watches, requests and frames are carried out.
 
+mod pace;
+
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -15,7 +17,10 @@ use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
+use pace::Pace;
+
 use crate::app::{About, App, Ask, Effect, Keymap, Link, Message};
+use crate::librarian::{Librarian, Reader};
 use crate::term::{self, Screen};
 use crate::ui;
 use crate::ui::palette::Palette;
@@ -25,18 +30,10 @@ use crate::ui::theme::{Colours, Glyphs};
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Between two looks at the clock: ages are counted in seconds.
 const TICK: Duration = Duration::from_secs(1);
-/// Between two frames after keys: 20 a second.
-const FRAME_EACH: Duration = Duration::from_millis(50);
 /// Messages that wait.
 const MESSAGES_MAX: usize = 256;
 /// Requests that wait: what can be marked on one screen, and what a screen asks for itself.
 const REQUESTS_MAX: usize = 256;
-/// A write that takes so long says that the line to the terminal is slow.
-const BLOCKED: Duration = Duration::from_millis(50);
-/// So many of those make the console lean.
-const BLOCKED_TIMES: u32 = 2;
-/// How long it stays so.
-const LEAN_FOR: Duration = Duration::from_mins(1);
 /// How long an answer is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -51,11 +48,19 @@ pub struct ConsoleOptions {
     pub read_only: bool,
     /// Sentences about what is going on beside the cluster; the newest stands above the keys.
     pub banner: Option<watch::Receiver<String>>,
+    /// Where the library is whose images are shown, and who decides on them.
+    pub reader: Reader,
 }
 
 impl Default for ConsoleOptions {
     fn default() -> Self {
-        Self { glyphs: Glyphs::Unicode, colours: None, read_only: false, banner: None }
+        Self {
+            glyphs: Glyphs::Unicode,
+            colours: None,
+            read_only: false,
+            banner: None,
+            reader: Reader::default(),
+        }
     }
 }
 
@@ -112,6 +117,7 @@ where
     if let Some(banner) = options.banner {
         tokio::spawn(pass_on(banner, messages.clone()));
     }
+    let librarian = Librarian::start(options.reader, messages.clone());
     feed(messages.clone(), scopes, asked);
     let mut clock = tokio::time::interval(TICK);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -135,7 +141,7 @@ where
         while let (true, Ok(message)) = (waiting.len() < MESSAGES_MAX, received.try_recv()) {
             waiting.push_back(message);
         }
-        waiting.extend(pace.lean_again().map(Message::Lean));
+        waiting.extend(pace.lean_again(Instant::now()).map(Message::Lean));
         // Numbers change with the second; what a person does is seen at once.
         let mut due = waiting.iter().any(|message| matches!(message, Message::Tick));
         let mut effects = Vec::new();
@@ -154,6 +160,11 @@ where
                         app.apply(now(), answer, &mut Vec::new());
                     }
                 }
+                Effect::Library(wish) => {
+                    if let Some(told) = librarian.wish(wish) {
+                        app.apply(now(), Message::Library(told), &mut Vec::new());
+                    }
+                }
                 Effect::Copy(text) => screen.copy(&text)?,
                 Effect::Mouse(on) => screen.mouse(on)?,
                 Effect::Export(name) => {
@@ -169,46 +180,13 @@ where
         if !due {
             continue;
         }
-        tokio::time::sleep(pace.until_next()).await;
+        tokio::time::sleep(pace.until_next(Instant::now())).await;
         let (columns, rows) = app.size;
         let mut frame = Buffer::empty(Rect::new(0, 0, columns, rows));
         let cursor = ui::render(&app, theme, &mut frame);
         let begun = Instant::now();
         screen.draw(&frame, cursor)?;
         pace.drawn(begun, begun.elapsed());
-    }
-}
-
-/// How fast frames follow one another, and whether the terminal takes them.
-#[derive(Debug, Default)]
-struct Pace {
-    last: Option<Instant>,
-    blocked: u32,
-    lean_since: Option<Instant>,
-    told: bool,
-}
-
-impl Pace {
-    /// How long to wait before the next frame.
-    fn until_next(&self) -> Duration {
-        self.last.map_or(Duration::ZERO, |last| FRAME_EACH.saturating_sub(last.elapsed()))
-    }
-
-    /// A frame was written, and took so long.
-    fn drawn(&mut self, at: Instant, took: Duration) {
-        self.last = Some(at);
-        if took > BLOCKED {
-            self.blocked += 1;
-        }
-        if self.blocked >= BLOCKED_TIMES {
-            (self.blocked, self.lean_since) = (0, Some(at));
-        }
-    }
-
-    /// Whether the console becomes lean now, or stops being so; nothing where it stays as it is.
-    fn lean_again(&mut self) -> Option<bool> {
-        let lean = self.lean_since.is_some_and(|since| since.elapsed() < LEAN_FOR);
-        (std::mem::replace(&mut self.told, lean) != lean).then_some(lean)
     }
 }
 
