@@ -13,6 +13,7 @@ pub mod app;
 pub mod cli;
 pub mod demo;
 pub mod error;
+pub mod librarian;
 pub mod live;
 pub mod output;
 pub mod pictures;

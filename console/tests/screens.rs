@@ -22,7 +22,7 @@ const UNICODE: Theme = Theme { colours: Colours::True, glyphs: Glyphs::Unicode }
 const ASCII: Theme = Theme { colours: Colours::Mono, glyphs: Glyphs::Ascii };
 
 /// The screens, each with the keys that lead there from the start.
-const SCREENS: [(&str, &str); 19] = [
+const SCREENS: [(&str, &str); 30] = [
     ("overview", ""),
     ("nodes", "2jj"),
     ("nodes_without_gpu", "2G"),
@@ -34,6 +34,17 @@ const SCREENS: [(&str, &str); 19] = [
     ("job_waiting", "4<enter>"),
     ("job_errors", "4jj<enter>e"),
     ("data", "5"),
+    ("series", "5<tab>j"),
+    ("samples", "5<tab><tab>"),
+    ("models", "5<tab><tab><tab> j"),
+    ("predictions", "5<tab><tab><tab><tab>"),
+    ("rejects", "5r"),
+    ("image", "5<tab><tab><enter>"),
+    ("image_coronal", "5<tab><tab><enter><tab>+o"),
+    ("image_grown", "5<tab><enter>w<left><left><left><left><left><left> "),
+    ("image_refused", "5<tab>p"),
+    ("accept", "5<tab><tab><enter>a"),
+    ("approve", "5<tab><tab><tab>jxa"),
     ("events", "6j"),
     ("help", "4?"),
     ("menu", "4jjx"),
@@ -176,7 +187,7 @@ const HOSTILE: [&str; 8] = [
 fn no_name_steers_the_terminal() {
     for hostile in HOSTILE {
         for (columns, rows) in SIZES {
-            for keys in ["", "2", "2x", "3", "4", "4xc", "4<enter>", "5", "6", ":c "] {
+            for keys in ["", "2", "2x", "3", "4", "4xc", "4<enter>", "5", "5r", "6", ":c "] {
                 let mut console = Console::live((columns, rows));
                 console.press(keys);
                 let scope = console.app.view.scope();
@@ -337,6 +348,19 @@ fn any_size_any_cluster_any_keys() {
         "<down>",
         "<pgdn>",
         "<left>",
+        "5<tab>",
+        "5<tab><tab><enter>",
+        "p",
+        "r",
+        "a",
+        "b",
+        "B",
+        "u",
+        "W",
+        "M",
+        "T",
+        ">",
+        ".",
     ];
     let mut dice = Dice(0x6761_6e74_7279);
     for round in 0..150 {

@@ -4,9 +4,9 @@
 
 mod screens_support;
 
-use gantry::app::{self, App, Effect, Key, Keymap, Link, Message, Mouse, Overlay, View};
+use gantry::app::{self, About, App, Effect, Key, Keymap, Link, Message, Mouse, Overlay, View};
 use gantry_model::{Action, JobId, JobState, Machine};
-use gantry_wire::{Request, Scope};
+use gantry_wire::{Reply, Request, Scope};
 use screens_support::{Console, NOW, job, picture, tasks};
 
 const SIZE: (u16, u16) = (120, 36);
@@ -94,6 +94,14 @@ fn keys_lead_where_the_table_says() {
         ("2xdfan<enter>", "nodes - cpu-1 gantry drain cpu-1 --reason fan []"),
         ("2xd<enter>", "nodes - cpu-1 drain: "),
         ("2 j xu", "nodes - gpu-1 gantry resume cpu-1,dgx-01 []"),
+        ("5<tab>", "data j13 cpu-1"),
+        ("5<tab><enter>", "image j13 cpu-1"),
+        ("5<tab><enter>q", "data j13 cpu-1"),
+        ("5<tab><enter><esc>", "data j13 cpu-1"),
+        ("5<tab><enter>4-", "data j13 cpu-1"),
+        ("4:label<enter>", "data j14 cpu-1"),
+        ("4:label<enter>:label<enter>", "image j14 cpu-1"),
+        ("4:label<enter>:label<enter>n<esc>", "data j14 cpu-1"),
         ("6x", "events - cpu-1"),
         ("4s", "jobs j14 cpu-1"),
         ("4sgg", "jobs j12 cpu-1"),
@@ -308,7 +316,7 @@ fn names_are_hidden_where_that_is_wanted() {
         colours: gantry::ui::theme::Colours::Mono,
         glyphs: gantry::ui::theme::Glyphs::Unicode,
     };
-    for keys in ["", "2jj", "3", "3gu", "4", "4jj<enter>", "4jjxc", "5"] {
+    for keys in ["", "2jj", "3", "3gu", "4", "4jj<enter>", "4jjxc", "5", "5<tab><tab>"] {
         let mut console = Console::live(SIZE);
         console.press("P").press(keys);
         let text = console.text(theme);
@@ -412,4 +420,44 @@ fn a_frozen_screen_stays_and_a_log_that_is_read_does_too() {
     assert!(!console.app.log.is_empty(), "frozen");
     console.press("gg");
     assert_eq!(console.app.log.back, 33, "to the first line and no farther");
+}
+
+#[test]
+fn older_jobs_come_as_one_goes_down_the_list() {
+    let mut console = Console::live(SIZE);
+    console.press("4");
+    let rows = |console: &Console| console.app.jobs().len();
+    assert_eq!(rows(&console), 7);
+    let page = |from: u64, count: u64, more| {
+        let row = |n| job(from - n, "old", "train", JobState::Done, tasks(0, 0, 1, 0));
+        Message::Answer {
+            about: About::OlderJobs,
+            reply: Box::new(Ok(Reply::Jobs { rows: (0..count).map(row).collect(), more })),
+        }
+    };
+    let asked = |console: &mut Console, key| {
+        let mut effects = Vec::new();
+        console.at.0 += 20_000;
+        console.app.apply(console.at, Message::Key(key), &mut effects);
+        let before = |effect: &Effect| match effect {
+            Effect::Ask(ask) => match &*ask.request {
+                Request::Jobs { before, ended: true } => *before,
+                _ => None,
+            },
+            _ => None,
+        };
+        effects.iter().find_map(before)
+    };
+    // In the middle of the list nothing older is asked for, at its end once.
+    assert_eq!(asked(&mut console, Key::Char('j')), None);
+    assert_eq!(asked(&mut console, Key::Char('G')), Some(JobId(8)));
+    console.app.apply(console.at, page(7, 4, true), &mut Vec::new());
+    assert_eq!((rows(&console), console.app.job), (11, Some(JobId(8))), "the choice stays");
+    assert_eq!(asked(&mut console, Key::Char('G')), Some(JobId(4)));
+    // A row that comes twice is one row.
+    console.app.apply(console.at, page(4, 4, false), &mut Vec::new());
+    assert_eq!(rows(&console), 14);
+    assert_eq!(asked(&mut console, Key::Char('G')), None, "there is nothing older");
+    console.press("14");
+    assert_eq!(rows(&console), 7, "what is old is asked for anew");
 }

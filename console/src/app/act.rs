@@ -35,6 +35,14 @@ impl App {
         if self.overlay != Overlay::None {
             return;
         }
+        if self.view == View::Image {
+            match mouse {
+                Mouse::WheelDown => self.act(Action::Down, effects),
+                Mouse::WheelUp => self.act(Action::Up, effects),
+                Mouse::Click => self.click_in_image(x, y, effects),
+            }
+            return;
+        }
         match mouse {
             Mouse::WheelDown => self.choose(|at, _| at + 3),
             Mouse::WheelUp => self.choose(|at, _| at.saturating_sub(3)),
@@ -49,6 +57,14 @@ impl App {
     }
 
     pub(super) fn act(&mut self, action: Action, effects: &mut Vec<Effect>) {
+        let here = match self.view {
+            View::Image => self.act_on_image(action, effects),
+            View::Data => self.act_on_data(action, effects),
+            _ => false,
+        };
+        if here {
+            return;
+        }
         match action {
             Action::Down => self.choose(|at, _| at + 1),
             Action::Up => self.choose(|at, _| at.saturating_sub(1)),
@@ -94,6 +110,11 @@ impl App {
             Action::Help => self.overlay = Overlay::Help(0),
             Action::Quit => effects.push(Effect::Quit { keep_frame: false }),
             Action::QuitAndKeep => effects.push(Effect::Quit { keep_frame: true }),
+            Action::Rejects | Action::AddData | Action::Verify => {
+                self.go(View::Data, effects);
+                self.act_on_data(action, effects);
+            }
+            Action::NextCase => self.next_case(effects),
             other => self.look_differently(other, effects),
         }
     }
@@ -169,6 +190,9 @@ impl App {
         } else {
             self.filters[self.view.tab()] = text;
             self.arrange_gpus();
+            if self.on_shelf() {
+                self.arrange_shelf();
+            }
             self.keep_choice();
         }
     }
@@ -198,7 +222,7 @@ impl App {
                 self.gpus.sort.word()
             }
             View::Events => "time, newest first",
-            View::Jobs | View::Data | View::Job(_) => {
+            View::Jobs | View::Data | View::Job(_) | View::Image => {
                 self.sort = self.sort.next();
                 self.sort.word()
             }
@@ -233,7 +257,7 @@ impl App {
                     self.marked_nodes.insert(node);
                 }
             }
-            View::Gpus | View::Events | View::Job(_) => {
+            View::Gpus | View::Events | View::Job(_) | View::Image => {
                 return self.say("jobs and nodes are marked, on their own screens");
             }
             View::Jobs | View::Data => {
@@ -284,6 +308,7 @@ impl App {
                 chosen.map(|row| format!("{} {}", row.note.subject, row.note.sentence))
             }
             View::Jobs | View::Data | View::Job(_) => self.job.map(|job| job.to_string()),
+            View::Image => None,
         };
         if let Some(id) = id {
             self.say(format!("copied {id}"));
@@ -308,11 +333,12 @@ impl App {
                 let line = self.list_at().and_then(|at| self.gpus.gpu(at));
                 jobs(line.and_then(|line| line.row.job).into_iter().collect())
             }
+            View::Data if self.on_shelf() => self.models_meant(),
             View::Jobs | View::Data if !self.marked.is_empty() => {
                 jobs(self.marked.iter().rev().copied().collect())
             }
             View::Jobs | View::Data | View::Job(_) => jobs(self.job.into_iter().collect()),
-            View::Events => None,
+            View::Events | View::Image => None,
         }
     }
 

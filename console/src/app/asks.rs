@@ -54,6 +54,8 @@ pub enum About {
     Output(TaskId),
     /// The event log.
     Notes,
+    /// Jobs older than those in the picture.
+    OlderJobs,
 }
 
 /// Whether a job's specification is wanted to look at, or to submit it once more.
@@ -103,6 +105,9 @@ impl App {
                 }
             }
             View::Jobs => {
+                if let Some(request) = self.older_jobs_asked() {
+                    self.ask_each(About::OlderJobs, 0, request, effects);
+                }
                 self.ask_gpus(DETAIL_EACH_MS, effects);
                 if let Some(job) = self.job {
                     self.ask_each(
@@ -122,7 +127,7 @@ impl App {
                     self.ask_each(About::Notes, NOTES_EACH_MS, request, effects);
                 }
             }
-            View::Overview | View::Data => {}
+            View::Overview | View::Data | View::Image => {}
         }
         if let super::Overlay::Why { job, .. } = self.overlay {
             let request = Request::Why { job, indices: None };
@@ -282,6 +287,7 @@ impl App {
                 self.events.take(page);
                 self.keep_choice();
             }
+            (About::OlderJobs, Reply::Jobs { rows, more }) => self.take_older_jobs(rows, more),
             _ => {}
         }
         self.ask_what_is_due(effects);

@@ -16,8 +16,14 @@ impl Plan {
         match &self.targets {
             Targets::Jobs(_) => self.of_jobs(app, &mut lines),
             Targets::Nodes(_) => self.of_nodes(app, update, &mut lines),
+            Targets::Library(_) => {}
         }
-        let command = format!("same as: {}", self.command());
+        let mut command = format!("same as: {}", self.command());
+        if let Deed::Library(deed) = &self.deed {
+            deed.consequences(app, &self.targets, &mut lines);
+            let (deed, targets) = deed.filled(app, &self.targets);
+            command = format!("same as: {}", deed.command(&targets));
+        }
         lines.push(Line { text: command, tone: Tone::Dim, rank: 1 });
         lines
     }
@@ -75,7 +81,7 @@ impl Plan {
                 let (cores, gpus) = (things(asked.cores, "core"), things(asked.gpus, "gpu"));
                 say(0, Tone::Plain, format!("a new job {:?}: {cores}, {gpus} each", spec.name));
             }
-            Deed::Drain { .. } | Deed::Resume | Deed::DropWindows => {}
+            Deed::Drain { .. } | Deed::Resume | Deed::DropWindows | Deed::Library(_) => {}
         }
     }
 

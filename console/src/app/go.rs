@@ -10,7 +10,10 @@ impl App {
         if self.view == view {
             return;
         }
-        self.before.push(self.view);
+        // An image that was left is not there to come back to.
+        if self.view != View::Image {
+            self.before.push(self.view);
+        }
         if self.before.len() > BEFORE_MAX {
             self.before.remove(0);
         }
@@ -19,7 +22,11 @@ impl App {
 
     fn show(&mut self, view: View, effects: &mut Vec<Effect>) {
         let from = std::mem::replace(&mut self.view, view);
+        if from == View::Image {
+            self.close_image(effects);
+        }
         self.frozen = false;
+        self.older.forget();
         (self.top, self.sideways, self.log.back) = (0, 0, 0);
         if let View::Job(job) = view {
             self.job = Some(job);
@@ -51,6 +58,7 @@ impl App {
                 }
             }
             View::Events => self.open_subject(effects),
+            View::Image => {}
             View::Jobs | View::Data | View::Job(_) => match self.job {
                 Some(job) => {
                     // The curves of what is marked lie over those of the one that is opened.
@@ -89,7 +97,10 @@ impl App {
     }
 
     pub(super) fn back(&mut self, action: Action, effects: &mut Vec<Effect>) {
-        if self.searches() {
+        if self.view == View::Image {
+            let before = self.before.pop().unwrap_or(View::Data);
+            self.show(before, effects);
+        } else if self.searches() {
             if action == Action::Back && !self.log.search.is_empty() {
                 self.log.search.clear();
             } else {

@@ -88,6 +88,34 @@ pub enum Action {
     ErrorsOnly,
     Wrap,
     Times,
+    Preview,
+    Rejects,
+    AddData,
+    Verify,
+    CursorUp,
+    CursorDown,
+    CursorLeft,
+    CursorRight,
+    WindowNext,
+    WindowBefore,
+    LevelUp,
+    LevelDown,
+    Wider,
+    Narrower,
+    ZoomIn,
+    ZoomOut,
+    MaskShown,
+    Seed,
+    Method,
+    ToleranceUp,
+    ToleranceDown,
+    Undo,
+    Paint,
+    Erase,
+    Brush,
+    Accept,
+    Reject,
+    NextCase,
     Freeze,
     TimeBack,
     TimeOn,
@@ -122,6 +150,10 @@ pub enum Context {
     Events,
     /// Where a log is shown.
     Log,
+    /// On the screen of the data.
+    Data,
+    /// Where an image is shown.
+    Image,
 }
 
 /// One row of the table.
@@ -268,7 +300,7 @@ impl Keymap {
     /// What two characters in a row do.
     #[must_use]
     pub fn pair(&self, contexts: &[Context], first: char, second: char) -> Option<Action> {
-        self.find(contexts, |text| text.chars().eq([first, second]))
+        self.find(contexts, |text| two(text) == Some((first, second)))
     }
 
     /// What can follow a character that waits for a second one: the second, and its line of the help.
@@ -277,8 +309,7 @@ impl Keymap {
         let mut found: Vec<(char, &str)> = Vec::new();
         for binding in self.bindings.iter().filter(|one| contexts.contains(&one.context)) {
             for key in &binding.keys {
-                let mut chars = key.chars();
-                if let (Some(one), Some(second), None) = (chars.next(), chars.next(), chars.next())
+                if let Some((one, second)) = two(key)
                     && one == first
                     && self.pair(contexts, first, second) == Some(binding.action)
                     && !found.iter().any(|(known, _)| *known == second)
@@ -301,8 +332,7 @@ impl Keymap {
     /// Whether a character waits for a second one.
     #[must_use]
     pub fn is_prefix(&self, contexts: &[Context], first: char) -> bool {
-        let pair = |text: &str| text.chars().count() == 2 && text.starts_with(first);
-        self.find(contexts, pair).is_some()
+        self.find(contexts, |text| two(text).is_some_and(|(one, _)| one == first)).is_some()
     }
 
     fn find(&self, contexts: &[Context], fits: impl Fn(&str) -> bool) -> Option<Action> {
@@ -313,6 +343,13 @@ impl Keymap {
                 .map(|binding| binding.action)
         })
     }
+}
+
+/// The two characters of a pair; "up" is one key.
+fn two(text: &str) -> Option<(char, char)> {
+    let mut chars = text.chars();
+    let pair = (chars.next()?, chars.next()?);
+    (chars.next().is_none() && named(text).is_none()).then_some(pair)
 }
 
 /// Line and column of a byte of a text, from 1.
@@ -366,6 +403,8 @@ mod tests {
         let after: String = keymap.after(&gpus, 'g').iter().map(|(second, _)| *second).collect();
         assert_eq!(after, "gnju0");
         assert_eq!(keymap.key_of(&all, Action::Palette), Some(":"));
+        // The name of a key is no pair of characters.
+        assert!(!keymap.is_prefix(&all, 'u') && keymap.pair(&all, 'u', 'p').is_none());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The screens draw by the same numbers, so that the app knows what is visible: only that is asked
 //! for, half a page is half of what one sees, and a click finds its row.
 
-use super::{App, View, node_rows};
+use super::{App, Tab, View, node_rows};
 
 /// From so many columns on there are panels side by side.
 pub const COLUMNS_WIDE: u16 = 110;
@@ -100,6 +100,43 @@ pub fn data_top(app: &App, height: u16) -> u16 {
     roomy + 4 + receivers.clamp(1, height / 5) + 2 + 5 + roomy
 }
 
+/// The row of the screen on which an image begins.
+pub const IMAGE_TOP: u16 = 3;
+
+/// Columns and rows of cells that an image has: two lines below it say where one is.
+#[must_use]
+pub fn image_cells(size: (u16, u16)) -> (u16, u16) {
+    let rows = size.1.saturating_sub(IMAGE_TOP + 4);
+    // A square slice fills twice as many columns as rows; the rest is for the other planes.
+    let columns =
+        if size.0 >= COLUMNS_WIDE { (2 * rows + 8).clamp(size.0 / 2, size.0) } else { size.0 };
+    (columns, rows)
+}
+
+/// Rows above and below the list of a part of the data, for so many rows of content: the tabs and
+/// what the whole comes to, and what is known of the chosen row.
+#[must_use]
+pub fn shelf_parts(app: &App, height: u16) -> (u16, u16) {
+    let listing = app.shelf.listing.as_deref();
+    let sums = match app.shelf.tab {
+        Tab::Samples => listing.map_or(0, |listing| listing.labels.len()),
+        Tab::Rejects => listing.map_or(0, |listing| listing.reasons.len()),
+        _ => 0,
+    } as u16;
+    let roomy = u16::from(height >= ROWS_ROOMY);
+    let head = match sums {
+        0 => 1 + roomy,
+        // A heading, so many rows, and a blank one.
+        _ if height >= 12 => 1 + roomy + 2 + sums.min(height / 4),
+        _ => 1,
+    };
+    let below = match app.shelf.tab {
+        Tab::Models | Tab::Predictions if height >= ROWS_ROOMY => height / 2,
+        _ => 0,
+    };
+    (head, below)
+}
+
 impl App {
     /// Rows of content: without the two lines on top and the two below.
     const fn height(&self) -> u16 {
@@ -112,8 +149,9 @@ impl App {
         match self.view {
             View::Overview | View::Nodes | View::Jobs => 3 + roomy,
             View::Gpus | View::Events => 3,
+            View::Data if self.on_shelf() => 3 + shelf_parts(self, self.height()).0,
             View::Data => 3 + data_top(self, self.height()),
-            View::Job(_) => 2,
+            View::Job(_) | View::Image => 2,
         }
     }
 
@@ -130,9 +168,13 @@ impl App {
             View::Nodes => height.saturating_sub(1 + 2 * roomy + node_detail(self, height)),
             View::Gpus => height.saturating_sub(1),
             View::Jobs => height.saturating_sub(1 + 2 * roomy + job_detail(height)),
+            View::Data if self.on_shelf() => {
+                let (head, below) = shelf_parts(self, height);
+                height.saturating_sub(1 + head + below)
+            }
             View::Data => height.saturating_sub(1 + data_top(self, height)),
             View::Events => height.saturating_sub(1 + roomy + event_detail(height)),
-            View::Job(_) => height / 2,
+            View::Job(_) | View::Image => height / 2,
         })
         .max(1)
     }
@@ -143,9 +185,11 @@ impl App {
         match self.view {
             View::Overview | View::Nodes => node_rows(self).len(),
             View::Gpus => self.gpus.rows().len(),
+            View::Data if self.on_shelf() => self.shelf.shown().len(),
             View::Jobs | View::Data => self.jobs().len(),
             View::Events => self.events.shown(self.filter()).len(),
             View::Job(_) => self.log.len(),
+            View::Image => 0,
         }
     }
 
@@ -164,12 +208,13 @@ impl App {
                     line.is_some_and(|line| line.row.index == *index && line.node == *node)
                 })
             }
+            View::Data if self.on_shelf() => self.shelf.at(),
             View::Jobs | View::Data => self.jobs().iter().position(|row| Some(row.job) == self.job),
             View::Events => {
                 let rows = self.events.shown(self.filter());
                 rows.iter().position(|row| Some(row.number) == self.event)
             }
-            View::Job(_) => None,
+            View::Job(_) | View::Image => None,
         }
     }
 
@@ -180,7 +225,15 @@ impl App {
                 self.node = node_rows(self).get(at).map(|node| node.row.facts.name.clone());
             }
             View::Gpus => self.gpu = self.gpus.gpu(at).map(super::GpuLine::id).or(self.gpu.take()),
-            View::Jobs | View::Data => self.job = self.jobs().get(at).map(|row| row.job),
+            View::Data if self.on_shelf() => self.shelf.choose(at),
+            View::Jobs | View::Data => {
+                let jobs = self.jobs();
+                let last = at + 1 >= jobs.len();
+                self.job = jobs.get(at).map(|row| row.job);
+                if last {
+                    self.want_older_jobs();
+                }
+            }
             View::Events => {
                 let rows = self.events.shown(self.filter());
                 self.event = rows.get(at).map(|row| row.number);
@@ -188,7 +241,7 @@ impl App {
                     self.events.want_older();
                 }
             }
-            View::Job(_) => {}
+            View::Job(_) | View::Image => {}
         }
     }
 
@@ -232,7 +285,8 @@ impl App {
         }
         // A picture of another screen says nothing of the choice on this one.
         let pictured = self.pictured == Some(self.view.scope());
-        if matches!(self.view, View::Job(_)) || !pictured || self.list_at().is_some() {
+        let no_list = matches!(self.view, View::Job(_) | View::Image);
+        if no_list || !pictured && !self.on_shelf() || self.list_at().is_some() {
             return;
         }
         match self.view {
@@ -249,7 +303,7 @@ impl App {
 
     /// Lets the chosen row be among those that are shown, moving the list as little as possible.
     pub(super) fn settle(&mut self) {
-        if matches!(self.view, View::Job(_)) {
+        if matches!(self.view, View::Job(_) | View::Image) {
             return;
         }
         let (len, page) = (self.list_len(), self.list_rows());

@@ -3,6 +3,7 @@
 use gantry_wire::{Reply, Scope, Update};
 
 use super::asks::{About, Ask};
+use super::library::{Told, Wish};
 use super::{Key, Link};
 
 /// A mouse button or wheel at a place of the screen.
@@ -43,6 +44,8 @@ pub enum Message {
         /// The answer.
         reply: Box<Result<Reply, String>>,
     },
+    /// What the library holds, shows or has done.
+    Library(Told),
     /// A sentence for the user.
     Said(String),
     /// What the one who opened this console is doing, in a sentence that stays.
@@ -62,6 +65,8 @@ pub enum Effect {
     Watch(Scope),
     /// Ask the scheduler.
     Ask(Ask),
+    /// Wish something of the library on the shared storage.
+    Library(Wish),
     /// Put text into the terminal's clipboard.
     Copy(String),
     /// Write what is on the screen to a new file, whose name begins so.

@@ -12,13 +12,19 @@ pub mod events;
 pub mod filter;
 mod go;
 pub mod gpus;
+pub mod image;
 pub mod keys;
 pub mod layout;
+pub mod library;
+mod library_deeds;
 pub mod log;
 mod message;
+mod older;
 pub mod palette;
 mod past;
+mod privacy;
 mod rows;
+pub mod shelf;
 pub mod steer;
 mod typing;
 
@@ -30,11 +36,14 @@ use gantry_wire::{Metric, Scope, Update};
 pub use asks::{About, Again, Ask};
 pub use events::Events;
 pub use gpus::{GpuLine, Gpus};
+pub use image::Viewer;
 pub use keys::{Action, Context, Key, Keymap};
 pub use log::Log;
 pub use message::{Effect, Message, Mouse};
+pub use older::Older;
 pub use palette::Palette;
 pub use rows::{NodeSort, Sort, gpu_busy, job_rows, log_lines, node_rows, node_word};
+pub use shelf::{Shelf, Tab};
 pub use steer::{Plan, Targets};
 pub use typing::choices;
 
@@ -68,6 +77,8 @@ pub enum View {
     Events,
     /// One job.
     Job(JobId),
+    /// An image of the library.
+    Image,
 }
 
 impl View {
@@ -78,7 +89,8 @@ impl View {
             Self::Overview => Scope::Overview,
             Self::Nodes => Scope::Nodes,
             Self::Jobs => Scope::Jobs,
-            Self::Data => Scope::Data,
+            // An image lies over the data, which one comes back to.
+            Self::Data | Self::Image => Scope::Data,
             Self::Job(job) => Scope::Job(job),
             Self::Gpus | Self::Events => Scope::Summary,
         }
@@ -91,7 +103,7 @@ impl View {
             Self::Nodes => 1,
             Self::Gpus => 2,
             Self::Jobs | Self::Job(_) => 3,
-            Self::Data => 4,
+            Self::Data | Self::Image => 4,
             Self::Events => 5,
         }
     }
@@ -213,6 +225,12 @@ pub struct App {
     pub laid_over: Vec<JobId>,
     /// The tasks of a job, and whether there are more.
     pub tasks: Option<(JobId, Vec<TaskRow>, bool)>,
+    /// Jobs older than those in the picture.
+    pub older: Older,
+    /// What the library holds.
+    pub shelf: Shelf,
+    /// The image that is open.
+    pub viewer: Option<Box<Viewer>>,
     /// The lines of the event log about a node.
     pub node_notes: Option<(String, Vec<Note>)>,
     /// A sentence for a moment.
@@ -241,6 +259,8 @@ pub struct App {
     asked: BTreeMap<About, asks::Asked>,
     before: Vec<View>,
     again: u64,
+    /// Images that were opened.
+    opening: u64,
 }
 
 impl Machine for App {
@@ -259,6 +279,7 @@ impl Machine for App {
             Message::Update { scope, update } => self.take(scope, update),
             Message::Link(link) => self.linked(link),
             Message::Answer { about, reply } => self.answered(about, *reply, effects),
+            Message::Library(told) => self.told(told),
             Message::Said(sentence) => self.say(sentence),
             Message::Banner(sentence) => self.banner = Some(sentence),
             Message::Lean(lean) => {
@@ -275,6 +296,7 @@ impl Machine for App {
         }
         self.settle();
         self.ask_what_is_due(effects);
+        self.ask_the_library(effects);
     }
 
     fn check(&self) -> Result<(), String> {
@@ -332,6 +354,9 @@ impl App {
             metrics: BTreeMap::new(),
             laid_over: Vec::new(),
             tasks: None,
+            older: Older::default(),
+            shelf: Shelf::default(),
+            viewer: None,
             node_notes: None,
             message: None,
             banner: None,
@@ -349,6 +374,7 @@ impl App {
             asked: BTreeMap::new(),
             before: Vec::new(),
             again: 0,
+            opening: 0,
         }
     }
 
@@ -356,9 +382,12 @@ impl App {
     #[must_use]
     pub fn contexts(&self) -> &'static [Context] {
         match self.view {
-            View::Jobs | View::Data => {
-                &[Context::Jobs, Context::Lists, Context::Rows, Context::Everywhere]
+            View::Jobs => &[Context::Jobs, Context::Lists, Context::Rows, Context::Everywhere],
+            View::Data if self.shelf.tab == Tab::Work => {
+                &[Context::Data, Context::Jobs, Context::Lists, Context::Rows, Context::Everywhere]
             }
+            View::Data => &[Context::Data, Context::Lists, Context::Rows, Context::Everywhere],
+            View::Image => &[Context::Image, Context::Everywhere],
             View::Overview | View::Nodes => {
                 &[Context::Nodes, Context::Lists, Context::Rows, Context::Everywhere]
             }
@@ -403,36 +432,6 @@ impl App {
     #[must_use]
     pub fn ranks_of(&self, job: JobId) -> Option<&[GpuLine]> {
         self.ranks.as_ref().filter(|(known, _)| *known == job).map(|(_, gpus)| gpus.as_slice())
-    }
-
-    /// A name as it may be shown: where names are hidden, one that says only which are the same.
-    #[must_use]
-    pub fn private(&self, name: &str) -> String {
-        if !self.privacy || name.is_empty() {
-            return name.to_owned();
-        }
-        // FNV-1a (Fowler, Noll, Vo 1991): enough to tell names apart on a screen.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        format!("x{:05x}", hash >> 44)
-    }
-
-    /// A sentence as it may be shown: where names are hidden, without those of users.
-    #[must_use]
-    pub fn hidden(&self, sentence: &str) -> String {
-        if !self.privacy {
-            return sentence.to_owned();
-        }
-        let word = |word: &str| {
-            let name = word.trim_matches(|c: char| !c.is_alphanumeric());
-            if self.users.contains(name) {
-                word.replace(name, &self.private(name))
-            } else {
-                word.to_owned()
-            }
-        };
-        sentence.split(' ').map(word).collect::<Vec<_>>().join(" ")
     }
 
     fn say(&mut self, sentence: impl Into<String>) {

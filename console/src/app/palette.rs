@@ -58,13 +58,17 @@ pub struct Entry {
 }
 
 /// Words that do what keys do.
-const KEYS: [(&str, Action, &str); 17] = [
+const KEYS: [(&str, Action, &str); 21] = [
     ("overview", Action::Overview, "go to the overview"),
     ("nodes", Action::Nodes, "go to the nodes"),
     ("gpus", Action::Gpus, "go to the gpus"),
     ("jobs", Action::Jobs, "go to the jobs"),
     ("data", Action::Data, "go to the data"),
     ("events", Action::Events, "go to the events"),
+    ("rejects", Action::Rejects, "what was set aside, and why"),
+    ("add", Action::AddData, "take images into the library"),
+    ("verify", Action::Verify, "check every byte of the library"),
+    ("label", Action::NextCase, "the case that wants a person's look most"),
     ("why", Action::Why, "why the chosen job waits"),
     ("sort", Action::Sort, "sort by the next column"),
     ("reverse", Action::Reverse, "turn the order round"),

@@ -84,7 +84,12 @@ pub fn job_rows(app: &App) -> Vec<&JobRow> {
         _ => true,
     };
     let fits = |row: &&JobRow| matches!(app.view, View::Job(_)) || job_holds(&filter, row);
-    let mut rows: Vec<&JobRow> = update.jobs.iter().filter(here).filter(fits).collect();
+    // What is in the picture is newer than the same job on an older page.
+    let oldest = update.jobs.iter().map(|row| row.job).min();
+    let older = app.older.rows().iter().filter(|row| oldest.is_none_or(|oldest| row.job < oldest));
+    let older = older.filter(|_| app.view == View::Jobs);
+    let all = update.jobs.iter().chain(older);
+    let mut rows: Vec<&JobRow> = all.filter(here).filter(fits).collect();
     rows.sort_by(|a, b| app.sort.compare(a, b));
     if app.reverse {
         rows.reverse();

@@ -10,6 +10,7 @@ use gantry_model::{Action, JobChange, JobId, JobRow, JobSpec, Millis, Work};
 use gantry_wire::{NodeStatus, Request, Update};
 
 use super::asks::{About, Ask};
+pub use super::library_deeds::{ADD, FOR_MODELS, LABEL, LibraryDeed};
 
 /// Targets of one deed: what can be marked on one screen.
 pub const TARGETS_MAX: usize = 128;
@@ -38,6 +39,8 @@ pub enum Deed {
     Resume,
     /// Forget a node's maintenance windows.
     DropWindows,
+    /// Something to the library.
+    Library(LibraryDeed),
 }
 
 /// To what it is done.
@@ -47,6 +50,8 @@ pub enum Targets {
     Jobs(Vec<JobId>),
     /// Nodes, by name.
     Nodes(Vec<String>),
+    /// What the library has, by id.
+    Library(Vec<String>),
 }
 
 impl Targets {
@@ -55,7 +60,7 @@ impl Targets {
     pub fn len(&self) -> usize {
         match self {
             Self::Jobs(jobs) => jobs.len(),
-            Self::Nodes(nodes) => nodes.len(),
+            Self::Nodes(names) | Self::Library(names) => names.len(),
         }
     }
 
@@ -70,7 +75,7 @@ impl Targets {
     pub fn names(&self) -> Vec<String> {
         match self {
             Self::Jobs(jobs) => jobs.iter().map(ToString::to_string).collect(),
-            Self::Nodes(nodes) => nodes.clone(),
+            Self::Nodes(names) | Self::Library(names) => names.clone(),
         }
     }
 }
@@ -88,11 +93,16 @@ pub struct Choice {
     pub value: Option<&'static str>,
 }
 
-const fn choice(key: char, verb: &'static str, words: &'static str) -> Choice {
+pub(super) const fn choice(key: char, verb: &'static str, words: &'static str) -> Choice {
     Choice { key, verb, words, value: None }
 }
 
-const fn with(key: char, verb: &'static str, words: &'static str, value: &'static str) -> Choice {
+pub(super) const fn with(
+    key: char,
+    verb: &'static str,
+    words: &'static str,
+    value: &'static str,
+) -> Choice {
     Choice { key, verb, words, value: Some(value) }
 }
 
@@ -183,7 +193,10 @@ impl Plan {
             "drain" => Deed::Drain { reason: value.to_owned() },
             "resume" => Deed::Resume,
             "forget-windows" => Deed::DropWindows,
-            _ => return Ok(None),
+            _ => match LibraryDeed::of(verb, value)? {
+                Some(deed) => Deed::Library(deed),
+                None => return Ok(None),
+            },
         };
         Ok(Some(Self { deed, targets }))
     }
@@ -201,8 +214,13 @@ impl Plan {
             Deed::Drain { .. } => "drain",
             Deed::Resume => "resume",
             Deed::DropWindows => "forget the windows of",
+            Deed::Library(deed) => deed.verb(),
         };
-        let kind = if matches!(self.targets, Targets::Jobs(_)) { "jobs" } else { "nodes" };
+        let kind = match &self.targets {
+            Targets::Jobs(_) => "jobs",
+            Targets::Nodes(_) => "nodes",
+            Targets::Library(_) => "models",
+        };
         match self.targets.names().as_slice() {
             [one] => format!("{verb} {one}"),
             several => format!("{verb} {} {kind}", several.len()),
@@ -222,7 +240,9 @@ impl Plan {
                     Request::Act(Action::Change { job, indices: None, change: change.clone() })
                 }
                 Deed::Again(spec) => Request::Submit { key: key.to_owned(), spec: spec.clone() },
-                Deed::Drain { .. } | Deed::Resume | Deed::DropWindows => return None,
+                Deed::Drain { .. } | Deed::Resume | Deed::DropWindows | Deed::Library(_) => {
+                    return None;
+                }
             })
         };
         let node = |node: String| {
@@ -239,6 +259,7 @@ impl Plan {
         let requests: Vec<Option<Request>> = match &self.targets {
             Targets::Jobs(jobs) => jobs.iter().copied().map(job).collect(),
             Targets::Nodes(nodes) => nodes.iter().cloned().map(node).collect(),
+            Targets::Library(_) => Vec::new(),
         };
         let names = self.targets.names();
         let ask = |(name, request): (String, Option<Request>)| {
@@ -259,6 +280,7 @@ impl Plan {
             Deed::Drain { .. } => "drain",
             Deed::Resume => "resume",
             Deed::DropWindows => "maintenance",
+            Deed::Library(deed) => deed.verb(),
         }
     }
 
@@ -284,6 +306,7 @@ impl Plan {
             Deed::Again(spec) => submit_line(spec),
             Deed::Drain { reason } => format!("gantry drain {names} --reason {}", quoted(reason)),
             Deed::DropWindows => format!("gantry maintenance {names} --clear"),
+            Deed::Library(deed) => deed.command(&self.targets),
             _ => format!("gantry {} {names}", self.verb()),
         }
     }
@@ -297,7 +320,7 @@ impl Plan {
                 [one] => one.0.to_string(),
                 several => several.len().to_string(),
             },
-            Targets::Nodes(nodes) => nodes.len().to_string(),
+            Targets::Nodes(names) | Targets::Library(names) => names.len().to_string(),
         };
         let wide = match &self.deed {
             Deed::Cancel | Deed::Requeue => true,
@@ -336,7 +359,7 @@ pub(super) fn node_rows<'a>(targets: &Targets, update: &'a Update) -> Vec<&'a No
 }
 
 /// An argument as a shell takes it.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()

@@ -1,6 +1,7 @@
 //! What keys do while something lies over the screen: they type, choose, confirm or close.
 
-use super::steer::{Choice, FOR_JOBS, FOR_NODES, Plan, Targets};
+use super::library::Wish;
+use super::steer::{Choice, Deed, FOR_JOBS, FOR_MODELS, FOR_NODES, Plan, Targets};
 use super::{Action, App, Context, Effect, FILTER_MAX, Key, Overlay, Palette, palette};
 
 /// Characters of a word or a value that is typed.
@@ -122,6 +123,9 @@ impl App {
     fn key_in_value(&mut self, choice: Choice, targets: Targets, mut typed: String, key: Key) {
         match key {
             Key::Esc | Key::Ctrl('c') => return self.say("nothing is done"),
+            Key::Enter if typed.trim().is_empty() => {
+                self.say(format!("type {}, or Esc leaves it", choice.value.unwrap_or_default()));
+            }
             Key::Enter => match Plan::of(choice.verb, &typed, targets.clone()) {
                 Ok(Some(plan)) => return self.ask_whether(plan),
                 Ok(None) => return,
@@ -157,6 +161,11 @@ impl App {
                 self.again += 1;
                 let key = format!("console-{}-{}", self.at.0, self.again);
                 effects.extend(plan.asks(&key).into_iter().map(Effect::Ask));
+                if let Deed::Library(deed) = &plan.deed {
+                    let doing = deed.doing(self, &plan.targets).map(Box::new);
+                    effects.extend(doing.map(|doing| Effect::Library(Wish::Do(doing))));
+                    self.shelf.marked.clear();
+                }
                 self.marked.clear();
                 self.marked_nodes.clear();
                 return;
@@ -250,6 +259,7 @@ pub fn choices(targets: &Targets) -> &'static [Choice] {
     match targets {
         Targets::Jobs(_) => &FOR_JOBS,
         Targets::Nodes(_) => &FOR_NODES,
+        Targets::Library(_) => &FOR_MODELS,
     }
 }
 

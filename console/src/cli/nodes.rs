@@ -32,7 +32,8 @@ impl Look {
     #[must_use]
     pub fn options(self) -> live::ConsoleOptions {
         let glyphs = if self.ascii { Glyphs::Ascii } else { Glyphs::Unicode };
-        live::ConsoleOptions { glyphs, read_only: self.read_only, ..Default::default() }
+        let reader = crate::librarian::Reader::of_environment();
+        live::ConsoleOptions { glyphs, read_only: self.read_only, reader, ..Default::default() }
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::cli::nodes::Look;
 use crate::error::{Failure, Outcome};
+use crate::librarian::Reader;
 use crate::live;
 use crate::output::{self, Format};
 use chain::Chain;
@@ -125,7 +126,13 @@ fn with_screen(options: &Options) -> Result<Report, Failure> {
             let _ = done.send(result);
         });
         let access = site.access()?;
-        let look = live::ConsoleOptions { banner: Some(banner), ..options.look.options() };
+        let reader = Reader {
+            library: Some(site.library_folder()),
+            by: Some(Reader::of_environment().by)
+                .filter(|by| !by.is_empty())
+                .unwrap_or("demo".into()),
+        };
+        let look = live::ConsoleOptions { banner: Some(banner), reader, ..options.look.options() };
         live::run_console(access.address, access.identity, look)
             .map_err(|error| Failure::trouble(format!("{error:#}")))?;
         report.try_recv().unwrap_or_else(|_| {

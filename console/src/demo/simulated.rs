@@ -134,7 +134,11 @@ pub(super) fn run_on_screen(course: Course, look: Look) -> Outcome {
         course.seed, course.nodes, course.speed
     );
     let (_said, banner) = watch::channel(banner);
-    let options = live::ConsoleOptions { banner: Some(banner), ..look.options() };
+    let options = live::ConsoleOptions {
+        banner: Some(banner),
+        reader: crate::librarian::Reader::default(),
+        ..look.options()
+    };
     live::run_with(options, move |messages, scopes, asked| {
         std::thread::spawn(move || {
             let mut show = Show::new(course);

@@ -52,8 +52,12 @@ impl Replay {
         let reader = Reader::open(BufReader::new(file))
             .map_err(|why| Failure::usage(format!("{shown} cannot be replayed: {why}")))?;
         let (banner, said) = watch::channel(title(&reader.head, self.speed));
-        let options =
-            live::ConsoleOptions { banner: Some(said), read_only: true, ..self.look.options() };
+        let options = live::ConsoleOptions {
+            banner: Some(said),
+            read_only: true,
+            reader: crate::librarian::Reader::default(),
+            ..self.look.options()
+        };
         let speed = self.speed;
         live::run_with(options, move |messages, scopes, asked| {
             let player = Player { newest: Newest::default(), messages, banner };

@@ -51,6 +51,9 @@ const WORK: [Column; 6] = [
 pub(super) fn draw(app: &App, update: &Update, sheet: &mut Sheet<'_>) -> u16 {
     let (columns, height) = (sheet.columns(), sheet.rows());
     let roomy = height >= ROWS_ROOMY + 2;
+    if roomy {
+        super::shelf::tabs(app, sheet);
+    }
     let mut y = u16::from(roomy);
     if height >= 12 {
         library(update, &mut sheet.part(0, y, columns, 3));
@@ -108,7 +111,7 @@ fn library(update: &Update, sheet: &mut Sheet<'_>) {
     if rows.count == 0 {
         sheet.text(1, 1, "no node names one; set library in agent.toml", theme.dim());
     } else if counts.quarantined > 0 {
-        sheet.text(1, 2, "! gantry data quarantine says why files were set aside", theme.warn());
+        sheet.text(1, 2, "! r says why files were set aside", theme.warn());
     }
 }
 

@@ -3,7 +3,7 @@
 use gantry_model::Summary;
 use ratatui::style::Style;
 
-use crate::app::{App, Context, Link, Overlay, View};
+use crate::app::{App, Context, Link, Overlay, Tab, View};
 
 use super::sheet::Sheet;
 use super::words::{clock, minute, things};
@@ -95,7 +95,9 @@ fn tabs(app: &App, sheet: &mut Sheet<'_>) {
     let end = sheet.right(columns - 1, 1, &word, style);
     let mut x = 1;
     for (word, view) in views {
-        let here = app.view == view || matches!(app.view, View::Job(_)) && view == View::Jobs;
+        let here = app.view == view
+            || matches!(app.view, View::Job(_)) && view == View::Jobs
+            || app.view == View::Image && view == View::Data;
         // Where there is no room for words, the number is the tab.
         let word = if columns < 74 && !here { &word[..1] } else { word };
         let text = if here { format!("[{word}]") } else { format!(" {word} ") };
@@ -175,16 +177,18 @@ fn said(app: &App, sheet: &Sheet<'_>) -> (String, Style) {
         View::Job(_) if !app.log.search.is_empty() => {
             parts.push(format!("/ {}   n above, N below", app.log.search));
         }
-        View::Job(_) => {}
+        View::Job(_) | View::Image => {}
+        View::Data if app.on_shelf() => parts.push(super::shelf::said(app)),
         _ if app.filter().is_empty() => {}
         _ => {
             let all = app.update.as_ref().map_or(0, |update| match app.view {
                 View::Overview | View::Nodes => update.nodes.len(),
-                _ => update.jobs.len(),
+                _ => update.jobs.len() + app.older.rows().len(),
             });
             parts.push(format!("/ {}   {} of {all}", app.filter(), app.list_len()));
         }
     }
+    parts.retain(|part| !part.is_empty());
     let banner = app.banner.as_ref().filter(|_| parts.is_empty());
     parts.extend(banner.cloned());
     if app.read_only {
@@ -214,7 +218,7 @@ fn hints(app: &App, columns: u16) -> Vec<(String, String)> {
             return fixed(&[("Enter", "search"), ("Esc", "clear")]);
         }
         Overlay::Filter => {
-            let fields = fields(app.view);
+            let fields = fields(app);
             return fixed(&[
                 ("Enter", "keep"),
                 ("Esc", "clear"),
@@ -246,7 +250,7 @@ fn hints(app: &App, columns: u16) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = hinted
         .map(|(binding, hint)| (key_name(binding.keys.first().map_or("", String::as_str)), hint))
         .collect();
-    if matches!(app.view, View::Job(_)) {
+    if matches!(app.view, View::Job(_) | View::Image) {
         all.insert(0, ("Esc".into(), "back".into()));
         all.retain(|(key, _)| key != "q");
     }
@@ -258,12 +262,21 @@ fn hints(app: &App, columns: u16) -> Vec<(String, String)> {
 }
 
 /// The fields that a filter knows on a screen.
-const fn fields(view: View) -> &'static str {
-    match view {
+fn fields(app: &App) -> &'static str {
+    match app.view {
+        View::Data if app.on_shelf() => match app.shelf.tab {
+            Tab::Series | Tab::Work => "series patient mod",
+            Tab::Samples => "sample series label split by state",
+            Tab::Models => "model name run stage",
+            Tab::Predictions => "series model name stage",
+            Tab::Rejects => "reason file why",
+        },
         View::Overview | View::Nodes => "node state role label gpu jobs cpu sm",
         View::Gpus => "gpu node job name user state sm mem temp watt",
         View::Events => "level:warn+ subject",
-        View::Jobs | View::Data | View::Job(_) => "job name user group kind state node gpu tasks",
+        View::Jobs | View::Data | View::Job(_) | View::Image => {
+            "job name user group kind state node gpu tasks"
+        }
     }
 }
 

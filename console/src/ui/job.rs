@@ -42,10 +42,10 @@ pub(super) fn draw(app: &App, update: &Update, job: JobId, sheet: &mut Sheet<'_>
             (true, false) => columns,
             _ => 0,
         };
-        let mut runs: Vec<(JobId, &[Metric])> = vec![(job, &update.metrics)];
+        let mut runs: Vec<(String, &[Metric])> = vec![(job.to_string(), &update.metrics)];
         let others =
             app.laid_over.iter().filter_map(|other| Some((*other, app.metrics.get(other)?)));
-        runs.extend(others.map(|(other, metrics)| (other, metrics.as_slice())));
+        runs.extend(others.map(|(other, metrics)| (other.to_string(), metrics.as_slice())));
         if left > 0 {
             curves(&runs, &mut sheet.part(0, y, left, rows));
         }
@@ -131,10 +131,11 @@ fn best(metric: &Metric) -> Option<f64> {
 
 /// Losses at the left, measures between 0 and 1 at the right, the newest values above both; several
 /// runs over one another, each with its id.
-pub(super) fn curves(runs: &[(JobId, &[Metric])], sheet: &mut Sheet<'_>) {
+pub(super) fn curves(runs: &[(String, &[Metric])], sheet: &mut Sheet<'_>) {
     let (columns, rows) = (sheet.columns(), sheet.rows());
-    let of = |wanted: fn(&Metric) -> bool| -> Vec<(JobId, &Metric)> {
-        let each = runs.iter().flat_map(|(job, metrics)| metrics.iter().map(|one| (*job, one)));
+    let of = |wanted: fn(&Metric) -> bool| -> Vec<(&str, &Metric)> {
+        let each =
+            runs.iter().flat_map(|(run, metrics)| metrics.iter().map(|one| (run.as_str(), one)));
         each.filter(|(_, metric)| wanted(metric)).collect()
     };
     let sides = [("LOSS", Scale::FromZero, of(is_loss)), ("SCORE", Scale::Unit, of(is_measure))];
@@ -148,7 +149,7 @@ pub(super) fn curves(runs: &[(JobId, &[Metric])], sheet: &mut Sheet<'_>) {
 
 fn side(
     (word, scale): (&str, Scale),
-    some: &[(JobId, &Metric)],
+    some: &[(&str, &Metric)],
     several: bool,
     panel: &mut Sheet<'_>,
 ) {
@@ -175,7 +176,7 @@ fn side(
         x = panel.pieces(x, 0, gap, &[(&text, curve.style)]);
     }
     let (width, height) = (panel.columns(), panel.rows());
-    chart::curves(&mut panel.part(0, 1, width, height - 1), &drawn, scale);
+    chart::curves(&mut panel.part(0, 1, width, height.saturating_sub(1)), &drawn, scale);
 }
 
 /// The newest values of what has no curve.

@@ -160,7 +160,10 @@ fn detail(app: &App, row: &JobRow, sheet: &mut Sheet<'_>) {
     let metrics = app.metrics.get(&row.job).map(Vec::as_slice).unwrap_or_default();
     let half = if metrics.iter().any(job::is_curve) { columns / 2 } else { 0 };
     if half > 0 {
-        job::curves(&[(row.job, metrics)], &mut sheet.part(0, y, half, (height - y).min(12)));
+        job::curves(
+            &[(row.job.to_string(), metrics)],
+            &mut sheet.part(0, y, half, (height - y).min(12)),
+        );
     }
     let log = &app.log;
     sheet.pieces(

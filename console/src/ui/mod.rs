@@ -9,14 +9,17 @@ mod data;
 mod events;
 mod frame;
 mod gpus;
+mod image;
 mod job;
 mod jobs;
 mod nodes;
 mod overlay;
 mod overview;
 pub mod palette;
+mod pixels;
 mod question;
 mod sheet;
+mod shelf;
 mod table;
 pub mod theme;
 mod words;
@@ -50,20 +53,24 @@ pub fn render(app: &App, theme: Theme, buffer: &mut Buffer) -> (u16, u16) {
     let cursor = {
         let rows = area.height - 4;
         let mut content = sheet.part(0, 2, area.width, rows);
-        let row = match (&app.update, app.view) {
-            (None, _) => frame::nothing_yet(app, &mut content),
-            (Some(update), View::Overview) => overview::draw(app, update, &mut content),
-            (Some(update), View::Nodes) => nodes::draw(app, update, &mut content),
-            (Some(update), View::Gpus) => gpus::draw(app, update, &mut content),
-            (Some(update), View::Events) => events::draw(app, update, &mut content),
-            (Some(update), View::Jobs) => jobs::draw(app, update, &mut content),
-            (Some(update), View::Data) => data::draw(app, update, &mut content),
-            (Some(update), View::Job(job)) => job::draw(app, update, job, &mut content),
+        // What the library holds is here, whether the scheduler answers or not.
+        let (x, row) = match (&app.update, app.view) {
+            (_, View::Image) => image::draw(app, &mut content),
+            (_, View::Data) if app.on_shelf() => (0, shelf::draw(app, &mut content)),
+            (None, _) => (0, frame::nothing_yet(app, &mut content)),
+            (Some(update), View::Overview) => (0, overview::draw(app, update, &mut content)),
+            (Some(update), View::Nodes) => (0, nodes::draw(app, update, &mut content)),
+            (Some(update), View::Gpus) => (0, gpus::draw(app, update, &mut content)),
+            (Some(update), View::Events) => (0, events::draw(app, update, &mut content)),
+            (Some(update), View::Jobs) => (0, jobs::draw(app, update, &mut content)),
+            (Some(update), View::Data) => (0, data::draw(app, update, &mut content)),
+            (Some(update), View::Job(job)) => (0, job::draw(app, update, job, &mut content)),
         };
-        if app.is_late() && app.update.is_some() {
+        let from_the_scheduler = app.view != View::Image && !app.on_shelf();
+        if app.is_late() && app.update.is_some() && from_the_scheduler {
             content.style(Style::new().add_modifier(Modifier::DIM));
         }
-        (0, (row + 2).min(area.height - 1))
+        (x, (row + 2).min(area.height - 1))
     };
     frame::bottom(app, &mut sheet);
     let (x, y) = overlay::draw(app, &mut sheet).unwrap_or(cursor);

@@ -70,6 +70,7 @@ fn title_of(targets: &Targets) -> String {
         (_, [one]) => format!(" {one} "),
         (Targets::Jobs(_), several) => format!(" {} jobs ", several.len()),
         (Targets::Nodes(_), several) => format!(" {} nodes ", several.len()),
+        (Targets::Library(_), several) => format!(" {} models ", several.len()),
     }
 }
 

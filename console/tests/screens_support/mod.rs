@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub(crate) mod library;
+
+use gantry::app::library::Wish;
 use gantry::app::{About, App, Ask, Effect, Key, Keymap, Link, Message};
 use gantry::ui::{self, theme::Theme};
 use gantry_model::{
@@ -343,6 +346,7 @@ pub(crate) fn reply(request: &Request) -> Reply {
             start: Some(At(NOW.0 + 2_280_000)),
             reserved: vec!["dgx-01".into()],
         })),
+        Request::Jobs { .. } => Reply::Jobs { rows: Vec::new(), more: false },
         Request::Metrics { .. } => Reply::Metrics(metrics()),
         Request::Output { .. } => Reply::Output(output()),
         Request::Spec { job } => {
@@ -389,6 +393,12 @@ impl Console {
                 Effect::Ask(Ask { about, request }) if !matches!(about, About::Deed(_)) => {
                     let reply = Box::new(Ok(reply(&request)));
                     self.send(Message::Answer { about, reply });
+                }
+                // What a person confirmed is kept; what is looked at is told at once.
+                Effect::Library(wish) if !matches!(wish, Wish::Do(_)) => {
+                    for told in library::told(&wish) {
+                        self.send(Message::Library(told));
+                    }
                 }
                 other => self.effects.push(other),
             }
