@@ -267,15 +267,11 @@ fn brightness(colour: Option<Color>) -> char {
         Some(Color::Rgb(red, green, blue)) if red == green && green == blue => {
             u32::from(red) * 10 / 256
         }
-        Some(Color::Rgb(..)) => return 'm',
-        Some(Color::Indexed(16)) => 0,
-        Some(Color::Indexed(231)) => 9,
+        Some(Color::Indexed(16) | Color::Black) => 0,
+        Some(Color::Indexed(231) | Color::White) => 9,
         Some(Color::Indexed(step @ 232..)) => u32::from(step - 232) * 10 / 24,
-        Some(Color::Indexed(_)) => return 'm',
-        Some(Color::Black) => 0,
         Some(Color::DarkGray) => 3,
         Some(Color::Gray) => 6,
-        Some(Color::White) => 9,
         Some(Color::Reset) | None => return ' ',
         Some(_) => return 'm',
     };
@@ -313,10 +309,11 @@ fn an_image_in_every_palette() {
 
 #[test]
 fn a_frame_of_an_image_costs_what_a_line_can_carry() {
+    // A quarter above what was measured: that it does not grow unseen.
     for (colours, first_max, step_max) in [
-        (Colours::True, 96_000, 60_000),
-        (Colours::Indexed, 64_000, 40_000),
-        (Colours::Sixteen, 40_000, 30_000),
+        (Colours::True, 96_000, 48_000),
+        (Colours::Indexed, 36_000, 14_000),
+        (Colours::Sixteen, 60_000, 5_000),
         (Colours::Mono, 20_000, 16_000),
     ] {
         let theme = Theme { colours, glyphs: Glyphs::Unicode };

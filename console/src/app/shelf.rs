@@ -1,7 +1,7 @@
 //! What the library holds, as the tabs of the data's screen: series, samples, models, predictions and
 //! what was set aside; and which case wants a person's look next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::filter::Filter;
@@ -201,15 +201,15 @@ impl Shelf {
     /// Samples of pipelines that no person has looked at yet, the least sure first.
     fn waiting(&self) -> Vec<&SampleLine> {
         let Some(listing) = &self.listing else { return Vec::new() };
-        let mut done: BTreeMap<(&str, &str), ()> = BTreeMap::new();
+        let mut done: BTreeSet<(&str, &str)> = BTreeSet::new();
         for sample in listing.samples.iter().filter(|one| one.author.is_some()) {
-            done.insert((&sample.series, &sample.label), ());
+            done.insert((&sample.series, &sample.label));
         }
         let mut waiting: Vec<&SampleLine> = listing
             .samples
             .iter()
             .filter(|one| one.author.is_none() && one.rejected.is_none())
-            .filter(|one| !done.contains_key(&(one.series.as_str(), one.label.as_str())))
+            .filter(|one| !done.contains(&(one.series.as_str(), one.label.as_str())))
             .collect();
         // What no model has spoken of comes last: nothing says that it is hard.
         let sure = |one: &SampleLine| one.confidence.unwrap_or(2.0);

@@ -105,26 +105,23 @@ pub(super) fn accept(
     let mut bytes = Vec::new();
     nifti::write_mask(&mask, &mut bytes).map_err(words)?;
     let series = series_id(&opened.series)?;
-    let (image, provenance) = match &base {
-        Base::Sample(sample) => {
-            let image = library.read_object(&sample.image).map_err(words)?;
-            let pipeline = if marks.is_some() { BY_HAND } else { &sample.provenance.pipeline };
-            let pipeline = pipeline.to_owned();
-            (image, Provenance { pipeline, ..sample.provenance.clone() })
-        }
-        _ => {
-            let sources = library.series_objects(&series).map_err(words)?;
-            // The volume is that of no pipeline; a mask on another one is another sample.
-            let pipeline_hash = library.digest(BY_HAND.as_bytes());
-            let provenance = Provenance {
-                sources,
-                pipeline: BY_HAND.into(),
-                pipeline_hash,
-                program: String::new(),
-                author: Author::Auto,
-            };
-            (nifti_of(&opened.image)?, provenance)
-        }
+    let (image, provenance) = if let Base::Sample(sample) = &base {
+        let image = library.read_object(&sample.image).map_err(words)?;
+        let pipeline = if marks.is_some() { BY_HAND } else { &sample.provenance.pipeline };
+        let pipeline = pipeline.to_owned();
+        (image, Provenance { pipeline, ..sample.provenance.clone() })
+    } else {
+        let sources = library.series_objects(&series).map_err(words)?;
+        // The volume is that of no pipeline; a mask on another one is another sample.
+        let pipeline_hash = library.digest(BY_HAND.as_bytes());
+        let provenance = Provenance {
+            sources,
+            pipeline: BY_HAND.into(),
+            pipeline_hash,
+            program: String::new(),
+            author: Author::Auto,
+        };
+        (nifti_of(&opened.image)?, provenance)
     };
     let draft = SampleDraft {
         series,

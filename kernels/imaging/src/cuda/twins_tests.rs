@@ -255,9 +255,9 @@ fn of<'a, M>(
     output: impl Fn(&'a mut Memory) -> &'a mut M,
 ) -> Vec<Argument<'a, M>> {
     let own = |argument: &'a mut Argument<'_, Memory>| match argument {
-        Argument::Input(memory, name) => Argument::Input(input(memory), *name),
-        Argument::Output(memory, name) => Argument::Output(output(memory), *name),
-        Argument::Value(value, name) => Argument::Value(value.clone(), *name),
+        Argument::Input(memory, name) => Argument::Input(input(memory), name),
+        Argument::Output(memory, name) => Argument::Output(output(memory), name),
+        Argument::Value(value, name) => Argument::Value(value.clone(), name),
     };
     arguments.iter_mut().map(own).collect()
 }

@@ -233,7 +233,7 @@ fn mark_row(detector: &Detector, rows: [&[f32]; 3], strengths: &[f32], marks: &m
     let width = marks.len();
     let row = &strengths[width..2 * width];
     for (block, values) in row.chunks(BLOCK).enumerate() {
-        if !values.iter().fold(false, |any, &value| any | (value >= detector.low)) {
+        if values.iter().fold(0, |any, &value| any | u8::from(value >= detector.low)) == 0 {
             continue;
         }
         let from = (block * BLOCK).max(1);
@@ -275,7 +275,7 @@ fn join(marks: &mut [u8], width: usize) {
     let around = [width + 1, width, width - 1, 1];
     for block in 0..marks.len().div_ceil(BLOCK) {
         let range = block * BLOCK..((block + 1) * BLOCK).min(marks.len());
-        if !marks[range.clone()].iter().fold(false, |any, &mark| any | (mark == STRONG)) {
+        if marks[range.clone()].iter().fold(0, |any, &mark| any | u8::from(mark == STRONG)) == 0 {
             continue;
         }
         waiting.extend(range.filter(|&at| marks[at] == STRONG));
@@ -288,7 +288,9 @@ fn join(marks: &mut [u8], width: usize) {
             }
         }
     }
-    marks.iter_mut().for_each(|mark| *mark /= STRONG);
+    for mark in marks {
+        *mark /= STRONG;
+    }
 }
 
 #[cfg(test)]

@@ -55,7 +55,9 @@ pub fn distance(mask: &Mask, side: Side, space: Space) -> Image {
                 columns.run(&mut slice.chunks_mut(width).collect::<Vec<_>>());
             }
             if !along_z {
-                slice.iter_mut().for_each(|square| *square = root(*square));
+                for square in slice {
+                    *square = root(*square);
+                }
             }
         },
     );
@@ -73,9 +75,9 @@ pub fn distance(mask: &Mask, side: Side, space: Space) -> Image {
             || Columns::new(depth, spacing[2]),
             |columns, slices| {
                 columns.run(slices);
-                slices.iter_mut().for_each(|part| {
-                    part.iter_mut().for_each(|square| *square = root(*square));
-                });
+                for square in slices.iter_mut().flat_map(|part| part.iter_mut()) {
+                    *square = root(*square);
+                }
             },
         );
     }
@@ -267,7 +269,7 @@ impl Search {
     fn hopes_beyond(&self, rows: usize) -> bool {
         let away = rows as f32 * self.spacing;
         let square = away * away;
-        self.best.iter().fold(false, |any, &best| any | (best > square))
+        self.best.iter().fold(0, |any, &best| any | u8::from(best > square)) != 0
     }
 
     /// Returns whether a block at least so many rows away can hold something nearer.

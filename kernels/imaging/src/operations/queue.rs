@@ -47,7 +47,9 @@ impl RisingQueue {
             let next = self.lists.iter().position(|list| !list.is_empty())?;
             let list = std::mem::take(&mut self.lists[next]);
             self.level = list.iter().map(|&(value, _)| value).min()?;
-            list.iter().for_each(|&waiting| self.put(waiting));
+            for &waiting in &list {
+                self.put(waiting);
+            }
             // Its room is used again.
             self.lists[next] = list;
             self.lists[next].clear();
@@ -153,7 +155,9 @@ impl FloodQueue {
             }
             self.reach = reach;
         }
-        all.into_iter().for_each(|waiting| self.put(waiting));
+        for waiting in all {
+            self.put(waiting);
+        }
         self.near_max = NEAR_MAX.max(2 * self.near.len());
     }
 }

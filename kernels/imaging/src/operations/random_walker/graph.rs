@@ -139,16 +139,13 @@ impl Graph {
                         pull += f64::from(weight);
                     } else if of as usize != own {
                         let place = places[of as usize] as usize;
-                        match graph
-                            .edges
-                            .get_mut(place)
-                            .filter(|(to, _)| place >= begin && *to == of)
+                        let known = graph.edges.get_mut(place);
+                        if let Some((_, sum)) = known.filter(|(to, _)| place >= begin && *to == of)
                         {
-                            Some((_, sum)) => *sum += weight,
-                            None => {
-                                places[of as usize] = graph.edges.len() as u32;
-                                graph.edges.push((of, weight));
-                            }
+                            *sum += weight;
+                        } else {
+                            places[of as usize] = graph.edges.len() as u32;
+                            graph.edges.push((of, weight));
                         }
                     }
                 });
