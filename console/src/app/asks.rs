@@ -56,6 +56,8 @@ pub enum About {
     Notes,
     /// Jobs older than those in the picture.
     OlderJobs,
+    /// Nodes behind those in the picture.
+    FurtherNodes,
 }
 
 /// Whether a job's specification is wanted to look at, or to submit it once more.
@@ -96,6 +98,9 @@ impl App {
                 self.ask_strips(&nodes, effects);
             }
             View::Nodes => {
+                if let Some((each_ms, request)) = self.further_nodes_asked() {
+                    self.ask_each(About::FurtherNodes, each_ms, request, effects);
+                }
                 if let Some(node) = self.node.clone() {
                     self.ask_strips(std::slice::from_ref(&node), effects);
                     let subject = Some(Subject::Node(node.clone()));
@@ -288,6 +293,9 @@ impl App {
                 self.keep_choice();
             }
             (About::OlderJobs, Reply::Jobs { rows, more }) => self.take_older_jobs(rows, more),
+            (About::FurtherNodes, Reply::Nodes { rows, more }) => {
+                self.take_further_nodes(rows, more);
+            }
             _ => {}
         }
         self.ask_what_is_due(effects);

@@ -10,6 +10,7 @@ pub mod asks;
 mod consequences;
 pub mod events;
 pub mod filter;
+mod further;
 mod go;
 pub mod gpus;
 pub mod image;
@@ -35,6 +36,7 @@ use gantry_wire::{Metric, Scope, Update};
 
 pub use asks::{About, Again, Ask};
 pub use events::Events;
+use further::Further;
 pub use gpus::{GpuLine, Gpus};
 pub use image::Viewer;
 pub use keys::{Action, Context, Key, Keymap};
@@ -227,6 +229,9 @@ pub struct App {
     pub tasks: Option<(JobId, Vec<TaskRow>, bool)>,
     /// Jobs older than those in the picture.
     pub older: Older,
+    /// Nodes behind those in the picture, and how many of them stand in it.
+    further: Further,
+    further_shown: usize,
     /// What the library holds.
     pub shelf: Shelf,
     /// The image that is open.
@@ -355,6 +360,8 @@ impl App {
             laid_over: Vec::new(),
             tasks: None,
             older: Older::default(),
+            further: Further::default(),
+            further_shown: 0,
             shelf: Shelf::default(),
             viewer: None,
             node_notes: None,
@@ -448,7 +455,7 @@ impl App {
     }
 
     /// A picture of what is not on the screen any more is of no use.
-    fn take(&mut self, scope: Scope, update: Box<Update>) {
+    fn take(&mut self, scope: Scope, mut update: Box<Update>) {
         if scope != self.view.scope() {
             return;
         }
@@ -470,6 +477,12 @@ impl App {
         }
         self.received = self.at;
         self.pictured = Some(scope);
+        self.further_shown = 0;
+        if scope == Scope::Nodes {
+            let pictured = update.nodes.len();
+            self.further.add_to(&mut update);
+            self.further_shown = update.nodes.len() - pictured;
+        }
         self.update = Some(update);
         self.keep_choice();
     }

@@ -357,6 +357,7 @@ pub(crate) fn reply(request: &Request) -> Reply {
             Reply::Spec(Box::new(spec))
         }
         Request::Tasks { .. } => Reply::Tasks { rows: Vec::new(), more: false },
+        Request::Nodes { .. } => Reply::Nodes { rows: Vec::new(), more: false },
         Request::Cancel { .. } => Reply::Cancelled(1),
         Request::Act(_) => Reply::Acted(1),
         Request::Submit { .. } => Reply::Submitted(JobId(99)),
