@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use gantry_imaging::Image;
+use gantry_library::LabelState;
 
 use super::image::{Marks, Run};
 
@@ -195,6 +196,8 @@ pub struct SampleLine {
     pub side: &'static str,
     /// The person that made the mask, or nothing for a pipeline.
     pub author: Option<String>,
+    /// Where it stands.
+    pub state: LabelState,
     /// Why a person has rejected it.
     pub rejected: Option<String>,
     /// The mask's volume.

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use gantry_library::LabelState;
+
 use super::filter::Filter;
 use super::library::{Case, Kind, Listing, SampleLine, Subject, Told, Wish};
 use super::steer::ADD;
@@ -148,7 +150,6 @@ impl Shelf {
             Tab::Samples => fits(listing.samples.len(), &|at, field| {
                 let one = &listing.samples[at];
                 let by = one.author.as_deref().unwrap_or("auto");
-                let state = one.rejected.as_ref().map_or("kept", |_| "rejected");
                 field_of(
                     field,
                     &[
@@ -157,7 +158,7 @@ impl Shelf {
                         ("label", &one.label),
                         ("split", one.side),
                         ("by", by),
-                        ("state", state),
+                        ("state", one.state.word()),
                     ],
                 )
             }),
@@ -202,13 +203,13 @@ impl Shelf {
     fn waiting(&self) -> Vec<&SampleLine> {
         let Some(listing) = &self.listing else { return Vec::new() };
         let mut done: BTreeSet<(&str, &str)> = BTreeSet::new();
-        for sample in listing.samples.iter().filter(|one| one.author.is_some()) {
+        for sample in listing.samples.iter().filter(|one| one.state.is_by_person()) {
             done.insert((&sample.series, &sample.label));
         }
         let mut waiting: Vec<&SampleLine> = listing
             .samples
             .iter()
-            .filter(|one| one.author.is_none() && one.rejected.is_none())
+            .filter(|one| one.state == LabelState::Auto)
             .filter(|one| !done.contains(&(one.series.as_str(), one.label.as_str())))
             .collect();
         // What no model has spoken of comes last: nothing says that it is hard.
@@ -401,7 +402,14 @@ mod tests {
     use super::*;
 
     fn sample(id: &str, series: &str, author: Option<&str>, confidence: Option<f32>) -> SampleLine {
+        let state = match (id, author) {
+            ("bad", _) => LabelState::Rejected,
+            ("sure", _) => LabelState::Final,
+            (_, Some(_)) => LabelState::Corrected,
+            (_, None) => LabelState::Auto,
+        };
         SampleLine {
+            state,
             id: id.into(),
             series: series.into(),
             label: "lungs".into(),
@@ -424,6 +432,8 @@ mod tests {
             sample("d", "s4", None, Some(0.5)),
             sample("e", "s4", Some("ada"), Some(0.5)),
             sample("bad", "s5", None, Some(0.1)),
+            // What a person has called final needs no further look, whoever made it.
+            sample("sure", "s6", None, Some(0.2)),
         ];
         let listing = Listing { samples, ..Listing::default() };
         let shelf = Shelf { listing: Some(Arc::new(listing)), ..Shelf::default() };

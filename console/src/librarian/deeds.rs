@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use gantry_agent::{import, ingest};
+use gantry_agent::{import, ingest, samples};
 use gantry_imaging::dicom::deidentify::Profile;
-use gantry_imaging::{Image, Mask, measure, nifti};
+use gantry_imaging::{Mask, measure, nifti};
 use gantry_library::{
     Author, Library, ObjectHash, Provenance, SampleDraft, SampleId, SampleRecord, Stage, Verdict,
 };
@@ -102,8 +102,7 @@ pub(super) fn accept(
         return Err("nothing is marked, so there is nothing to keep".into());
     }
     let volume_ml = measure::volume_ml(&mask, 1);
-    let mut bytes = Vec::new();
-    nifti::write_mask(&mask, &mut bytes).map_err(words)?;
+    let bytes = samples::nifti_mask(&mask)?;
     let series = series_id(&opened.series)?;
     let (image, provenance) = if let Base::Sample(sample) = &base {
         let image = library.read_object(&sample.image).map_err(words)?;
@@ -121,7 +120,7 @@ pub(super) fn accept(
             program: String::new(),
             author: Author::Auto,
         };
-        (nifti_of(&opened.image)?, provenance)
+        (samples::nifti_image(&opened.image)?, provenance)
     };
     let draft = SampleDraft {
         series,
@@ -169,10 +168,4 @@ fn base(library: &Library, subject: &Subject) -> Result<Base, String> {
 
 fn read_mask(library: &Library, mask: &ObjectHash) -> Result<Mask, String> {
     nifti::read_mask(&library.read_object(mask).map_err(words)?).map_err(words)
-}
-
-fn nifti_of(image: &Image) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    nifti::write_image(image, &mut bytes).map_err(words)?;
-    Ok(bytes)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gantry_learning::TrainSettings;
 use gantry_library::{
     Author, Counts, Fractions, LabelState, Library, LibraryError, ModelRecord, PredictionRecord,
-    SampleRecord, Split, SplitPlan, Stage, StateRecord,
+    SampleId, SampleRecord, Split, SplitPlan, Stage, StateRecord,
 };
 use gantry_wire::{Metric, Point};
 use serde_json::Value;
@@ -75,11 +75,7 @@ fn list(library: &Library) -> Listing {
             at_ms: one.last_received_ms,
         })
         .collect();
-    let reasons: BTreeMap<String, String> = states
-        .into_iter()
-        .filter_map(|(id, now)| Some((id.to_string(), reason_against(now)?)))
-        .collect();
-    (listing.samples, listing.labels) = sample_lines(&samples, &predictions, &reasons);
+    (listing.samples, listing.labels) = sample_lines(&samples, &predictions, &states);
     listing.models = models.iter().map(|one| model_line(library, one, &predictions)).collect();
     let lines = predictions.iter().map(|one| prediction_line(one, &listing.models));
     listing.predictions = lines.collect();
@@ -107,11 +103,6 @@ fn list(library: &Library) -> Listing {
     listing
 }
 
-/// Why a sample is rejected, if it is.
-fn reason_against(now: StateRecord) -> Option<String> {
-    (now.state == LabelState::Rejected).then_some(now.reason).map(Option::unwrap_or_default)
-}
-
 /// What was read, or nothing of it with the reason kept; the first one is said.
 fn read<T: Default>(found: Result<T, LibraryError>, trouble: &mut Option<String>) -> T {
     found.unwrap_or_else(|error| {
@@ -132,7 +123,7 @@ fn newest<T>(rows: &mut Vec<T>, at_ms: impl Fn(&T) -> u64) -> u64 {
 fn sample_lines(
     samples: &[SampleRecord],
     predictions: &[PredictionRecord],
-    rejected: &BTreeMap<String, String>,
+    states: &BTreeMap<SampleId, StateRecord>,
 ) -> (Vec<SampleLine>, Vec<LabelLine>) {
     // How sure the newest prediction of each series is.
     let mut sure = BTreeMap::new();
@@ -150,14 +141,17 @@ fn sample_lines(
     let fractions = Fractions { validation_percent: settings.validation_percent, test_percent: 0 };
     let (mut lines, mut labels) = (Vec::new(), Vec::new());
     for (label, all) in by_label {
+        let now =
+            |one: &SampleRecord| states.get(&one.id).cloned().unwrap_or_else(|| one.first_state());
         // As a training with the default seed would deal them: without what was rejected.
-        let learnt: Vec<SampleRecord> =
-            all.iter().filter(|one| !rejected.contains_key(one.id.as_str())).cloned().collect();
+        let usable = |one: &&SampleRecord| now(one).state != LabelState::Rejected;
+        let learnt: Vec<SampleRecord> = all.iter().filter(usable).cloned().collect();
         let plan = SplitPlan::new(&learnt, settings.seed, fractions, &[]).ok();
         let mut line = LabelLine { label: label.to_owned(), ..LabelLine::default() };
         let mut patients = std::collections::BTreeSet::new();
         for one in &all {
-            let why = rejected.get(one.id.as_str()).cloned();
+            let StateRecord { state, reason, .. } = now(one);
+            let why = (state == LabelState::Rejected).then(|| reason.unwrap_or_default());
             let author = match &one.provenance.author {
                 Author::Person(name) => Some(name.clone()),
                 Author::Auto => None,
@@ -176,6 +170,7 @@ fn sample_lines(
                 label: one.label.clone(),
                 side: side.map_or("-", side_word),
                 author,
+                state,
                 rejected: why,
                 volume_ml: one.volume_ml,
                 size: one.size,

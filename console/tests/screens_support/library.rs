@@ -11,6 +11,7 @@ use gantry::app::library::{
 use gantry_imaging::flood::{Flood, flood};
 use gantry_imaging::neighbourhood::Connectivity;
 use gantry_imaging::phantom::{PhantomPatient, PhantomSettings, patient};
+use gantry_library::LabelState;
 use gantry_wire::{Metric, Point};
 
 /// A day before the pictures, at noon.
@@ -98,6 +99,11 @@ pub(crate) fn listing() -> Listing {
         label: if n == 3 { "liver" } else { "lungs" }.into(),
         side: ["train", "validation", "train", "-"][n as usize % 4],
         author: author.map(str::to_owned),
+        state: match (n, author) {
+            (5, _) => LabelState::Rejected,
+            (_, Some(_)) => LabelState::Corrected,
+            (_, None) => LabelState::Auto,
+        },
         rejected: (n == 5).then(|| "the table is marked".into()),
         volume_ml: 3412.5 - n as f64 * 100.0,
         size: [512, 512, 60 * n as usize],
