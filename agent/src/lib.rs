@@ -74,6 +74,7 @@ pub async fn serve(
         work: folder.join("work"),
         checkpoints: settings.checkpoints.clone().unwrap_or_else(|| folder.join("checkpoints")),
         run_as: settings.isolation.run_as,
+        python: settings.python.clone(),
     };
     for place in [&places.output, &places.work, &places.checkpoints] {
         std::fs::create_dir_all(place).map_err(|error| AgentError::file("making", place, error))?;

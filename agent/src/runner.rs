@@ -40,6 +40,8 @@ pub(crate) struct Places {
     pub(crate) run_as: RunAs,
     /// The command line of a process that carries out built-in operations.
     pub(crate) worker: Vec<String>,
+    /// The Python that may have `PyTorch`, for trainings.
+    pub(crate) python: String,
 }
 
 impl Places {
@@ -82,6 +84,9 @@ pub(crate) fn environment(launch: &Launch, places: &Places, gpus: &[Gpu]) -> Vec
         ("GANTRY_AGENT".to_owned(), places.mark()),
         ("CUDA_VISIBLE_DEVICES".to_owned(), devices.join(",")),
     ];
+    if matches!(launch.work, TaskWork::Builtin(_)) {
+        all.push(("GANTRY_TORCH_PYTHON".to_owned(), places.python.clone()));
+    }
     if launch.start > 1 {
         all.push(("GANTRY_RESUME".to_owned(), "1".to_owned()));
     }

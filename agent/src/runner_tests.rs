@@ -40,6 +40,7 @@ pub(crate) fn places(folder: &Path) -> Places {
         checkpoints: folder.join("checkpoints"),
         run_as: RunAs::Agent,
         worker: vec!["gantry".into(), "worker".into()],
+        python: "python3".into(),
     }
 }
 

@@ -43,6 +43,8 @@ pub struct AgentSettings {
     pub address: Option<String>,
     /// Warm workers for built-in operations; one per core, at most eight, where absent.
     pub workers: Option<u32>,
+    /// The Python whose `PyTorch` trains, where it has one.
+    pub python: String,
     /// Another libnvidia-ml than the system's.
     pub nvml: Option<PathBuf>,
     /// A command that tests a GPU before it gets work again after a trouble; none where empty.
@@ -122,6 +124,7 @@ impl Default for AgentSettings {
             checkpoints: None,
             address: None,
             workers: None,
+            python: "python3".into(),
             nvml: None,
             gpu_test: Vec::new(),
             grace: Millis::from_seconds(10),
@@ -164,6 +167,7 @@ impl Settings for AgentSettings {
         "checkpoints",
         "address",
         "workers",
+        "python",
         "nvml",
         "gpu_test",
         "grace",

@@ -9,7 +9,9 @@ use std::path::Path;
 
 use gantry_imaging::dicom::{self, SegmentationHead};
 use gantry_imaging::pipeline::Pipeline;
-use gantry_learning::{Predictor, RunOutcome, RunSink, TrainSettings, similar, train};
+use gantry_learning::{
+    Predictor, RunOutcome, RunSink, Surroundings, TrainSettings, similar, train,
+};
 use gantry_library::{Library, PredictionDraft, SeriesId};
 use gantry_model::{Builtin, MemoryMib};
 use serde_json::json;
@@ -146,6 +148,10 @@ impl RunSink for Lines<'_> {
         say(self.log, &format!("::progress {done} {total}"));
     }
 
+    fn note(&mut self, sentence: &str) {
+        say(self.log, sentence);
+    }
+
     fn warning(&mut self, sentence: &str) {
         say(self.log, &format!("! {sentence}"));
     }
@@ -170,13 +176,18 @@ fn learn(
     let print = Library::fingerprint(&samples);
     say(log, &format!("library: {} samples of {} patients", print.samples, print.patients));
     let mut lines = Lines { log, told, of: 0, epoch: String::new() };
-    match train(library, settings, folder, &mut lines, told.stop()).map_err(words)? {
+    let around = Surroundings::of_task();
+    match train(library, settings, folder, &around, &mut lines, told.stop()).map_err(words)? {
         RunOutcome::Finished { model, epochs, test_dice } => {
             say(log, &format!("{} epochs are done", epochs.len()));
             if let Some(dice) = test_dice {
                 say(log, &format!("Dice on the held-out patients {dice:.4}"));
             }
             say(log, &format!("model {model}"));
+            Ok(())
+        }
+        RunOutcome::Helped => {
+            say(log, "the first rank leaves the model");
             Ok(())
         }
         RunOutcome::Stopped { step } => Err(format!(

@@ -131,7 +131,9 @@ impl Draft {
             ));
         }
         self.folder = None;
-        (self.ranks, self.nodes) = (None, None);
+        if self.kind != Kind::Train {
+            (self.ranks, self.nodes) = (None, None);
+        }
         self.spec.array = None;
         self.spec.environment.clear();
         Ok(())

@@ -25,6 +25,8 @@ pub(super) const OF_ONE_JOB: [&str; 12] = [
 
 const ANY: &[Kind] = &Kind::ALL;
 const COMMAND: &[Kind] = &[Kind::Command];
+/// Whose ranks start together.
+const RANKS: &[Kind] = &[Kind::Command, Kind::Train];
 const BUILTIN: &[Kind] = &[Kind::Preprocess, Kind::Train, Kind::Predict];
 const SERIES: &[Kind] = &[Kind::Preprocess, Kind::Predict];
 const PREPROCESS: &[Kind] = &[Kind::Preprocess];
@@ -78,8 +80,8 @@ const KEYS: &[(&str, &[Kind], Setter)] = &[
         choice.map(|sharing| draft.spec.sharing = sharing)
     }),
     ("licence", ANY, |draft, entry| entry.licences().map(|found| draft.spec.licences = found)),
-    ("ranks", COMMAND, |draft, entry| entry.number().map(|ranks| draft.ranks = Some(ranks))),
-    ("nodes", COMMAND, |draft, entry| entry.number().map(|nodes| draft.nodes = Some(nodes))),
+    ("ranks", RANKS, |draft, entry| entry.number().map(|ranks| draft.ranks = Some(ranks))),
+    ("nodes", RANKS, |draft, entry| entry.number().map(|nodes| draft.nodes = Some(nodes))),
     ("node", ANY, |draft, entry| entry.string().map(|node| draft.spec.node = Some(node))),
     ("array", COMMAND, |draft, entry| entry.written().map(|array| draft.spec.array = Some(array))),
     ("after", ANY, |draft, entry| entry.after().map(|after| draft.after = after)),
@@ -120,6 +122,12 @@ const KEYS: &[(&str, &[Kind], Setter)] = &[
     }),
     ("hold-out", TRAIN, |draft, entry| {
         entry.placed_strings().map(|patients| draft.operation.training.hold_out = patients)
+    }),
+    ("engine", TRAIN, |draft, entry| {
+        entry.string().map(|engine| draft.operation.training.engine = Some(entry.placed(engine)))
+    }),
+    ("precision", TRAIN, |draft, entry| {
+        entry.string().map(|bits| draft.operation.training.precision = Some(entry.placed(bits)))
     }),
     ("run", TRAIN, |draft, entry| {
         entry.string().map(|run| draft.operation.training.run = Some(entry.placed(run)))
@@ -178,9 +186,6 @@ pub(super) fn misplaced(word: &str, kinds: &[Kind], kind: Kind) -> String {
         ("label", _) => "write node-label for a label of the node".to_owned(),
         ("array", Kind::Preprocess | Kind::Predict) => {
             "it has one task for each of its series, so leave array out".to_owned()
-        }
-        ("ranks" | "nodes", Kind::Train) => {
-            "the built-in training is one task; start ranks with a command, as torchrun".to_owned()
         }
         _ => match kinds {
             [Kind::Command] => format!("leave {word} out, or leave kind out"),

@@ -136,6 +136,10 @@ pub struct FileTraining {
     pub seed: Option<Placed<u64>>,
     /// Patients never trained on.
     pub hold_out: Vec<Placed<String>>,
+    /// What trains: `auto`, `embedded` or `torch`.
+    pub engine: Option<Placed<String>>,
+    /// With how many bits `PyTorch` computes: `auto`, `fp32` or `bf16`.
+    pub precision: Option<Placed<String>>,
     /// The run's name; one of the submission's own where absent.
     pub run: Option<Placed<String>>,
 }

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::client::Reach;
 use super::completions;
 use super::library::Place;
-use super::needs::{Needs, NodeLabels};
+use super::needs::{GangFlags, Needs, NodeLabels};
 use super::submit::Submission;
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
@@ -303,12 +303,21 @@ pub struct Train {
     /// The seed of weights, order and augmentation.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// What trains: PyTorch on the GPUs of the task and over its ranks, or the embedded engine, which
+    /// needs nothing and uses the CPU. auto takes PyTorch where the node has it.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "embedded", "torch"])]
+    engine: String,
+    /// With how many bits PyTorch computes: auto takes bf16 on a GPU that has it.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "fp32", "bf16"])]
+    precision: String,
     /// Patients never trained on, as gantry data samples lists them.
     #[arg(long, value_name = "PATIENT")]
     hold_out: Vec<String>,
     /// The run's name: its checkpoints are kept, and a second start goes on from the last.
     #[arg(long)]
     run: Option<String>,
+    #[command(flatten)]
+    gang: GangFlags,
     #[command(flatten)]
     needs: JobNeeds,
 }
@@ -326,6 +335,8 @@ impl Train {
             batch_size: self.batch,
             seed: self.seed,
             hold_out: self.hold_out.clone(),
+            engine: self.engine.parse().map_err(Failure::usage_of)?,
+            precision: self.precision.parse().map_err(Failure::usage_of)?,
             ..TrainSettings::default()
         };
         settings.check().map_err(Failure::usage_of)?;
@@ -334,7 +345,8 @@ impl Train {
         check_run(&run)?;
         let library = self.place.folder()?;
         let work = Work::Builtin(Builtin::Train { library, settings, run });
-        self.needs.submit(self.needs.spec("train", work)?, cluster, format)
+        let spec = JobSpec { gang: self.gang.gang(), ..self.needs.spec("train", work)? };
+        self.needs.submit(spec, cluster, format)
     }
 }
 

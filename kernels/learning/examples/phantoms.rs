@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use gantry_imaging::{measure, phantom};
-use gantry_learning::{Predictor, RunOutcome, TrainSettings, train};
+use gantry_learning::{Predictor, RunOutcome, Surroundings, TrainSettings, train};
 use support::{Memory, key, phantoms};
 
 fn main() {
@@ -24,7 +24,9 @@ fn main() {
     let start = Instant::now();
     let run = library.run_folder("phantoms").unwrap();
     let stop = AtomicBool::new(false);
-    let outcome = train(&library, &settings, &run, &mut Memory::default(), &stop).unwrap();
+    let outcome =
+        train(&library, &settings, &run, &Surroundings::default(), &mut Memory::default(), &stop)
+            .unwrap();
     let RunOutcome::Finished { model, epochs, test_dice } = outcome else { unreachable!() };
     for epoch in &epochs {
         println!("{epoch:?}");

@@ -177,11 +177,26 @@ pub(crate) struct DataSet {
 }
 
 /// A batch of slices: pixels, and their labels.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Batch {
     /// Batch, 1, rows, columns.
     pub(crate) images: Vec<f32>,
-    /// Batch, 2, rows, columns: 1 in the pixel's class.
-    pub(crate) target: Vec<f32>,
+    /// Batch, rows, columns: the pixel's class.
+    pub(crate) labels: Vec<u8>,
+}
+
+impl Batch {
+    /// Batch, classes, rows, columns: 1 in the pixel's class, 0 elsewhere.
+    pub(crate) fn target(&self, side: usize, classes: usize) -> Vec<f32> {
+        let mut target = Vec::with_capacity(self.labels.len() * classes);
+        for labels in self.labels.chunks_exact(side * side) {
+            for class in 0..classes {
+                let of = |&label: &u8| f32::from(u8::from(usize::from(label) == class));
+                target.extend(labels.iter().map(of));
+            }
+        }
+        target
+    }
 }
 
 impl DataSet {
@@ -235,7 +250,7 @@ impl DataSet {
         let area = self.side * self.side;
         let mut batch = Batch {
             images: Vec::with_capacity(slices.len() * area),
-            target: Vec::with_capacity(2 * slices.len() * area),
+            labels: Vec::with_capacity(slices.len() * area),
         };
         for &slice in slices {
             let mut random = Random::new(seed, "augmentation", u64::from(epoch), slice as u64);
@@ -245,10 +260,8 @@ impl DataSet {
             for row in pixels.chunks_exact(self.side) {
                 change.row(row, &mut batch.images, |value| value * change.stretch + change.shift);
             }
-            for class in 0..2 {
-                for row in labels.chunks_exact(self.side) {
-                    change.row(row, &mut batch.target, |label| f32::from(u8::from(label == class)));
-                }
+            for row in labels.chunks_exact(self.side) {
+                change.row(row, &mut batch.labels, |label| label);
             }
         }
         batch
@@ -280,7 +293,7 @@ impl Change {
         }
     }
 
-    fn row<T: Copy>(&self, row: &[T], to: &mut Vec<f32>, value: impl Fn(T) -> f32) {
+    fn row<T: Copy, U>(&self, row: &[T], to: &mut Vec<U>, value: impl Fn(T) -> U) {
         match self.direction {
             Direction::Straight => to.extend(row.iter().map(|&one| value(one))),
             Direction::Mirrored => to.extend(row.iter().rev().map(|&one| value(one))),
@@ -353,7 +366,7 @@ mod tests {
             assert_eq!(varied.images, again.images[16..], "neighbours in the batch do not matter");
             let rising = varied.images[0] < varied.images[3];
             mirrored += u32::from(!rising);
-            let labels = &varied.target[16..];
+            let labels = &varied.target(4, 2)[16..];
             // Slice 1 has values 16 to 31: only the last, 31, is labelled.
             assert_eq!(labels[if rising { 15 } else { 12 }], 1.0, "{labels:?}");
             assert_eq!(labels.iter().sum::<f32>(), 1.0);

@@ -94,6 +94,9 @@ pub enum LearningError {
         /// Why.
         source: io::Error,
     },
+    /// The engine cannot train, or has failed.
+    #[error("{0}")]
+    Engine(String),
     /// Weights or a checkpoint are damaged.
     #[error("{0}")]
     Damaged(String),

@@ -1,13 +1,14 @@
 //! Networks that learn from the samples of a library and predict on new images.
 //!
-//! The embedded engine: a small 2-D U-Net, trained and used on the CPU through burn's flex backend,
-//! with no Python and no download. [`train`] reads the samples of a library, writes checkpoints into
+//! A small 2-D U-Net, trained by one of two engines: the embedded one, on the CPU through burn's flex
+//! backend, with no Python and no download, or `PyTorch`, on the GPUs of a task and over the ranks of a
+//! gang (its program is in `torch`). [`train`] reads the samples of a library, writes checkpoints into
 //! the run's folder, and leaves a model in the library; [`Predictor`] takes a model from there and
 //! gives the mask, volume, confidence and embedding of an image; [`similar`] names the nearest
 //! earlier cases.
 //!
 //! What it promises: the same samples, settings and seed give the same weights bit for bit on the
-//! same machine, whatever the number of threads, and a run that was stopped or killed and started
+//! same machine and engine, whatever the number of threads, and a run that was stopped or killed and started
 //! again gives the same bits as one that was not. No name, id or pixel of a patient is in what it
 //! reports. No type of burn is in its interface: the engine can be changed without anyone noticing.
 //!
@@ -18,6 +19,7 @@
 
 mod checkpoint;
 mod data;
+mod engine;
 mod error;
 mod loss;
 mod metadata;
@@ -31,6 +33,7 @@ mod unet;
 mod weights;
 
 pub use data::Normalisation;
+pub use engine::{EngineChoice, Precision, Rank, Surroundings};
 pub use error::LearningError;
 pub use metadata::{EpochMetrics, FeatureScale, ModelMetadata};
 pub use predict::{PredictionResult, Predictor, similar};

@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 
 use crate::weights::Weights;
 
-const FIRST_DECAY: f64 = 0.9;
-const SECOND_DECAY: f64 = 0.999;
-const EPSILON: f64 = 1e-8;
+/// The share of the first moment that a step keeps.
+pub(crate) const FIRST_DECAY: f64 = 0.9;
+/// The share of the second moment that a step keeps.
+pub(crate) const SECOND_DECAY: f64 = 0.999;
+/// What keeps a step finite where a gradient has always been 0.
+pub(crate) const EPSILON: f64 = 1e-8;
 /// The power by which the rate falls.
 const POWER: f64 = 0.9;
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::{EngineChoice, Precision};
 use crate::error::LearningError;
 use crate::unet::UNet;
 
@@ -55,6 +56,10 @@ pub struct TrainSettings {
     pub validation_percent: u32,
     /// Patients who are neither trained on nor used for decisions, by their keys. Default: none.
     pub hold_out: Vec<String>,
+    /// What trains. Default: `auto`, which is `PyTorch` where the node has it.
+    pub engine: EngineChoice,
+    /// With how many bits `PyTorch` computes. Default: `auto`, which is bf16 on a GPU that has it.
+    pub precision: Precision,
 }
 
 impl Default for TrainSettings {
@@ -72,6 +77,8 @@ impl Default for TrainSettings {
             checkpoint_every_steps: 50,
             validation_percent: 20,
             hold_out: Vec::new(),
+            engine: EngineChoice::default(),
+            precision: Precision::default(),
         }
     }
 }
@@ -134,7 +141,8 @@ impl TrainSettings {
         Ok(())
     }
 
-    /// The first setting in which two trainings would differ in what they learn.
+    /// The first setting in which two trainings would differ in what they learn. Engine and precision
+    /// are none: a run goes on where there is room for it.
     pub(crate) fn difference(&self, other: &Self) -> Option<&'static str> {
         [
             ("label", self.label != other.label),

@@ -9,6 +9,8 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 use std::time::Instant;
 
 use gantry_library::{
@@ -16,26 +18,35 @@ use gantry_library::{
 };
 
 use crate::checkpoint::{Checkpoint, Sides, State};
-use crate::data::{DataSet, Normalisation, prepare};
+use crate::data::{Batch, DataSet, Normalisation, prepare};
+use crate::engine::{self, Engine, Stepped, Surroundings};
 use crate::error::LearningError;
-use crate::loss::dice_cross_entropy;
 use crate::metadata::{EpochMetrics, FeatureScale};
-use crate::optimizer::{Moments, Step, advance, rate_at};
+use crate::optimizer::{Moments, Step, rate_at};
 use crate::publish::publish;
 use crate::settings::TrainSettings;
-use crate::unet::{Mode, Network, UNet, values};
+use crate::unet::UNet;
 
 /// Slices measured at once.
 const MEASURED_AT_ONCE: usize = 16;
+/// Batches that are made ahead of the step that takes them.
+const BATCHES_AHEAD: usize = 4;
 
 /// Takes what a run reports while it goes.
 pub trait RunSink {
     /// A point of a curve. `loss` comes after every step; `train_loss`, `validation_dice` (where
-    /// patients were set aside for it) and `images_per_second` after every epoch.
+    /// patients were set aside for it), `images_per_second`, `waiting_percent` (the share of the time
+    /// that the engine waited for images) and `gpu_memory_mib` (where there is a GPU) after every
+    /// epoch. Of the ranks of a gang all tell how fast they are, and the first tells the rest.
     fn metric(&mut self, name: &str, value: f64, step: u64);
 
     /// Steps that are done, and how many there are.
     fn progress(&mut self, done: u64, total: u64);
+
+    /// What may be good to know, in a sentence.
+    fn note(&mut self, sentence: &str) {
+        let _ = sentence;
+    }
 
     /// Something odd that loses nothing, in a sentence.
     fn warning(&mut self, sentence: &str) {
@@ -66,6 +77,8 @@ pub enum RunOutcome {
         /// The mean Dice over the samples of the held-out patients, on the network's own grid.
         test_dice: Option<f32>,
     },
+    /// It is done. This was not the first rank of its gang, which leaves the model.
+    Helped,
     /// It was told to stop, and a checkpoint was written; the same call goes on from there.
     Stopped {
         /// Steps that are done.
@@ -74,16 +87,18 @@ pub enum RunOutcome {
 }
 
 /// Trains a network on the samples of a label, from the newest checkpoint in `run_folder` where
-/// there is one. The folder's name is the run's. `stop` is looked at before every step.
+/// there is one. The folder's name is the run's. `stop` is looked at before every step; `around` says
+/// what there is to train with.
 ///
 /// # Errors
 /// Where a setting cannot be trained with, there are no samples, the label marks nothing, a held-out
-/// patient has no sample, the folder holds another run, the loss is no number any more, or library
-/// or storage fail.
+/// patient has no sample, the folder holds another run, the engine that is asked for is not there or
+/// fails, the loss is no number any more, or library or storage fail.
 pub fn train(
     library: &Library,
     settings: &TrainSettings,
     run_folder: &Path,
+    around: &Surroundings,
     sink: &mut dyn RunSink,
     stop: &AtomicBool,
 ) -> Result<RunOutcome, LearningError> {
@@ -106,6 +121,8 @@ pub fn train(
         None => begin(settings, sides, Normalisation::of(&trained_on, &prepared), shape),
     };
     checkpoint.weights.require_shapes_of(&shape.initial(settings.seed))?;
+    // How it is carried out may be another way than before.
+    checkpoint.state.settings = settings.clone();
     let side = settings.input_size;
     let normalisation = checkpoint.state.normalisation;
     let data = DataSet::new(prepared, &normalisation, side);
@@ -117,15 +134,20 @@ pub fn train(
         Ok(DataSet::new(prepare(library, &select(ids)?, side)?, &normalisation, side))
     };
     let validation = load(&checkpoint.state.sides.validation)?;
+    let mut engine = engine::start(&checkpoint, shape, around, sink)?;
+    let engine = &mut *engine;
     let run = Run { shape, data: &data, validation: &validation, folder: run_folder };
-    if let Some(step) = run.go(&mut checkpoint, sink, stop)? {
+    if let Some(step) = run.go(&mut checkpoint, engine, sink, stop)? {
         return Ok(RunOutcome::Stopped { step });
     }
+    if !engine.is_first() {
+        return Ok(RunOutcome::Helped);
+    }
     let test = load(&checkpoint.state.sides.test)?;
-    let test_dice = run.measure(&checkpoint, &test);
+    let test_dice = run.measure(engine, side, &test)?;
     let name = run_folder.file_name().unwrap_or_default().to_string_lossy();
     let trained_on: Vec<SampleRecord> = trained_on.into_iter().cloned().collect();
-    let features = run.feature_scale(&checkpoint);
+    let features = run.feature_scale(engine)?;
     let model = publish(library, &name, shape, &checkpoint, &trained_on, features, test_dice)?;
     Ok(RunOutcome::Finished { model, epochs: checkpoint.state.history, test_dice })
 }
@@ -193,121 +215,187 @@ struct Run<'a> {
     folder: &'a Path,
 }
 
+/// How an epoch, or the rest of one, went by.
+struct Course {
+    start: Instant,
+    images: usize,
+    waited_s: f64,
+    memory_mib: u64,
+}
+
 impl Run<'_> {
     /// Goes on to the end, or to the step at which it was told to stop.
     fn go(
         &self,
         at: &mut Checkpoint,
+        engine: &mut dyn Engine,
         sink: &mut dyn RunSink,
         stop: &AtomicBool,
     ) -> Result<Option<u64>, LearningError> {
-        let settings = at.state.settings.clone();
-        let batch_size = settings.batch_size as usize;
-        let total = self.data.len().div_ceil(batch_size) as u64 * u64::from(settings.epochs);
+        let TrainSettings { batch_size, epochs, seed, augmentation, .. } = at.state.settings;
+        let batch_size = batch_size as usize;
+        let total = self.data.len().div_ceil(batch_size) as u64 * u64::from(epochs);
         sink.progress(at.state.step, total);
-        while at.state.epoch < settings.epochs {
-            let (start, mut seen) = (Instant::now(), 0);
-            let order = self.data.order(settings.seed, at.state.epoch);
-            for slices in order.chunks(batch_size).skip(at.state.losses.len()) {
-                if stop.load(Ordering::Relaxed) {
-                    at.save(self.folder)?;
-                    return Ok(Some(at.state.step));
-                }
-                if sink.is_to_keep() {
-                    at.save(self.folder)?;
-                    sink.kept(at.state.step);
-                }
-                let loss = self.step(at, slices, total)?;
-                seen += slices.len();
-                sink.metric("loss", f64::from(loss), at.state.step);
-                sink.progress(at.state.step, total);
-                if at.state.step.is_multiple_of(settings.checkpoint_every_steps.max(1)) {
-                    at.save(self.folder)?;
-                }
+        while at.state.epoch < epochs {
+            let epoch = at.state.epoch;
+            let order = self.data.order(seed, epoch);
+            let steps: Vec<&[usize]> =
+                order.chunks(batch_size).skip(at.state.losses.len()).collect();
+            let shares: Vec<&[usize]> =
+                steps.iter().map(|slices| &slices[engine.share(slices.len())]).collect();
+            let sizes: Vec<usize> = steps.iter().map(|slices| slices.len()).collect();
+            let stopped = thread::scope(|scope| {
+                let (sender, batches) = sync_channel(BATCHES_AHEAD);
+                scope.spawn(move || {
+                    for share in shares {
+                        // Whoever takes them has stopped, or failed.
+                        if sender.send(self.data.batch(share, augmentation, seed, epoch)).is_err() {
+                            return;
+                        }
+                    }
+                });
+                self.epoch(at, engine, (&sizes, &batches, total), sink, stop)
+            })?;
+            if stopped {
+                return Ok(Some(at.state.step));
             }
-            let seconds = start.elapsed().as_secs_f64().max(1e-9);
-            self.end_epoch(at, (seen as f64 / seconds) as f32, sink)?;
         }
         Ok(None)
     }
 
-    /// One step; gives its loss.
+    /// The steps of an epoch that are still to do, of which each has so many images; says whether it
+    /// was told to stop within it.
+    fn epoch(
+        &self,
+        at: &mut Checkpoint,
+        engine: &mut dyn Engine,
+        (sizes, batches, total): (&[usize], &Receiver<Batch>, u64),
+        sink: &mut dyn RunSink,
+        stop: &AtomicBool,
+    ) -> Result<bool, LearningError> {
+        let every = at.state.settings.checkpoint_every_steps.max(1);
+        let mut course = Course { start: Instant::now(), images: 0, waited_s: 0.0, memory_mib: 0 };
+        let mut coming = sizes.iter();
+        for (place, size) in sizes.iter().enumerate() {
+            if engine.agree(stop.load(Ordering::Relaxed))? {
+                self.keep(at, engine)?;
+                return Ok(true);
+            }
+            if sink.is_to_keep() {
+                self.keep(at, engine)?;
+                sink.kept(at.state.step);
+            }
+            // The next step's images are on their way while this one is made.
+            let asked = Instant::now();
+            for size in coming.by_ref().take(if place == 0 { 2 } else { 1 }) {
+                let Ok(batch) = batches.recv() else {
+                    return Err(LearningError::Engine("the loader of images has failed".into()));
+                };
+                engine.offer(batch, *size)?;
+            }
+            let waited = asked.elapsed().as_secs_f64();
+            let stepped = self.step(at, engine, total)?;
+            course.images += engine.share(*size).len();
+            course.waited_s += stepped.waited_s.unwrap_or(waited);
+            course.memory_mib = course.memory_mib.max(stepped.memory_mib);
+            if engine.is_first() {
+                sink.metric("loss", f64::from(stepped.loss), at.state.step);
+                sink.progress(at.state.step, total);
+            }
+            if at.state.step.is_multiple_of(every) {
+                self.keep(at, engine)?;
+            }
+        }
+        self.end_epoch(at, engine, &course, sink)?;
+        Ok(false)
+    }
+
+    /// Writes a checkpoint; only the first rank of a gang does.
+    fn keep(&self, at: &mut Checkpoint, engine: &mut dyn Engine) -> Result<(), LearningError> {
+        if !engine.is_first() {
+            return Ok(());
+        }
+        (at.weights, at.moments) = engine.arrays()?;
+        at.save(self.folder)
+    }
+
+    /// One step.
     fn step(
         &self,
         at: &mut Checkpoint,
-        slices: &[usize],
+        engine: &mut dyn Engine,
         total: u64,
-    ) -> Result<f32, LearningError> {
+    ) -> Result<Stepped, LearningError> {
         let state = &mut at.state;
-        let TrainSettings { seed, augmentation, learning_rate, weight_decay, input_size, .. } =
-            state.settings;
-        let batch = self.data.batch(slices, augmentation, seed, state.epoch);
-        let network = Network::new(self.shape, &at.weights, Mode::Learn);
-        let shape = |channels| [slices.len(), channels, input_size, input_size];
-        let output = network.forward(network.tensor(batch.images, shape(1)));
-        let loss = dice_cross_entropy(output.logits, network.tensor(batch.target, shape(2)));
-        let gradients = network.gradients(loss.backward());
-        let loss = values(loss)[0];
+        let TrainSettings { learning_rate, weight_decay, .. } = state.settings;
         let rate = rate_at(learning_rate, state.step, total);
         state.step += 1;
         let step = Step { number: state.step, rate, decay: weight_decay };
-        advance(&mut at.weights, &mut at.moments, &gradients, step);
-        if !loss.is_finite() || !at.weights.is_finite() {
-            let loss = if loss.is_finite() { f32::NAN } else { loss };
+        let stepped = engine.step(step)?;
+        if !stepped.finite {
+            let loss = if stepped.loss.is_finite() { f32::NAN } else { stepped.loss };
             return Err(LearningError::Diverged { loss, step: state.step, learning_rate });
         }
-        state.losses.push(loss);
-        Ok(loss)
+        state.losses.push(stepped.loss);
+        Ok(stepped)
     }
 
     fn end_epoch(
         &self,
         at: &mut Checkpoint,
-        images_per_second: f32,
+        engine: &mut dyn Engine,
+        course: &Course,
         sink: &mut dyn RunSink,
     ) -> Result<(), LearningError> {
-        let validation_dice = self.measure(at, self.validation);
+        let seconds = course.start.elapsed().as_secs_f64().max(1e-9);
+        let images_per_second = (course.images as f64 / seconds) as f32;
+        let side = at.state.settings.input_size;
+        let validation_dice =
+            if engine.is_first() { self.measure(engine, side, self.validation)? } else { None };
         let state = &mut at.state;
         let losses = std::mem::take(&mut state.losses);
         let loss = losses.iter().sum::<f32>() / losses.len().max(1) as f32;
         state.epoch += 1;
         let epoch = state.epoch;
         state.history.push(EpochMetrics { epoch, loss, validation_dice, images_per_second });
-        sink.metric("train_loss", f64::from(loss), state.step);
+        if engine.is_first() {
+            sink.metric("train_loss", f64::from(loss), state.step);
+        }
         if let Some(dice) = validation_dice {
             sink.metric("validation_dice", f64::from(dice), state.step);
         }
         sink.metric("images_per_second", f64::from(images_per_second), state.step);
-        at.save(self.folder)
+        sink.metric("waiting_percent", 100.0 * course.waited_s / seconds, state.step);
+        if course.memory_mib > 0 {
+            sink.metric("gpu_memory_mib", course.memory_mib as f64, state.step);
+        }
+        self.keep(at, engine)
     }
 
     /// What the features are like over the slices that were trained on.
-    fn feature_scale(&self, at: &Checkpoint) -> FeatureScale {
-        let network = Network::new(self.shape, &at.weights, Mode::Use);
-        let side = at.state.settings.input_size;
+    fn feature_scale(&self, engine: &mut dyn Engine) -> Result<FeatureScale, LearningError> {
         let count = self.data.len();
         let mut features = Vec::with_capacity(count * self.shape.features());
         for first in (0..count).step_by(MEASURED_AT_ONCE) {
             let slices = first..(first + MEASURED_AT_ONCE).min(count);
-            let shape = [slices.len(), 1, side, side];
-            let batch = network.tensor(self.data.images(slices), shape);
-            features.extend(values(network.forward(batch).features));
+            features.extend(engine.see(self.data.images(slices))?.features);
         }
-        FeatureScale::of(&features, self.shape.features())
+        Ok(FeatureScale::of(&features, self.shape.features()))
     }
 
     /// The mean Dice over samples, or nothing where there are none.
-    fn measure(&self, at: &Checkpoint, data: &DataSet) -> Option<f32> {
-        let network = Network::new(self.shape, &at.weights, Mode::Use);
-        let side = at.state.settings.input_size;
+    fn measure(
+        &self,
+        engine: &mut dyn Engine,
+        side: usize,
+        data: &DataSet,
+    ) -> Result<Option<f32>, LearningError> {
         let mut sum = 0.0;
         for sample in &data.samples {
             let (mut both, mut all) = (0_usize, 0_usize);
             for first in sample.clone().step_by(MEASURED_AT_ONCE) {
                 let slices = first..(first + MEASURED_AT_ONCE).min(sample.end);
-                let shape = [slices.len(), 1, side, side];
-                let batch = network.tensor(data.images(slices.clone()), shape);
-                let logits = values(network.forward(batch).logits);
+                let logits = engine.see(data.images(slices.clone()))?.logits;
                 let areas =
                     logits.chunks_exact(2 * side * side).map(|one| one.split_at(side * side));
                 let found =
@@ -319,7 +407,7 @@ impl Run<'_> {
             }
             sum += if all == 0 { 1.0 } else { 2.0 * both as f32 / all as f32 };
         }
-        (!data.samples.is_empty()).then(|| sum / data.samples.len() as f32)
+        Ok((!data.samples.is_empty()).then(|| sum / data.samples.len() as f32))
     }
 }
 
@@ -339,14 +427,19 @@ mod tests {
     fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
         let shape = UNet { base_channels: 4, classes: 2 };
-        let settings = TrainSettings { input_size: 16, epochs: 1, ..TrainSettings::default() };
+        let engine = crate::EngineChoice::Embedded;
+        let settings =
+            TrainSettings { input_size: 16, epochs: 1, engine, ..TrainSettings::default() };
         let mut at = begin(&settings, Sides::default(), Normalisation::PerImage, shape);
         at.save(folder.path()).unwrap();
         let whole = at.clone();
         at.weights.0.get_mut("level0.classes.shift").unwrap().values.fill(f32::INFINITY);
         let data = rising(16, 8);
         let run = Run { shape, data: &data, validation: &data, folder: folder.path() };
-        let sentence = run.go(&mut at, &mut Deaf, &AtomicBool::new(false)).unwrap_err().to_string();
+        let around = Surroundings::default();
+        let mut engine = engine::start(&at, shape, &around, &mut Deaf).unwrap();
+        let stop = AtomicBool::new(false);
+        let sentence = run.go(&mut at, &mut *engine, &mut Deaf, &stop).unwrap_err().to_string();
         for part in ["the loss became NaN at step 1", "learning_rate below 0.003"] {
             assert!(sentence.contains(part), "{sentence}");
         }

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gantry_imaging::phantom::{PhantomSettings, patient};
 use gantry_imaging::{Geometry, Image, Mask, measure};
 use gantry_learning::{
-    Augmentation, Predictor, RunOutcome, RunSink, TrainSettings, similar, train,
+    Augmentation, EngineChoice, Predictor, RunOutcome, RunSink, Surroundings, TrainSettings,
+    similar, train,
 };
 use gantry_library::{Library, ModelId, PredictionDraft};
 use support::{Memory, add, key, phantoms};
@@ -29,6 +30,7 @@ fn quick() -> TrainSettings {
         input_size: 16,
         base_channels: 4,
         checkpoint_every_steps: 2,
+        engine: EngineChoice::Embedded,
         ..TrainSettings::default()
     }
 }
@@ -40,13 +42,14 @@ fn run(
     sink: &mut dyn RunSink,
 ) -> RunOutcome {
     let folder = library.run_folder(run).unwrap();
-    train(library, settings, &folder, sink, &AtomicBool::new(false)).unwrap()
+    train(library, settings, &folder, &Surroundings::default(), sink, &AtomicBool::new(false))
+        .unwrap()
 }
 
 fn model(outcome: &RunOutcome) -> ModelId {
     match outcome {
         RunOutcome::Finished { model, .. } => model.clone(),
-        RunOutcome::Stopped { step } => panic!("stopped at {step}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -105,7 +108,8 @@ fn an_interrupted_run_ends_in_the_same_bits() {
         let run_folder = library.run_folder(name).unwrap();
         let mut sink = Interrupt { memory: Memory::default(), at, how };
         let first = catch_unwind(AssertUnwindSafe(|| {
-            train(&library, &settings, &run_folder, &mut sink, &flag).unwrap()
+            train(&library, &settings, &run_folder, &Surroundings::default(), &mut sink, &flag)
+                .unwrap()
         }));
         if let Ok(outcome) = first {
             assert_eq!(outcome, RunOutcome::Stopped { step: at }, "{name}");
@@ -163,7 +167,14 @@ fn what_cannot_be_trained_is_refused_in_a_sentence() {
     let refused = |settings: &TrainSettings, name: &str| {
         let run_folder = library.run_folder(name).unwrap();
         let stop = AtomicBool::new(false);
-        let result = train(&library, settings, &run_folder, &mut Memory::default(), &stop);
+        let result = train(
+            &library,
+            settings,
+            &run_folder,
+            &Surroundings::default(),
+            &mut Memory::default(),
+            &stop,
+        );
         result.unwrap_err().to_string()
     };
     let check = |sentence: String, parts: &[&str]| {

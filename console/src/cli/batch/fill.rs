@@ -8,6 +8,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use gantry_config::jobs::{
     FileBuiltin, FileJob, FileModel, FileSeries, FileTraining, FileWork, JobFile, Placed, Spot,
@@ -230,7 +231,7 @@ impl Filling<'_> {
 
     /// The settings of a training as its job carries them.
     fn settings(&self, training: &FileTraining, kind: &Spot) -> Result<String, Failure> {
-        let FileTraining { label, epochs, batch, seed, hold_out, .. } = training;
+        let FileTraining { label, epochs, batch, seed, hold_out, engine, precision, .. } = training;
         let default = TrainSettings::default();
         let settings = TrainSettings {
             label: label.as_ref().map_or(default.label, |label| label.value.clone()),
@@ -238,6 +239,8 @@ impl Filling<'_> {
             batch_size: batch.as_ref().map_or(default.batch_size, |batch| batch.value),
             seed: seed.as_ref().map_or(default.seed, |seed| seed.value),
             hold_out: hold_out.iter().map(|patient| patient.value.clone()).collect(),
+            engine: self.word(engine.as_ref())?,
+            precision: self.word(precision.as_ref())?,
             ..TrainSettings::default()
         };
         settings.check().map_err(|error| {
@@ -259,6 +262,17 @@ impl Filling<'_> {
             }
         }
         serde_json::to_string(&settings).map_err(Failure::trouble)
+    }
+
+    /// One of the words that a setting takes; its default where the file says nothing.
+    fn word<T>(&self, said: Option<&Placed<String>>) -> Result<T, Failure>
+    where
+        T: FromStr<Err = LearningError> + Default,
+    {
+        let read = |Placed { value, spot }: &Placed<String>| {
+            value.parse().map_err(|error| self.refuse(spot, error))
+        };
+        said.map_or(Ok(T::default()), read)
     }
 
     /// The name of a training's run. Where the file names none it follows from the submission's key
