@@ -63,6 +63,20 @@ pub fn installed(tool: &str, test: &str) -> bool {
     found
 }
 
+/// The Python with `PyTorch` that `GANTRY_TORCH_PYTHON` names, or python3; where it has none, says
+/// aloud that the test was skipped.
+#[must_use]
+pub fn torch(test: &str) -> Option<PathBuf> {
+    let python = std::env::var_os("GANTRY_TORCH_PYTHON").unwrap_or_else(|| "python3".into());
+    let mut look = Command::new(&python);
+    look.args(["-c", "import torch"]).stdout(Stdio::null()).stderr(Stdio::null());
+    if look.status().is_ok_and(|status| status.success()) {
+        return Some(python.into());
+    }
+    eprintln!("SKIPPED: {test} needs a Python with torch (GANTRY_TORCH_PYTHON)");
+    None
+}
+
 /// A Python with packages of `tests/peers/requirements.txt`, as .ci/run makes one and names it in
 /// `GANTRY_PYTHON`; says aloud that a test is skipped without it.
 #[must_use]

@@ -148,7 +148,7 @@ impl NodeLabels {
 #[command(next_help_heading = "Several tasks")]
 pub struct GangFlags {
     /// So many ranks that start together or not at all; each has the resources of a task.
-    #[arg(long, value_name = "N", conflicts_with = "array")]
+    #[arg(long, value_name = "N")]
     ranks: Option<u32>,
     /// Spread the ranks evenly over so many nodes.
     #[arg(long, value_name = "N", requires = "ranks")]

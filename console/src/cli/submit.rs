@@ -94,7 +94,7 @@ struct JobFlags {
     #[command(flatten)]
     labels: Labels,
     /// Elements, as 0-9, or 0-999%50 for at most 50 at once.
-    #[arg(long, value_name = "RANGE", help_heading = "Several tasks")]
+    #[arg(long, value_name = "RANGE", conflicts_with = "ranks", help_heading = "Several tasks")]
     array: Option<Array>,
     #[command(flatten)]
     gang: GangFlags,
