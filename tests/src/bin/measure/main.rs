@@ -35,6 +35,7 @@ mod screen;
 mod served;
 mod statistics;
 mod tasks;
+mod train;
 mod wire;
 
 use std::io::Write;
@@ -120,6 +121,8 @@ enum Name {
     Ingest,
     /// Samples written, read and put into shards, and a region grown from a click.
     Library,
+    /// Slices a second of both engines beside a plain loop of `PyTorch`, and of ranks together.
+    Train,
     /// What the console sends to its terminal, and what a frame costs.
     Screen,
     /// What a command costs: its start, and a queue of 10,000 jobs.
@@ -143,6 +146,7 @@ impl Name {
             Self::Kernels => kernels::run(size),
             Self::Ingest => ingest::run(size),
             Self::Library => library::run(size),
+            Self::Train => train::run(size),
             Self::Screen => screen::run(size),
             Self::Cli => cli::run(size),
         }
@@ -164,6 +168,7 @@ impl Name {
             Self::Kernels => "kernels",
             Self::Ingest => "ingest",
             Self::Library => "library",
+            Self::Train => "train",
             Self::Screen => "screen",
             Self::Cli => "cli",
         }
