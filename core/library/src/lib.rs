@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod at_once;
 mod choice;
 mod error;
 mod files;
@@ -42,6 +43,7 @@ mod split;
 mod states;
 mod verify;
 
+pub use at_once::at_once;
 pub use choice::{NextCase, Rule};
 pub use error::LibraryError;
 pub use ids::{ModelId, ObjectHash, PatientKey, PredictionId, SampleId, SeriesId};
