@@ -33,6 +33,7 @@ mod restart;
 mod samples;
 mod screen;
 mod served;
+mod soak;
 mod statistics;
 mod tasks;
 mod wire;
@@ -118,6 +119,8 @@ enum Name {
     Kernels,
     /// DICOM images received and synced, over one and eight associations, and through kill -9.
     Ingest,
+    /// 100,000 DICOM images over eight associations, with kill -9 of the agent in the middle.
+    Soak,
     /// Samples written, read and put into shards, and a region grown from a click.
     Library,
     /// What the console sends to its terminal, and what a frame costs.
@@ -142,6 +145,7 @@ impl Name {
             Self::Wire => wire::run(size),
             Self::Kernels => kernels::run(size),
             Self::Ingest => ingest::run(size),
+            Self::Soak => soak::run(size),
             Self::Library => library::run(size),
             Self::Screen => screen::run(size),
             Self::Cli => cli::run(size),
@@ -163,6 +167,7 @@ impl Name {
             Self::Wire => "wire",
             Self::Kernels => "kernels",
             Self::Ingest => "ingest",
+            Self::Soak => "soak",
             Self::Library => "library",
             Self::Screen => "screen",
             Self::Cli => "cli",
