@@ -15,6 +15,12 @@ pub enum AgentError {
         /// What to change.
         reason: String,
     },
+    /// The receiver cannot answer with TLS.
+    #[error("[ingest.tls] cannot be used: {reason}")]
+    Tls {
+        /// What to change.
+        reason: String,
+    },
     /// A file or folder of the agent.
     #[error("{what} {path} failed: {reason}", path = path.display())]
     File {

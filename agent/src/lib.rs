@@ -103,6 +103,7 @@ pub async fn serve(
         node: settings.node.clone(),
         samples: samples.clone(),
         gpus: probed.news.found.clone(),
+        ingest: receiver.as_ref().map(|_| counters.clone()),
     };
     let _metrics = metrics::start(settings.metrics, pages).await?;
     let (inputs, received) = mpsc::channel(INPUTS_MAX);

@@ -2,15 +2,18 @@
 //! that the scheduler gives it, and the agent's version. The scheduler need not be there.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gantry_metrics::node::{GpuName, NodeReading, add};
-use gantry_metrics::{MetricsError, Page, Source, bind, serve};
+use gantry_metrics::{MetricsError, Page, Source, Unit, bind, labels, serve};
 use gantry_model::At;
 use gantry_telemetry::Sample;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::ingest::Counters;
+use crate::ingest::refusals::Reason;
 use crate::probe::GpuList;
 
 /// What pages are made of.
@@ -18,6 +21,8 @@ pub(crate) struct NodePages {
     pub(crate) node: String,
     pub(crate) samples: watch::Receiver<Sample>,
     pub(crate) gpus: watch::Receiver<GpuList>,
+    /// Of the receiver, where there is one.
+    pub(crate) ingest: Option<Arc<Counters>>,
 }
 
 /// Offers the endpoint where the settings name an address. It ends with what is returned.
@@ -38,6 +43,14 @@ impl Source for NodePages {
     async fn page(&self) -> Result<Page, String> {
         let mut page = Page::default();
         page.build("agent", env!("CARGO_PKG_VERSION"));
+        if let Some(counters) = &self.ingest {
+            let help = "DICOM callers that were turned away since the agent started, by the reason";
+            let family = page.counter("gantry_dicom_callers_refused", Unit::None, help);
+            for reason in Reason::ALL {
+                let labels = labels([("node", &self.node), ("reason", reason.word())]);
+                family.add(&labels, counters.refusals.of(reason));
+            }
+        }
         let sample = self.samples.borrow().clone();
         // None has been taken yet.
         if sample.at == At(0) {
@@ -73,7 +86,8 @@ mod tests {
     async fn a_page_has_the_newest_sample_of_the_node_and_its_gpus() {
         let (newest, samples) = watch::channel(Sample::default());
         let (found, gpus) = watch::channel(Err("no driver".to_owned()));
-        let pages = NodePages { node: "n1".into(), samples, gpus };
+        let ingest = Some(Arc::new(Counters::default()));
+        let pages = NodePages { node: "n1".into(), samples, gpus, ingest };
         let text = pages.page().await.unwrap().text();
         assert!(text.contains("gantry_build_info{daemon=\"agent\","), "{text}");
         assert!(!text.contains("gantry_node"), "{text}");
@@ -88,6 +102,7 @@ mod tests {
         newest.send_replace(sample(1000));
         let text = pages.page().await.unwrap().text();
         for line in [
+            "gantry_dicom_callers_refused_total{node=\"n1\",reason=\"no-tls\"} 0",
             "gantry_node_cpu_ratio{node=\"n1\"} 0.5",
             "gantry_gpu_busy_ratio{node=\"n1\",gpu=\"0\",uuid=\"GPU-a\"} 0.25",
         ] {

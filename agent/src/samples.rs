@@ -94,30 +94,11 @@ pub fn outline(library: &Library, series: &SeriesId) -> Result<Outline, String> 
             _ => Ok(head),
         }
     };
-    let both = |object: &ObjectHash| Ok((head(object)?, length(object)?));
-    let read = at_once(&sources, both)?;
+    let both = |object: &ObjectHash| Ok::<_, String>((head(object)?, length(object)?));
+    let read = gantry_library::at_once(&sources, HEADS_AT_ONCE, both)?;
     let heads: Vec<&[u8]> = read.iter().map(|(head, _)| &head[..]).collect();
     let geometry = dicom::grid(&heads).map_err(|refusal| no_volume(series, &refusal))?;
     Ok(Outline { geometry, file_bytes: read.iter().map(|(_, bytes)| bytes).sum() })
-}
-
-/// Does work that waits for storage on several items at once; results are in the items' order.
-fn at_once<T: Sync, R: Send>(
-    items: &[T],
-    work: impl Fn(&T) -> Result<R, String> + Sync,
-) -> Result<Vec<R>, String> {
-    let work = &work;
-    let parts: Vec<Result<Vec<R>, String>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = items
-            .chunks(items.len().div_ceil(HEADS_AT_ONCE).max(1))
-            .map(|chunk| scope.spawn(move || chunk.iter().map(work).collect()))
-            .collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        threads.into_iter().map(join).collect()
-    });
-    Ok(parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// The memory that a process takes which makes a sample of a series.

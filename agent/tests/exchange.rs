@@ -9,7 +9,7 @@ use gantry_agent::exchange::{Choice, Kind, Rejected, dataset_fingerprint, export
 use gantry_agent::ingest::keep;
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::phantom::{PhantomSettings, patient};
-use gantry_imaging::{Image, Mask, nifti};
+use gantry_imaging::{Geometry, Image, Mask, nifti};
 use gantry_library::{Author, Library, Provenance, SampleDraft, Source};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -129,6 +129,30 @@ fn other_readers_find_what_went_out() {
             assert!(there.is_none_or(|there| (there - sum).abs() < 1e-6 * sum.abs()), "{form}");
         }
     }
+}
+
+#[test]
+fn the_integrity_check_of_nn_u_net_finds_nothing_wrong_and_would() {
+    let folder = TempDir::new().unwrap();
+    let (library, _) = library(&folder.path().join("library"));
+    let to = folder.path().join("raw");
+    export(&library, Kind::NnUnet, &to, &Choice::default()).unwrap();
+    let Some(python) = python("nnunetv2, batchgenerators, pandas, SimpleITK") else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/peers/nnunet.py");
+    let check = || {
+        let output = Command::new(&python).arg(&script).arg(&to).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (fine, error) = check();
+    assert!(fine, "{error}");
+    let labels = std::fs::read_dir(to.join("labelsTr")).unwrap();
+    let label = labels.map(|entry| entry.unwrap().path()).next().unwrap();
+    let mut other = Vec::new();
+    let grid = Geometry::unit([2, 2, 2]);
+    nifti::write_mask(&Mask::filled(grid, 7), &mut other).unwrap();
+    std::fs::write(&label, other).unwrap();
+    let (fine, error) = check();
+    assert!(!fine && error.contains("unexpected labels"), "{error}");
 }
 
 #[test]

@@ -87,6 +87,8 @@ pub struct IngestSettings {
     pub addresses: Vec<Network>,
     /// Takes patients out of what comes before anything of it is kept; as it came where absent.
     pub deidentify: Option<DeidentifySettings>,
+    /// Speaks TLS with who calls, and with nobody in plain; plain where absent.
+    pub tls: Option<TlsSettings>,
     /// Where those are told what is kept for good who ask and hang up before the answer, by their
     /// AE titles.
     pub commitment: BTreeMap<String, SocketAddr>,
@@ -98,6 +100,18 @@ pub struct IngestSettings {
     pub storage_free_min: MemoryMib,
     /// Associations at once.
     pub associations_max: usize,
+}
+
+/// TLS of the receiver, by the site's own certificates (PEM).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// The receiver's certificate, followed by those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Whose certificates those need who call; none is asked for where absent.
+    pub authority: Option<PathBuf>,
 }
 
 /// De-identification: the basic profile of PS3.15 annex E.
@@ -144,6 +158,7 @@ impl Default for IngestSettings {
             callers: Vec::new(),
             addresses: Vec::new(),
             deidentify: None,
+            tls: None,
             commitment: BTreeMap::new(),
             series_stable: Millis::from_seconds(60),
             storage_free_min: MemoryMib(1024),
@@ -190,6 +205,9 @@ impl Settings for AgentSettings {
         "ingest.addresses",
         "ingest.deidentify.options",
         "ingest.deidentify.private",
+        "ingest.tls.certificate",
+        "ingest.tls.key",
+        "ingest.tls.authority",
         "ingest.commitment",
         "ingest.series_stable",
         "ingest.storage_free_min",

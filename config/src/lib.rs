@@ -18,7 +18,7 @@ mod nearest;
 mod network;
 pub mod scheduler;
 
-pub use agent::{AgentSettings, DeidentifySettings, IngestSettings, Orphans};
+pub use agent::{AgentSettings, DeidentifySettings, IngestSettings, Orphans, TlsSettings};
 pub use alerts::AlertSettings;
 pub use explain::{Explained, explain};
 pub use isolation::{CgroupPlace, CpuLimit, IsolationSettings, RunAs, Umask};

@@ -31,7 +31,8 @@ const KNOWN_TO: &[(&str, &[&str])] = &[
     ("dicom_ul", &["agent/src/ingest"]),
     ("hyper", &["core/metrics/src"]),
     ("prometheus_client", &["core/metrics/src"]),
-    ("ureq", &["core/scheduler/src/webhook"]),
+    ("ureq", &["core/scheduler/src/webhook", "core/library/src/bucket.rs"]),
+    ("rusty_s3", &["core/library/src/bucket.rs"]),
 ];
 
 const LINES_MAX: usize = 500;

@@ -149,3 +149,44 @@ fn a_job_asks_for_the_memory_of_its_plan_and_says_when_it_is_not_enough() -> Res
     ensure!(shown.to_string().contains(&plan["request_mib"].to_string()), "{shown}");
     Ok(())
 }
+
+#[test]
+fn a_worker_goes_on_from_what_another_has_cached_and_caches_what_took_long() -> Result<()> {
+    let mut cluster = Cluster::start(PROGRAM)?;
+    cluster.join("node-1", "cores = 1\nworkers = 1")?;
+    cluster.join("node-2", "cores = 1\nworkers = 1")?;
+    let folder = cluster.folder().to_owned();
+    let gantry = &cluster.gantry;
+    let (library, series) = library(&folder, gantry, [64, 64, 16])?;
+    let flow = "operation = \"curvature_flow\"\niterations = 400";
+    let text = PIPELINE.replace("operation = \"curvature_flow\"", flow);
+    let file = write(&folder, "slow.toml", &text)?;
+    let run = |node: &str, file: &str| -> Result<String> {
+        let base = ["--quiet", "preprocess", "--library", &library, "--pipeline", file];
+        let output = gantry.run(&[&base[..], &["--node", node, &series]].concat())?;
+        let id = String::from_utf8(output.stdout)?.trim().to_owned();
+        gantry.run(&["wait", &id])?;
+        let job = gantry.json(&["job", &id])?;
+        ensure!(job["state"] == "done", "{job}");
+        Ok(String::from_utf8(gantry.run(&["logs", &id])?.stdout)?)
+    };
+    let cached = |out: &str, step: &str| {
+        out.lines().find(|line| line.contains(step)).map(|line| line.ends_with("cached"))
+    };
+    let first = run("node-1", &file)?;
+    ensure!(cached(&first, "curvature_flow") == Some(false), "{first}");
+    let last = write(&folder, "last.toml", &text.replace("-300", "-200"))?;
+    let second = run("node-2", &last)?;
+    ensure!(cached(&second, "curvature_flow") == Some(true), "{second}");
+    ensure!(cached(&second, "body") == Some(false), "its threshold is another: {second}");
+    // A damaged result is made anew, and says nothing wrong.
+    for entry in std::fs::read_dir(Path::new(&library).join("cache"))? {
+        let path = entry?.path();
+        let bytes: Vec<u8> = std::fs::read(&path)?.iter().map(|byte| byte ^ 0x55).collect();
+        std::fs::write(&path, bytes)?;
+    }
+    let third = run("node-1", &file)?;
+    ensure!(cached(&third, "curvature_flow") == Some(false), "{third}");
+    ensure!(Library::open(library.as_ref())?.samples()?.len() == 2, "the same sample again");
+    Ok(())
+}

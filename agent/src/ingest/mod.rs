@@ -10,9 +10,12 @@ mod commitment;
 mod complete;
 mod group;
 mod receive;
+pub(crate) mod refusals;
 pub mod send;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -34,6 +37,8 @@ pub(crate) struct Counters {
     quarantined: AtomicU64,
     conflicts: AtomicU64,
     refused: AtomicU64,
+    /// Who was turned away.
+    pub(crate) refusals: refusals::Refusals,
 }
 
 impl Counters {

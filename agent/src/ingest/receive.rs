@@ -14,11 +14,13 @@ use dicom_ul::pdu::{AssociationRJServiceUserReason, UserIdentity};
 use gantry_config::IngestSettings;
 use gantry_imaging::dicom::deidentify::Profile;
 use gantry_library::Library;
+use gantry_link::{Outside, Refused};
 
 use super::association::{PDU_BYTES_MAX, Shared, converse};
 use super::commitment::{self, Report};
 use super::complete::Completion;
 use super::group::Group;
+use super::refusals::Reason;
 use super::{Counters, Deidentifier};
 use crate::error::AgentError;
 
@@ -45,13 +47,31 @@ impl Drop for Receiver {
 struct Door {
     settings: IngestSettings,
     options: Options,
+    tls: Option<Outside>,
     shared: Shared,
 }
 
 type Options = ServerAssociationOptions<'static, Callers, DefaultNegotiation>;
 
 /// Who may call.
-struct Callers(IngestSettings);
+struct Callers {
+    settings: IngestSettings,
+    counters: Arc<Counters>,
+}
+
+impl Callers {
+    fn known(&self, calling: &str, called: &str) -> Result<(), AssociationRJServiceUserReason> {
+        let settings = &self.settings;
+        if !settings.ae_title.is_empty() && called.trim() != settings.ae_title {
+            return Err(AssociationRJServiceUserReason::CalledAETitleNotRecognized);
+        }
+        let known = settings.callers.iter().any(|caller| caller == calling.trim());
+        if !settings.callers.is_empty() && !known {
+            return Err(AssociationRJServiceUserReason::CallingAETitleNotRecognized);
+        }
+        Ok(())
+    }
+}
 
 impl AccessControl for Callers {
     fn check_access(
@@ -61,15 +81,7 @@ impl AccessControl for Callers {
         called: &str,
         _user: Option<&UserIdentity>,
     ) -> Result<(), AssociationRJServiceUserReason> {
-        let settings = &self.0;
-        if !settings.ae_title.is_empty() && called.trim() != settings.ae_title {
-            return Err(AssociationRJServiceUserReason::CalledAETitleNotRecognized);
-        }
-        let known = settings.callers.iter().any(|caller| caller == calling.trim());
-        if !settings.callers.is_empty() && !known {
-            return Err(AssociationRJServiceUserReason::CallingAETitleNotRecognized);
-        }
-        Ok(())
+        self.known(calling, called).inspect_err(|_| self.counters.refusals.count(Reason::Title))
     }
 }
 
@@ -83,6 +95,11 @@ pub(crate) fn start(
         address: settings.listen,
         reason: error.to_string(),
     };
+    let tls = settings.tls.as_ref().map(|tls| {
+        Outside::new(&tls.certificate, &tls.key, tls.authority.as_deref())
+            .map_err(|error| AgentError::Tls { reason: error.to_string() })
+    });
+    let tls = tls.transpose()?;
     let listener = TcpListener::bind(settings.listen).map_err(fail)?;
     let address = listener.local_addr().map_err(fail)?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -98,7 +115,8 @@ pub(crate) fn start(
     let watched = completion.clone();
     std::thread::spawn(move || watched.run());
     let door = Arc::new(Door {
-        options: options(settings),
+        options: options(settings, &counters),
+        tls,
         settings: settings.clone(),
         shared: Shared {
             group: Group::new(library.clone()),
@@ -124,9 +142,10 @@ pub(crate) fn start(
 }
 
 /// What is agreed on with every caller.
-fn options(settings: &IngestSettings) -> Options {
+fn options(settings: &IngestSettings, counters: &Arc<Counters>) -> Options {
+    let callers = Callers { settings: settings.clone(), counters: counters.clone() };
     ServerAssociationOptions::new()
-        .ae_access_control(Callers(settings.clone()))
+        .ae_access_control(callers)
         .ae_title(settings.ae_title.clone())
         .promiscuous(true)
         .max_pdu_length(PDU_BYTES_MAX)
@@ -151,12 +170,14 @@ fn take(door: &Arc<Door>, stream: TcpStream) {
         networks.is_empty() || networks.iter().any(|network| network.contains(address.ip()))
     });
     if !known {
+        door.shared.counters.refusals.count(Reason::Address);
         tracing::warn!("a DICOM caller was refused: its address is not one of ingest.addresses");
         return;
     }
     let before = door.shared.counters.associations.fetch_add(1, Ordering::Relaxed);
     let open = Open(door.clone());
     if before as usize >= settings.associations_max {
+        door.shared.counters.refusals.count(Reason::TooMany);
         tracing::warn!(
             max = settings.associations_max,
             "a DICOM caller was refused: too many associations"
@@ -177,6 +198,18 @@ fn serve(door: &Door, stream: TcpStream) -> Result<(), String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
     // Without this each message waits for the peer's delayed acknowledgement: 18 images a second.
     stream.set_nodelay(true).map_err(|error| words(&error))?;
+    let stream = match &door.tls {
+        None => stream,
+        Some(tls) => tls.accept(stream, SILENCE_MAX).map_err(|refused| {
+            let reason = match refused {
+                Refused::Plain => Reason::Plain,
+                Refused::Certificate(_) => Reason::Certificate,
+                Refused::Handshake(_) => Reason::Handshake,
+            };
+            door.shared.counters.refusals.count(reason);
+            format!("the caller was refused: {refused}")
+        })?,
+    };
     let association = door.options.establish(stream).map_err(|error| words(&error))?;
     let ended = converse(&door.shared, association);
     for report in &ended.reports {

@@ -18,6 +18,7 @@ use gantry_telemetry::IngestCounts;
 use tempfile::TempDir;
 
 use super::command::{OUT_OF_RESOURCES, SUCCESS};
+use super::refusals::{Reason, Refusals};
 use super::send::send;
 use super::{Counters, Receiver, start};
 use crate::error::AgentError;
@@ -34,6 +35,10 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(change: impl FnOnce(&mut IngestSettings)) -> Self {
+        Self::try_new(change).unwrap()
+    }
+
+    pub(super) fn try_new(change: impl FnOnce(&mut IngestSettings)) -> Result<Self, AgentError> {
         let mut settings =
             IngestSettings { listen: ([127, 0, 0, 1], 0).into(), ..IngestSettings::default() };
         change(&mut settings);
@@ -42,8 +47,12 @@ impl Bench {
         let library =
             Library::open_or_create(folder.path()).unwrap().with_free_min_mib(free_min_mib);
         let counters = Arc::new(Counters::default());
-        let receiver = start(&settings, library.clone(), counters.clone()).unwrap();
-        Self { _folder: folder, library, counters, receiver }
+        let receiver = start(&settings, library.clone(), counters.clone())?;
+        Ok(Self { _folder: folder, library, counters, receiver })
+    }
+
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.counters.refusals
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -57,7 +66,7 @@ impl Bench {
     }
 
     /// The counts once every association has ended.
-    fn counts(&self) -> IngestCounts {
+    pub(super) fn counts(&self) -> IngestCounts {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let counts = self.counters.read();
@@ -70,7 +79,7 @@ impl Bench {
     }
 
     /// The files of the one series that is expected.
-    fn stored(&self) -> Vec<Vec<u8>> {
+    pub(super) fn stored(&self) -> Vec<Vec<u8>> {
         let series = self.library.series().unwrap();
         assert_eq!(series.len(), 1);
         let objects = self.library.series_objects(&series[0].id).unwrap();
@@ -185,6 +194,7 @@ fn an_address_that_may_not_call_is_hung_up_on() {
     for (network, accepted) in [("127.0.0.0/8", true), ("10.0.0.0/8", false)] {
         let bench = Bench::new(|settings| settings.addresses = vec![network.parse().unwrap()]);
         assert_eq!(bench.send(&scan()).is_ok(), accepted, "{network}");
+        assert_eq!(bench.refusals().of(Reason::Address), u64::from(!accepted));
     }
 }
 
@@ -202,6 +212,7 @@ fn who_may_not_call_is_told() {
         });
         assert_eq!(bench.send(&scan()).is_ok(), accepted, "{ae_title} {callers:?}");
         assert_eq!(bench.counts().received > 0, accepted);
+        assert_eq!(bench.refusals().of(Reason::Title), u64::from(!accepted));
     }
 }
 
@@ -210,6 +221,7 @@ fn too_many_associations_wait_for_nobody() {
     let bench = Bench::new(|settings| settings.associations_max = 1);
     let first = TcpStream::connect(bench.address()).unwrap();
     assert!(bench.send(&scan()).is_err());
+    assert_eq!(bench.refusals().of(Reason::TooMany), 1);
     drop(first);
     bench.counts();
     assert_eq!(bench.send(&scan()).unwrap(), [SUCCESS; 4]);

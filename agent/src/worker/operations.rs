@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 
 use gantry_imaging::dicom::{self, SegmentationHead};
-use gantry_imaging::pipeline::Pipeline;
+use gantry_imaging::pipeline::{CACHE_BYTES_MAX, Cache, Pipeline, StepReport};
 use gantry_learning::{
     Predictor, RunOutcome, RunSink, Surroundings, TrainSettings, similar, train,
 };
@@ -19,6 +19,9 @@ use serde_json::json;
 use super::told::Told;
 use crate::samples::{self, Need, SeriesVolume};
 
+/// A step's result is worth keeping if it takes longer to make than a shared storage takes to write and
+/// read it.
+const CACHE_MIB_PER_S: u64 = 50;
 /// Cases that a prediction names.
 const NEAREST: usize = 5;
 
@@ -101,19 +104,31 @@ fn preprocess(
     say(log, &format!("series {series}: {size:?} voxels, at most {} of memory", need.peak));
     between(log, told);
     let mut told_why = false;
-    let labelled = pipeline
-        .run(&image, &mut |step| {
-            // Once: it is the same for all steps, or one reason is enough to look further.
-            if let Some(why) = step.ran.because.as_ref().filter(|_| !told_why) {
-                told_why = true;
-                say(log, &format!("not on a GPU: {why}"));
-            }
-            let line =
-                format!("{:>6} ms  {}  {} voxels", step.milliseconds, step.name, step.voxels);
-            say(log, &line);
-            between(log, told);
-        })
-        .map_err(words)?;
+    // Without a cache a pipeline is done from its first step.
+    let mut cache = Cache::open(&library.cache_folder(), CACHE_BYTES_MAX)
+        .map(|cache| cache.only_slower_than_mib_per_s(CACHE_MIB_PER_S))
+        .inspect_err(|error| say(log, &format!("! no step is cached: {error}")))
+        .ok();
+    let mut on_step = |step: StepReport| {
+        // Once: it is the same for all steps, or one reason is enough to look further.
+        if let Some(why) = step.ran.because.as_ref().filter(|_| !told_why) {
+            told_why = true;
+            say(log, &format!("not on a GPU: {why}"));
+        }
+        let cached = if step.cached { "  cached" } else { "" };
+        let line =
+            format!("{:>6} ms  {}  {} voxels{cached}", step.milliseconds, step.name, step.voxels);
+        say(log, &line);
+        between(log, told);
+    };
+    let labelled = match &mut cache {
+        Some(cache) => pipeline.run_cached(&image, cache, &mut on_step),
+        None => pipeline.run(&image, &mut on_step),
+    };
+    let labelled = labelled.map_err(words)?;
+    if let Some(full) = cache.map(|cache| cache.counts.full).filter(|full| *full > 0) {
+        say(log, &format!("! {full} results of steps could not be cached"));
+    }
     let (sample, volume_ml) = samples::keep(library, &pipeline, &series, sources, &labelled)?;
     say(log, &format!("sample {sample}: {}, {volume_ml:.1} ml", labelled.label));
     say(log, &format!("::metric volume_ml {volume_ml:.1}"));

@@ -8,6 +8,7 @@ use gantry_agent::exchange::{self, Choice, ExchangeError, ExchangeReport, Kind, 
 use gantry_library::{Author, Fractions, Library};
 use serde_json::json;
 
+use super::create::Create;
 use super::library::{self, Place};
 use super::{completions, label, verdicts};
 use crate::error::{Failure, Outcome};
@@ -25,6 +26,8 @@ pub struct Samples {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Make an empty library, with its objects in its folder or in an S3 bucket.
+    Create(Create),
     /// Write samples into a new folder, as another program reads them.
     Export(Export),
     /// Take samples of another program from its folder.
@@ -139,11 +142,14 @@ struct Import {
 }
 
 impl Samples {
-    fn open(&self) -> Result<Library, Failure> {
-        let library = self.library.clone().ok_or_else(|| {
+    fn folder(&self) -> Result<PathBuf, Failure> {
+        self.library.clone().ok_or_else(|| {
             Failure::usage("say which library: --library DIR, or GANTRY_LIBRARY in the environment")
-        })?;
-        Place { library }.open()
+        })
+    }
+
+    fn open(&self) -> Result<Library, Failure> {
+        Place { library: self.folder()? }.open()
     }
 
     /// Carries it out.
@@ -152,6 +158,7 @@ impl Samples {
     /// Where the library or a folder cannot be read or written.
     pub fn run(&self, format: Format) -> Outcome {
         match &self.what {
+            What::Create(create) => create.run(&self.folder()?, format),
             What::Export(export) => self.export(export, format),
             What::Import(import) => self.import(import, format),
             What::Counts => {

@@ -5,6 +5,7 @@ pub mod chosen;
 pub mod client;
 mod completions;
 mod config;
+mod create;
 pub mod daemons;
 mod doctor;
 pub mod events;

@@ -121,9 +121,13 @@ fn long(short: &clap::Command, verb: &'static str, words: &[&str]) -> Option<cla
             Some(flag) => argument.get_long() == Some(flag),
             None => argument.is_positional(),
         });
-        if let Some(id) = said.map(|argument| argument.get_id().clone()) {
-            long = long.mut_arg(id, |argument| argument.hide(true));
-        }
+        let Some(said) = said else { continue };
+        let about = match said.get_help() {
+            Some(help) if !said.is_positional() => help.to_string(),
+            _ => format!("List the {word} of a library"),
+        };
+        let id = said.get_id().clone();
+        long = long.about(about).mut_arg(id, |argument| argument.hide(true));
     }
     Some(long)
 }

@@ -44,6 +44,16 @@ pub enum LibraryError {
         /// Why.
         source: io::Error,
     },
+    /// A storage that is reached over a network could not read or write.
+    #[error("{what} {place} failed: {reason}")]
+    Remote {
+        /// What was tried.
+        what: &'static str,
+        /// Which object of the library.
+        place: String,
+        /// Why.
+        reason: String,
+    },
     /// Bytes are not what their name or record says.
     #[error("{path} is damaged: {reason}; restore it from a backup", path = path.display())]
     Damaged {

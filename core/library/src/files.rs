@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::{Digest, Sha256};
 
+use crate::at_once::at_once;
 use crate::error::LibraryError;
 use crate::ids::{ObjectHash, hex};
 use crate::limits::{SYNCS_MAX, TEMPORARY_AGE_MAX};
@@ -50,7 +51,7 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<Made, LibraryError> {
 /// for all names.
 pub(crate) fn create_in_order(groups: &[&[NewFile<'_>]]) -> Result<Vec<Vec<Made>>, LibraryError> {
     let files: Vec<&NewFile> = groups.iter().copied().flatten().collect();
-    let mut parts = at_once(&files, |file| Part::write(file))?.into_iter();
+    let mut parts = at_once(&files, SYNCS_MAX, |file| Part::write(file))?.into_iter();
     let mut made = Vec::with_capacity(groups.len());
     for group in groups {
         let publish = |file: &NewFile| match parts.next().flatten() {
@@ -61,7 +62,8 @@ pub(crate) fn create_in_order(groups: &[&[NewFile<'_>]]) -> Result<Vec<Vec<Made>
     }
     // Also for files that were there: who made them may not have come to this yet.
     let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.path.parent()).collect();
-    at_once(&folders.into_iter().collect::<Vec<_>>(), |folder| sync_folder(folder))?;
+    let folders: Vec<&Path> = folders.into_iter().collect();
+    at_once(&folders, SYNCS_MAX, |folder| sync_folder(folder))?;
     Ok(made)
 }
 
@@ -108,28 +110,6 @@ impl Drop for Part {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
-}
-
-/// Does work that waits for storage on several items at once; results are in the items' order.
-fn at_once<T: Sync, R: Send>(
-    items: &[T],
-    work: impl Fn(&T) -> Result<R, LibraryError> + Sync,
-) -> Result<Vec<R>, LibraryError> {
-    if items.len() < 2 {
-        return items.iter().map(work).collect();
-    }
-    let work = &work;
-    let parts: Vec<Result<Vec<R>, LibraryError>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = items
-            .chunks(items.len().div_ceil(SYNCS_MAX))
-            .map(|chunk| scope.spawn(move || chunk.iter().map(work).collect()))
-            .collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        threads.into_iter().map(join).collect()
-    });
-    Ok(parts.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// Makes a folder and the folders above it, durably.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::LibraryError;
 use crate::files::{self, Made, NewFile};
 use crate::ids::{ObjectHash, PatientKey, SeriesId};
+use crate::objects::NewObject;
 use crate::record;
 use crate::root::{Library, now_ms};
 
@@ -192,11 +193,12 @@ impl Library {
     /// # Errors
     /// Where the storage is full or fails; some may be kept then, none by halves.
     pub fn store_batch(&self, arrivals: &[Arrival<'_>]) -> Result<Vec<Stored>, LibraryError> {
-        self.check_free(arrivals.iter().map(Arrival::len).sum())?;
+        let bytes = arrivals.iter().map(Arrival::len).sum();
+        self.check_free(self.objects().bytes_here(bytes))?;
         let mut objects = Vec::with_capacity(arrivals.len());
         let mut records = Vec::with_capacity(arrivals.len());
         for arrival in arrivals {
-            objects.push(self.object_file(&arrival.object, &arrival.bytes)?);
+            objects.push(NewObject { hash: arrival.object.clone(), bytes: &arrival.bytes });
             records.push(self.record_of(arrival)?);
         }
         let encoded: Vec<Vec<u8>> = records.iter().map(record::encode).collect::<Result<_, _>>()?;
@@ -205,7 +207,7 @@ impl Library {
             .zip(&encoded)
             .map(|(record, bytes)| NewFile { path: self.instance_path(record), bytes })
             .collect();
-        let made = files::create_in_order(&[&objects, &files])?.pop().unwrap_or_default();
+        let made = self.keep(&objects, &files)?;
         made.into_iter().zip(records).map(|(made, record)| self.settle(made, record)).collect()
     }
 

@@ -8,7 +8,7 @@
 //! | in the folder | what |
 //! |---|---|
 //! | `library.json` | the format, and the salt of the ids |
-//! | `objects/ab/SHA256` | bytes, by their hash |
+//! | `objects/ab/SHA256` | bytes, by their hash; in an S3 bucket where `library.json` names one |
 //! | `series/ID/series.json` | a series, by its UID |
 //! | `series/ID/instances/ID.json` | what was received of it, by instance UID |
 //! | `series/ID/instances/ID-SHA256.json` | what conflicts with an earlier one |
@@ -26,13 +26,17 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod at_once;
+mod bucket;
 mod choice;
 mod error;
 mod files;
 mod ids;
 mod instances;
+mod keys;
 mod limits;
 mod models;
+mod objects;
 mod predictions;
 mod quarantine;
 mod record;
@@ -42,6 +46,8 @@ mod split;
 mod states;
 mod verify;
 
+pub use at_once::at_once;
+pub use bucket::BucketPlace;
 pub use choice::{NextCase, Rule};
 pub use error::LibraryError;
 pub use ids::{ModelId, ObjectHash, PatientKey, PredictionId, SampleId, SeriesId};

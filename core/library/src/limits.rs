@@ -4,6 +4,23 @@ use std::time::Duration;
 
 /// The largest object: a whole-body CT volume, uncompressed, with room to spare.
 pub(crate) const OBJECT_BYTES_MAX: usize = 8 << 30;
+/// The largest object of a bucket: what S3 takes in one piece.
+pub(crate) const BUCKET_OBJECT_BYTES_MAX: usize = 5 << 30;
+/// Bytes of a bucket's object that are asked for at once: a piece of this size ends in time over any
+/// network that images are worth sending over, and its round trip is nothing beside it.
+pub(crate) const BUCKET_PIECE_BYTES: u64 = 32 << 20;
+/// How long a storage over a network may be silent, and how long its troubles are waited out: a scanner
+/// waits for a minute before it gives an association up.
+pub(crate) const BUCKET_ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// Objects that are put into a bucket at once, each over a connection of its own: a batch of a receiver
+/// then takes a few round trips.
+pub(crate) const PUTS_MAX: usize = 16;
+/// The slowest storage: a piece that takes longer, beside the silence that is allowed, is given up.
+pub(crate) const BUCKET_BYTES_PER_S_MIN: u64 = 1 << 20;
+/// Bytes of a page of names: 1000 of them, with all that is said of each.
+pub(crate) const BUCKET_PAGE_BYTES_MAX: u64 = 8 << 20;
+/// Bytes that are read of a file of keys: thousands of profiles.
+pub(crate) const KEYS_BYTES_MAX: u64 = 1 << 20;
 /// The largest record. One with an embedding of 4096 numbers has 100 KiB; listing a folder of
 /// records that are larger than this would no longer be quick.
 pub(crate) const RECORD_BYTES_MAX: usize = 4 << 20;

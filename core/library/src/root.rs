@@ -6,26 +6,34 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bucket::{Bucket, BucketPlace};
 use crate::error::LibraryError;
 use crate::files::{self, Made, NewFile};
 use crate::ids::{ObjectHash, PatientKey, SeriesId, hex, sha256_hex};
 use crate::limits::{OBJECT_BYTES_MAX, RUN_NAME_MAX};
+use crate::objects::{NewObject, Objects};
 use crate::record;
 
-/// The format of the folder.
-const FORMAT: u32 = 1;
+/// The format of a folder whose objects are in a bucket, the newest that is known.
+const FORMAT: u32 = 2;
+/// The format of a folder that holds everything itself, which older programs know too.
+const FORMAT_OF_FOLDER: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
     format: u32,
     salt: String,
     created_ms: u64,
+    /// Where the objects are, if they are not in the folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bucket: Option<BucketPlace>,
 }
 
 /// A library. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Library {
     root: PathBuf,
+    objects: Objects,
     salt: String,
     free_min_mib: u64,
 }
@@ -79,7 +87,8 @@ impl Library {
             let path = root.to_owned();
             return Err(LibraryError::Newer { path, found: header.format, known: FORMAT });
         }
-        Ok(Self { root: root.to_owned(), salt: header.salt, free_min_mib: 0 })
+        let objects = Objects::open(root, header.bucket.as_ref())?;
+        Ok(Self { root: root.to_owned(), objects, salt: header.salt, free_min_mib: 0 })
     }
 
     /// Makes an empty library in a folder, and the folder where it is not there.
@@ -97,7 +106,27 @@ impl Library {
     /// # Errors
     /// As [`Library::create`].
     pub fn create_salted(root: &Path, salt: &str) -> Result<Self, LibraryError> {
-        match Self::make(root, salt)? {
+        match Self::make(root, salt, None)? {
+            Made::New => Self::open(root),
+            Made::Known => Err(LibraryError::Exists { path: root.to_owned() }),
+        }
+    }
+
+    /// Makes an empty library in a folder whose objects are in a bucket. The keys of the bucket come from
+    /// the environment or a file, here and wherever the library is opened, and are kept nowhere.
+    ///
+    /// # Errors
+    /// As [`Library::create`], and where the bucket cannot be used or holds something there already.
+    pub fn create_in_bucket(root: &Path, place: &BucketPlace) -> Result<Self, LibraryError> {
+        let bucket = Bucket::open(place)?;
+        let known = bucket.keys()?.len();
+        if known > 0 {
+            return Err(LibraryError::Invalid(format!(
+                "{} holds {known} objects already; choose another prefix",
+                bucket.shown(&place.prefix)
+            )));
+        }
+        match Self::make(root, &random_salt()?, Some(place.clone()))? {
             Made::New => Self::open(root),
             Made::Known => Err(LibraryError::Exists { path: root.to_owned() }),
         }
@@ -111,14 +140,15 @@ impl Library {
     /// Where the folder cannot be written.
     pub fn open_or_create(root: &Path) -> Result<Self, LibraryError> {
         if !root.join("library.json").is_file() {
-            Self::make(root, &random_salt()?)?;
+            Self::make(root, &random_salt()?, None)?;
         }
         Self::open(root)
     }
 
-    fn make(root: &Path, salt: &str) -> Result<Made, LibraryError> {
+    fn make(root: &Path, salt: &str, bucket: Option<BucketPlace>) -> Result<Made, LibraryError> {
         files::make_folder(root)?;
-        let header = Header { format: FORMAT, salt: salt.to_owned(), created_ms: now_ms() };
+        let format = if bucket.is_some() { FORMAT } else { FORMAT_OF_FOLDER };
+        let header = Header { format, salt: salt.to_owned(), created_ms: now_ms(), bucket };
         record::create(&root.join("library.json"), &header)
     }
 
@@ -200,38 +230,40 @@ impl Library {
         self.root.join(name)
     }
 
-    /// The path of an object.
+    /// Where an object is, or would be: a file, or a name within the bucket.
     #[must_use]
     pub fn object_path(&self, hash: &ObjectHash) -> PathBuf {
-        self.root.join("objects").join(&hash.as_str()[..2]).join(hash.as_str())
+        self.objects.place(hash)
     }
 
     /// Keeps bytes under their hash.
     ///
     /// # Errors
-    /// Where the storage is full or fails; nothing is half there.
+    /// Where they are too many, or the storage is full or fails.
     pub fn put_object(&self, bytes: &[u8]) -> Result<ObjectHash, LibraryError> {
-        self.check_free(bytes.len())?;
+        self.check_free(self.objects.bytes_here(bytes.len()))?;
         let hash = ObjectHash::of(&[bytes]);
-        files::create_in_order(&[&[self.object_file(&hash, bytes)?]])?;
+        self.keep(&[NewObject { hash: hash.clone(), bytes }], &[])?;
         Ok(hash)
     }
 
-    /// The file that will hold bytes of this hash; its folder is made.
-    pub(crate) fn object_file<'a>(
+    /// Keeps objects, and files that name them. Says which of the files were made.
+    pub(crate) fn keep(
         &self,
-        hash: &ObjectHash,
-        bytes: &'a [u8],
-    ) -> Result<NewFile<'a>, LibraryError> {
-        if bytes.len() > OBJECT_BYTES_MAX {
+        objects: &[NewObject<'_>],
+        records: &[NewFile<'_>],
+    ) -> Result<Vec<Made>, LibraryError> {
+        if let Some(large) = objects.iter().find(|object| object.bytes.len() > OBJECT_BYTES_MAX) {
             return Err(LibraryError::Invalid(format!(
                 "an object of {} bytes is over the limit of {OBJECT_BYTES_MAX}",
-                bytes.len()
+                large.bytes.len()
             )));
         }
-        let path = self.object_path(hash);
-        files::make_folder(path.parent().unwrap_or(&self.root))?;
-        Ok(NewFile { path, bytes })
+        self.objects.create(objects, records)
+    }
+
+    pub(crate) const fn objects(&self) -> &Objects {
+        &self.objects
     }
 
     /// Reads an object and checks it against its hash.
@@ -239,10 +271,13 @@ impl Library {
     /// # Errors
     /// Where it is missing or damaged.
     pub fn read_object(&self, hash: &ObjectHash) -> Result<Vec<u8>, LibraryError> {
-        let path = self.object_path(hash);
-        let bytes = files::read(&path)?;
+        let bytes = self.objects.read(hash, None)?;
         if ObjectHash::of(&[&bytes]) != *hash {
-            return Err(LibraryError::damaged(&path, "its bytes do not have the hash of its name"));
+            let place = self.objects.place(hash);
+            return Err(LibraryError::damaged(
+                &place,
+                "its bytes do not have the hash of its name",
+            ));
         }
         Ok(bytes)
     }
@@ -253,7 +288,7 @@ impl Library {
     /// # Errors
     /// Where it is missing or cannot be read.
     pub fn read_object_head(&self, hash: &ObjectHash, bytes: u64) -> Result<Vec<u8>, LibraryError> {
-        files::read_head(&self.object_path(hash), bytes)
+        self.objects.read(hash, Some(bytes))
     }
 
     /// How many bytes an object has.
@@ -261,7 +296,7 @@ impl Library {
     /// # Errors
     /// Where it is missing.
     pub fn object_bytes(&self, hash: &ObjectHash) -> Result<u64, LibraryError> {
-        files::length(&self.object_path(hash))
+        self.objects.length(hash)
     }
 
     /// The folder for results of pipeline steps that are kept to go on from. It is no part of what the

@@ -201,24 +201,23 @@ impl Check<'_> {
     }
 
     fn objects(&mut self) -> Result<(), LibraryError> {
+        let objects = self.library.objects().clone();
         let mut there = BTreeSet::new();
-        for folder in files::list(&self.library.folder("objects"))? {
-            for path in files::list(&folder)? {
-                match files::hash(&path) {
-                    Ok(hash) if self.library.object_path(&hash) == path => {
-                        self.report.objects += 1;
-                        self.report.unnamed += u64::from(!self.named.contains(&hash));
-                    }
-                    Ok(_) => self.damaged(&path, "its bytes do not have the hash of its name"),
-                    Err(error) => self.damaged(&path, error.to_string()),
+        for place in objects.places()? {
+            match objects.hash_at(&place) {
+                Ok(hash) if objects.place(&hash) == place => {
+                    self.report.objects += 1;
+                    self.report.unnamed += u64::from(!self.named.contains(&hash));
                 }
-                there.insert(path);
+                Ok(_) => self.damaged(&place, "its bytes do not have the hash of its name"),
+                Err(error) => self.damaged(&place, error.to_string()),
             }
+            there.insert(place);
         }
         for hash in std::mem::take(&mut self.named) {
-            let path = self.library.object_path(&hash);
-            if !there.contains(&path) && !path.is_file() {
-                self.damaged(&path, "a record names it, and it is not there");
+            let place = objects.place(&hash);
+            if !there.contains(&place) && !objects.holds(&hash)? {
+                self.damaged(&place, "a record names it, and it is not there");
             }
         }
         Ok(())

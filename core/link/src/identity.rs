@@ -151,8 +151,21 @@ impl Identity {
     }
 }
 
-/// Reads a key, after checking that nobody else may.
+/// Reads a key of ours, after checking that nobody else may.
 pub(crate) fn read_key(path: &Path) -> Result<KeyPair, LinkError> {
+    let fail = |reason: String| LinkError::File { what: "reading", path: path.into(), reason };
+    KeyPair::from_pem(&read_secret(path)?)
+        .map_err(|error| fail(format!("it holds no key: {error}")))
+}
+
+/// Reads a key of any kind, after checking that nobody else may.
+pub(crate) fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, LinkError> {
+    let fail = |reason: String| LinkError::File { what: "reading", path: path.into(), reason };
+    PrivateKeyDer::from_pem_slice(read_secret(path)?.as_bytes())
+        .map_err(|error| fail(format!("it holds no key: {error:?}")))
+}
+
+fn read_secret(path: &Path) -> Result<String, LinkError> {
     let fail = |reason: String| LinkError::File { what: "reading", path: path.into(), reason };
     let mode = fs::metadata(path).map_err(|error| fail(error.to_string()))?.permissions().mode();
     if mode & 0o077 != 0 {
@@ -161,8 +174,20 @@ pub(crate) fn read_key(path: &Path) -> Result<KeyPair, LinkError> {
             mode & 0o777
         )));
     }
-    let text = fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-    KeyPair::from_pem(&text).map_err(|error| fail(format!("it holds no key: {error}")))
+    fs::read_to_string(path).map_err(|error| fail(error.to_string()))
+}
+
+/// Reads all certificates of a file, in their order.
+pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LinkError> {
+    let fail = |reason: String| LinkError::File { what: "reading", path: path.into(), reason };
+    let text = fs::read(path).map_err(|error| fail(error.to_string()))?;
+    let all: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|error| fail(format!("it holds a broken certificate: {error:?}")))?;
+    if all.is_empty() {
+        return Err(fail("it holds no certificate".into()));
+    }
+    Ok(all)
 }
 
 /// Reads the one certificate of a file.

@@ -5,6 +5,8 @@
 //! connected once the scheduler's welcome has arrived, never before: with TLS 1.3 a client's
 //! handshake succeeds even where the server is about to refuse its certificate.
 //!
+//! Peers that are not of the cluster are met in [`outside`], by TLS over TCP.
+//!
 //! This crate is the only one that knows quinn and rustls. It decides nothing: what a peer may do
 //! is the scheduler's business, by the [`PeerIdentity`] that stands on the connection.
 
@@ -17,6 +19,7 @@ pub mod connect;
 pub mod connection;
 pub mod error;
 pub mod identity;
+pub mod outside;
 mod place;
 pub mod server;
 mod tls;
@@ -29,4 +32,5 @@ pub use connect::{Caller, Session, connect, join};
 pub use connection::{Connection, Receiver, Sender};
 pub use error::LinkError;
 pub use identity::{Identity, IdentityKind, PeerIdentity};
+pub use outside::{Outside, Refused};
 pub use server::{Incoming, Server};

@@ -17,6 +17,7 @@ pub mod compute;
 mod cuda;
 pub mod dicom;
 pub mod error;
+mod format;
 pub mod mha;
 pub mod nifti;
 pub mod nrrd;

@@ -6,8 +6,7 @@
 //! other spaces are refused by name.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::Path;
 
 use flate2::Compression;
@@ -15,16 +14,15 @@ use flate2::bufread::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 
 use crate::error::ImagingError;
+use crate::format::{self, Format, HEADER_BYTES_MAX};
 use crate::scalar::{Endian, Scalar};
 use crate::volume::{Geometry, Image, Mask};
 
-const FORMAT: &str = "MetaImage";
-/// The most bytes of a header; real ones have less than one KiB.
-const HEADER_BYTES_MAX: u64 = 64 * 1024;
+const FORMAT: Format = Format("MetaImage");
 
 /// Reads an image from a file.
 pub fn read_file(path: &Path) -> Result<Image, ImagingError> {
-    read_stream(BufReader::with_capacity(1 << 16, File::open(path)?))
+    read_stream(format::open(path)?)
 }
 
 /// Reads an image from the bytes of a file.
@@ -37,10 +35,10 @@ fn read_stream(mut from: impl BufRead) -> Result<Image, ImagingError> {
     let field = |name: &str| fields.get(name).map(String::as_str);
     let truth = |name: &str| field(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
     if !truth("binarydata") {
-        return Err(unsupported("data as text (BinaryData is not True)".to_owned()));
+        return Err(FORMAT.unsupported("data as text (BinaryData is not True)"));
     }
     if field("elementnumberofchannels").is_some_and(|count| count != "1") {
-        return Err(unsupported("an image of several channels".to_owned()));
+        return Err(FORMAT.unsupported("an image of several channels"));
     }
     let big = truth("binarydatabyteordermsb") || truth("elementbyteordermsb");
     let endian = if big { Endian::Big } else { Endian::Little };
@@ -49,9 +47,9 @@ fn read_stream(mut from: impl BufRead) -> Result<Image, ImagingError> {
     let geometry = geometry(&fields)?;
     let count = geometry.voxels();
     let voxels = if truth("compresseddata") {
-        scalar.read(ZlibDecoder::new(from), endian, count, FORMAT)?
+        scalar.read(ZlibDecoder::new(from), endian, count, FORMAT.0)?
     } else {
-        scalar.read(from, endian, count, FORMAT)?
+        scalar.read(from, endian, count, FORMAT.0)?
     };
     Image::new(geometry, voxels)
 }
@@ -62,18 +60,16 @@ fn read_fields(from: &mut impl BufRead) -> Result<BTreeMap<String, String>, Imag
     let mut limited = from.take(HEADER_BYTES_MAX);
     let mut fields = BTreeMap::new();
     loop {
-        let mut line = Vec::new();
-        limited.read_until(b'\n', &mut line)?;
-        let text = String::from_utf8_lossy(&line);
-        let Some((name, value)) = text.split_once('=').filter(|_| line.ends_with(b"\n")) else {
-            return Err(problem(format!(
+        let text = format::line(&mut limited)?;
+        let Some((name, value)) = text.as_deref().and_then(|text| text.split_once('=')) else {
+            return Err(FORMAT.problem(format!(
                 "no line ElementDataFile ends its header within {HEADER_BYTES_MAX} bytes"
             )));
         };
         let (name, value) = (name.trim().to_lowercase(), value.trim().to_owned());
         if name == "elementdatafile" {
             if value != "LOCAL" {
-                return Err(unsupported("a header apart from its data (.mhd)".to_owned()));
+                return Err(FORMAT.unsupported("a header apart from its data (.mhd)"));
             }
             return Ok(fields);
         }
@@ -85,23 +81,19 @@ fn read_fields(from: &mut impl BufRead) -> Result<BTreeMap<String, String>, Imag
 fn geometry(fields: &BTreeMap<String, String>) -> Result<Geometry, ImagingError> {
     let numbers = |names: &[&str], count: usize| -> Result<Option<Vec<f64>>, ImagingError> {
         let Some(text) = names.iter().find_map(|name| fields.get(*name)) else { return Ok(None) };
-        let parsed: Option<Vec<f64>> =
-            text.split_whitespace().map(|number| number.parse().ok()).collect();
-        let parsed = parsed.filter(|numbers| numbers.len() == count);
-        parsed.map(Some).ok_or_else(|| problem(format!("its {} are {text:?}", names[0])))
+        let parsed = format::numbers::<f64>(text).filter(|numbers| numbers.len() == count);
+        parsed.map(Some).ok_or_else(|| FORMAT.problem(format!("its {} are {text:?}", names[0])))
     };
     let axes = match fields.get("ndims").map(String::as_str) {
         Some("2") => 2,
         Some("3") => 3,
-        Some(other) => return Err(unsupported(format!("{other} axes (2 or 3 are)"))),
+        Some(other) => return Err(FORMAT.unsupported(format!("{other} axes (2 or 3 are)"))),
         None => return Err(missing("NDims")),
     };
     let sizes = fields.get("dimsize").ok_or_else(|| missing("DimSize"))?;
-    let sizes: Option<Vec<usize>> =
-        sizes.split_whitespace().map(|size| size.parse().ok()).collect();
-    let sizes = sizes
+    let sizes = format::numbers::<usize>(sizes)
         .filter(|sizes| sizes.len() == axes)
-        .ok_or_else(|| problem("its DimSize is no list of sizes".to_owned()))?;
+        .ok_or_else(|| FORMAT.problem("its DimSize is no list of sizes"))?;
     let mut geometry = Geometry::unit([sizes[0], sizes[1], *sizes.get(2).unwrap_or(&1)]);
     for (axis, spacing) in
         numbers(&["elementspacing", "elementsize"], axes)?.into_iter().flatten().enumerate()
@@ -122,8 +114,7 @@ fn geometry(fields: &BTreeMap<String, String>) -> Result<Geometry, ImagingError>
 
 /// Writes an image of `float`, compressed.
 pub fn write_image(image: &Image, to: impl Write) -> Result<(), ImagingError> {
-    let bytes: Vec<u8> = image.voxels.iter().flat_map(|value| value.to_le_bytes()).collect();
-    write(&image.geometry, "MET_FLOAT", &bytes, to)
+    write(&image.geometry, "MET_FLOAT", &format::float_bytes(image), to)
 }
 
 /// Writes a mask of `unsigned char`, compressed.
@@ -171,20 +162,12 @@ fn scalar(name: &str) -> Result<Scalar, ImagingError> {
         "MET_ULONG_LONG" => Scalar::U64,
         "MET_FLOAT" => Scalar::F32,
         "MET_DOUBLE" => Scalar::F64,
-        other => return Err(unsupported(format!("the type {other:?}"))),
+        other => return Err(FORMAT.unsupported(format!("the type {other:?}"))),
     })
 }
 
 fn missing(field: &str) -> ImagingError {
-    problem(format!("its header has no field {field}"))
-}
-
-fn problem(problem: String) -> ImagingError {
-    ImagingError::Format { format: FORMAT, problem }
-}
-
-fn unsupported(feature: String) -> ImagingError {
-    ImagingError::Unsupported { format: FORMAT, feature }
+    FORMAT.problem(format!("its header has no field {field}"))
 }
 
 #[cfg(test)]
@@ -192,16 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn image() -> Image {
-        let geometry = Geometry {
-            size: [4, 3, 2],
-            spacing_mm: [0.5, 2.0, 3.0],
-            origin_mm: [-10.0, 20.0, 30.0],
-            direction: [[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]],
-        };
-        Image::new(geometry, (0..24).map(|v| v as f32 * 1.5 - 7.0).collect()).unwrap()
-    }
+    use crate::format::turned_image as image;
 
     #[test]
     fn what_is_written_comes_back() {

@@ -6,8 +6,7 @@
 //! sizes alone. NIfTI's patient space is RAS; here it is LPS, so x and y change their signs.
 //! Written files are little-endian, gzip, with an sform.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::Path;
 
 use flate2::Compression;
@@ -15,20 +14,21 @@ use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
 use crate::error::ImagingError;
+use crate::format::{self, Format};
 use crate::scalar::{Endian, Scalar};
 use crate::volume::{Geometry, Image, Mask};
 
 /// The most bytes between the header and the voxels: room for extensions.
 pub const EXTENSION_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-const FORMAT: &str = "NIfTI";
+const FORMAT: Format = Format("NIfTI");
 const HEADER_BYTES: usize = 348;
 /// Where voxels begin in a file without extensions.
 const VOXELS_AT: usize = 352;
 
 /// Reads an image from a file.
 pub fn read_file(path: &Path) -> Result<Image, ImagingError> {
-    read_stream(BufReader::with_capacity(1 << 16, File::open(path)?))
+    read_stream(format::open(path)?)
 }
 
 /// Reads an image from the bytes of a file.
@@ -57,7 +57,7 @@ fn read_plain(mut from: impl Read) -> Result<Image, ImagingError> {
     let mut extensions = vec![0u8; header.voxels_at - HEADER_BYTES];
     read_exact(&mut from, &mut extensions)?;
     let count = header.geometry.voxels();
-    let mut voxels = header.scalar.read(from, header.endian, count, FORMAT)?;
+    let mut voxels = header.scalar.read(from, header.endian, count, FORMAT.0)?;
     let (slope, intercept) = header.scale;
     if (slope, intercept) != (1.0, 0.0) {
         for value in &mut voxels {
@@ -73,7 +73,7 @@ fn read_exact(from: &mut impl Read, bytes: &mut [u8]) -> Result<(), ImagingError
         std::io::ErrorKind::UnexpectedEof
         | std::io::ErrorKind::InvalidInput
         | std::io::ErrorKind::InvalidData => {
-            problem("it ends within its header or is damaged; copy it again".to_owned())
+            FORMAT.problem("it ends within its header or is damaged; copy it again")
         }
         _ => ImagingError::Io(error),
     })
@@ -120,14 +120,14 @@ impl Header {
         let endian = match i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) {
             348 => Endian::Little,
             0x5c01_0000 => Endian::Big,
-            540 | 0x1c02_0000 => return Err(unsupported("version 2".to_owned())),
-            _ => return Err(problem("its header is not 348 bytes long".to_owned())),
+            540 | 0x1c02_0000 => return Err(FORMAT.unsupported("version 2")),
+            _ => return Err(FORMAT.problem("its header is not 348 bytes long")),
         };
         let fields = Fields { bytes, endian };
         match &bytes[344..348] {
             b"n+1\0" => {}
-            b"ni1\0" => return Err(unsupported("a header apart from its data".to_owned())),
-            _ => return Err(problem("its magic is not n+1".to_owned())),
+            b"ni1\0" => return Err(FORMAT.unsupported("a header apart from its data")),
+            _ => return Err(FORMAT.problem("its magic is not n+1")),
         }
         let scalar = match fields.whole(70) {
             2 => Scalar::U8,
@@ -140,11 +140,11 @@ impl Header {
             768 => Scalar::U32,
             1024 => Scalar::I64,
             1280 => Scalar::U64,
-            other => return Err(unsupported(format!("the data type {other}"))),
+            other => return Err(FORMAT.unsupported(format!("the data type {other}"))),
         };
         let voxels_at = fields.real(108);
         if !(VOXELS_AT as f64..=(HEADER_BYTES + EXTENSION_BYTES_MAX) as f64).contains(&voxels_at) {
-            return Err(problem(format!("its voxels begin at byte {voxels_at}")));
+            return Err(FORMAT.problem(format!("its voxels begin at byte {voxels_at}")));
         }
         let (slope, intercept) = (fields.real(112), fields.real(116));
         // A slope of 0 means that there is no scale.
@@ -163,18 +163,18 @@ impl Header {
 fn geometry(fields: &Fields) -> Result<Geometry, ImagingError> {
     let axes = fields.whole(40);
     if !(2..=7).contains(&axes) {
-        return Err(unsupported(format!("an array of {axes} axes (2 to 7 are)")));
+        return Err(FORMAT.unsupported(format!("an array of {axes} axes (2 to 7 are)")));
     }
     let mut size = [1usize; 3];
     for axis in 0..axes as usize {
         let length = fields.whole(42 + 2 * axis);
         if length < 1 {
-            return Err(problem(format!("axis {axis} has length {length}")));
+            return Err(FORMAT.problem(format!("axis {axis} has length {length}")));
         }
         if axis < 3 {
             size[axis] = length as usize;
         } else if length > 1 {
-            return Err(unsupported(format!("an axis {axis} of length {length} (1 is)")));
+            return Err(FORMAT.unsupported(format!("an axis {axis} of length {length} (1 is)")));
         }
     }
     let unit_mm = match fields.bytes[123] & 7 {
@@ -205,7 +205,7 @@ fn geometry(fields: &Fields) -> Result<Geometry, ImagingError> {
         let length = column.iter().map(|v| v * v).sum::<f64>().sqrt();
         if size[axis] == 1 && (length == 0.0 || !length.is_finite()) {
             // A flat image need not say how thick it is; only its third axis is known to be across.
-            geometry.direction[axis] = cross(geometry.direction);
+            geometry.direction[axis] = format::across(geometry.direction);
             continue;
         }
         geometry.spacing_mm[axis] = length;
@@ -213,11 +213,6 @@ fn geometry(fields: &Fields) -> Result<Geometry, ImagingError> {
     }
     geometry.check()?;
     Ok(geometry)
-}
-
-/// Returns the vector across the first two axes.
-fn cross([a, b, _]: [[f64; 3]; 3]) -> [f64; 3] {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
 /// Returns the columns of the rotation of a unit quaternion (a, b, c, d) without its first part.
@@ -296,29 +291,12 @@ fn write<const N: usize>(
     Ok(())
 }
 
-fn problem(problem: String) -> ImagingError {
-    ImagingError::Format { format: FORMAT, problem }
-}
-
-fn unsupported(feature: String) -> ImagingError {
-    ImagingError::Unsupported { format: FORMAT, feature }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn image() -> Image {
-        let geometry = Geometry {
-            size: [4, 3, 2],
-            spacing_mm: [0.5, 2.0, 3.0],
-            origin_mm: [-10.0, 20.0, 30.0],
-            direction: [[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]],
-        };
-        Image::new(geometry, (0..24).map(|v| v as f32 * 1.5 - 7.0).collect()).unwrap()
-    }
+    use crate::format::turned_image as image;
 
     fn plain() -> Vec<u8> {
         let mut bytes = Vec::new();

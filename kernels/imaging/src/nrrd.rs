@@ -5,8 +5,7 @@
 //! aligned with LPS. Vectors per voxel, detached data and block types are refused by name.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::Path;
 
 use flate2::Compression;
@@ -14,17 +13,15 @@ use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 
 use crate::error::ImagingError;
+use crate::format::{self, Format, HEADER_BYTES_MAX};
 use crate::scalar::{Endian, Scalar};
 use crate::volume::{Geometry, Image, Mask};
 
-/// The most bytes of a header; real ones have less than one KiB.
-pub const HEADER_BYTES_MAX: u64 = 64 * 1024;
-
-const FORMAT: &str = "NRRD";
+const FORMAT: Format = Format("NRRD");
 
 /// Reads an image from a file.
 pub fn read_file(path: &Path) -> Result<Image, ImagingError> {
-    read_stream(BufReader::with_capacity(1 << 16, File::open(path)?))
+    read_stream(format::open(path)?)
 }
 
 /// Reads an image from the bytes of a file.
@@ -37,16 +34,17 @@ fn read_stream(mut from: impl BufRead) -> Result<Image, ImagingError> {
     let header = Header::parse(&fields)?;
     let count = header.geometry.voxels();
     let voxels = match header.encoding {
-        Encoding::Raw => header.scalar.read(from, header.endian, count, FORMAT)?,
-        Encoding::Gzip => header.scalar.read(GzDecoder::new(from), header.endian, count, FORMAT)?,
+        Encoding::Raw => header.scalar.read(from, header.endian, count, FORMAT.0)?,
+        Encoding::Gzip => {
+            header.scalar.read(GzDecoder::new(from), header.endian, count, FORMAT.0)?
+        }
     };
     Image::new(header.geometry, voxels)
 }
 
 /// Writes an image of `float`, gzipped.
 pub fn write_image(image: &Image, to: impl Write) -> Result<(), ImagingError> {
-    let bytes: Vec<u8> = image.voxels.iter().flat_map(|value| value.to_le_bytes()).collect();
-    write(&image.geometry, "float", &bytes, to)
+    write(&image.geometry, "float", &format::float_bytes(image), to)
 }
 
 /// Writes a mask of `unsigned char`, gzipped.
@@ -102,18 +100,12 @@ fn read_fields(from: &mut impl BufRead) -> Result<BTreeMap<String, String>, Imag
     let mut fields = BTreeMap::new();
     let mut magic = false;
     loop {
-        let mut line = Vec::new();
-        limited.read_until(b'\n', &mut line)?;
-        if !line.ends_with(b"\n") {
-            return Err(problem(format!(
-                "no empty line ends its header within {HEADER_BYTES_MAX} bytes"
-            )));
-        }
-        let line = String::from_utf8_lossy(&line);
-        let line = line.trim_end();
+        let line = format::line(&mut limited)?.ok_or_else(|| {
+            FORMAT.problem(format!("no empty line ends its header within {HEADER_BYTES_MAX} bytes"))
+        })?;
         if !magic {
             if !line.starts_with("NRRD000") {
-                return Err(problem("it does not begin with NRRD000".to_owned()));
+                return Err(FORMAT.problem("it does not begin with NRRD000"));
             }
             magic = true;
         } else if line.is_empty() {
@@ -133,27 +125,27 @@ impl Header {
             fields
                 .get(name)
                 .map(String::as_str)
-                .ok_or_else(|| problem(format!("its header has no field {name:?}")))
+                .ok_or_else(|| FORMAT.problem(format!("its header has no field {name:?}")))
         };
         if fields.contains_key("data file") || fields.contains_key("datafile") {
-            return Err(unsupported("a header apart from its data".to_owned()));
+            return Err(FORMAT.unsupported("a header apart from its data"));
         }
         let scalar = scalar(required("type")?)?;
         let encoding = match required("encoding")? {
             "raw" => Encoding::Raw,
             "gzip" | "gz" => Encoding::Gzip,
-            other => return Err(unsupported(format!("the encoding {other:?}"))),
+            other => return Err(FORMAT.unsupported(format!("the encoding {other:?}"))),
         };
         let endian = match fields.get("endian").map(String::as_str) {
             Some("little") => Endian::Little,
             Some("big") => Endian::Big,
-            Some(other) => return Err(problem(format!("its endian is {other:?}"))),
+            Some(other) => return Err(FORMAT.problem(format!("its endian is {other:?}"))),
             None if scalar.bytes() == 1 => Endian::Little,
-            None => return Err(problem("its header has no field \"endian\"".to_owned())),
+            None => return Err(FORMAT.problem("its header has no field \"endian\"")),
         };
         for field in ["line skip", "lineskip", "byte skip", "byteskip"] {
             if fields.get(field).is_some_and(|skip| skip != "0") {
-                return Err(unsupported(format!("the field {field:?}")));
+                return Err(FORMAT.unsupported(format!("the field {field:?}")));
             }
         }
         Ok(Self { geometry: geometry(fields, required("sizes")?)?, scalar, endian, encoding })
@@ -163,25 +155,24 @@ impl Header {
 /// Returns the grid that the header describes.
 fn geometry(fields: &BTreeMap<String, String>, sizes: &str) -> Result<Geometry, ImagingError> {
     let field = |name: &str| fields.get(name).map(String::as_str);
-    let parsed: Option<Vec<usize>> =
-        sizes.split_whitespace().map(|size| size.parse().ok()).collect();
-    let parsed = parsed.ok_or_else(|| problem(format!("its sizes are {sizes:?}")))?;
+    let parsed: Vec<usize> =
+        format::numbers(sizes).ok_or_else(|| FORMAT.problem(format!("its sizes are {sizes:?}")))?;
     let axes = parsed.len();
     if !(2..=3).contains(&axes) {
-        return Err(unsupported(format!("an array of {axes} axes (2 or 3 are)")));
+        return Err(FORMAT.unsupported(format!("an array of {axes} axes (2 or 3 are)")));
     }
     let mut geometry = Geometry::unit([parsed[0], parsed[1], *parsed.get(2).unwrap_or(&1)]);
     let flips = match field("space").map(str::to_lowercase).as_deref() {
         None | Some("left-posterior-superior" | "lps") => [1.0, 1.0, 1.0],
         Some("right-anterior-superior" | "ras") => [-1.0, -1.0, 1.0],
         Some("left-anterior-superior" | "las") => [1.0, -1.0, 1.0],
-        Some(other) => return Err(unsupported(format!("the space {other:?}"))),
+        Some(other) => return Err(FORMAT.unsupported(format!("the space {other:?}"))),
     };
     let in_lps = |vector: [f64; 3]| [0, 1, 2].map(|k| vector[k] * flips[k]);
     if let Some(directions) = field("space directions") {
         let vectors: Vec<&str> = directions.split_inclusive(')').map(str::trim).collect();
         if vectors.len() != axes {
-            return Err(problem(format!("its space directions are {directions:?}")));
+            return Err(FORMAT.problem(format!("its space directions are {directions:?}")));
         }
         for (axis, text) in vectors.iter().enumerate() {
             let vector = in_lps(vector(text, "space directions")?);
@@ -190,14 +181,13 @@ fn geometry(fields: &BTreeMap<String, String>, sizes: &str) -> Result<Geometry, 
             geometry.direction[axis] = vector.map(|v| v / length);
         }
         if axes == 2 {
-            let [a, b, _] = geometry.direction;
-            geometry.direction[2] =
-                [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+            geometry.direction[2] = format::across(geometry.direction);
         }
     } else if let Some(spacings) = field("spacings") {
         for (axis, text) in spacings.split_whitespace().take(3).enumerate() {
-            geometry.spacing_mm[axis] =
-                text.parse().map_err(|_| problem(format!("its spacings are {spacings:?}")))?;
+            geometry.spacing_mm[axis] = text
+                .parse()
+                .map_err(|_| FORMAT.problem(format!("its spacings are {spacings:?}")))?;
         }
     }
     if let Some(origin) = field("space origin") {
@@ -209,7 +199,8 @@ fn geometry(fields: &BTreeMap<String, String>, sizes: &str) -> Result<Geometry, 
 
 /// Parses a vector like `(0.5,0,-1)`. Two coordinates are given a third, 0.
 fn vector(text: &str, of: &str) -> Result<[f64; 3], ImagingError> {
-    let wrong = || problem(format!("its {of} has {text:?} where a vector like (1,0,0) belongs"));
+    let wrong =
+        || FORMAT.problem(format!("its {of} has {text:?} where a vector like (1,0,0) belongs"));
     let inner = text.strip_prefix('(').and_then(|t| t.strip_suffix(')')).ok_or_else(wrong)?;
     let parsed: Option<Vec<f64>> = inner.split(',').map(|part| part.trim().parse().ok()).collect();
     match parsed.ok_or_else(wrong)?[..] {
@@ -242,16 +233,8 @@ fn scalar(name: &str) -> Result<Scalar, ImagingError> {
         }
         "float" => Scalar::F32,
         "double" => Scalar::F64,
-        other => return Err(unsupported(format!("the type {other:?}"))),
+        other => return Err(FORMAT.unsupported(format!("the type {other:?}"))),
     })
-}
-
-fn problem(problem: String) -> ImagingError {
-    ImagingError::Format { format: FORMAT, problem }
-}
-
-fn unsupported(feature: String) -> ImagingError {
-    ImagingError::Unsupported { format: FORMAT, feature }
 }
 
 #[cfg(test)]

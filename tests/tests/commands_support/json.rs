@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, ensure};
-use gantry_library::{Library, ModelDraft};
+use gantry_library::{Author, InstanceKey, Library, ModelDraft, Provenance, SampleDraft, Source};
 use gantry_tests::Cluster;
 use serde_json::{Value, json};
 
@@ -57,6 +57,43 @@ fn take(cluster: &Cluster, arguments: &[&str], forms: &mut Forms) -> Result<()> 
     Ok(())
 }
 
+/// A series with a sample, in a library.
+fn labelled(library: &Library) -> Result<String> {
+    let key = InstanceKey {
+        patient_id: "a".into(),
+        study_uid: "1.1".into(),
+        series_uid: "1.2".into(),
+        sop_instance_uid: "1.3".into(),
+        sop_class_uid: "1.4".into(),
+        modality: "CT".into(),
+        transfer_syntax_uid: "1.5".into(),
+        rows: 1,
+        columns: 1,
+        frames: 1,
+    };
+    library.store_instance(&key, &Source::Import, b"bytes")?;
+    let series = library.series_id(&key.series_uid);
+    let provenance = Provenance {
+        sources: library.series_objects(&series)?,
+        pipeline: "chest-ct".into(),
+        pipeline_hash: "ab".into(),
+        program: "gantry".into(),
+        author: Author::Auto,
+    };
+    let id = library.add_sample(SampleDraft {
+        series,
+        label: "lungs".into(),
+        image: b"image".to_vec(),
+        mask: b"mask".to_vec(),
+        size: [1; 3],
+        spacing_mm: [1.0; 3],
+        mask_voxels: 1,
+        volume_ml: 0.001,
+        provenance,
+    })?;
+    Ok(id.to_string())
+}
+
 #[test]
 fn the_json_of_every_command_has_its_known_form() -> Result<()> {
     let cluster = cluster()?;
@@ -68,7 +105,9 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
         metadata: json!({}),
         metrics: json!({ "epochs": [{ "loss": 0.5, "validation_dice": 0.75 }] }),
     })?;
+    let sample = labelled(&Library::open(&library)?)?;
     let library = library.display().to_string();
+    let other = cluster.folder().join("other").display().to_string();
     let man = cluster.folder().join("man").display().to_string();
     let scheduler = cluster.folder().join("scheduler").display().to_string();
     let mut forms = Forms::new();
@@ -113,8 +152,14 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
     }
     for line in [
         &["library", "--library", &library][..],
+        &["library", "--library", &other, "create"],
         &["library", "--library", &library, "verify"],
         &["library", "--library", &library, "labels"],
+        &["library", "--library", &library, "next", "--label", "liver"],
+        &["library", "--library", &library, "accept", &sample, "--by", "ada"],
+        &["library", "--library", &library, "reject", &sample, "--by", "ada", "--reason", "dark"],
+        &["library", "--library", &library, "undo", &sample, "--by", "ada"],
+        &["library", "--library", &library, "show", &sample],
         &["data", "--library", &library],
         &["models", "--library", &library],
         &["models", "--library", &library, "lungs"],

@@ -151,8 +151,10 @@ fn text(pipeline: &Pipeline, done: &Done) -> String {
     }
     if counts.full > 0 {
         let full = counts.full;
-        let _ =
-            write!(text, "\n! {full} results were not kept: the cache is full, and may be removed");
+        let _ = write!(
+            text,
+            "\n! {full} results were not kept: they are larger than the cache, or its storage failed"
+        );
     }
     text
 }

@@ -5,12 +5,15 @@
 //! steps were changed does not do the first again. A result is one file: a line of JSON (what it
 //! holds and on which grids), the voxels, and a checksum of all that. It is written under a temporary
 //! name, synced and renamed, so that a file that is there is whole; one that is damaged all the same
-//! counts as absent and is written anew. No file name or content says whose image it was.
+//! counts as absent and is written anew. Many processes on many hosts may use one folder at once. Where
+//! it is full, what was written longest ago makes room. No file name or content says whose image it was.
 
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -30,6 +33,8 @@ pub struct Cache {
     folder: PathBuf,
     bytes_max: u64,
     bytes: u64,
+    /// A step that took less time than a byte of its result is worth is not kept.
+    nanoseconds_per_kib_min: u64,
     /// What this cache did since it was opened.
     pub counts: CacheCounts,
 }
@@ -41,7 +46,7 @@ pub struct CacheCounts {
     pub found: u64,
     /// Results that were kept.
     pub kept: u64,
-    /// Results that were not kept since the cache is full.
+    /// Results that were not kept since they do not fit or the storage failed.
     pub full: u64,
     /// Files that were damaged, and ignored.
     pub damaged: u64,
@@ -103,11 +108,73 @@ impl Cache {
     /// Opens a folder, which is made where it is not there, for at most so many bytes.
     pub fn open(folder: &Path, bytes_max: u64) -> Result<Self, ImagingError> {
         fs::create_dir_all(folder)?;
-        let mut bytes = 0;
-        for entry in fs::read_dir(folder)? {
-            bytes += entry?.metadata()?.len();
+        let counts = CacheCounts::default();
+        let mut cache = Self {
+            folder: folder.to_owned(),
+            bytes_max,
+            bytes: 0,
+            nanoseconds_per_kib_min: 0,
+            counts,
+        };
+        cache.bytes = cache.list()?.iter().map(|file| file.bytes).sum();
+        Ok(cache)
+    }
+
+    /// Keeps the results only of steps that take longer than a storage takes to give them back, at so many
+    /// MiB a second. Without this all are kept, which is what people want who change the last steps.
+    #[must_use]
+    pub fn only_slower_than_mib_per_s(mut self, speed: u64) -> Self {
+        self.nanoseconds_per_kib_min = 1_000_000_000 / (1024 * speed.max(1));
+        self
+    }
+
+    /// Returns whether a step that took so long is worth keeping.
+    fn is_worth(&self, bytes: u64, nanoseconds: u64) -> bool {
+        nanoseconds >= (bytes >> 10) * self.nanoseconds_per_kib_min
+    }
+
+    /// Returns every file of the folder. Others come and go while it is read.
+    fn list(&self) -> Result<Vec<Kept>, ImagingError> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            match entry.metadata().and_then(|facts| Ok((facts.modified()?, facts.len()))) {
+                Ok((written, bytes)) => all.push(Kept { written, bytes, path: entry.path() }),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        Ok(Self { folder: folder.to_owned(), bytes_max, bytes, counts: CacheCounts::default() })
+        Ok(all)
+    }
+
+    /// Removes what was written longest ago until so many bytes fit. Returns whether they do.
+    fn make_room(&mut self, bytes: u64) -> Result<bool, ImagingError> {
+        if bytes > self.bytes_max || self.bytes + bytes <= self.bytes_max {
+            return Ok(bytes <= self.bytes_max);
+        }
+        // Others write here, too: what there is now counts.
+        let mut all = self.list()?;
+        self.bytes = all.iter().map(|file| file.bytes).sum();
+        all.sort_by(|a, b| (a.written, &a.path).cmp(&(b.written, &b.path)));
+        for old in all {
+            if self.bytes + bytes <= self.bytes_max {
+                break;
+            }
+            match fs::remove_file(&old.path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _ => self.bytes = self.bytes.saturating_sub(old.bytes),
+            }
+        }
+        Ok(self.bytes + bytes <= self.bytes_max)
+    }
+
+    /// Returns a name that no other process or host chooses.
+    fn temporary(&self, name: &str) -> PathBuf {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let process = std::process::id();
+        self.folder.join(format!("{name}.{process}-{count}-{}.new", since.as_nanos()))
     }
 
     fn path(&self, key: &str) -> PathBuf {
@@ -127,7 +194,7 @@ impl Cache {
 
     /// Keeps how long a step took. It is a hint to people: nothing fails where it cannot be kept.
     pub(super) fn keep_time(&self, step: &str, time: StepTime) {
-        let temporary = self.folder.join(format!("{step}.{}.new", std::process::id()));
+        let temporary = self.temporary(step);
         let Ok(text) = serde_json::to_vec(&time) else { return };
         let _ = fs::write(&temporary, text)
             .and_then(|()| fs::rename(&temporary, self.folder.join(format!("{step}.time"))));
@@ -144,28 +211,47 @@ impl Cache {
         Some(entry)
     }
 
-    /// Keeps a result, unless the cache is full.
-    pub(super) fn store(&mut self, key: &str, entry: &Entry) -> Result<(), ImagingError> {
+    /// Keeps a result of a step that took so long. A result that cannot be kept is counted: what it was
+    /// made for goes on without.
+    pub(super) fn store(&mut self, key: &str, entry: &Entry, nanoseconds: u64) {
         let size = |voxels: Option<usize>, bytes: u64| voxels.map_or(0, |n| n as u64 * bytes);
         let bytes = size(entry.image.as_ref().map(|image| image.voxels.len()), 4)
             + size(entry.mask.as_ref().map(|mask| mask.voxels.len()), 1)
             + HEADER_BYTES_MAX;
-        if self.bytes + bytes > self.bytes_max {
-            self.counts.full += 1;
-            return Ok(());
+        if !self.is_worth(bytes, nanoseconds) {
+            return;
         }
-        let temporary = self.folder.join(format!("{key}.{}.new", std::process::id()));
+        let kept = self.make_room(bytes).and_then(|fits| {
+            if fits {
+                self.publish(key, entry)?;
+            }
+            Ok(fits)
+        });
+        if matches!(kept, Ok(true)) {
+            self.bytes += bytes;
+            self.counts.kept += 1;
+        } else {
+            self.counts.full += 1;
+        }
+    }
+
+    fn publish(&self, key: &str, entry: &Entry) -> Result<(), ImagingError> {
+        let temporary = self.temporary(key);
         let written = write(&temporary, entry)
             .and_then(|()| Ok(fs::rename(&temporary, self.path(key))?))
             .and_then(|()| Ok(File::open(&self.folder)?.sync_all()?));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }
-        written?;
-        self.bytes += bytes;
-        self.counts.kept += 1;
-        Ok(())
+        written
     }
+}
+
+/// A file of the folder.
+struct Kept {
+    written: SystemTime,
+    bytes: u64,
+    path: PathBuf,
 }
 
 /// Writes through to a file and sums what passes.
@@ -295,7 +381,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut cache = Cache::open(folder.path(), BYTES_MAX).unwrap();
         assert_eq!(cache.load("a"), None);
-        cache.store("a", &entry()).unwrap();
+        cache.store("a", &entry(), 0);
         assert_eq!(cache.load("a"), Some(entry()));
         let path = cache.path("a");
         let whole = fs::read(&path).unwrap();
@@ -308,7 +394,7 @@ mod tests {
             assert_eq!(cache.load("a"), None, "cut at {at}");
         }
         assert_eq!(cache.counts.damaged, 2 * whole.len() as u64);
-        cache.store("a", &entry()).unwrap();
+        cache.store("a", &entry(), 0);
         assert_eq!(cache.load("a"), Some(entry()));
     }
 
@@ -327,12 +413,43 @@ mod tests {
     }
 
     #[test]
-    fn a_full_cache_keeps_no_more_and_says_so() {
+    fn a_full_cache_makes_room_for_the_newest_and_keeps_nothing_that_cannot_fit() {
         let folder = tempfile::tempdir().unwrap();
         let mut cache = Cache::open(folder.path(), 6000).unwrap();
-        cache.store("a", &entry()).unwrap();
-        cache.store("b", &entry()).unwrap();
-        assert_eq!(cache.counts, CacheCounts { kept: 1, full: 1, ..CacheCounts::default() });
-        assert!(Cache::open(folder.path(), 6000).unwrap().bytes > 0);
+        cache.store("a", &entry(), 0);
+        // Its like of another host, which this cache has not counted.
+        let other = fs::read(cache.path("a")).unwrap();
+        fs::write(cache.path("b"), vec![0; 6000 - other.len()]).unwrap();
+        cache.store("c", &entry(), 0);
+        assert_eq!(cache.counts, CacheCounts { kept: 2, ..CacheCounts::default() });
+        assert!(cache.holds("c") && !cache.holds("a"), "the oldest made room");
+        let mut small = Cache::open(folder.path(), 1000).unwrap();
+        small.store("d", &entry(), 0);
+        assert_eq!(small.counts, CacheCounts { full: 1, ..CacheCounts::default() });
+        assert!(small.holds("c") && !small.holds("d"), "nothing went for what cannot fit");
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_is_counted_and_does_no_harm() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cache = Cache::open(&folder.path().join("cache"), BYTES_MAX).unwrap();
+        fs::remove_dir(folder.path().join("cache")).unwrap();
+        cache.store("a", &entry(), 0);
+        assert_eq!(cache.counts, CacheCounts { full: 1, ..CacheCounts::default() });
+        assert_eq!(cache.load("a"), None);
+    }
+
+    #[test]
+    fn a_step_that_is_done_before_it_is_read_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), BYTES_MAX).unwrap();
+        let choosy = Cache::open(folder.path(), BYTES_MAX).unwrap().only_slower_than_mib_per_s(100);
+        for (mib, milliseconds, expected) in
+            [(100, 1100, true), (100, 900, false), (0, 0, true), (300, 2000, false)]
+        {
+            let (bytes, nanoseconds) = (mib << 20, milliseconds * 1_000_000);
+            assert_eq!(choosy.is_worth(bytes, nanoseconds), expected, "{mib} {milliseconds}");
+            assert!(cache.is_worth(bytes, nanoseconds));
+        }
     }
 }

@@ -148,8 +148,9 @@ impl Pipeline {
                     source: Box::new(source),
                 })?;
                 if let (Some(cache), Some(key)) = (&mut cache, &key) {
-                    cache.keep_time(&time_key(step), state.time(begin));
-                    cache.store(key, &state.changes(&before))?;
+                    let time = state.time(begin);
+                    cache.keep_time(&time_key(step), time);
+                    cache.store(key, &state.changes(&before), time.nanoseconds);
                 }
                 done
             };

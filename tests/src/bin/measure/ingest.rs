@@ -11,9 +11,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use gantry_agent::ingest::send::Sender;
@@ -25,36 +23,39 @@ use gantry_tests::{Cluster, free_ports, until};
 use crate::Size;
 use crate::report::{Goal, Peer, Row};
 use crate::served::Served;
+use crate::soak;
 use crate::statistics::{over_rounds, seconds};
 
+/// Rows and columns of an image.
+const SIDE: usize = 512;
 /// Images of one round.
 const IMAGES: u32 = 1_000;
 const ASSOCIATIONS: [u32; 2] = [1, 8];
-const CLASS: &str = "1.2.840.10008.5.1.4.1.1.2";
-const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
+pub(crate) const CLASS: &str = "1.2.840.10008.5.1.4.1.1.2";
+pub(crate) const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
 /// What is at least asked of us beside Orthanc with its sync on.
 const TIMES_ORTHANC: f64 = 3.0;
 /// A UID with a number that has this many digits at its end.
 const DIGITS: usize = 9;
 
-/// A CT slice of 512 × 512 whose instance UID ends in a number.
-struct Template {
+/// A square CT slice whose instance UID ends in a number.
+pub(crate) struct Template {
     bytes: Vec<u8>,
     places: Vec<usize>,
     uid: String,
 }
 
 impl Template {
-    fn new(name: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str, side: usize) -> Result<Self> {
         let geometry = Geometry {
-            size: [512, 512, 1],
+            size: [side, side, 1],
             spacing_mm: [0.7, 0.7, 1.0],
             origin_mm: [0.0; 3],
             direction: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
         };
         // Noise that no storage compresses away.
         let mut state = 1_u32;
-        let voxels = (0..512 * 512).map(|_| {
+        let voxels = (0..side * side).map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             f32::from((state >> 20) as u16) - 1024.0
         });
@@ -73,7 +74,7 @@ impl Template {
         Ok(Self { uid: uid[..uid.len() - DIGITS].to_owned(), bytes, places })
     }
 
-    fn number(&self, number: u32) -> Vec<u8> {
+    pub(crate) fn number(&self, number: u32) -> Vec<u8> {
         let digits = format!("{number:0DIGITS$}");
         let mut bytes = self.bytes.clone();
         for place in &self.places {
@@ -82,19 +83,19 @@ impl Template {
         bytes
     }
 
-    fn uid(&self, number: u32) -> String {
+    pub(crate) fn uid(&self, number: u32) -> String {
         format!("{}{number:0DIGITS$}", self.uid)
     }
 }
 
 pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     let count = size.count.unwrap_or(IMAGES);
-    let template = Template::new("measured")?;
+    let template = Template::new("measured", SIDE)?;
     let mut rows = Vec::new();
     for associations in ASSOCIATIONS {
         let ours = over_rounds(size.rounds(), || {
             let site = Site::start()?;
-            let took = send(site.address, &template, count, associations)?;
+            let took = send(site.address, &template, &numbers(count), associations)?;
             let kept = Library::open(&site.library())?.counts()?.instances;
             ensure!(kept == u64::from(count), "{kept} of {count} images are there");
             Ok(took)
@@ -116,18 +117,18 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
         );
         rows.push(Row::new(what, "MiB/s", rate(ours) * mib).limit(rate(limit) * mib));
     }
-    rows.push(killed(count)?);
+    rows.push(soak::killed(&Template::new("killed", SIDE)?, count)?);
     Ok(rows)
 }
 
 /// An agent that receives into a library of its own.
-struct Site {
+pub(crate) struct Site {
     served: Served,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Site {
-    fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let mut served = Served::start()?;
         let (_, port) = free_ports()?;
         let library = served.cluster.folder().join("library").display().to_string();
@@ -140,37 +141,44 @@ impl Site {
         Ok(Self { served, address })
     }
 
-    fn library(&self) -> PathBuf {
+    pub(crate) fn library(&self) -> PathBuf {
         self.served.cluster.folder().join("library")
     }
 
-    fn cluster(&mut self) -> &mut Cluster {
+    pub(crate) fn cluster(&mut self) -> &mut Cluster {
         &mut self.served.cluster
     }
 }
 
-fn listening(address: SocketAddr) -> Result<()> {
+pub(crate) fn listening(address: SocketAddr) -> Result<()> {
     until("a receiver that listens", || TcpStream::connect(address).ok().map(drop))
 }
 
-/// Seconds in which images, dealt to so many associations, are all answered with success.
-fn send(address: SocketAddr, template: &Template, count: u32, associations: u32) -> Result<f64> {
-    let next = AtomicU32::new(0);
+/// Seconds in which the images of these numbers, dealt to so many associations, are all answered with
+/// success.
+pub(crate) fn send(
+    address: SocketAddr,
+    template: &Template,
+    numbers: &[u32],
+    associations: u32,
+) -> Result<f64> {
+    let next = AtomicUsize::new(0);
     let one = || -> Result<()> {
         let mut sender = Sender::open(address, "SCANNER", "GANTRY", &[(CLASS, EXPLICIT_LE)])?;
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= count {
-                return Ok(sender.release()?);
-            }
-            let status = sender.store(&template.number(number))?;
+        while let Some(number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let status = sender.store(&template.number(*number))?;
             ensure!(status == 0, "image {number} was answered with {status:04x}");
         }
+        Ok(sender.release()?)
     };
     seconds(|| at_once(associations, one))
 }
 
-fn at_once(threads: u32, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
+fn numbers(count: u32) -> Vec<u32> {
+    (0..count).collect()
+}
+
+pub(crate) fn at_once(threads: u32, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
     std::thread::scope(|scope| {
         let all: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
         for thread in all {
@@ -228,7 +236,7 @@ fn peer(
     let took = over_rounds(size.rounds(), || {
         let Some((peer, running)) = start()? else { return Ok(f64::INFINITY) };
         name = Some(peer);
-        send(running.address, template, count, associations)
+        send(running.address, template, &numbers(count), associations)
     })?;
     Ok(name.map(|name| Peer { name: name.into(), value: f64::from(count) / took }))
 }
@@ -272,53 +280,4 @@ fn storescp() -> Result<Option<(&'static str, Running)>> {
     command.args(["-q", "--fork", "+B", "-pdu", "131072", "-od"]).arg(folder.path());
     command.arg(port.to_string());
     start(&mut command, "storescp, no sync", port, folder)
-}
-
-/// Eight associations, kill -9 of the agent in the middle, and the rest after its start: images that
-/// were answered with success and are missing, of which there must be none.
-fn killed(count: u32) -> Result<Row> {
-    let template = Template::new("killed")?;
-    let mut site = Site::start()?;
-    let address = site.address;
-    let acknowledged = Mutex::new(Vec::new());
-    let next = AtomicU32::new(0);
-    let until_killed = || -> Result<()> {
-        let mut sender = Sender::open(address, "SCANNER", "GANTRY", &[(CLASS, EXPLICIT_LE)])?;
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            // The kill ends it.
-            let Ok(status) = sender.store(&template.number(number)) else { return Ok(()) };
-            ensure!(status == 0, "image {number} was answered with {status:04x}");
-            acknowledged.lock().unwrap_or_else(PoisonError::into_inner).push(number);
-        }
-    };
-    let acknowledged_now = || acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len();
-    std::thread::scope(|scope| -> Result<()> {
-        let sending = scope.spawn(|| at_once(8, until_killed));
-        while !sending.is_finished() && acknowledged_now() < count as usize / 2 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        site.cluster().kill_agent("cpu-1");
-        sending.join().unwrap_or_else(|_| bail!("a sender panicked"))
-    })?;
-    let before = acknowledged_now();
-    ensure!(before >= count as usize / 2, "only {before} images were answered before the kill");
-    // Before anything is sent again, which would put right what is missing.
-    let library = Library::open(&site.library())?;
-    let mut near = None;
-    let mut missing = 0;
-    for number in acknowledged.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        missing += u32::from(library.find_kept(&template.uid(number), &mut near)?.is_none());
-    }
-    ensure!(missing == 0, "{missing} images were answered with success and are missing");
-    site.cluster().start_agent("cpu-1")?;
-    listening(address)?;
-    let all = count.max(next.load(Ordering::Relaxed));
-    send(address, &template, all, 8)?;
-    let kept = library.counts()?.instances;
-    ensure!(kept == u64::from(all), "{kept} of {all} images are there after the second sending");
-    let report = library.verify()?;
-    ensure!(report.damage.is_empty(), "the library is damaged: {:?}", report.damage.first());
-    let what = format!("missing of {before} answered before kill -9, 8 associations");
-    Ok(Row::new(what, "images", f64::from(missing)).goal(Goal::AtMost(0.0)))
 }

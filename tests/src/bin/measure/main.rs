@@ -33,6 +33,7 @@ mod restart;
 mod samples;
 mod screen;
 mod served;
+mod soak;
 mod statistics;
 mod tasks;
 mod train;
@@ -119,6 +120,8 @@ enum Name {
     Kernels,
     /// DICOM images received and synced, over one and eight associations, and through kill -9.
     Ingest,
+    /// 100,000 DICOM images over eight associations, with kill -9 of the agent in the middle.
+    Soak,
     /// Samples written, read and put into shards, and a region grown from a click.
     Library,
     /// Slices a second of both engines beside a plain loop of `PyTorch`, and of ranks together.
@@ -145,6 +148,7 @@ impl Name {
             Self::Wire => wire::run(size),
             Self::Kernels => kernels::run(size),
             Self::Ingest => ingest::run(size),
+            Self::Soak => soak::run(size),
             Self::Library => library::run(size),
             Self::Train => train::run(size),
             Self::Screen => screen::run(size),
@@ -167,6 +171,7 @@ impl Name {
             Self::Wire => "wire",
             Self::Kernels => "kernels",
             Self::Ingest => "ingest",
+            Self::Soak => "soak",
             Self::Library => "library",
             Self::Train => "train",
             Self::Screen => "screen",

@@ -1,0 +1,159 @@
+//! TLS of the receiver, with dcmtk's sender where it is installed, and with peers that do not speak it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use gantry_config::TlsSettings;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+
+use super::refusals::Reason;
+use super::tests::{Bench, scan};
+
+/// An authority's certificate, a certificate of it, and the key of that, as files `NAME-ca.pem`,
+/// `NAME.pem` and `NAME.key`.
+fn certificate(folder: &Path, name: &str) {
+    let (key, own) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut params = CertificateParams::default();
+    // Another than that of what it signs, which would look as if it had signed itself.
+    params.distinguished_name.push(DnType::CommonName, format!("authority of the {name}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key).unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&own, &Issuer::new(params, key)).unwrap();
+    fs::write(folder.join(format!("{name}-ca.pem")), authority.pem()).unwrap();
+    fs::write(folder.join(format!("{name}.pem")), leaf.pem()).unwrap();
+    let mut file = fs::OpenOptions::new();
+    let file =
+        file.write(true).create_new(true).mode(0o600).open(folder.join(format!("{name}.key")));
+    file.unwrap().write_all(own.serialize_pem().as_bytes()).unwrap();
+}
+
+/// A receiver with TLS, the folder of certificates, and a folder of images.
+fn bench(authority: bool) -> (Bench, TempDir) {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    for name in ["gantry", "scanner", "stranger"] {
+        certificate(at, name);
+    }
+    fs::create_dir(at.join("scan")).unwrap();
+    for (number, file) in scan().iter().enumerate() {
+        fs::write(at.join("scan").join(number.to_string()), file).unwrap();
+    }
+    let tls = TlsSettings {
+        certificate: at.join("gantry.pem"),
+        key: at.join("gantry.key"),
+        authority: authority.then(|| at.join("scanner-ca.pem")),
+    };
+    (Bench::new(|settings| settings.tls = Some(tls)), folder)
+}
+
+/// Sends the images with dcmtk; nothing where it is not installed.
+fn storescu(bench: &Bench, folder: &Path, tls: &[&str]) -> Option<bool> {
+    let output = Command::new("storescu")
+        .env("TCP_NODELAY", "1")
+        .current_dir(folder)
+        .args(["-aet", "SCANNER", "-aec", "GANTRY"])
+        .args(tls)
+        .args(["+sd", "127.0.0.1", &bench.address().port().to_string(), "scan"])
+        .output();
+    match output {
+        Ok(output) => {
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+            Some(output.status.success())
+        }
+        Err(error) => {
+            eprintln!("SKIPPED, TLS is not tested with storescu of dcmtk: {error}");
+            None
+        }
+    }
+}
+
+fn refused(bench: &Bench) -> Vec<(&'static str, u64)> {
+    let of = |reason: Reason| (reason.word(), bench.refusals().of(reason));
+    Reason::ALL.map(of).into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+#[test]
+fn dcmtk_stores_over_tls_and_who_speaks_none_is_turned_away() {
+    let (bench, folder) = bench(false);
+    let anonymous = ["+tla", "+cf", "gantry-ca.pem"];
+    let Some(stored) = storescu(&bench, folder.path(), &anonymous) else { return };
+    assert!(stored);
+    assert_eq!((bench.counts().received, bench.stored().len()), (4, 4));
+    assert_eq!(storescu(&bench, folder.path(), &[]), Some(false), "in plain");
+    let other = ["+tla", "+cf", "stranger-ca.pem"];
+    assert_eq!(
+        storescu(&bench, folder.path(), &other),
+        Some(false),
+        "not the certificate it wants"
+    );
+    assert_eq!(bench.counts().received, 4);
+    assert_eq!(refused(&bench), [("no-tls", 1), ("handshake", 1)]);
+}
+
+#[test]
+fn with_an_authority_only_its_certificates_are_let_in() {
+    let (bench, folder) = bench(true);
+    let call = |name: &str| {
+        let (key, own) = (format!("{name}.key"), format!("{name}.pem"));
+        storescu(&bench, folder.path(), &["+tls", &key, &own, "+cf", "gantry-ca.pem"])
+    };
+    let Some(stored) = call("scanner") else { return };
+    assert!(stored);
+    assert_eq!(bench.counts().received, 4);
+    assert_eq!(call("stranger"), Some(false));
+    let anonymous = ["+tla", "+cf", "gantry-ca.pem"];
+    assert_eq!(storescu(&bench, folder.path(), &anonymous), Some(false), "it shows none");
+    assert_eq!(bench.counts().received, 4);
+    assert_eq!(refused(&bench), [("certificate", 2)]);
+}
+
+#[test]
+fn peers_that_break_off_or_speak_no_tls_end_at_once_and_the_receiver_goes_on() {
+    let (bench, _folder) = bench(false);
+    let cases: [(&[u8], _); 5] = [
+        (b"", ("handshake", 1)),
+        (&[1, 0, 0, 0, 0, 4], ("no-tls", 1)),
+        (b"GET / HTTP/1.1\r\n\r\n", ("no-tls", 2)),
+        (&[22, 3, 1, 0, 4, 9, 9, 9, 9], ("handshake", 2)),
+        (&[22, 3, 1, 0xff], ("handshake", 3)),
+    ];
+    for (bytes, (word, count)) in cases {
+        let mut peer = TcpStream::connect(bench.address()).unwrap();
+        peer.write_all(bytes).unwrap();
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        // It ends, whether or not something is said before.
+        let _ = peer.read_to_end(&mut Vec::new());
+        assert_eq!(bench.counts().associations, 0);
+        assert!(refused(&bench).contains(&(word, count)), "{bytes:?}: {:?}", refused(&bench));
+    }
+    assert!(bench.send(&scan()).is_err(), "our own sender speaks no TLS");
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named_when_the_agent_starts() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    certificate(at, "one");
+    certificate(at, "two");
+    fs::write(at.join("open.key"), fs::read(at.join("one.key")).unwrap()).unwrap();
+    for (certificate, key, authority, expected) in [
+        ("one.pem", "one.key", Some("one.key"), "no certificate"),
+        ("none.pem", "one.key", None, "none.pem failed"),
+        ("one.pem", "two.key", None, "setting up TLS failed"),
+        ("one.pem", "open.key", None, "chmod 600"),
+    ] {
+        let tls = TlsSettings {
+            certificate: at.join(certificate),
+            key: at.join(key),
+            authority: authority.map(|name| at.join(name)),
+        };
+        let error = Bench::try_new(|settings| settings.tls = Some(tls)).err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}

@@ -1,0 +1,165 @@
+//! Objects, bytes by their hash: in the library's own folder, or in a bucket of an S3 storage.
+//!
+//! Records stay in the folder in both cases: they are many and small, and a folder gives what they
+//! need, names that are made once and listed at once. Objects are what is large.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::at_once::at_once;
+use crate::bucket::{Bucket, BucketPlace};
+use crate::error::LibraryError;
+use crate::files::{self, NewFile};
+use crate::ids::{ObjectHash, hex};
+use crate::limits::{OBJECT_BYTES_MAX, PUTS_MAX};
+
+/// Where objects are kept. Clones are the same place.
+#[derive(Clone, Debug)]
+pub(crate) enum Objects {
+    /// In files of this folder.
+    Folder(PathBuf),
+    /// In a bucket.
+    Bucket(Arc<Bucket>),
+}
+
+/// An object that is to be there.
+pub(crate) struct NewObject<'a> {
+    pub(crate) hash: ObjectHash,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Objects {
+    /// The objects of a library in this folder.
+    pub(crate) fn open(root: &Path, bucket: Option<&BucketPlace>) -> Result<Self, LibraryError> {
+        Ok(match bucket {
+            None => Self::Folder(root.join("objects")),
+            Some(place) => Self::Bucket(Arc::new(Bucket::open(place)?)),
+        })
+    }
+
+    /// Bytes of these that take space in the library's own folder.
+    pub(crate) fn bytes_here(&self, bytes: usize) -> usize {
+        match self {
+            Self::Folder(_) => bytes,
+            Self::Bucket(_) => 0,
+        }
+    }
+
+    /// Where an object is, or would be.
+    pub(crate) fn place(&self, hash: &ObjectHash) -> PathBuf {
+        match self {
+            Self::Folder(folder) => folder.join(&hash.as_str()[..2]).join(hash.as_str()),
+            Self::Bucket(bucket) => bucket.key(hash).into(),
+        }
+    }
+
+    /// Makes objects and files: an object is there before a file that names it, and all are durable
+    /// when this returns. Says which of the files were made.
+    pub(crate) fn create(
+        &self,
+        objects: &[NewObject<'_>],
+        records: &[NewFile<'_>],
+    ) -> Result<Vec<files::Made>, LibraryError> {
+        let mut groups: Vec<Vec<NewFile<'_>>> = Vec::new();
+        match self {
+            Self::Folder(_) => {
+                let mut files = Vec::with_capacity(objects.len());
+                for object in objects {
+                    files.push(self.file(&object.hash, object.bytes)?);
+                }
+                groups.push(files);
+            }
+            Self::Bucket(bucket) => {
+                at_once(objects, PUTS_MAX, |object| bucket.put(&object.hash, object.bytes))?;
+            }
+        }
+        let mut all: Vec<&[NewFile<'_>]> = groups.iter().map(Vec::as_slice).collect();
+        all.push(records);
+        Ok(files::create_in_order(&all)?.pop().unwrap_or_default())
+    }
+
+    /// The file that will hold an object; its folder is made.
+    fn file<'a>(&self, hash: &ObjectHash, bytes: &'a [u8]) -> Result<NewFile<'a>, LibraryError> {
+        let path = self.place(hash);
+        if let Some(folder) = path.parent() {
+            files::make_folder(folder)?;
+        }
+        Ok(NewFile { path, bytes })
+    }
+
+    /// Reads an object, or so many bytes of its begin, as they are.
+    pub(crate) fn read(
+        &self,
+        hash: &ObjectHash,
+        head: Option<u64>,
+    ) -> Result<Vec<u8>, LibraryError> {
+        let place = self.place(hash);
+        match (self, head) {
+            (Self::Folder(_), None) => files::read(&place),
+            (Self::Folder(_), Some(bytes)) => files::read_head(&place, bytes),
+            (Self::Bucket(bucket), _) => {
+                let mut bytes = Vec::new();
+                // What is larger is no object of ours, and must not fill the memory.
+                let bytes_max = Some(head.unwrap_or(OBJECT_BYTES_MAX as u64));
+                let found =
+                    bucket.read(&bucket.key(hash), bytes_max, |piece| bytes.extend(piece))?;
+                if found { Ok(bytes) } else { Err(missing(bucket, hash)) }
+            }
+        }
+    }
+
+    /// How many bytes an object has.
+    pub(crate) fn length(&self, hash: &ObjectHash) -> Result<u64, LibraryError> {
+        match self {
+            Self::Folder(_) => files::length(&self.place(hash)),
+            Self::Bucket(bucket) => {
+                bucket.length(&bucket.key(hash))?.ok_or_else(|| missing(bucket, hash))
+            }
+        }
+    }
+
+    /// Whether an object is there.
+    pub(crate) fn holds(&self, hash: &ObjectHash) -> Result<bool, LibraryError> {
+        match self {
+            Self::Folder(_) => Ok(self.place(hash).is_file()),
+            Self::Bucket(bucket) => Ok(bucket.length(&bucket.key(hash))?.is_some()),
+        }
+    }
+
+    /// The places of everything that is kept as an object, whatever its name.
+    pub(crate) fn places(&self) -> Result<Vec<PathBuf>, LibraryError> {
+        match self {
+            Self::Folder(folder) => {
+                let mut all = Vec::new();
+                for below in files::list(folder)? {
+                    all.extend(files::list(&below)?);
+                }
+                Ok(all)
+            }
+            Self::Bucket(bucket) => Ok(bucket.keys()?.into_iter().map(PathBuf::from).collect()),
+        }
+    }
+
+    /// The hash of the bytes in a place.
+    pub(crate) fn hash_at(&self, place: &Path) -> Result<ObjectHash, LibraryError> {
+        match self {
+            Self::Folder(_) => files::hash(place),
+            Self::Bucket(bucket) => {
+                let mut hasher = Sha256::new();
+                let key = place.to_string_lossy();
+                if bucket.read(&key, None, |piece| hasher.update(piece))? {
+                    hex(&hasher.finalize()).parse()
+                } else {
+                    Err(LibraryError::damaged(place, "it went away while it was read"))
+                }
+            }
+        }
+    }
+}
+
+fn missing(bucket: &Bucket, hash: &ObjectHash) -> LibraryError {
+    let place = bucket.shown(&bucket.key(hash));
+    LibraryError::damaged(Path::new(&place), "it is not in the bucket")
+}
