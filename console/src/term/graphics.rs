@@ -162,7 +162,8 @@ impl Pictures {
                 change.after.extend(bytes);
                 let letter = |(x, y)| Some((x, y, frame.cell((x, y))?));
                 let letters = raster.letters.iter().copied().filter_map(letter);
-                cells::write(&mut change.after, letters)?;
+                let corner = (raster.area.x, raster.area.y);
+                change.after.extend(cells::written(frame, letters, corner));
             }
             self.shown.push(Shown { raster, number: bytes.map(|_| number) });
         }

@@ -92,9 +92,11 @@ impl Frames {
         if changes.is_empty() && bytes.is_empty() && change.after.is_empty() && self.cursor == at {
             return Ok(bytes);
         }
-        cells::write(&mut bytes, changes.into_iter())?;
-        bytes.extend(change.after);
-        queue!(bytes, cursor::MoveTo(at.0, at.1))?;
+        bytes.extend(cells::written(&frame, changes.into_iter(), at));
+        if !change.after.is_empty() {
+            bytes.extend(change.after);
+            queue!(bytes, cursor::MoveTo(at.0, at.1))?;
+        }
         self.last = frame;
         self.cursor = at;
         Ok(bytes)
