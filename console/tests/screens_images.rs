@@ -248,12 +248,14 @@ fn what_comes_late_or_of_another_image_is_dropped() {
 }
 
 #[test]
-fn the_next_case_is_the_least_sure_one_that_nobody_has_looked_at() {
+fn the_next_case_is_the_one_that_the_library_names() {
     let mut console = console((120, 36), "5<tab><tab>:label<enter>");
     let subject = console.app.viewer.as_ref().unwrap().subject.clone();
     assert_eq!((subject.kind, subject.id.as_str()), (Kind::Sample, "5a3b1e000004"));
+    // Where no mask is there to begin with, the images are opened.
     console.press("n");
-    assert_eq!(console.app.viewer.as_ref().unwrap().subject.id, "5a3b1e000001");
+    let subject = console.app.viewer.as_ref().unwrap().subject.clone();
+    assert_eq!((subject.kind, subject.id.as_str()), (Kind::Series, "5e71e5000005"));
 }
 
 #[test]

@@ -42,7 +42,7 @@ mod split;
 mod states;
 mod verify;
 
-pub use choice::{NextCase, Rule};
+pub use choice::{Case, Known, NextCase, Rule};
 pub use error::LibraryError;
 pub use ids::{ModelId, ObjectHash, PatientKey, PredictionId, SampleId, SeriesId};
 pub use instances::{Arrival, Conflict, InstanceKey, SeriesRecord, Source, Stored};
