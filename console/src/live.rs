@@ -390,7 +390,11 @@ async fn follow(connection: &Connection, scope: Scope, messages: &mpsc::Sender<M
     }
 }
 
-async fn exchange(connection: &Connection, request: &Request) -> Result<Reply, String> {
+/// Asks a question and waits for its answer.
+///
+/// # Errors
+/// A sentence where none came.
+pub(crate) async fn exchange(connection: &Connection, request: &Request) -> Result<Reply, String> {
     let exchange = async {
         let (mut sender, mut receiver) = connection.open().await?;
         sender.send(request).await?;

@@ -27,7 +27,7 @@ const LEAN_EACH_MS: u64 = 15_000;
 /// Questions that are remembered.
 const ASKED_MAX: usize = 512;
 /// Asks for the end of an output.
-const TO_THE_END: u64 = u64::MAX;
+pub(crate) const TO_THE_END: u64 = u64::MAX;
 
 /// What a question is about, and so where its answer goes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
