@@ -21,6 +21,7 @@ use pace::Pace;
 
 use crate::app::{About, App, Ask, Effect, Keymap, Link, Message};
 use crate::librarian::{Librarian, Reader};
+use crate::term::graphics::Wanted;
 use crate::term::{self, Screen};
 use crate::ui;
 use crate::ui::palette::Palette;
@@ -44,6 +45,8 @@ pub struct ConsoleOptions {
     pub glyphs: Glyphs,
     /// How many colours; what the environment says where absent.
     pub colours: Option<Colours>,
+    /// How images are drawn.
+    pub image: Wanted,
     /// Whether nothing may be changed from it.
     pub read_only: bool,
     /// Sentences about what is going on beside the cluster; the newest stands above the keys.
@@ -57,6 +60,7 @@ impl Default for ConsoleOptions {
         Self {
             glyphs: Glyphs::Unicode,
             colours: None,
+            image: Wanted::default(),
             read_only: false,
             banner: None,
             reader: Reader::default(),
@@ -109,7 +113,7 @@ where
         palette.choose();
     }
     let mut signals = Signals::listen()?;
-    let mut screen = Screen::take()?;
+    let mut screen = Screen::take(term::protocol(options.image, theme))?;
     let (messages, mut received) = mpsc::channel(MESSAGES_MAX);
     let (scope, scopes) = watch::channel(Scope::Overview);
     let (requests, asked) = mpsc::channel(REQUESTS_MAX);
@@ -185,7 +189,8 @@ where
         let mut frame = Buffer::empty(Rect::new(0, 0, columns, rows));
         let cursor = ui::render(&app, theme, &mut frame);
         let begun = Instant::now();
-        screen.draw(&frame, cursor)?;
+        let over = if screen.shows_pictures() { ui::rasters(&app) } else { Vec::new() };
+        screen.draw(frame, cursor, over)?;
         pace.drawn(begun, begun.elapsed());
     }
 }
@@ -385,7 +390,11 @@ async fn follow(connection: &Connection, scope: Scope, messages: &mpsc::Sender<M
     }
 }
 
-async fn exchange(connection: &Connection, request: &Request) -> Result<Reply, String> {
+/// Asks a question and waits for its answer.
+///
+/// # Errors
+/// A sentence where none came.
+pub(crate) async fn exchange(connection: &Connection, request: &Request) -> Result<Reply, String> {
     let exchange = async {
         let (mut sender, mut receiver) = connection.open().await?;
         sender.send(request).await?;

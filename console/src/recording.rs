@@ -1,12 +1,13 @@
 //! A recording: what a console was told, with its times, in one file.
 //!
-//! A recording holds pictures of every screen as the scheduler sent them, so that it can be looked
-//! at with the same screens and keys as the cluster itself ([`replay`]). It holds names of users and
-//! jobs and ends of outputs, and is made with mode 0600.
+//! A recording holds pictures of every screen as the scheduler sent them, and what it answered to the
+//! questions that the screens ask beside them, so that it can be looked at with the same screens and
+//! keys as the cluster itself ([`replay`]). It holds names of users and jobs, command lines and ends of
+//! outputs, and is made with mode 0600.
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 0..8 | magic `GANTREC` and the version of this form, 1 |
+//! | 0..8 | magic `GANTREC` and the version of this form, 2 |
 //! | then, for each entry: 4 | its length, little endian |
 //! | 4 | CRC-32 of what follows |
 //! | 8 | milliseconds since the recording began, little endian |
@@ -16,6 +17,7 @@
 //! entry may become is limited. Bytes that end within an entry, or whose checksum does not fit, are
 //! where a recording is [cut](Cut): everything before them counts.
 
+mod questions;
 pub mod record;
 pub mod replay;
 
@@ -27,12 +29,14 @@ use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use gantry_model::At;
 use gantry_wire::codec::{self, VALUE_BYTES_MAX};
-use gantry_wire::{Scope, Update};
+use gantry_wire::{Reply, Request, Scope, Update};
 use serde::{Deserialize, Serialize};
 
 const MAGIC: &[u8; 7] = b"GANTREC";
-/// The version of the form. Another one is refused, never guessed at.
-const VERSION: u8 = 1;
+/// The version of the form. The first one had no answers, and is read too; any other is refused, never
+/// guessed at.
+const VERSION: u8 = 2;
+const VERSION_MIN: u8 = 1;
 /// Bytes in front of an entry.
 const HEADER_BYTES: usize = 16;
 /// Bytes of a deflated entry: what does not get shorter gets a little longer.
@@ -67,15 +71,23 @@ pub enum Heard {
         /// What it looks like.
         update: Box<Update>,
     },
+    /// An answer.
+    Answer {
+        /// What was asked.
+        request: Box<Request>,
+        /// What was answered.
+        reply: Box<Reply>,
+    },
 }
 
-/// What stands before a picture, or alone.
+/// What stands before a picture or an answer, or alone.
 #[derive(Serialize, Deserialize)]
 enum Tag {
     Head(Head),
     Live,
     Away(String),
     Picture(Scope),
+    Answer(Box<Request>),
 }
 
 /// Where a recording cannot be read any further.
@@ -110,7 +122,7 @@ impl<W: Write> Writer<W> {
         to.write_all(MAGIC)?;
         to.write_all(&[VERSION])?;
         let mut writer = Self { to, written: MAGIC.len() as u64 + 1 };
-        writer.entry(0, &Tag::Head(head.clone()), None)?;
+        writer.entry(0, &Tag::Head(head.clone()), &[])?;
         Ok(writer)
     }
 
@@ -120,10 +132,15 @@ impl<W: Write> Writer<W> {
     /// Where it cannot be written.
     pub fn add(&mut self, after_ms: u64, heard: &Heard) -> io::Result<()> {
         match heard {
-            Heard::Live => self.entry(after_ms, &Tag::Live, None),
-            Heard::Away(why) => self.entry(after_ms, &Tag::Away(why.clone()), None),
+            Heard::Live => self.entry(after_ms, &Tag::Live, &[]),
+            Heard::Away(why) => self.entry(after_ms, &Tag::Away(why.clone()), &[]),
             Heard::Picture { scope, update } => {
-                self.entry(after_ms, &Tag::Picture(*scope), Some(update))
+                let body = codec::encode(&**update).map_err(io::Error::other)?;
+                self.entry(after_ms, &Tag::Picture(*scope), &body)
+            }
+            Heard::Answer { request, reply } => {
+                let body = codec::encode(&**reply).map_err(io::Error::other)?;
+                self.entry(after_ms, &Tag::Answer(request.clone()), &body)
             }
         }
     }
@@ -143,14 +160,12 @@ impl<W: Write> Writer<W> {
         Ok(self.to)
     }
 
-    fn entry(&mut self, after_ms: u64, tag: &Tag, update: Option<&Update>) -> io::Result<()> {
+    fn entry(&mut self, after_ms: u64, tag: &Tag, body: &[u8]) -> io::Result<()> {
         let mut deflate = DeflateEncoder::new(Vec::new(), Compression::fast());
         let tag = codec::encode(tag).map_err(io::Error::other)?;
         deflate.write_all(&(tag.len() as u16).to_le_bytes())?;
         deflate.write_all(&tag)?;
-        if let Some(update) = update {
-            deflate.write_all(&codec::encode(update).map_err(io::Error::other)?)?;
-        }
+        deflate.write_all(body)?;
         let body = deflate.finish()?;
         let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
         bytes.extend((body.len() as u32).to_le_bytes());
@@ -186,9 +201,9 @@ impl<R: Read> Reader<R> {
             return Err("it is no recording of gantry".into());
         }
         let version = magic[MAGIC.len()];
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(format!(
-                "it has the form {version}, and this program reads {VERSION}; replay it with the program that wrote it"
+                "it has the form {version}, and this program reads {VERSION_MIN} to {VERSION}; replay it with the program that wrote it"
             ));
         }
         let mut after_ms = 0;
@@ -219,6 +234,11 @@ impl<R: Read> Reader<R> {
                 let update = codec::decode::<Update>(&rest);
                 let update = Box::new(update.map_err(|_| cut("a picture cannot be read"))?);
                 Heard::Picture { scope, update }
+            }
+            Tag::Answer(request) => {
+                let reply = codec::decode::<Reply>(&rest);
+                let reply = Box::new(reply.map_err(|_| cut("an answer cannot be read"))?);
+                Heard::Answer { request, reply }
             }
             Tag::Head(_) => return Err(cut("a second beginning stands in it")),
         };
@@ -315,6 +335,14 @@ mod tests {
         Heard::Picture { scope: Scope::Job(JobId(number)), update: Box::new(update) }
     }
 
+    fn answer() -> Heard {
+        let rows = vec![JobRow { job: JobId(9), ..JobRow::default() }];
+        Heard::Answer {
+            request: Box::new(Request::Jobs { before: Some(JobId(10)), ended: true }),
+            reply: Box::new(Reply::Jobs { rows, more: true }),
+        }
+    }
+
     fn recording() -> (Vec<u8>, Vec<(u64, Heard)>) {
         let all = vec![
             (0, Heard::Live),
@@ -322,6 +350,7 @@ mod tests {
             (1100, Heard::Away("no answer".into())),
             (2100, Heard::Live),
             (2200, picture(2)),
+            (2300, answer()),
         ];
         let mut writer = Writer::begin(Vec::new(), &head()).unwrap();
         for (after_ms, heard) in &all {
@@ -406,6 +435,10 @@ mod tests {
             let sentence = Reader::open(text).unwrap_err();
             assert!(sentence.contains(part), "{sentence}");
         }
+        // One of the first form has no answers.
+        let mut first = bytes.clone();
+        first[7] = 1;
+        assert_eq!(read(&first).0.len(), 6);
         let old = Head { protocol: 0, software: "0.0.1".into(), ..head() };
         let writer = Writer::begin(Vec::new(), &old).unwrap();
         let sentence = Reader::open(&writer.end().unwrap()[..]).unwrap_err();

@@ -6,6 +6,7 @@
 
 mod screens_support;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -13,6 +14,8 @@ use gantry::app::image::Stage;
 use gantry::app::library::{Doing, Kind, Told, Wish};
 use gantry::app::{Effect, Message, Mouse, View};
 use gantry::term::Frames;
+use gantry::term::graphics::Protocol;
+use gantry::ui;
 use gantry::ui::theme::{Colours, Glyphs, Theme};
 use ratatui::style::Color;
 use screens_support::Console;
@@ -245,12 +248,14 @@ fn what_comes_late_or_of_another_image_is_dropped() {
 }
 
 #[test]
-fn the_next_case_is_the_least_sure_one_that_nobody_has_looked_at() {
+fn the_next_case_is_the_one_that_the_library_names() {
     let mut console = console((120, 36), "5<tab><tab>:label<enter>");
     let subject = console.app.viewer.as_ref().unwrap().subject.clone();
     assert_eq!((subject.kind, subject.id.as_str()), (Kind::Sample, "5a3b1e000004"));
+    // Where no mask is there to begin with, the images are opened.
     console.press("n");
-    assert_eq!(console.app.viewer.as_ref().unwrap().subject.id, "5a3b1e000001");
+    let subject = console.app.viewer.as_ref().unwrap().subject.clone();
+    assert_eq!((subject.kind, subject.id.as_str()), (Kind::Series, "5e71e5000005"));
 }
 
 #[test]
@@ -333,5 +338,182 @@ fn a_frame_of_an_image_costs_what_a_line_can_carry() {
         let echo = bytes(&console);
         println!("{colours:?}: first {first}, another slice {slice}, a key {echo} bytes");
         assert!(first <= first_max && slice <= step_max && echo <= 400, "{first} {slice} {echo}");
+    }
+}
+
+const INDEXED: Theme = Theme { colours: Colours::Indexed, glyphs: Glyphs::Unicode };
+const PROTOCOLS: [(Protocol, &str); 3] = [
+    (Protocol::Kitty, "\x1b_Ga=T"),
+    (Protocol::Sixel, "\x1bP0;1;0q"),
+    (Protocol::Iterm, "\x1b]1337;File="),
+];
+
+/// A terminal that shows pictures, and what it is sent.
+struct Terminal(Frames);
+
+impl Terminal {
+    fn new(protocol: Protocol) -> Self {
+        Self(Frames::new(120, 36).with_pictures(Some(protocol), Some((10, 20))))
+    }
+
+    fn sent(&mut self, console: &Console) -> String {
+        let (frame, cursor) = console.screen(INDEXED);
+        let bytes = self.0.bytes_with(frame, cursor, ui::rasters(&console.app)).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+}
+
+/// What is left of a screen once its pictures are taken out of what was sent.
+fn cells(sent: &str) -> vt100::Parser {
+    let mut text = String::new();
+    let mut rest = sent;
+    let start =
+        |text: &str| ["\x1b_G", "\x1bP", "\x1b]1337"].iter().filter_map(|s| text.find(s)).min();
+    while let Some(begin) = start(rest) {
+        text.push_str(&rest[..begin]);
+        let end = if rest[begin..].starts_with("\x1b]") { "\x07" } else { "\x1b\\" };
+        rest = rest[begin..].split_once(end).unwrap().1;
+    }
+    text.push_str(rest);
+    let cells = |n: u16| std::num::NonZeroU16::new(n).unwrap();
+    let mut parser = vt100::Parser::new(cells(36), cells(120), 0);
+    parser.process(text.as_bytes());
+    parser
+}
+
+#[test]
+fn a_picture_is_sent_once_and_taken_away_when_one_leaves() {
+    for (protocol, begin) in PROTOCOLS {
+        for leave in ["<esc>", "?", ":", "a", "1"] {
+            let mut console = console((120, 36), SAMPLE);
+            let mut terminal = Terminal::new(protocol);
+            let first = terminal.sent(&console);
+            assert_eq!(first.matches(begin).count(), 3, "{protocol:?}: three planes");
+            assert!(!cells(&first).screen().contents().contains('▀'), "{protocol:?}");
+            assert_eq!(terminal.sent(&console), "", "{protocol:?}: drawn twice");
+            // What does not change the picture does not send it.
+            console.press("B");
+            let echo = terminal.sent(&console);
+            assert!(!echo.is_empty() && !echo.contains(begin), "{protocol:?} {echo:?}");
+            console.press("j");
+            let next = terminal.sent(&console);
+            assert!(next.contains(begin), "{protocol:?}: another slice");
+            console.press(leave);
+            let left = terminal.sent(&console);
+            let everything = format!("{first}{echo}{next}{left}");
+            assert!(!left.contains(begin), "{protocol:?} {leave}");
+            let (buffer, _) = console.screen(INDEXED);
+            let shown = cells(&everything).screen().contents();
+            let shown: Vec<&str> = shown.lines().collect();
+            let expected = ui::lines(&buffer);
+            for (y, line) in expected.iter().enumerate() {
+                assert_eq!(
+                    shown.get(y).unwrap_or(&"").trim_end(),
+                    line,
+                    "{protocol:?} {leave} {y}"
+                );
+            }
+            if protocol == Protocol::Kitty {
+                let shown = everything.matches("a=T").count();
+                assert_eq!(everything.matches("a=d,d=I").count(), shown, "{leave}");
+                for number in everything.split("a=T").skip(1) {
+                    let number = number.split("i=").nth(1).unwrap().split(',').next().unwrap();
+                    assert!(everything.contains(&format!("a=d,d=I,i={number},")), "{leave}");
+                }
+            } else {
+                // There what is written over a picture takes it away.
+                let written = rows_written(&left);
+                assert!((3..31).all(|y| written.contains(&y)), "{leave} {written:?}");
+            }
+        }
+    }
+}
+
+/// Rows that the cursor was moved to.
+fn rows_written(sent: &str) -> BTreeSet<u16> {
+    let moves = sent.split("\x1b[").filter_map(|part| {
+        let place = part.split_once('H')?.0;
+        let (row, column) = place.split_once(';').unwrap_or((place, "1"));
+        column.parse::<u16>().ok()?;
+        row.parse().ok()
+    });
+    moves.map(|row: u16| row - 1).collect()
+}
+
+#[test]
+fn pixels_are_those_of_the_volume_with_the_mask_over_them() {
+    let mut console = console((120, 36), SAMPLE);
+    let grey = |rgb: &[u8]| rgb[0] == rgb[1] && rgb[1] == rgb[2];
+    let coloured = |console: &Console| {
+        let rasters = ui::rasters(&console.app);
+        assert_eq!(rasters.len(), 3);
+        for raster in &rasters {
+            assert_eq!(raster.rgb.len(), 3 * raster.width * raster.height);
+            assert!(raster.width * raster.height <= ui::raster::PIXELS_MAX);
+        }
+        let first = &rasters[0];
+        assert!(first.rgb.iter().any(|value| *value > 100), "all is black");
+        first.rgb.chunks(3).filter(|rgb| !grey(rgb)).count()
+    };
+    let with_mask = coloured(&console);
+    console.press("o");
+    let cross = coloured(&console);
+    assert!(with_mask > 1000 && cross == 17, "{with_mask} {cross}");
+}
+
+#[test]
+fn slow_lines_dialogs_and_other_screens_have_no_pixels() {
+    for keys in ["", "2", "4<enter>", "5", "5<tab><tab>", "5<tab>p", "5<tab><tab><enter>?"] {
+        let console = console((120, 36), keys);
+        assert!(ui::rasters(&console.app).is_empty(), "{keys}");
+        // To the byte what a terminal without pictures gets.
+        let (frame, cursor) = console.screen(INDEXED);
+        let plain = Frames::new(120, 36).bytes(&frame, cursor).unwrap();
+        for (protocol, _) in PROTOCOLS {
+            assert_eq!(Terminal::new(protocol).sent(&console).as_bytes(), plain, "{keys}");
+        }
+    }
+    let mut console = console((120, 36), SAMPLE);
+    console.send(Message::Lean(true));
+    assert!(ui::rasters(&console.app).is_empty());
+    console.send(Message::Lean(false));
+    assert!(!ui::rasters(&console.app).is_empty());
+    for size in [(39, 36), (120, 9)] {
+        console.send(Message::Resize(size.0, size.1));
+        assert!(ui::rasters(&console.app).is_empty(), "{size:?}");
+    }
+}
+
+#[test]
+fn a_resized_terminal_gets_the_picture_anew_and_sixel_wants_the_size_of_a_cell() {
+    for (protocol, begin) in PROTOCOLS {
+        let mut console = console((120, 36), SAMPLE);
+        let mut terminal = Terminal::new(protocol);
+        terminal.sent(&console);
+        console.send(Message::Resize(80, 24));
+        let again = terminal.sent(&console);
+        assert_eq!(again.matches(begin).count(), 1, "{protocol:?}");
+        let deleted = if protocol == Protocol::Kitty { 3 } else { 0 };
+        assert_eq!(again.matches("a=d").count(), deleted);
+    }
+    let console = console((120, 36), SAMPLE);
+    let mut frames = Frames::new(120, 36).with_pictures(Some(Protocol::Sixel), None);
+    let (frame, cursor) = console.screen(INDEXED);
+    let blocks = Frames::new(120, 36).bytes(&frame, cursor).unwrap();
+    assert_eq!(frames.bytes_with(frame, cursor, ui::rasters(&console.app)).unwrap(), blocks);
+}
+
+#[test]
+fn a_picture_costs_what_a_line_can_carry() {
+    for ((protocol, _), (first_max, step_max)) in
+        PROTOCOLS.into_iter().zip([(300_000, 300_000), (900_000, 900_000), (300_000, 300_000)])
+    {
+        let mut console = console((120, 36), SAMPLE);
+        let mut terminal = Terminal::new(protocol);
+        let first = terminal.sent(&console).len();
+        console.press("j");
+        let step = terminal.sent(&console).len();
+        println!("{protocol:?}: first {first}, another slice {step} bytes");
+        assert!(first <= first_max && step <= step_max, "{protocol:?} {first} {step}");
     }
 }

@@ -3,11 +3,11 @@
 
 mod screens_support;
 
-use gantry::app::{self, About, Effect, Message};
+use gantry::app::{self, About, Effect, Message, View};
 use gantry::ui::theme::{Colours, Glyphs, Theme};
-use gantry_model::Machine;
+use gantry_model::{Exit, Machine, TaskRow};
 use gantry_wire::{Reply, Request, Scope};
-use screens_support::{Console, node, picture};
+use screens_support::{Console, node, picture, tasks};
 
 const SIZE: (u16, u16) = (120, 36);
 
@@ -57,6 +57,79 @@ fn nodes_that_no_picture_holds_are_asked_for_and_listed() {
     console.app.apply(console.at, page(&["x-1"], false), &mut Vec::new());
     more(&mut console, 5);
     assert_eq!(app::node_rows(&console.app).len(), 5);
+}
+
+#[test]
+fn the_overview_says_how_many_nodes_it_does_not_show() {
+    let theme = Theme { colours: Colours::Mono, glyphs: Glyphs::Unicode };
+    for size in [(80, 24), (120, 36), (200, 50)] {
+        for (nodes, said) in [
+            (4, None),
+            (5, Some("and 1 further node; 2 lists all")),
+            (625, Some("and 621 further")),
+        ] {
+            let mut console = Console::live(size);
+            let mut update = picture(Scope::Overview);
+            update.summary.nodes = nodes;
+            let message = Message::Update { scope: Scope::Overview, update: Box::new(update) };
+            console.app.apply(console.at, message, &mut Vec::new());
+            let text = console.text(theme);
+            assert_eq!(text.contains("further node"), said.is_some(), "{size:?} {nodes}\n{text}");
+            assert!(said.is_none_or(|said| text.contains(said)), "{size:?} {nodes}\n{text}");
+        }
+    }
+}
+
+#[test]
+fn the_tasks_of_an_array_come_in_pages() {
+    let mut console = Console::live((120, 36));
+    console.press("4<enter>");
+    let View::Job(job) = console.app.view else { panic!("{:?}", console.app.view) };
+    let mut update = picture(Scope::Job(job));
+    update.jobs[0].tasks = tasks(0, 0, 450, 2);
+    let message = Message::Update { scope: Scope::Job(job), update: Box::new(update) };
+    console.app.apply(console.at, message, &mut Vec::new());
+    let from_asked = |console: &mut Console| {
+        console.at.0 += 40_000;
+        ticked(console).iter().find_map(|effect| match effect {
+            Effect::Ask(ask) => match *ask.request {
+                Request::Tasks { from, .. } => Some(from),
+                _ => None,
+            },
+            _ => None,
+        })
+    };
+    let row = |index: u32| TaskRow {
+        task: job.task(index),
+        state: if index % 300 == 7 { "failed" } else { "done" }.into(),
+        node: Some("cpu-1".into()),
+        starts: 1,
+        exit: Some(Exit::Code(3)),
+    };
+    let page = |rows: std::ops::Range<u32>, more| Message::Answer {
+        about: About::Tasks(job),
+        reply: Box::new(Ok(Reply::Tasks { rows: rows.map(row).collect(), more })),
+    };
+    let theme = Theme { colours: Colours::Mono, glyphs: Glyphs::Unicode };
+    assert_eq!(from_asked(&mut console), Some(0));
+    let mut effects = Vec::new();
+    console.app.apply(console.at, page(0..200, true), &mut effects);
+    let next = |effects: &[Effect]| {
+        effects.iter().any(|effect| match effect {
+            Effect::Ask(ask) => matches!(*ask.request, Request::Tasks { from: 200, .. }),
+            _ => false,
+        })
+    };
+    assert!(next(&effects), "the next page is asked for at once");
+    let text = console.text(theme);
+    assert!(text.contains("1 of 200 of 452 failed or started twice:"), "{text}");
+    console.app.apply(console.at, page(200..452, false), &mut Vec::new());
+    let text = console.text(theme);
+    assert!(
+        text.contains(&format!("{} failed on cpu-1, exit 3, 1 starts", job.task(307))),
+        "{text}"
+    );
+    assert_eq!(from_asked(&mut console), Some(0), "and looked at again");
 }
 
 /// What the console asks when a second is over.

@@ -315,6 +315,9 @@ fn a_recording_is_replayed_on_the_same_screens_and_a_cut_one_to_its_cut() -> Res
         terminal.shows(&[notice])?;
         terminal.keys("4")?;
         terminal.shows(&["waits"])?;
+        // What no picture holds was asked for, and is answered.
+        terminal.keys("6")?;
+        terminal.shows(&["made a token to join with"])?;
         terminal.keys("q")?;
         let ended = until("the end", || terminal.child.try_wait().ok().flatten())?;
         ensure!(ended.success(), "{}", terminal.text());

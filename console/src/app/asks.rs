@@ -27,7 +27,7 @@ const LEAN_EACH_MS: u64 = 15_000;
 /// Questions that are remembered.
 const ASKED_MAX: usize = 512;
 /// Asks for the end of an output.
-const TO_THE_END: u64 = u64::MAX;
+pub(crate) const TO_THE_END: u64 = u64::MAX;
 
 /// What a question is about, and so where its answer goes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -157,8 +157,8 @@ impl App {
             self.ask_strips(&nodes, effects);
         }
         if several {
-            let request = Request::Tasks { job, from: 0 };
-            self.ask_each(About::Tasks(job), DETAIL_EACH_MS, request, effects);
+            let (each_ms, request) = self.tasks.asked(job, DETAIL_EACH_MS);
+            self.ask_each(About::Tasks(job), each_ms, request, effects);
         }
         let others: Vec<JobId> =
             self.laid_over.iter().copied().filter(|other| *other != job).collect();
@@ -281,7 +281,7 @@ impl App {
                 self.why.insert(job, Ok(why));
             }
             (About::Tasks(job), Reply::Tasks { rows, more }) => {
-                self.tasks = Some((job, rows, more));
+                self.take_tasks(job, rows, more);
             }
             (About::Spec(job, again), Reply::Spec(spec)) => self.spec_answered(job, again, spec),
             (About::Metrics(job), Reply::Metrics(metrics)) => {

@@ -280,6 +280,26 @@ pub struct LabelLine {
     pub sides: [u64; 3],
 }
 
+/// A case that waits for a person's look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingLine {
+    /// Its series.
+    pub series: String,
+    /// The newest mask that a pipeline has made of it, where there is one.
+    pub sample: Option<String>,
+}
+
+impl WaitingLine {
+    /// What is opened to label it: the mask, to be corrected, or the images.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        match &self.sample {
+            Some(id) => Subject { kind: Kind::Sample, id: id.clone() },
+            None => Subject { kind: Kind::Series, id: self.series.clone() },
+        }
+    }
+}
+
 /// What the library holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listing {
@@ -297,6 +317,10 @@ pub struct Listing {
     pub asides: Vec<AsideLine>,
     /// Why files were set aside, and how many for each reason, the most frequent first.
     pub reasons: Vec<(String, u64)>,
+    /// Cases that no person has labelled, the one to label next first.
+    pub waiting: Vec<WaitingLine>,
+    /// How many those are, with what is beyond the limit.
+    pub waits: u64,
     /// What is beyond the limit, of every kind.
     pub left_out: u64,
     /// What could not be read, in a sentence.

@@ -27,11 +27,12 @@ mod privacy;
 mod rows;
 pub mod shelf;
 pub mod steer;
+pub mod tasks;
 mod typing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_model::{At, JobId, JobRow, JobSpec, Machine, Note, TaskRow, Why};
+use gantry_model::{At, JobId, JobRow, JobSpec, Machine, Note, Why};
 use gantry_wire::{Metric, Scope, Update};
 
 pub use asks::{About, Again, Ask};
@@ -47,6 +48,7 @@ pub use palette::Palette;
 pub use rows::{NodeSort, Sort, gpu_busy, job_rows, log_lines, node_rows, node_word};
 pub use shelf::{Shelf, Tab};
 pub use steer::{Plan, Targets};
+pub use tasks::Tasks;
 pub use typing::choices;
 
 /// A message stays on the screen for so long.
@@ -225,8 +227,8 @@ pub struct App {
     pub metrics: BTreeMap<JobId, Vec<Metric>>,
     /// Jobs whose curves are drawn over the one on the screen.
     pub laid_over: Vec<JobId>,
-    /// The tasks of a job, and whether there are more.
-    pub tasks: Option<(JobId, Vec<TaskRow>, bool)>,
+    /// The tasks of a job.
+    pub tasks: Tasks,
     /// Jobs older than those in the picture.
     pub older: Older,
     /// Nodes behind those in the picture, and how many of them stand in it.
@@ -358,7 +360,7 @@ impl App {
             specs: BTreeMap::new(),
             metrics: BTreeMap::new(),
             laid_over: Vec::new(),
-            tasks: None,
+            tasks: Tasks::default(),
             older: Older::default(),
             further: Further::default(),
             further_shown: 0,

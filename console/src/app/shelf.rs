@@ -4,10 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use gantry_library::LabelState;
-
 use super::filter::Filter;
-use super::library::{Case, Kind, Listing, SampleLine, Subject, Told, Wish};
+use super::library::{Case, Kind, Listing, Subject, Told, WaitingLine, Wish};
 use super::steer::ADD;
 use super::{Action, App, Effect, LAID_OVER_MAX, Plan, Targets, View};
 
@@ -199,36 +197,17 @@ impl Shelf {
         }
     }
 
-    /// Samples of pipelines that no person has looked at yet, the least sure first.
-    fn waiting(&self) -> Vec<&SampleLine> {
-        let Some(listing) = &self.listing else { return Vec::new() };
-        let mut done: BTreeSet<(&str, &str)> = BTreeSet::new();
-        for sample in listing.samples.iter().filter(|one| one.state.is_by_person()) {
-            done.insert((&sample.series, &sample.label));
-        }
-        let mut waiting: Vec<&SampleLine> = listing
-            .samples
-            .iter()
-            .filter(|one| one.state == LabelState::Auto)
-            .filter(|one| !done.contains(&(one.series.as_str(), one.label.as_str())))
-            .collect();
-        // What no model has spoken of comes last: nothing says that it is hard.
-        let sure = |one: &SampleLine| one.confidence.unwrap_or(2.0);
-        waiting.sort_by(|a, b| sure(a).total_cmp(&sure(b)).then_with(|| a.id.cmp(&b.id)));
-        waiting
-    }
-
-    /// The case that wants a person's look most, but for the one that is open.
+    /// The case to label next, but for the one that is open.
     #[must_use]
-    pub fn next_case(&self, here: Option<&str>) -> Option<String> {
-        let mut waiting = self.waiting().into_iter();
-        waiting.find(|one| Some(one.id.as_str()) != here).map(|one| one.id.clone())
+    pub fn next_case(&self, here: Option<&Subject>) -> Option<Subject> {
+        let mut waiting = self.listing.as_ref()?.waiting.iter().map(WaitingLine::subject);
+        waiting.find(|one| Some(one) != here)
     }
 
     /// How many wait for a person's look.
     #[must_use]
-    pub fn cases_left(&self) -> usize {
-        self.waiting().len()
+    pub fn cases_left(&self) -> u64 {
+        self.listing.as_ref().map_or(0, |listing| listing.waits)
     }
 
     /// The models whose curves lie over one another: the chosen one, then those that are marked.
@@ -399,53 +378,52 @@ impl App {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use gantry_library::LabelState;
 
-    fn sample(id: &str, series: &str, author: Option<&str>, confidence: Option<f32>) -> SampleLine {
-        let state = match (id, author) {
-            ("bad", _) => LabelState::Rejected,
-            ("sure", _) => LabelState::Final,
-            (_, Some(_)) => LabelState::Corrected,
-            (_, None) => LabelState::Auto,
-        };
+    use super::*;
+    use crate::app::library::SampleLine;
+
+    fn sample(id: &str) -> SampleLine {
         SampleLine {
-            state,
+            state: LabelState::Auto,
             id: id.into(),
-            series: series.into(),
+            series: "s1".into(),
             label: "lungs".into(),
             side: "train",
-            author: author.map(str::to_owned),
-            rejected: (id == "bad").then(|| "blurred".into()),
+            author: None,
+            rejected: None,
             volume_ml: 1.0,
             size: [1; 3],
-            confidence,
+            confidence: None,
             at_ms: 0,
         }
     }
 
     #[test]
-    fn the_next_case_is_the_one_that_the_model_is_least_sure_of() {
-        let samples = vec![
-            sample("a", "s1", None, Some(0.9)),
-            sample("b", "s2", None, Some(0.6)),
-            sample("c", "s3", None, None),
-            sample("d", "s4", None, Some(0.5)),
-            sample("e", "s4", Some("ada"), Some(0.5)),
-            sample("bad", "s5", None, Some(0.1)),
-            // What a person has called final needs no further look, whoever made it.
-            sample("sure", "s6", None, Some(0.2)),
-        ];
-        let listing = Listing { samples, ..Listing::default() };
+    fn the_next_case_is_the_first_that_waits_but_for_the_open_one() {
+        let waiting = [("s2", Some("b")), ("s1", None), ("s3", Some("c"))]
+            .map(|(series, sample)| WaitingLine {
+                series: series.into(),
+                sample: sample.map(str::to_owned),
+            })
+            .to_vec();
+        let subject = |kind, id: &str| Subject { kind, id: id.into() };
+        let listing = Listing { waiting, waits: 3, ..Listing::default() };
         let shelf = Shelf { listing: Some(Arc::new(listing)), ..Shelf::default() };
         assert_eq!(shelf.cases_left(), 3);
-        for (here, next) in [(None, "b"), (Some("b"), "a"), (Some("x"), "b")] {
-            assert_eq!(shelf.next_case(here).as_deref(), Some(next), "{here:?}");
+        for (here, next) in [
+            (None, subject(Kind::Sample, "b")),
+            (Some(subject(Kind::Sample, "b")), subject(Kind::Series, "s1")),
+            (Some(subject(Kind::Series, "s2")), subject(Kind::Sample, "b")),
+        ] {
+            assert_eq!(shelf.next_case(here.as_ref()), Some(next), "{here:?}");
         }
+        assert_eq!(Shelf::default().next_case(None), None);
     }
 
     #[test]
     fn a_part_lists_what_fits_and_keeps_its_choice() {
-        let samples = (0..5).map(|n| sample(&format!("m{n}"), "s1", None, None)).collect();
+        let samples = (0..5).map(|n| sample(&format!("m{n}"))).collect();
         let listing = Listing { samples, ..Listing::default() };
         let listing = Some(Arc::new(listing));
         let mut shelf = Shelf { listing, tab: Tab::Samples, ..Shelf::default() };

@@ -13,6 +13,7 @@ use super::jobs::job_value;
 use super::{completions, time};
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
+use crate::term::graphics::Wanted;
 use crate::ui::theme::Glyphs;
 use crate::{live, ui};
 
@@ -22,6 +23,12 @@ pub struct Look {
     /// Draw the console with ASCII only.
     #[arg(long)]
     ascii: bool,
+    /// Draw images in pixels by a protocol of the terminal, or with half blocks.
+    ///
+    /// auto goes by the environment and takes half blocks within tmux and screen, and where colours or
+    /// Unicode are missing. Where the line is slow, half blocks are drawn.
+    #[arg(long, env = "GANTRY_IMAGE", value_name = "HOW", value_enum, default_value_t = Wanted::Auto)]
+    image: Wanted,
     /// Change nothing from the console.
     #[arg(long)]
     read_only: bool,
@@ -33,7 +40,8 @@ impl Look {
     pub fn options(self) -> live::ConsoleOptions {
         let glyphs = if self.ascii { Glyphs::Ascii } else { Glyphs::Unicode };
         let reader = crate::librarian::Reader::of_environment();
-        live::ConsoleOptions { glyphs, read_only: self.read_only, reader, ..Default::default() }
+        let (image, read_only) = (self.image, self.read_only);
+        live::ConsoleOptions { glyphs, image, read_only, reader, ..Default::default() }
     }
 }
 

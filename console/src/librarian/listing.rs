@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use gantry_learning::TrainSettings;
 use gantry_library::{
-    Author, Counts, Fractions, LabelState, Library, LibraryError, ModelRecord, PredictionRecord,
-    SampleId, SampleRecord, Split, SplitPlan, Stage, StateRecord,
+    Author, Case, Counts, Fractions, Known, LabelState, Library, LibraryError, ModelRecord,
+    PredictionRecord, SampleId, SampleRecord, Split, SplitPlan, Stage, StateRecord,
 };
 use gantry_wire::{Metric, Point};
 use serde_json::Value;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::nearest::found;
 use crate::app::library::{
     AsideLine, LabelLine, Listing, ModelLine, PredictionLine, ROWS_MAX, SampleLine, SeriesLine,
-    Told,
+    Told, WaitingLine,
 };
 
 /// What nobody is told of, as a model's stage, is seen so late.
@@ -59,6 +59,21 @@ fn list(library: &Library) -> Listing {
     let asides = read(library.quarantined(), &mut trouble);
     let states = read(library.states_of(&samples), &mut trouble);
     listing.trouble = trouble;
+    let stages: Vec<Option<Stage>> = models.iter().map(|one| library.stage(&one.id).ok()).collect();
+    let approved: Vec<ModelRecord> = (models.iter().zip(&stages))
+        .filter(|(_, stage)| **stage == Some(Stage::Approved))
+        .map(|(model, _)| model.clone())
+        .collect();
+    let known = Known {
+        series: &series,
+        samples: &samples,
+        states: &states,
+        approved: &approved,
+        predictions: &predictions,
+    };
+    let waiting = known.waiting(None);
+    listing.waits = waiting.len() as u64;
+    listing.waiting = waiting.iter().take(ROWS_MAX).map(waiting_line).collect();
     let mut made = BTreeMap::new();
     for sample in &samples {
         *made.entry(sample.series.clone()).or_insert(0_u32) += 1;
@@ -76,7 +91,8 @@ fn list(library: &Library) -> Listing {
         })
         .collect();
     (listing.samples, listing.labels) = sample_lines(&samples, &predictions, &states);
-    listing.models = models.iter().map(|one| model_line(library, one, &predictions)).collect();
+    let with_stages = models.iter().zip(stages);
+    listing.models = with_stages.map(|(one, stage)| model_line(one, stage, &predictions)).collect();
     let lines = predictions.iter().map(|one| prediction_line(one, &listing.models));
     listing.predictions = lines.collect();
     let mut counted: BTreeMap<String, u64> = BTreeMap::new();
@@ -192,16 +208,23 @@ const fn side_word(side: Split) -> &'static str {
     }
 }
 
+fn waiting_line(case: &Case<'_>) -> WaitingLine {
+    WaitingLine {
+        series: case.series.id.to_string(),
+        sample: case.sample.map(|sample| sample.id.to_string()),
+    }
+}
+
 fn model_line(
-    library: &Library,
     model: &ModelRecord,
+    stage: Option<Stage>,
     predictions: &[PredictionRecord],
 ) -> ModelLine {
-    let stage = match library.stage(&model.id) {
-        Ok(Stage::Candidate) => "candidate",
-        Ok(Stage::Approved) => "approved",
-        Ok(Stage::Retired) => "retired",
-        Err(_) => "unknown",
+    let stage = match stage {
+        Some(Stage::Candidate) => "candidate",
+        Some(Stage::Approved) => "approved",
+        Some(Stage::Retired) => "retired",
+        None => "unknown",
     };
     let epochs = model.metrics["epochs"].as_array().map(Vec::as_slice).unwrap_or_default();
     let curves = curves(epochs);

@@ -140,6 +140,11 @@ fn a_series_is_opened_grown_in_and_kept_then_its_sample_is_accepted_and_rejected
     let line = listing.samples.iter().find(|one| one.id == id).unwrap();
     assert_eq!(line.rejected.as_deref(), Some("a vessel is missing"));
     assert_eq!(listing.labels[0].counts, [2, 2, 1, 1]);
+    // The other series waits; of this one a mask by bob is left.
+    let waits: Vec<&str> = listing.waiting.iter().map(|one| one.series.as_str()).collect();
+    let next = library.next_case(None).unwrap().unwrap();
+    assert_eq!((waits.as_slice(), listing.waits), ([next.series.as_str()].as_slice(), 1));
+    assert_ne!(waits[0], series);
     assert!(library.verify().unwrap().damage.is_empty());
 }
 
@@ -223,6 +228,11 @@ fn models_predictions_and_the_nearest_cases_are_listed() {
         if listing.models[0].stage == "approved")),
         "it is seen at once"
     );
+    // The console and the command line name the same case.
+    let next = library.next_case(None).unwrap().unwrap();
+    let waiting = Heard::at(library.root(), "ada").listing().waiting.clone();
+    assert_eq!(waiting[0].series, next.series.as_str());
+    assert_eq!((waiting.len() as u64, next.unlabelled), (2, 2));
     let verified = heard.of_records(Wish::Do(Box::new(Doing::Verify)));
     assert!(Heard::done(&verified).unwrap().contains("all are whole"));
 }

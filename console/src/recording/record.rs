@@ -2,7 +2,8 @@
 //!
 //! Every screen is watched at once, and each running job up to [`JOBS_MAX`], so that a replay can go
 //! wherever a person wants to look. Of each screen the newest picture of a second is kept; the rest
-//! of what changes within a second, no eye has seen.
+//! of what changes within a second, no eye has seen. What screens ask beside their pictures is asked
+//! here each few seconds, one question after another.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -13,14 +14,16 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use gantry_link::Connection;
 use gantry_model::{JobId, JobState, MemoryMib, Millis};
-use gantry_wire::{Request, Scope, Update};
+use gantry_wire::{Reply, Request, Scope, Update};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::questions::{self, Questions};
 use super::{Head, Heard, Writer};
 use crate::cli::client::{Client, Patience, Reach};
 use crate::error::{Failure, Outcome};
+use crate::live::exchange;
 use crate::output::{self, Format};
 
 /// The screens that are not about one job.
@@ -31,11 +34,14 @@ const JOBS_MAX: usize = 16;
 const WAITING_MAX: usize = 256;
 /// Between two writes.
 const WRITE_EACH: Duration = Duration::from_secs(1);
+/// Writes between two looks at what is asked.
+const ASK_EACH: u64 = 5;
 
 /// `gantry record`.
 #[derive(Debug, Args)]
 pub struct Record {
-    /// The file, which must not exist yet. It will hold names of users and jobs and ends of outputs.
+    /// The file, which must not exist yet. It will hold names of users and jobs, command lines and ends
+    /// of outputs.
     file: PathBuf,
     /// End after so long, as 10m; at Ctrl-C where nothing is said.
     #[arg(long = "for", value_name = "TIME")]
@@ -60,6 +66,7 @@ struct Tape {
     until: Option<Instant>,
     bytes_max: u64,
     pictures: u64,
+    questions: Questions,
     /// The newest picture of each scope that is not written yet.
     waiting: Vec<(Scope, Box<Update>)>,
 }
@@ -135,6 +142,7 @@ impl Record {
             until: self.length.map(|length| began + Duration::from_millis(length.0)),
             bytes_max: self.size_max.0 << 20,
             pictures: 0,
+            questions: Questions::default(),
             waiting: Vec::new(),
         })
     }
@@ -154,7 +162,7 @@ impl Tape {
     /// Records one connection until it ends.
     fn take_from(&mut self, client: &Client) -> Result<End, Failure> {
         let (runtime, connection) = client.parts();
-        let (send, mut pictures) = mpsc::channel(WAITING_MAX);
+        let (send, mut told) = mpsc::channel(WAITING_MAX);
         let mut followed = Followed::new(connection.clone(), send);
         runtime.block_on(async {
             // The watches live on the runtime, and end with this value.
@@ -162,18 +170,25 @@ impl Tape {
                 followed.add(scope);
             }
             let mut clock = tokio::time::interval(WRITE_EACH);
+            let mut ticks = 0_u64;
             loop {
                 tokio::select! {
-                    heard = pictures.recv() => match heard {
-                        Some(Ok((scope, update))) => {
+                    heard = told.recv() => match heard {
+                        Some(Told::Picture(scope, update)) => {
                             followed.look_at(scope, &update);
+                            self.questions.look_at(scope, &update);
                             self.keep(scope, update);
                         }
-                        Some(Err(why)) => return Ok(End::Away(why)),
+                        Some(Told::Answer(request, reply)) => self.answered(request, reply)?,
+                        Some(Told::Away(why)) => return Ok(End::Away(why)),
                         None => return Ok(End::Away("every watch has ended".into())),
                     },
                     _ = clock.tick() => {
                         self.write()?;
+                        ticks += 1;
+                        if ticks % ASK_EACH == 2 && followed.has_asked() {
+                            followed.ask(self.questions.due());
+                        }
                         if self.until.is_some_and(|until| Instant::now() >= until) {
                             return Ok(End::Wanted("its time is over"));
                         }
@@ -195,6 +210,13 @@ impl Tape {
         self.waiting.push((scope, update));
     }
 
+    fn answered(&mut self, request: Box<Request>, reply: Box<Reply>) -> Result<(), Failure> {
+        if self.questions.is_new(&request, &reply) {
+            self.add(&Heard::Answer { request, reply })?;
+        }
+        Ok(())
+    }
+
     fn write(&mut self) -> Result<(), Failure> {
         for (scope, update) in std::mem::take(&mut self.waiting) {
             self.pictures += 1;
@@ -204,18 +226,50 @@ impl Tape {
     }
 }
 
-type Sent = Result<(Scope, Box<Update>), String>;
+/// What comes over a connection.
+enum Told {
+    Picture(Scope, Box<Update>),
+    Answer(Box<Request>, Box<Reply>),
+    /// It is gone, and why.
+    Away(String),
+}
 
 /// The scopes that are watched on a connection.
 struct Followed {
     connection: Connection,
-    send: mpsc::Sender<Sent>,
+    send: mpsc::Sender<Told>,
     watches: Vec<(Scope, JoinHandle<()>)>,
+    asking: Option<JoinHandle<()>>,
 }
 
 impl Followed {
-    fn new(connection: Connection, send: mpsc::Sender<Sent>) -> Self {
-        Self { connection, send, watches: Vec::new() }
+    fn new(connection: Connection, send: mpsc::Sender<Told>) -> Self {
+        Self { connection, send, watches: Vec::new(), asking: None }
+    }
+
+    /// Whether the questions of the look before are through.
+    fn has_asked(&self) -> bool {
+        self.asking.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Asks questions one after another, and for the pages that follow.
+    fn ask(&mut self, due: Vec<Request>) {
+        let (connection, send) = (self.connection.clone(), self.send.clone());
+        self.asking = Some(tokio::spawn(async move {
+            for request in due {
+                let mut next = Some(request);
+                for _ in 0..questions::PAGES_MAX {
+                    let Some(request) = next.take() else { break };
+                    // What one node cannot answer now, the next look asks again.
+                    let Ok(reply) = exchange(&connection, &request).await else { break };
+                    next = questions::next_page(&request, &reply);
+                    let answer = Told::Answer(Box::new(request), Box::new(reply));
+                    if send.send(answer).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }));
     }
 
     fn add(&mut self, scope: Scope) {
@@ -224,7 +278,7 @@ impl Followed {
             let ended = follow(&connection, scope, &send).await;
             let why = ended.map_or_else(|error| error.to_string(), |()| "a watch has ended".into());
             // Who takes nothing any more has ended himself.
-            let _ = send.send(Err(why)).await;
+            let _ = send.send(Told::Away(why)).await;
         });
         self.watches.push((scope, watch));
     }
@@ -270,8 +324,8 @@ impl Followed {
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        for (_, watch) in &self.watches {
-            watch.abort();
+        for task in self.watches.iter().map(|(_, watch)| watch).chain(&self.asking) {
+            task.abort();
         }
     }
 }
@@ -280,12 +334,12 @@ impl Drop for Followed {
 async fn follow(
     connection: &Connection,
     scope: Scope,
-    send: &mpsc::Sender<Sent>,
+    send: &mpsc::Sender<Told>,
 ) -> Result<(), gantry_link::LinkError> {
     let (mut sender, mut receiver) = connection.open().await?;
     sender.send(&Request::Watch { scope }).await?;
     while let Some(update) = receiver.receive::<Update>().await? {
-        if send.send(Ok((scope, Box::new(update)))).await.is_err() {
+        if send.send(Told::Picture(scope, Box::new(update))).await.is_err() {
             break;
         }
     }

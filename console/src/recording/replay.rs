@@ -1,19 +1,22 @@
 //! `gantry replay`: a recording on the same screens, as if it were the cluster.
 //!
 //! The app is sent the messages that a live cluster brings and cannot tell; only the banner can.
-//! Whatever screen is looked at, the newest picture of it up to that moment is shown. Nothing can be
-//! changed.
+//! Whatever screen is looked at, the newest picture of it up to that moment is shown, and what it asks
+//! beside that is answered as it was answered last. A question that was not answered yet is answered
+//! once the recording comes to it. Nothing can be changed.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use gantry_wire::{Scope, Update};
+use gantry_wire::{Reply, Request, Scope, Update};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::questions::Answers;
 use super::{Cut, Head, Heard, Reader};
 use crate::app::{About, Ask, Link, Message};
 use crate::cli::nodes::Look;
@@ -25,6 +28,8 @@ use crate::live;
 const AGAIN_EACH: Duration = Duration::from_secs(3);
 /// Scopes whose newest picture is kept.
 const SCOPES_MAX: usize = 1024;
+/// Questions that wait for the recording to answer them; the oldest gives way.
+const OPEN_MAX: usize = 64;
 
 /// `gantry replay`.
 #[derive(Debug, Args)]
@@ -60,8 +65,7 @@ impl Replay {
         };
         let speed = self.speed;
         live::run_with(options, move |messages, scopes, asked| {
-            let player = Player { newest: Newest::default(), messages, banner };
-            tokio::spawn(player.play(reader, speed, scopes, asked));
+            tokio::spawn(Player::new(messages, banner).play(reader, speed, scopes, asked));
         })
         .map_err(|error| Failure::trouble(format!("{error:#}")))?;
         Ok(0)
@@ -87,11 +91,21 @@ impl Newest {
         }
     }
 
-    /// What a scope looks like: its own picture, or of a job that was not watched its row.
+    /// Whether a scope was watched.
+    fn holds(&self, scope: Scope) -> bool {
+        self.0.iter().any(|(known, _)| *known == scope)
+    }
+
+    /// What a scope looks like: its own picture, the overview where it is only counts, or of a job that
+    /// was not watched its row.
     pub(crate) fn of(&self, scope: Scope) -> Option<Box<Update>> {
         let own = |scope| self.0.iter().find(|(known, _)| *known == scope);
         if let Some((_, update)) = own(scope) {
             return Some(update.clone());
+        }
+        if scope == Scope::Summary {
+            // The overview's picture has all that one of this has.
+            return own(Scope::Overview).map(|(_, update)| update.clone());
         }
         let Scope::Job(job) = scope else { return None };
         let (_, jobs) = own(Scope::Jobs)?;
@@ -104,6 +118,8 @@ impl Newest {
 /// Sends an app what a recording holds.
 struct Player {
     newest: Newest,
+    answers: Answers,
+    open: VecDeque<Ask>,
     messages: mpsc::Sender<Message>,
     banner: watch::Sender<String>,
 }
@@ -112,12 +128,17 @@ struct Player {
 enum Next {
     Due,
     Screen,
-    Asked(About),
+    Asked(Ask),
     Again,
     Left,
 }
 
 impl Player {
+    fn new(messages: mpsc::Sender<Message>, banner: watch::Sender<String>) -> Self {
+        let (newest, answers) = (Newest::default(), Answers::default());
+        Self { newest, answers, open: VecDeque::new(), messages, banner }
+    }
+
     async fn play(
         mut self,
         mut reader: Reader<BufReader<File>>,
@@ -134,7 +155,7 @@ impl Player {
             let next = tokio::select! {
                 () = sleep_until(due) => Next::Due,
                 changed = scopes.changed() => if changed.is_ok() { Next::Screen } else { Next::Left },
-                ask = asked.recv() => ask.map_or(Next::Left, |ask| Next::Asked(ask.about)),
+                ask = asked.recv() => ask.map_or(Next::Left, Next::Asked),
                 () = tokio::time::sleep(AGAIN_EACH) => Next::Again,
             };
             let scope = *scopes.borrow_and_update();
@@ -148,11 +169,7 @@ impl Player {
                     }
                 }
                 Next::Screen | Next::Again => self.show(scope).await,
-                Next::Asked(about) => {
-                    let sentence = "this is a recording: it holds pictures, and changes nothing";
-                    let reply = Box::new(Err(sentence.to_owned()));
-                    self.messages.send(Message::Answer { about, reply }).await
-                }
+                Next::Asked(ask) => self.answer(ask).await,
                 Next::Left => return,
             };
             if sent.is_err() {
@@ -179,14 +196,54 @@ impl Player {
                 self.newest.keep(of, update);
                 if of == scope { self.show(scope).await } else { Ok(()) }
             }
+            Heard::Answer { request, reply } => {
+                self.answers.keep(&request, &reply);
+                self.answer_open(&request).await
+            }
         }
     }
 
     async fn show(&self, scope: Scope) -> Sent {
-        match self.newest.of(scope) {
-            Some(update) => self.messages.send(Message::Update { scope, update }).await,
-            None => Ok(()),
+        let Some(mut update) = self.newest.of(scope) else { return Ok(()) };
+        if let (Scope::Job(job), false) = (scope, self.newest.holds(scope)) {
+            self.answers.add_to(job, &mut update);
         }
+        self.messages.send(Message::Update { scope, update }).await
+    }
+
+    /// Answers a question as it was answered last, or lets it wait.
+    async fn answer(&mut self, ask: Ask) -> Sent {
+        if let About::Deed(_) = ask.about {
+            let why = "this is a recording, in which nothing can be changed";
+            return self.send(ask.about, Err(why.to_owned())).await;
+        }
+        if let Some(reply) = self.answers.of(&ask.request) {
+            return self.send(ask.about, Ok(reply)).await;
+        }
+        let about = ask.about.clone();
+        self.open.retain(|open| open.about != about);
+        self.open.push_back(ask);
+        while self.open.len() > OPEN_MAX {
+            self.open.pop_front();
+        }
+        self.send(about, Err("the recording does not say".to_owned())).await
+    }
+
+    /// Answers those that waited for this one.
+    async fn answer_open(&mut self, request: &Request) -> Sent {
+        let open = std::mem::take(&mut self.open).into_iter();
+        let (waited, open): (VecDeque<Ask>, _) = open.partition(|ask| *ask.request == *request);
+        self.open = open;
+        for ask in waited {
+            if let Some(reply) = self.answers.of(request) {
+                self.send(ask.about, Ok(reply)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&self, about: About, reply: Result<Reply, String>) -> Sent {
+        self.messages.send(Message::Answer { about, reply: Box::new(reply) }).await
     }
 }
 
@@ -206,7 +263,8 @@ async fn sleep_until(due: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use gantry_model::{At, JobId, JobRow, Summary};
+    use gantry_model::{At, JobId, JobRow, Summary, TaskRow};
+    use gantry_wire::Output;
 
     use super::*;
 
@@ -239,6 +297,73 @@ mod tests {
         newest.keep(Scope::Job(JobId(3)), picture(&[3, 3]));
         assert_eq!(newest.of(Scope::Job(JobId(3))), Some(picture(&[3, 3])));
         assert_eq!(newest.of(Scope::Nodes), None);
+        newest.keep(Scope::Overview, picture(&[1]));
+        assert_eq!(newest.of(Scope::Summary), Some(picture(&[1])));
+    }
+
+    fn tasks() -> Request {
+        Request::Tasks { job: JobId(2), from: 0 }
+    }
+
+    fn reply(starts: u32) -> Reply {
+        let row = TaskRow {
+            task: JobId(2).task(0),
+            state: "done".into(),
+            node: None,
+            starts,
+            exit: None,
+        };
+        Reply::Tasks { rows: vec![row], more: false }
+    }
+
+    #[test]
+    fn questions_are_answered_as_they_were_and_those_of_a_time_before_once_it_comes() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (messages, mut received) = mpsc::channel(16);
+            let mut player = Player::new(messages, watch::channel(String::new()).0);
+            let about = About::Tasks(JobId(2));
+            let ask = || Ask { about: about.clone(), request: Box::new(tasks()) };
+            let mut answer = || match received.try_recv() {
+                Ok(Message::Answer { about: of, reply }) if of == about => Some(*reply),
+                Err(_) => None,
+                other => panic!("{other:?}"),
+            };
+            player.answer(ask()).await.unwrap();
+            assert_eq!(answer(), Some(Err("the recording does not say".into())));
+            let heard = |starts| Heard::Answer {
+                request: Box::new(tasks()),
+                reply: Box::new(reply(starts)),
+            };
+            player.tell(heard(1), Scope::Jobs).await.unwrap();
+            assert_eq!(answer(), Some(Ok(reply(1))), "it has waited");
+            player.tell(heard(2), Scope::Jobs).await.unwrap();
+            assert_eq!(answer(), None, "nobody has asked");
+            player.answer(ask()).await.unwrap();
+            assert_eq!(answer(), Some(Ok(reply(2))));
+            // A deed is not a question, whatever was recorded.
+            let deed = Ask { about: About::Deed("cancel j2".into()), request: Box::new(tasks()) };
+            player.answer(deed).await.unwrap();
+            assert!(player.open.is_empty());
+            // A job that was not watched has what was answered about it.
+            player.tell(shown(Scope::Jobs, picture(&[2])), Scope::Overview).await.unwrap();
+            let output = Output { next: 4, bytes: b"end\n".to_vec(), live: false };
+            let request = Request::Output { task: JobId(2).task(0), offset: u64::MAX };
+            let heard = Heard::Answer {
+                request: Box::new(request),
+                reply: Box::new(Reply::Output(output.clone())),
+            };
+            player.tell(heard, Scope::Overview).await.unwrap();
+            let (messages, mut received) = mpsc::channel(16);
+            player.messages = messages;
+            player.show(Scope::Job(JobId(2))).await.unwrap();
+            let Some(Message::Update { update, .. }) = received.recv().await else { panic!() };
+            assert_eq!(update.output, Some(output));
+        });
+    }
+
+    fn shown(scope: Scope, update: Box<Update>) -> Heard {
+        Heard::Picture { scope, update }
     }
 
     #[test]
@@ -252,11 +377,11 @@ mod tests {
             protocol: gantry_wire::hello::VERSION_MAX,
         };
         let mut writer = super::super::Writer::begin(File::create(&path).unwrap(), &head).unwrap();
-        let shown = |scope, update| Heard::Picture { scope, update };
         for (after_ms, heard) in [
             (0, Heard::Live),
             (10, shown(Scope::Overview, picture(&[1]))),
             (20, shown(Scope::Jobs, picture(&[1, 2]))),
+            (25, Heard::Answer { request: Box::new(tasks()), reply: Box::new(reply(1)) }),
             (30, Heard::Away("no answer".into())),
         ] {
             writer.add(after_ms, &heard).unwrap();
@@ -267,10 +392,9 @@ mod tests {
         runtime.block_on(async {
             let (messages, mut received) = mpsc::channel(16);
             let (scope, scopes) = watch::channel(Scope::Overview);
-            let (_ask, asked) = mpsc::channel(1);
+            let (ask, asked) = mpsc::channel(1);
             let (banner, said) = watch::channel(String::new());
-            let player = Player { newest: Newest::default(), messages, banner };
-            tokio::spawn(player.play(reader, 1000, scopes, asked));
+            tokio::spawn(Player::new(messages, banner).play(reader, 1000, scopes, asked));
             let is = |message: Option<Message>, part: &str| {
                 let text = format!("{message:?}");
                 assert!(text.contains(part), "{text} lacks {part}");
@@ -280,6 +404,10 @@ mod tests {
             is(received.recv().await, "no answer");
             scope.send_replace(Scope::Jobs);
             is(received.recv().await, "scope: Jobs");
+            ask.send(Ask { about: About::Tasks(JobId(2)), request: Box::new(tasks()) })
+                .await
+                .unwrap();
+            is(received.recv().await, "starts: 1");
             assert!(said.borrow().contains("has ended"));
         });
     }

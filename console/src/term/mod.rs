@@ -5,6 +5,9 @@
 //! changed nothing writes nothing. Whatever happens (panic, SIGTERM, SIGHUP, Ctrl-Z), the terminal
 //! is given back as it was.
 
+mod cells;
+pub mod graphics;
+
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,11 +19,13 @@ use crossterm::event::{
 use crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, queue, style};
 use gantry_model::At;
-use ratatui::backend::{Backend, CrosstermBackend};
 use ratatui::buffer::Buffer;
-use ratatui::layout::{Position, Rect};
+use ratatui::layout::Rect;
+
+use graphics::{Pictures, Protocol, Wanted};
 
 use crate::app::{Key, Message, Mouse};
+use crate::ui::raster::Raster;
 use crate::ui::theme::{Colours, Glyphs, Theme};
 
 /// What a terminal that says nothing is taken for.
@@ -35,6 +40,7 @@ pub struct Frames {
     last: Buffer,
     cursor: (u16, u16),
     whole: bool,
+    pictures: Pictures,
 }
 
 impl Frames {
@@ -42,7 +48,16 @@ impl Frames {
     #[must_use]
     pub fn new(columns: u16, rows: u16) -> Self {
         let last = Buffer::empty(Rect::new(0, 0, columns, rows));
-        Self { last, cursor: (0, 0), whole: true }
+        Self { last, cursor: (0, 0), whole: true, pictures: Pictures::default() }
+    }
+
+    /// The same on a terminal that shows pictures by a protocol, in cells of so many pixels where it
+    /// says so.
+    #[must_use]
+    pub fn with_pictures(self, protocol: Option<Protocol>, cell: Option<(u16, u16)>) -> Self {
+        let mut pictures = Pictures::new(protocol);
+        pictures.cell = cell;
+        Self { pictures, ..self }
     }
 
     /// What has to be written so that this frame is shown with the cursor at its place: nothing
@@ -51,20 +66,38 @@ impl Frames {
     /// # Errors
     /// Never: memory is written to.
     pub fn bytes(&mut self, frame: &Buffer, at: (u16, u16)) -> io::Result<Vec<u8>> {
+        self.bytes_with(frame.clone(), at, Vec::new())
+    }
+
+    /// The same with pictures over it, where the terminal shows them.
+    ///
+    /// # Errors
+    /// Never: memory is written to.
+    pub fn bytes_with(
+        &mut self,
+        mut frame: Buffer,
+        at: (u16, u16),
+        rasters: Vec<Raster>,
+    ) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         if self.whole || self.last.area() != frame.area() {
+            bytes = self.pictures.clear();
             queue!(bytes, style::ResetColor, terminal::Clear(terminal::ClearType::All))?;
             self.last = Buffer::empty(*frame.area());
             self.whole = false;
         }
-        let changes = self.last.diff(frame);
-        if changes.is_empty() && bytes.is_empty() && self.cursor == at {
+        let change = self.pictures.next(rasters, &mut frame, &mut self.last)?;
+        bytes.extend(change.before);
+        let changes = self.last.diff(&frame);
+        if changes.is_empty() && bytes.is_empty() && change.after.is_empty() && self.cursor == at {
             return Ok(bytes);
         }
-        let mut backend = CrosstermBackend::new(&mut bytes);
-        backend.draw(changes.into_iter())?;
-        backend.set_cursor_position(Position::new(at.0, at.1))?;
-        self.last = frame.clone();
+        bytes.extend(cells::written(&frame, changes.into_iter(), at));
+        if !change.after.is_empty() {
+            bytes.extend(change.after);
+            queue!(bytes, cursor::MoveTo(at.0, at.1))?;
+        }
+        self.last = frame;
         self.cursor = at;
         Ok(bytes)
     }
@@ -81,19 +114,30 @@ impl Screen {
     ///
     /// # Errors
     /// Where standard output is no terminal.
-    pub fn take() -> io::Result<Self> {
+    pub fn take(protocol: Option<Protocol>) -> io::Result<Self> {
         give_back_on_panic();
         enter()?;
         let (columns, rows) = size();
-        Ok(Self { frames: Frames::new(columns, rows) })
+        Ok(Self { frames: Frames::new(columns, rows).with_pictures(protocol, cell_pixels()) })
     }
 
-    /// Shows a frame. One write, or none.
+    /// Whether pictures in pixels can be shown.
+    #[must_use]
+    pub fn shows_pictures(&self) -> bool {
+        self.frames.pictures.wanted()
+    }
+
+    /// Shows a frame and the pictures over it. One write, or none.
     ///
     /// # Errors
     /// Where the terminal is gone.
-    pub fn draw(&mut self, frame: &Buffer, at: (u16, u16)) -> io::Result<()> {
-        let bytes = self.frames.bytes(frame, at)?;
+    pub fn draw(&mut self, frame: Buffer, at: (u16, u16), over: Vec<Raster>) -> io::Result<()> {
+        if !over.is_empty() {
+            let before = std::mem::replace(&mut self.frames.pictures.cell, cell_pixels());
+            // Another font: what was made for the old one has another size now.
+            self.frames.whole |= before != self.frames.pictures.cell;
+        }
+        let bytes = self.frames.bytes_with(frame, at, over)?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -154,6 +198,7 @@ impl Screen {
     /// # Errors
     /// Where the terminal is gone.
     pub fn suspend(&mut self) -> io::Result<()> {
+        self.take_pictures_away()?;
         leave()?;
         // The whole group: where cargo or a script has started us, the shell waits for that too.
         rustix::process::kill_current_process_group(rustix::process::Signal::TSTP)?;
@@ -175,13 +220,22 @@ impl Screen {
     ///
     /// # Errors
     /// Where the terminal is gone.
-    pub fn end(self, keep_frame: bool) -> io::Result<()> {
+    pub fn end(mut self, keep_frame: bool) -> io::Result<()> {
+        self.take_pictures_away()?;
         leave()?;
         if keep_frame {
             let text = crate::ui::lines(&self.frames.last).join("\n");
             writeln!(io::stdout().lock(), "{}", text.trim_end())?;
         }
         Ok(())
+    }
+
+    /// Not every terminal takes them away with the screen that they are on.
+    fn take_pictures_away(&mut self) -> io::Result<()> {
+        let bytes = self.frames.pictures.clear();
+        let mut out = io::stdout().lock();
+        out.write_all(&bytes)?;
+        out.flush()
     }
 }
 
@@ -233,6 +287,19 @@ pub fn size() -> (u16, u16) {
             (number("COLUMNS").unwrap_or(SIZE_UNKNOWN.0), number("LINES").unwrap_or(SIZE_UNKNOWN.1))
         }
     }
+}
+
+/// Pixels of a cell, where the terminal says: its size in pixels crosses SSH as its size in cells does.
+fn cell_pixels() -> Option<(u16, u16)> {
+    let size = terminal::window_size().ok()?;
+    let each = |pixels: u16, cells: u16| pixels.checked_div(cells).filter(|each| *each > 0);
+    Some((each(size.width, size.columns)?, each(size.height, size.rows)?))
+}
+
+/// How pictures are shown here: by what is wanted and what the environment says.
+#[must_use]
+pub fn protocol(wanted: Wanted, theme: Theme) -> Option<Protocol> {
+    graphics::protocol(wanted, theme, |name| std::env::var(name).unwrap_or_default())
 }
 
 /// How things look here: by what is wanted and what the environment says, since the terminal is not

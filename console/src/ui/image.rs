@@ -4,16 +4,20 @@
 //! What is drawn is a function of the volume, the cursor, the window and the place that there is.
 
 use gantry_imaging::Image;
+use ratatui::layout::Rect;
 
 use super::pixels::{self, Ink, Pixel};
+use super::raster::Raster;
 use super::sheet::Sheet;
 use super::words::folded;
 use crate::app::image::{CELL_ASPECT, Cut, Marks, Picture, Plane, Stage, Viewer, Window};
 use crate::app::layout::{IMAGE_TOP, image_cells};
-use crate::app::{App, View};
+use crate::app::{App, Overlay, View};
 
 /// From so many columns on the sides of a picture are named.
 const COLUMNS_WITH_SIDES: u16 = 30;
+/// Pixels of an arm of the cursor's cross.
+const CROSS_ARM: usize = 4;
 /// The two other planes need so many columns.
 const BESIDE_MIN: u16 = 30;
 
@@ -37,22 +41,72 @@ pub(super) fn draw(app: &App, sheet: &mut Sheet<'_>) -> (u16, u16) {
         }
         return (0, 0);
     }
-    let (wide, high) = image_cells((columns, rows + 4));
-    let cursor = plane(app, viewer, viewer.plane, viewer.zoom, &mut sheet.part(0, 1, wide, high));
-    let left = columns.saturating_sub(wide + 1);
-    if left >= BESIDE_MIN && high >= 12 {
-        let others = Plane::ALL.into_iter().filter(|plane| *plane != viewer.plane);
-        let each = high / 2;
-        for (n, other) in others.enumerate() {
-            let y = 1 + n as u16 * each;
-            sheet.text(wide + 1, y, other.word(), theme.dim());
-            let mut panel = sheet.part(wide + 1, y + 1, left, each - 1);
-            plane(app, viewer, other, 0, &mut panel);
+    let mut cursor = None;
+    for (n, (shown, place)) in panels(viewer, (columns, rows)).into_iter().enumerate() {
+        let mut panel = sheet.part(place.x, place.y, place.width, place.height);
+        if n == 0 {
+            cursor = plane(app, viewer, shown, viewer.zoom, &mut panel);
+        } else {
+            plane(app, viewer, shown, 0, &mut panel);
+            sheet.text(place.x, place.y - 1, shown.word(), theme.dim());
         }
     }
     where_one_is(viewer, rows, sheet);
     let (x, y) = cursor.unwrap_or((0, 0));
     (x, y + IMAGE_TOP - 2)
+}
+
+/// The planes that are shown and their places in a sheet of so many columns and rows: the one that is
+/// looked at, and the others beside it where there is room.
+fn panels(viewer: &Viewer, (columns, rows): (u16, u16)) -> Vec<(Plane, Rect)> {
+    let (wide, high) = image_cells((columns, rows + 4));
+    let mut panels = vec![(viewer.plane, Rect::new(0, 1, wide.min(columns), high))];
+    let left = columns.saturating_sub(wide + 1);
+    if left >= BESIDE_MIN && high >= 12 {
+        let each = high / 2;
+        let others = Plane::ALL.into_iter().filter(|plane| *plane != viewer.plane);
+        let place = |n: u16| Rect::new(wide + 1, 2 + n * each, left, each - 1);
+        panels.extend(others.zip(0..).map(|(plane, n)| (plane, place(n))));
+    }
+    panels
+}
+
+/// The same planes in pixels, with their places on the screen. None while something lies over them,
+/// and none where the line to the terminal is slow: half blocks cost less.
+pub(super) fn rasters(app: &App) -> Vec<Raster> {
+    let viewer = app.viewer.as_deref().filter(|viewer| viewer.stage == Stage::Open);
+    let seen = app.view == View::Image && app.overlay == Overlay::None && !app.lean;
+    let (Some(viewer), true) = (viewer, seen) else { return Vec::new() };
+    let size = (app.size.0, app.size.1.saturating_sub(4));
+    let panels = panels(viewer, size).into_iter().enumerate();
+    let raster = |(n, (plane, place)): (usize, (Plane, Rect))| {
+        let zoom = if n == 0 { viewer.zoom } else { 0 };
+        raster(viewer, plane, zoom, Rect { y: place.y + 2, ..place })
+    };
+    panels.filter(|(_, (_, place))| !place.is_empty()).filter_map(raster).collect()
+}
+
+fn raster(viewer: &Viewer, plane: Plane, zoom: u8, area: Rect) -> Option<Raster> {
+    let opened = viewer.opened.as_deref()?;
+    let pixels = Raster::pixels(area.width, area.height);
+    let cut = Cut::of(plane, &opened.image.geometry);
+    let picture = Picture::new(cut, &opened.image.geometry, pixels, 1.0, zoom, viewer.cursor);
+    let marks = viewer.overlay.then_some(&viewer.marks);
+    let slice = Slice::of(&opened.image, marks, &picture, viewer.cursor);
+    let [width, height] = pixels;
+    let mut rgb = Vec::with_capacity(3 * width * height);
+    for y in 0..height {
+        for x in 0..width {
+            let mut pixel = slice.pixel(x, y, viewer.window);
+            if let (Some(pixel), true) = (&mut pixel, slice.on_cross(x, y)) {
+                pixel.ink = Ink::Cursor;
+            }
+            rgb.extend(pixels::rgb(pixel));
+        }
+    }
+    let letters = sides(plane, area.width, area.height);
+    let letters = letters.into_iter().map(|(_, (x, y))| (area.x + x, area.y + y)).collect();
+    Some(Raster { area, width, height, rgb, letters })
 }
 
 /// What is looked at, and how.
@@ -150,15 +204,21 @@ fn plane(
     let slice = Slice::of(&opened.image, marks, &picture, viewer.cursor);
     let cursor = slice.cursor;
     pixels::draw(panel, app.lean, |x, y| slice.pixel(x, y, viewer.window));
-    if panel.columns() >= COLUMNS_WITH_SIDES && panel.rows() >= 6 {
-        let (right, bottom) = (panel.columns() - 1, panel.rows() - 1);
-        let (middle, centre) = (bottom / 2, right / 2);
-        let places = [(0, middle), (right, middle), (centre, 0), (centre, bottom)];
-        for (side, (x, y)) in plane.sides().into_iter().zip(places) {
-            panel.text(x, y, &side.to_string(), theme.warn());
-        }
+    for (side, (x, y)) in sides(plane, panel.columns(), panel.rows()) {
+        panel.text(x, y, &side.to_string(), theme.warn());
     }
     cursor.map(|(x, y)| (x as u16, (y / each) as u16))
+}
+
+/// The letters that name the sides of a picture of so many cells, where it is large enough for them.
+fn sides(plane: Plane, columns: u16, rows: u16) -> Vec<(char, (u16, u16))> {
+    if columns < COLUMNS_WITH_SIDES || rows < 6 {
+        return Vec::new();
+    }
+    let (right, bottom) = (columns - 1, rows - 1);
+    let (middle, centre) = (bottom / 2, right / 2);
+    let places = [(0, middle), (right, middle), (centre, 0), (centre, bottom)];
+    plane.sides().into_iter().zip(places).collect()
 }
 
 /// A slice laid on pixels.
@@ -204,6 +264,14 @@ impl Slice {
     fn marked(&self, x: usize, y: usize) -> bool {
         let at = (x < self.width).then(|| self.pixels.get(y * self.width + x)).flatten();
         at.is_some_and(|pixel| pixel.is_some_and(|(_, marked)| marked))
+    }
+
+    /// Whether a pixel lies on the arms of the cross through the cursor: one pixel alone is not seen.
+    fn on_cross(&self, x: usize, y: usize) -> bool {
+        self.cursor.is_some_and(|(at_x, at_y)| {
+            let (across, down) = (x.abs_diff(at_x), y.abs_diff(at_y));
+            across.min(down) == 0 && across.max(down) <= CROSS_ARM
+        })
     }
 
     fn pixel(&self, x: usize, y: usize, window: Window) -> Option<Pixel> {

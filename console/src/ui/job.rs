@@ -1,7 +1,7 @@
 //! One job: what it is, its curves and those laid over them, its ranks with the slow one named, and
 //! its output.
 
-use gantry_model::{JobId, JobRow};
+use gantry_model::{JobId, JobRow, TaskRow};
 use gantry_wire::{Metric, Point, Update};
 use ratatui::style::{Modifier, Style};
 
@@ -15,6 +15,8 @@ use crate::app::{App, GpuLine};
 
 /// From so many columns on ranks stand beside the curves.
 const COLUMNS_WITH_RANKS: u16 = 110;
+/// Odd tasks that a line tells of.
+const ODD_SHOWN: usize = 4;
 /// A rank is slow that is so much less busy than the middle one, in thousandths of it.
 const SLOW_PERMILLE: u64 = 850;
 
@@ -63,7 +65,7 @@ pub(super) fn draw(app: &App, update: &Update, job: JobId, sheet: &mut Sheet<'_>
         rank_line(ranks, &mut sheet.part(0, y, columns, 1));
         y += 2;
     }
-    if let Some(tasks) = task_line(app, job).filter(|_| height >= 20) {
+    if let Some(tasks) = task_line(app, row).filter(|_| height >= 20) {
         sheet.pieces(1, y, 2, &[("TASKS", theme.heading()), (&tasks, Style::new())]);
         y += 2;
     }
@@ -274,23 +276,25 @@ fn rank_line(ranks: &[GpuLine], sheet: &mut Sheet<'_>) {
 }
 
 /// The tasks of an array or a gang that did not end well, or how far they are.
-fn task_line(app: &App, job: JobId) -> Option<String> {
-    let (_, tasks, more) = app.tasks.as_ref().filter(|(known, ..)| *known == job)?;
-    let odd: Vec<String> = tasks
-        .iter()
-        .filter(|task| task.state == "failed" || task.starts > 1)
-        .take(4)
-        .map(|task| {
-            let exit = task.exit.as_ref().map_or_else(String::new, |exit| format!(", {exit}"));
-            let node = task.node.as_deref().map_or_else(String::new, |node| format!(" on {node}"));
-            format!("{} {}{node}{exit}, {} starts", task.task, task.state, task.starts)
-        })
-        .collect();
-    if odd.is_empty() {
-        let and_more = if *more { " and more" } else { "" };
-        return Some(format!("{}{and_more}: none failed, none started twice", tasks.len()));
+fn task_line(app: &App, row: &JobRow) -> Option<String> {
+    let look = app.tasks.of(row.job)?;
+    let of = if look.more { format!(" of {}", row.tasks.total()) } else { String::new() };
+    let looked = format!("{}{of}", look.looked);
+    if look.odds == 0 {
+        return Some(format!("{looked}: none failed, none started twice"));
     }
-    Some(odd.join("   "))
+    let words = |task: &TaskRow| {
+        let exit = task.exit.as_ref().map_or_else(String::new, |exit| format!(", {exit}"));
+        let node = task.node.as_deref().map_or_else(String::new, |node| format!(" on {node}"));
+        format!("{} {}{node}{exit}, {} starts", task.task, task.state, task.starts)
+    };
+    let mut parts: Vec<String> = look.odd.iter().take(ODD_SHOWN).map(words).collect();
+    let others = look.odds - parts.len() as u32;
+    if others > 0 || look.more {
+        // What the row has no room for must not hide how many there are.
+        parts.insert(0, format!("{} of {looked} failed or started twice:", look.odds));
+    }
+    Some(parts.join("   "))
 }
 
 fn log(app: &App, sheet: &mut Sheet<'_>) {

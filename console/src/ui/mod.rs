@@ -18,6 +18,7 @@ mod overview;
 pub mod palette;
 mod pixels;
 mod question;
+pub mod raster;
 mod sheet;
 mod shelf;
 mod table;
@@ -75,6 +76,16 @@ pub fn render(app: &App, theme: Theme, buffer: &mut Buffer) -> (u16, u16) {
     frame::bottom(app, &mut sheet);
     let (x, y) = overlay::draw(app, &mut sheet).unwrap_or(cursor);
     (x.min(area.width - 1), y.min(area.height - 1))
+}
+
+/// What a terminal that shows pixels is given beside the cells: the planes of an image.
+#[must_use]
+pub fn rasters(app: &App) -> Vec<raster::Raster> {
+    let (columns, rows) = app.size;
+    if columns < COLUMNS_MIN || rows < ROWS_MIN {
+        return Vec::new();
+    }
+    image::rasters(app)
 }
 
 /// One plain frame of the overview, for `gantry top --once`: no colours, no choice, no keys.

@@ -44,6 +44,7 @@ fn wide(
         let mut panel = sheet.part(0, 1, left, parts.nodes + 1);
         nodes::short_table(app, update, &all, &mut panel) + 1
     };
+    further(update, parts.nodes + 2, &mut sheet.part(0, 0, left, height));
     let mut y = parts.nodes + 3;
     {
         let mut panel = sheet.part(0, y, left, parts.owners + 1);
@@ -64,6 +65,15 @@ fn wide(
     cursor
 }
 
+/// What of the cluster no picture of the overview holds, below its nodes.
+fn further(update: &Update, y: u16, sheet: &mut Sheet<'_>) {
+    let left_out = (update.summary.nodes as usize).saturating_sub(update.nodes.len());
+    if left_out > 0 {
+        let text = format!("and {}; 2 lists all", things(left_out as u32, "further node"));
+        sheet.text(1, y, &text, sheet.theme.dim());
+    }
+}
+
 /// Where there is little room: nodes beside one another, the rest below.
 fn narrow(
     app: &App,
@@ -75,6 +85,7 @@ fn narrow(
     let (columns, height, theme) = (sheet.columns(), sheet.rows(), sheet.theme);
     let roomy = u16::from(height >= layout::ROWS_ROOMY);
     let cursor = grid(app, parts, &mut sheet.part(0, roomy, columns, parts.nodes + 1)) + roomy;
+    further(update, parts.nodes + 1 + roomy, sheet);
     let mut y = parts.nodes + 2 + roomy;
     let (word, values) = if update.gpu_busy_permille.is_empty() {
         ("CPU BUSY %", &update.busy_permille)

@@ -69,6 +69,15 @@ pub(super) fn draw(sheet: &mut Sheet<'_>, lean: bool, at: impl Fn(usize, usize) 
     }
 }
 
+/// A pixel in red, green and blue; black beside the picture.
+pub(super) fn rgb(pixel: Option<Pixel>) -> [u8; 3] {
+    let Some(pixel) = pixel else { return [0; 3] };
+    let solid = matches!(pixel.ink, Ink::Edge | Ink::Cursor);
+    let (red, green, blue) = ink(pixel)
+        .map_or((pixel.grey, pixel.grey, pixel.grey), |ink| mixed(pixel.grey, ink, solid));
+    [red, green, blue]
+}
+
 /// The colour of what is marked, and that of the cursor.
 fn ink(pixel: Pixel) -> Option<Shade> {
     let palette = Palette::current();

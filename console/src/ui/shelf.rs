@@ -406,6 +406,6 @@ pub(super) fn said(app: &App) -> String {
     parts.join("   ")
 }
 
-fn waits(number: usize) -> String {
-    if number == 1 { "1 sample waits".into() } else { format!("{number} samples wait") }
+fn waits(number: u64) -> String {
+    if number == 1 { "1 case waits".into() } else { format!("{number} cases wait") }
 }

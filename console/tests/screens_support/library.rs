@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use gantry::app::image::{Marks, runs_of};
 use gantry::app::library::{
     AsideLine, Case, Growing, Kind, LabelLine, Listing, ModelLine, Opened, PredictionLine,
-    SampleLine, SeriesLine, THUMBNAIL, Thumbnail, Told, Wish,
+    SampleLine, SeriesLine, THUMBNAIL, Thumbnail, Told, WaitingLine, Wish,
 };
 use gantry_imaging::flood::{Flood, flood};
 use gantry_imaging::neighbourhood::Connectivity;
@@ -147,6 +147,10 @@ pub(crate) fn listing() -> Listing {
         bytes: 1500 * n,
         at_ms: MADE - n * 10_000,
     };
+    let waiting = |(series, sample): (u64, Option<u64>)| WaitingLine {
+        series: format!("5e71e500000{series}"),
+        sample: sample.map(|sample| format!("5a3b1e00000{sample}")),
+    };
     let label = |label: &str, counts, sides| LabelLine { label: label.into(), counts, sides };
     Listing {
         series: (1..=4).map(series).collect(),
@@ -173,6 +177,9 @@ pub(crate) fn listing() -> Listing {
             aside(3, "no-pixels", "the file has no pixel data, so there is nothing to see"),
         ],
         reasons: vec![("no-pixels".into(), 2), ("not-dicom".into(), 1)],
+        // The least sure first; 2 was corrected, and of 5 nothing is left but what was rejected.
+        waiting: [(4, Some(4)), (5, None), (1, Some(1)), (3, Some(3))].map(waiting).to_vec(),
+        waits: 4,
         left_out: 0,
         trouble: None,
     }

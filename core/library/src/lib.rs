@@ -48,7 +48,7 @@ mod verify;
 
 pub use at_once::at_once;
 pub use bucket::BucketPlace;
-pub use choice::{NextCase, Rule};
+pub use choice::{Case, Known, NextCase, Rule};
 pub use error::LibraryError;
 pub use ids::{ModelId, ObjectHash, PatientKey, PredictionId, SampleId, SeriesId};
 pub use instances::{Arrival, Conflict, InstanceKey, SeriesRecord, Source, Stored};

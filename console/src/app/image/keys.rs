@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     BRUSHES, CELL_ASPECT, CONFIDENCE, CT, GROWING_MAX, Stage, TOLERANCE, Viewer, ZOOM_MAX,
 };
-use crate::app::library::{Kind, Subject, Told, Wish};
+use crate::app::library::{Subject, Told, Wish};
 use crate::app::steer::{Choice, LABEL};
 use crate::app::{Action, App, Effect, Overlay, Tab, Targets, View};
 
@@ -191,14 +191,13 @@ impl App {
             self.show_tab(Tab::Samples);
             return self.say("reading the library first; then ask again");
         }
-        let here = self.viewer.as_ref().map(|viewer| viewer.subject.id.clone());
-        match self.shelf.next_case(here.as_deref()) {
-            Some(id) => {
+        match self.shelf.next_case(self.viewer.as_ref().map(|viewer| &viewer.subject)) {
+            Some(subject) => {
                 let left = self.shelf.cases_left();
-                self.open_image(Subject { kind: Kind::Sample, id }, false, effects);
+                self.open_image(subject, false, effects);
                 self.say(format!("{left} wait for a person's look, the least sure first"));
             }
-            None => self.say("no sample of a pipeline waits for a person's look"),
+            None => self.say("no other case waits for a person's look"),
         }
     }
 }
