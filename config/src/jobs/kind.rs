@@ -93,7 +93,7 @@ pub enum FileWork {
         series: Placed<FileSeries>,
     },
     /// A training.
-    Train(FileTraining),
+    Train(Box<FileTraining>),
     /// A model over series.
     Predict {
         /// Which model.
@@ -168,7 +168,7 @@ impl Operation {
             Kind::Preprocess => {
                 FileWork::Preprocess { pipeline: self.pipeline.clone(), series: self.series(kind)? }
             }
-            Kind::Train => FileWork::Train(self.training.clone()),
+            Kind::Train => FileWork::Train(Box::new(self.training.clone())),
             Kind::Predict => {
                 let Some(Placed { value, spot }) = self.model.clone() else {
                     return Err(self.lacks(

@@ -303,11 +303,11 @@ pub struct Train {
     /// The seed of weights, order and augmentation.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What trains: PyTorch on the GPUs of the task and over its ranks, or the embedded engine, which
-    /// needs nothing and uses the CPU. auto takes PyTorch where the node has it.
+    /// What trains: torch on the GPUs of the task and over its ranks, or the embedded engine, which
+    /// needs nothing and uses the CPU. auto takes torch where the node has it.
     #[arg(long, default_value = "auto", value_parser = ["auto", "embedded", "torch"])]
     engine: String,
-    /// With how many bits PyTorch computes: auto takes bf16 on a GPU that has it.
+    /// With how many bits torch computes: auto takes bf16 on a GPU that has it.
     #[arg(long, default_value = "auto", value_parser = ["auto", "fp32", "bf16"])]
     precision: String,
     /// Patients never trained on, as gantry data samples lists them.

@@ -144,7 +144,7 @@ pub fn train(
         return Ok(RunOutcome::Helped);
     }
     let test = load(&checkpoint.state.sides.test)?;
-    let test_dice = run.measure(engine, side, &test)?;
+    let test_dice = measure(engine, side, &test)?;
     let name = run_folder.file_name().unwrap_or_default().to_string_lossy();
     let trained_on: Vec<SampleRecord> = trained_on.into_iter().cloned().collect();
     let features = run.feature_scale(engine)?;
@@ -294,7 +294,7 @@ impl Run<'_> {
                 engine.offer(batch, *size)?;
             }
             let waited = asked.elapsed().as_secs_f64();
-            let stepped = self.step(at, engine, total)?;
+            let stepped = step(at, engine, total)?;
             course.images += engine.share(*size).len();
             course.waited_s += stepped.waited_s.unwrap_or(waited);
             course.memory_mib = course.memory_mib.max(stepped.memory_mib);
@@ -319,27 +319,6 @@ impl Run<'_> {
         at.save(self.folder)
     }
 
-    /// One step.
-    fn step(
-        &self,
-        at: &mut Checkpoint,
-        engine: &mut dyn Engine,
-        total: u64,
-    ) -> Result<Stepped, LearningError> {
-        let state = &mut at.state;
-        let TrainSettings { learning_rate, weight_decay, .. } = state.settings;
-        let rate = rate_at(learning_rate, state.step, total);
-        state.step += 1;
-        let step = Step { number: state.step, rate, decay: weight_decay };
-        let stepped = engine.step(step)?;
-        if !stepped.finite {
-            let loss = if stepped.loss.is_finite() { f32::NAN } else { stepped.loss };
-            return Err(LearningError::Diverged { loss, step: state.step, learning_rate });
-        }
-        state.losses.push(stepped.loss);
-        Ok(stepped)
-    }
-
     fn end_epoch(
         &self,
         at: &mut Checkpoint,
@@ -351,7 +330,7 @@ impl Run<'_> {
         let images_per_second = (course.images as f64 / seconds) as f32;
         let side = at.state.settings.input_size;
         let validation_dice =
-            if engine.is_first() { self.measure(engine, side, self.validation)? } else { None };
+            if engine.is_first() { measure(engine, side, self.validation)? } else { None };
         let state = &mut at.state;
         let losses = std::mem::take(&mut state.losses);
         let loss = losses.iter().sum::<f32>() / losses.len().max(1) as f32;
@@ -382,33 +361,50 @@ impl Run<'_> {
         }
         Ok(FeatureScale::of(&features, self.shape.features()))
     }
+}
 
-    /// The mean Dice over samples, or nothing where there are none.
-    fn measure(
-        &self,
-        engine: &mut dyn Engine,
-        side: usize,
-        data: &DataSet,
-    ) -> Result<Option<f32>, LearningError> {
-        let mut sum = 0.0;
-        for sample in &data.samples {
-            let (mut both, mut all) = (0_usize, 0_usize);
-            for first in sample.clone().step_by(MEASURED_AT_ONCE) {
-                let slices = first..(first + MEASURED_AT_ONCE).min(sample.end);
-                let logits = engine.see(data.images(slices.clone()))?.logits;
-                let areas =
-                    logits.chunks_exact(2 * side * side).map(|one| one.split_at(side * side));
-                let found =
-                    areas.flat_map(|(no, yes)| no.iter().zip(yes).map(|(no, yes)| yes > no));
-                for (found, &label) in found.zip(data.masks(slices)) {
-                    both += usize::from(found && label != 0);
-                    all += usize::from(found) + usize::from(label != 0);
-                }
-            }
-            sum += if all == 0 { 1.0 } else { 2.0 * both as f32 / all as f32 };
-        }
-        Ok((!data.samples.is_empty()).then(|| sum / data.samples.len() as f32))
+/// One step.
+fn step(
+    at: &mut Checkpoint,
+    engine: &mut dyn Engine,
+    total: u64,
+) -> Result<Stepped, LearningError> {
+    let state = &mut at.state;
+    let TrainSettings { learning_rate, weight_decay, .. } = state.settings;
+    let rate = rate_at(learning_rate, state.step, total);
+    state.step += 1;
+    let step = Step { number: state.step, rate, decay: weight_decay };
+    let stepped = engine.step(step)?;
+    if !stepped.finite {
+        let loss = if stepped.loss.is_finite() { f32::NAN } else { stepped.loss };
+        return Err(LearningError::Diverged { loss, step: state.step, learning_rate });
     }
+    state.losses.push(stepped.loss);
+    Ok(stepped)
+}
+
+/// The mean Dice over samples, or nothing where there are none.
+fn measure(
+    engine: &mut dyn Engine,
+    side: usize,
+    data: &DataSet,
+) -> Result<Option<f32>, LearningError> {
+    let mut sum = 0.0;
+    for sample in &data.samples {
+        let (mut both, mut all) = (0_usize, 0_usize);
+        for first in sample.clone().step_by(MEASURED_AT_ONCE) {
+            let slices = first..(first + MEASURED_AT_ONCE).min(sample.end);
+            let logits = engine.see(data.images(slices.clone()))?.logits;
+            let areas = logits.chunks_exact(2 * side * side).map(|one| one.split_at(side * side));
+            let found = areas.flat_map(|(no, yes)| no.iter().zip(yes).map(|(no, yes)| yes > no));
+            for (found, &label) in found.zip(data.masks(slices)) {
+                both += usize::from(found && label != 0);
+                all += usize::from(found) + usize::from(label != 0);
+            }
+        }
+        sum += if all == 0 { 1.0 } else { 2.0 * both as f32 / all as f32 };
+    }
+    Ok((!data.samples.is_empty()).then(|| sum / data.samples.len() as f32))
 }
 
 #[cfg(test)]

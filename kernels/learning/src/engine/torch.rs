@@ -177,7 +177,7 @@ impl Engine for Torch {
         }))?;
         let said: Vec<Said> = answers
             .into_iter()
-            .map(|answer| serde_json::from_value(answer))
+            .map(serde_json::from_value)
             .collect::<Result<_, _>>()
             .map_err(|error| LearningError::Engine(format!("PyTorch's step: {error}")))?;
         Ok(Stepped {

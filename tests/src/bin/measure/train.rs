@@ -169,16 +169,11 @@ fn course(library: &Library, engine: EngineChoice, around: &Surroundings) -> Res
     let run = around.rank.as_ref().map_or("alone".to_owned(), |rank| format!("port-{}", rank.port));
     let run = library.run_folder(&run)?;
     let mut speed = Speed::default();
-    let train = || train(library, &settings, &run, around, &mut speed, &AtomicBool::new(false));
-    let outcome = match around.threads.filter(|_| engine == EngineChoice::Embedded) {
-        Some(threads) => {
-            rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(train)
-        }
-        None => {
-            let mut train = train;
-            train()
-        }
-    }?;
+    // The embedded engine's threads are those of whoever calls it.
+    let threads =
+        rayon::ThreadPoolBuilder::new().num_threads(around.threads.unwrap_or(0)).build()?;
+    let outcome = threads
+        .install(|| train(library, &settings, &run, around, &mut speed, &AtomicBool::new(false)))?;
     if matches!(outcome, RunOutcome::Finished { .. }) {
         std::fs::remove_dir_all(&run)?;
     }
