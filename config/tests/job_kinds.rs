@@ -47,6 +47,8 @@ epochs = 20
 batch = 4
 seed = 7
 hold-out = ["00000000000000cc"]
+engine = "torch"
+precision = "bf16"
 run = "chest-1"
 gpus = 1
 
@@ -91,6 +93,8 @@ fn every_kind_reaches_its_job() {
     let (Some(epochs), Some(batch), Some(seed)) = numbers else { panic!() };
     assert_eq!((epochs.value, batch.value, seed.value), (20, 4, 7));
     assert_eq!(training.hold_out[0].value, "00000000000000cc");
+    assert_eq!(training.engine.as_ref().unwrap().value, "torch");
+    assert_eq!(training.precision.as_ref().unwrap().value, "bf16");
     assert_eq!(train.spec.labels, ["gpu".into(), "site=north".into()].into());
     assert_eq!(train.spec.resources.gpus, 1);
     let Work::Builtin(Builtin::Train { library, run, .. }) = &train.spec.work else { panic!() };

@@ -126,7 +126,8 @@ fn peers_that_break_off_or_speak_no_tls_end_at_once_and_the_receiver_goes_on() {
     for (bytes, (word, count)) in cases {
         let mut peer = TcpStream::connect(bench.address()).unwrap();
         peer.write_all(bytes).unwrap();
-        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        // It may have been ended already, on the first bytes.
+        let _ = peer.shutdown(std::net::Shutdown::Write);
         // It ends, whether or not something is said before.
         let _ = peer.read_to_end(&mut Vec::new());
         assert_eq!(bench.counts().associations, 0);

@@ -213,6 +213,7 @@ fn four_small_images_are_learnt_by_heart() {
         input_size: 32,
         learning_rate: 0.01,
         augmentation: Augmentation::None,
+        engine: EngineChoice::Embedded,
         ..TrainSettings::default()
     };
     let outcome = run(&library, &settings, "heart", &mut Memory::default());
@@ -233,6 +234,7 @@ fn lungs_of_a_patient_never_seen_are_found_and_near_cases_named() {
         batch_size: 4,
         input_size: 32,
         hold_out,
+        engine: EngineChoice::Embedded,
         ..TrainSettings::default()
     };
     let outcome = run(&library, &settings, "lungs", &mut Memory::default());

@@ -254,6 +254,10 @@ fn what_does_not_fit_the_library_is_said_with_its_place() {
         ),
         (of("train", "epochs = 0"), &["jobs.toml:4:10: epochs: the setting epochs is 0"]),
         (of("train", "batch = 0"), &["jobs.toml:4:9: batch: the setting batch_size is 0"]),
+        (
+            of("train", "engine = \"tensorflow\""),
+            &["jobs.toml:4:10: engine: the setting engine is", "one of auto, embedded, torch"],
+        ),
         (of("train", "run = \"a b\""), &["jobs.toml:4:7: run: \"a b\" is not the name of a run"]),
         (held(""), &["jobs.toml:4:12: hold-out: the library has no patient"]),
         (of("train", "hold-out = [\"x\"]"), &["jobs.toml:4:13: hold-out: \"x\" is not the id"]),

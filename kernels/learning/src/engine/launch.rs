@@ -49,7 +49,9 @@ pub(super) struct Hello {
 
 /// Whether a Python has `PyTorch`, or why not.
 pub(super) fn find(python: &str) -> Result<(), String> {
-    let look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)";
+    // A folder of that name where the task runs is no package.
+    let look = "import importlib.util, sys; sys.path = [place for place in sys.path if place]; \
+                found = importlib.util.find_spec('torch'); sys.exit(not (found and found.origin))";
     let mut command = Command::new(python);
     command.args(["-c", look]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match command.status() {

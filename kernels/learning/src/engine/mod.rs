@@ -153,15 +153,20 @@ pub(crate) fn start(
         EngineChoice::Embedded => Err("the embedded engine uses the CPU".to_owned()),
         EngineChoice::Auto | EngineChoice::Torch => launch::find(&around.python),
     };
-    let absent = match found {
-        Ok(()) => {
-            let torch = Torch::start(checkpoint, network, around)?;
+    let must = gang || choice == EngineChoice::Torch;
+    let absent = match found.map(|()| Torch::start(checkpoint, network, around)) {
+        Ok(Ok(torch)) => {
             sink.note(&torch.words());
             return Ok(Box::new(torch));
         }
+        Ok(Err(error)) if must => return Err(error),
+        Ok(Err(error)) => {
+            sink.warning(&error.to_string());
+            error.to_string()
+        }
         Err(absent) => absent,
     };
-    if gang || choice == EngineChoice::Torch {
+    if must {
         return Err(LearningError::Engine(format!(
             "PyTorch cannot train here: {absent}; install it, or name a Python that has it as \
              `python` in the agent's settings"
