@@ -162,11 +162,13 @@ pub(crate) fn end_with_parent(command: &mut Command) {
 /// Gives how many processes that were.
 pub(crate) fn sweep(places: &Places) -> usize {
     let mark = format!("GANTRY_AGENT={}", places.mark());
-    let mut ended = 0;
+    let (mut ended, mut looked_in_vain) = (0, 0);
     for _ in 0..SWEEPS_MAX {
         let found = sweep_once(mark.as_bytes());
         ended += found;
-        if found == 0 {
+        looked_in_vain = if found == 0 { looked_in_vain + 1 } else { 0 };
+        // A process that is just becoming another program has no environment for a moment.
+        if looked_in_vain == 2 {
             break;
         }
     }

@@ -92,6 +92,11 @@ fn what_a_dead_supervisor_left_is_swept_and_nothing_else() {
         .unwrap();
     let mut line = [0; 3];
     io::Read::read_exact(left.stdout.as_mut().unwrap(), &mut line).unwrap();
+    // Until it is the other program its environment may not be seen.
+    let cmdline = format!("/proc/{}/cmdline", left.id());
+    while !std::fs::read(&cmdline).unwrap().starts_with(b"sleep") {
+        std::thread::yield_now();
+    }
     assert_eq!(sweep(&others), 0);
     assert!(sweep(&places) >= 1);
     assert_eq!(exit_of(left.wait().unwrap()), Exit::Signal(9));

@@ -259,7 +259,7 @@ fn what_is_found_later_is_said_with_its_place() {
     let file = every_kind();
     let FileWork::Preprocess { pipeline, .. } = work(&file.jobs[0]) else { panic!() };
     let sentence = file.mistake(&pipeline.as_ref().unwrap().spot, "there is none").to_string();
-    assert_eq!(sentence, "jobs.toml:39:12: pipeline: there is none");
+    assert_eq!(sentence, "jobs.toml:41:12: pipeline: there is none");
     let Some(FileBuiltin { spot, .. }) = &file.jobs[2].builtin else { panic!() };
     assert_eq!(file.mistake(spot, "no").to_string(), "jobs.toml:24:8: kind: no");
 }
