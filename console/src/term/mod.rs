@@ -88,7 +88,7 @@ impl Frames {
         }
         let change = self.pictures.next(rasters, &mut frame, &mut self.last)?;
         bytes.extend(change.before);
-        let changes = self.last.diff(&frame);
+        let changes = cells::changes(&self.last, &frame);
         if changes.is_empty() && bytes.is_empty() && change.after.is_empty() && self.cursor == at {
             return Ok(bytes);
         }
