@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod clock;
+mod environ;
 mod error;
 pub mod exchange;
 pub mod import;

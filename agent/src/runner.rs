@@ -21,6 +21,7 @@ use rustix::process::{
     Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
 };
 
+use crate::environ;
 use crate::supervise::protocol::Start;
 
 /// Looks for what a dead supervisor has left: what starts processes as fast as they are ended would
@@ -161,13 +162,13 @@ pub(crate) fn end_with_parent(command: &mut Command) {
 /// Ends what commands of this folder have left whose supervisor is dead, told by their environment.
 /// Gives how many processes that were.
 pub(crate) fn sweep(places: &Places) -> usize {
-    let mark = format!("GANTRY_AGENT={}", places.mark());
+    let mark = places.mark();
     let (mut ended, mut looked_in_vain) = (0, 0);
     for _ in 0..SWEEPS_MAX {
         let found = sweep_once(mark.as_bytes());
         ended += found;
         looked_in_vain = if found == 0 { looked_in_vain + 1 } else { 0 };
-        // A process that is just becoming another program has no environment for a moment.
+        // Behind the place where the list was just read, a process may have started another.
         if looked_in_vain == 2 {
             break;
         }
@@ -178,12 +179,10 @@ pub(crate) fn sweep(places: &Places) -> usize {
 fn sweep_once(mark: &[u8]) -> usize {
     let Ok(processes) = fs::read_dir("/proc") else { return 0 };
     let left = processes.flatten().filter_map(|entry| {
-        let id: i32 = entry.file_name().to_str()?.parse().ok()?;
-        // Those of other users cannot be read, and are none of ours; of one that has ended there
-        // is nothing to read.
-        let environment = fs::read(entry.path().join("environ")).ok()?;
-        let ours = environment.split(|byte| *byte == 0).any(|one| one == mark);
-        ours.then(|| Pid::from_raw(id)).flatten()
+        let process = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+        // Those of other users cannot be read, and are none of ours.
+        let environment = environ::read(process)?;
+        (environ::variable(&environment, "GANTRY_AGENT") == Some(mark)).then_some(process)
     });
     left.filter(|process| kill_process(*process, Signal::KILL).is_ok()).count()
 }
