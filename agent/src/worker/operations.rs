@@ -10,7 +10,7 @@ use std::path::Path;
 use gantry_imaging::dicom::{self, SegmentationHead};
 use gantry_imaging::pipeline::{CACHE_BYTES_MAX, Cache, Pipeline, StepReport};
 use gantry_learning::{
-    Predictor, RunOutcome, RunSink, Surroundings, TrainSettings, similar, train,
+    Predictor, RunOutcome, RunSink, Slices, Surroundings, TrainSettings, similar, train,
 };
 use gantry_library::{Library, PredictionDraft, SeriesId};
 use gantry_model::{Builtin, MemoryMib};
@@ -42,7 +42,9 @@ pub(super) fn run(builtin: &Builtin, mut around: Around<'_>) -> Result<(), Strin
             let library = open(library)?;
             let settings: TrainSettings = serde_json::from_str(settings)
                 .map_err(|error| format!("the training settings cannot be read: {error}"))?;
-            let folder = library.run_folder(run).map_err(words)?;
+            let index = std::env::var("GANTRY_INDEX").ok().and_then(|index| index.parse().ok());
+            let (settings, run) = settings.of_task(run, index.unwrap_or(0));
+            let folder = library.run_folder(&run).map_err(words)?;
             learn(&library, &settings, &folder, around.log, around.told)
         }
         Builtin::Predict { library, model, series } => {
@@ -193,10 +195,12 @@ fn learn(
     let mut lines = Lines { log, told, of: 0, epoch: String::new() };
     let around = Surroundings::of_task();
     match train(library, settings, folder, &around, &mut lines, told.stop()).map_err(words)? {
-        RunOutcome::Finished { model, epochs, test_dice } => {
+        RunOutcome::Finished { model, epochs, test } => {
             say(log, &format!("{} epochs are done", epochs.len()));
-            if let Some(dice) = test_dice {
-                say(log, &format!("Dice on the held-out patients {dice:.4}"));
+            for (name, value) in [("Dice", test.dice), ("area under the curve", test.auc)] {
+                if let Some(value) = value {
+                    say(log, &format!("{name} on the held-out patients {value:.4}"));
+                }
             }
             say(log, &format!("model {model}"));
             Ok(())
@@ -235,12 +239,20 @@ fn predict(
     } else {
         None
     };
-    let findings = json!({
+    let mut findings = json!({
         "label": predictor.label(),
-        "volume_ml": (result.volume_ml * 10.0).round() / 10.0,
         "model": predictor.model(),
         "use": "research only, no diagnosis",
     });
+    let said = if let Some((slice, probability)) = result.slices.as_ref().and_then(Slices::first) {
+        findings["probability"] = json!((f64::from(probability) * 1000.0).round() / 1000.0);
+        // As a viewer counts them.
+        findings["slice"] = json!(slice + 1);
+        format!("probability {probability:.2}, most in slice {}", slice + 1)
+    } else {
+        findings["volume_ml"] = json!((result.volume_ml * 10.0).round() / 10.0);
+        format!("{:.1} ml, confidence {:.2}", result.volume_ml, result.confidence)
+    };
     let draft = PredictionDraft {
         series: series.clone(),
         model: predictor.model().clone(),
@@ -252,14 +264,10 @@ fn predict(
         findings,
     };
     let id = library.add_prediction(draft).map_err(words)?;
-    let (volume_ml, confidence) = (result.volume_ml, result.confidence);
-    say(
-        log,
-        &format!(
-            "prediction {id} of series {series}: {volume_ml:.1} ml, confidence {confidence:.2}"
-        ),
-    );
-    say(log, &format!("::metric volume_ml {volume_ml:.1}"));
+    say(log, &format!("prediction {id} of series {series}: {said}"));
+    if result.slices.is_none() {
+        say(log, &format!("::metric volume_ml {:.1}", result.volume_ml));
+    }
     for near in similar(library, &series, NEAREST).map_err(words)? {
         say(log, &format!("near: series {}, distance {:.4}", near.series, near.distance));
     }

@@ -129,6 +129,29 @@ const KEYS: &[(&str, &[Kind], Setter)] = &[
     ("precision", TRAIN, |draft, entry| {
         entry.string().map(|bits| draft.operation.training.precision = Some(entry.placed(bits)))
     }),
+    ("network", TRAIN, |draft, entry| {
+        entry.string().map(|name| draft.operation.training.network = Some(entry.placed(name)))
+    }),
+    ("input-size", TRAIN, |draft, entry| {
+        entry.number().map(|count| draft.operation.training.input_size = Some(entry.placed(count)))
+    }),
+    ("input-depth", TRAIN, |draft, entry| {
+        entry.number().map(|count| draft.operation.training.input_depth = Some(entry.placed(count)))
+    }),
+    ("base-channels", TRAIN, |draft, entry| {
+        entry
+            .number()
+            .map(|count| draft.operation.training.base_channels = Some(entry.placed(count)))
+    }),
+    ("patience", TRAIN, |draft, entry| {
+        entry.number().map(|count| draft.operation.training.patience = Some(entry.placed(count)))
+    }),
+    ("folds", TRAIN, |draft, entry| {
+        entry.number().map(|count| draft.operation.training.folds = Some(entry.placed(count)))
+    }),
+    ("seeds", TRAIN, |draft, entry| {
+        entry.number().map(|count| draft.operation.training.seeds = Some(entry.placed(count)))
+    }),
     ("run", TRAIN, |draft, entry| {
         entry.string().map(|run| draft.operation.training.run = Some(entry.placed(run)))
     }),

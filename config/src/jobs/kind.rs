@@ -140,6 +140,20 @@ pub struct FileTraining {
     pub engine: Option<Placed<String>>,
     /// With how many bits `PyTorch` computes: `auto`, `fp32` or `bf16`.
     pub precision: Option<Placed<String>>,
+    /// The network, by its name.
+    pub network: Option<Placed<String>>,
+    /// Pixels along a side of its input.
+    pub input_size: Option<Placed<u32>>,
+    /// Slices of its input.
+    pub input_depth: Option<Placed<u32>>,
+    /// Channels of its first level.
+    pub base_channels: Option<Placed<u32>>,
+    /// Epochs without a better validation after which the run ends.
+    pub patience: Option<Placed<u32>>,
+    /// Folds, each of which is a task.
+    pub folds: Option<Placed<u32>>,
+    /// Seeds, each of which is a task.
+    pub seeds: Option<Placed<u32>>,
     /// The run's name; one of the submission's own where absent.
     pub run: Option<Placed<String>>,
 }

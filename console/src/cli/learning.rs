@@ -9,7 +9,7 @@ use std::io::Read;
 use clap::Args;
 use gantry_agent::samples::{self, Need};
 use gantry_imaging::pipeline::{Pipeline, TEXT_BYTES_MAX};
-use gantry_learning::TrainSettings;
+use gantry_learning::{NetworkKind, Sweep, TrainSettings};
 use gantry_library::{Library, LibraryError, ModelId, SeriesId, SeriesRecord};
 use gantry_model::{Array, Builtin, IndexSet, JobSpec, MemoryMib, Work};
 use serde_json::json;
@@ -154,7 +154,7 @@ impl JobNeeds {
     /// do, which is no failure: a job of every night finds that often.
     fn submit_over(&self, series: usize, spec: JobSpec, cluster: Reach, format: Format) -> Outcome {
         if series > 0 {
-            return self.submit(over_series(spec, series), cluster, format);
+            return self.submit(over(spec, series), cluster, format);
         }
         let nothing = || "nothing was submitted: no series is pending".to_owned();
         format.print("submitted", &json!({ "job": null }), nothing, String::new)?;
@@ -166,9 +166,16 @@ impl JobNeeds {
     }
 }
 
-/// A job with one task for each of these series.
+/// The runs of a sweep; nothing where there is one.
 #[must_use]
-pub fn over_series(spec: JobSpec, count: usize) -> JobSpec {
+pub fn sweep(folds: Option<u32>, seeds: Option<u32>) -> Option<Sweep> {
+    (folds.is_some() || seeds.is_some())
+        .then(|| Sweep { folds: folds.unwrap_or(1), seeds: seeds.unwrap_or(1) })
+}
+
+/// A job with one task for each of so many series, or runs.
+#[must_use]
+pub fn over(spec: JobSpec, count: usize) -> JobSpec {
     let indices = IndexSet::first(count as u32);
     JobSpec { array: Some(Array { indices, at_once_max: None }), ..spec }
 }
@@ -286,6 +293,24 @@ pub fn pipeline_text(name: &str) -> Result<String, Failure> {
     Ok(text)
 }
 
+/// Which network is trained.
+#[derive(Debug, Args)]
+struct NetworkFlags {
+    /// The network: U-Nets mark voxels, over slices or stacks of slices; resnet18 and densenet121 say
+    /// whether a slice shows the label.
+    #[arg(long, default_value = "unet2d", value_parser = NetworkKind::ALL.map(NetworkKind::word))]
+    network: String,
+    /// Pixels along a side of its input.
+    #[arg(long, value_name = "PIXELS")]
+    input_size: Option<usize>,
+    /// Slices of its input, for a network over stacks of slices.
+    #[arg(long, value_name = "SLICES")]
+    input_depth: Option<usize>,
+    /// Channels of its first level.
+    #[arg(long, value_name = "CHANNELS")]
+    base_channels: Option<usize>,
+}
+
 /// `gantry train`.
 #[derive(Debug, Args)]
 pub struct Train {
@@ -294,15 +319,32 @@ pub struct Train {
     /// The label to learn.
     #[arg(long, default_value = "lungs")]
     label: String,
+    #[command(flatten)]
+    network: NetworkFlags,
     /// Epochs.
     #[arg(long, default_value_t = 12)]
     epochs: u32,
     /// Images per step.
     #[arg(long, default_value_t = 8)]
     batch: u32,
+    /// The first step's learning rate.
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
     /// The seed of weights, order and augmentation.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Keep an average of the weights, of which each step keeps this share (0.99), and publish that.
+    #[arg(long, value_name = "SHARE")]
+    average_decay: Option<f64>,
+    /// End after so many epochs without a better validation, and publish the best epoch's weights.
+    #[arg(long, value_name = "EPOCHS")]
+    patience: Option<u32>,
+    /// Train once for each fold of a cross-validation, each in a task of its own: RUN-fold1 and so on.
+    #[arg(long, value_name = "FOLDS")]
+    folds: Option<u32>,
+    /// Train with so many seeds, counted up from the first, each in a task of its own.
+    #[arg(long, value_name = "SEEDS")]
+    seeds: Option<u32>,
     /// What trains: torch on the GPUs of the task and over its ranks, or the embedded engine, which
     /// needs nothing and uses the CPU. auto takes torch where the node has it.
     #[arg(long, default_value = "auto", value_parser = ["auto", "embedded", "torch"])]
@@ -329,23 +371,34 @@ impl Train {
     /// Where the library has nothing to train on, or the job is refused.
     pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
         self.place.open()?;
+        let default = TrainSettings::default();
         let settings = TrainSettings {
             label: self.label.clone(),
+            network: self.network.network.parse().map_err(Failure::usage_of)?,
+            input_size: self.network.input_size.unwrap_or(default.input_size),
+            input_depth: self.network.input_depth.unwrap_or(default.input_depth),
+            base_channels: self.network.base_channels.unwrap_or(default.base_channels),
             epochs: self.epochs,
             batch_size: self.batch,
+            learning_rate: self.learning_rate.unwrap_or(default.learning_rate),
+            average_decay: self.average_decay.unwrap_or(default.average_decay),
+            patience_epochs: self.patience.unwrap_or(default.patience_epochs),
+            sweep: sweep(self.folds, self.seeds),
             seed: self.seed,
             hold_out: self.hold_out.clone(),
             engine: self.engine.parse().map_err(Failure::usage_of)?,
             precision: self.precision.parse().map_err(Failure::usage_of)?,
-            ..TrainSettings::default()
+            ..default
         };
         settings.check().map_err(Failure::usage_of)?;
+        let runs = settings.sweep.map(Sweep::runs);
         let settings = serde_json::to_string(&settings).map_err(Failure::trouble)?;
         let run = self.run.clone().unwrap_or_else(super::client::submit_key);
         check_run(&run)?;
         let library = self.place.folder()?;
         let work = Work::Builtin(Builtin::Train { library, settings, run });
         let spec = JobSpec { gang: self.gang.gang(), ..self.needs.spec("train", work)? };
+        let spec = runs.map_or(spec.clone(), |runs| over(spec, runs as usize));
         self.needs.submit(spec, cluster, format)
     }
 }

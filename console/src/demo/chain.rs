@@ -16,7 +16,7 @@ use super::Options;
 use super::cluster::Site;
 use super::report::{HeldOut, Predicted, Quarantined, Report, Similar, Trained};
 use super::scanner::{self, Worklist};
-use crate::cli::learning::over_series;
+use crate::cli::learning::over;
 use crate::error::Failure;
 
 /// The stages, in their order.
@@ -151,7 +151,7 @@ impl<'a> Chain<'a> {
                 retries: 1,
                 ..JobSpec::new(key, Work::Builtin(work))
             };
-            let spec = tasks.map_or(spec.clone(), |count| over_series(spec, count));
+            let spec = tasks.map_or(spec.clone(), |count| over(spec, count));
             self.site.submit(key, spec)
         };
         let first = submit("preprocess", preprocess, None, Some(ids.len()))?;

@@ -49,6 +49,48 @@ impl SplitPlan {
         fractions: Fractions,
         hold_out: &[PatientKey],
     ) -> Result<Self, LibraryError> {
+        let (sides, others) = Self::in_order(samples, seed, hold_out)?;
+        let share = |percent: u32| (others.len() * percent as usize).div_ceil(100);
+        let (test, validation) =
+            (share(fractions.test_percent), share(fractions.validation_percent));
+        let spare = others.len().saturating_sub(1);
+        let dealt = (test + validation).min(spare);
+        let dealt = others.into_iter().rev().take(dealt).enumerate().map(|(place, patient)| {
+            (patient, if place < validation { Split::Validation } else { Split::Test })
+        });
+        Self::of_sides(sides, dealt, samples)
+    }
+
+    /// Decides for one fold of a cross-validation, counted from 1: the patients who are not held out
+    /// are dealt to the folds in turn, in the order of [`SplitPlan::new`], so that each validates
+    /// once.
+    ///
+    /// # Errors
+    /// As [`SplitPlan::new`], and where there are fewer patients than folds.
+    pub fn fold(
+        samples: &[SampleRecord],
+        seed: u64,
+        (number, of): (u32, u32),
+        hold_out: &[PatientKey],
+    ) -> Result<Self, LibraryError> {
+        let (sides, others) = Self::in_order(samples, seed, hold_out)?;
+        if others.len() < of as usize {
+            return Err(LibraryError::Invalid(format!(
+                "{of} folds need as many patients, and {} are not held out; take fewer folds",
+                others.len()
+            )));
+        }
+        let first = number.saturating_sub(1) as usize;
+        let own = others.into_iter().skip(first).step_by(of.max(1) as usize);
+        Self::of_sides(sides, own.map(|patient| (patient, Split::Validation)), samples)
+    }
+
+    /// Every patient's side before anybody is dealt, and those who can be, in their order.
+    fn in_order(
+        samples: &[SampleRecord],
+        seed: u64,
+        hold_out: &[PatientKey],
+    ) -> Result<(BTreeMap<PatientKey, Split>, Vec<PatientKey>), LibraryError> {
         let mut sides: BTreeMap<PatientKey, Split> =
             samples.iter().map(|sample| (sample.patient.clone(), Split::Train)).collect();
         for patient in hold_out {
@@ -68,15 +110,15 @@ impl SplitPlan {
             })
             .collect();
         others.sort();
-        let share = |percent: u32| (others.len() * percent as usize).div_ceil(100);
-        let (test, validation) =
-            (share(fractions.test_percent), share(fractions.validation_percent));
-        let spare = others.len().saturating_sub(1);
-        let dealt = (test + validation).min(spare);
-        for (place, (_, patient)) in others.iter().rev().take(dealt).enumerate() {
-            let side = if place < validation { Split::Validation } else { Split::Test };
-            sides.insert(patient.clone(), side);
-        }
+        Ok((sides, others.into_iter().map(|(_, patient)| patient).collect()))
+    }
+
+    fn of_sides(
+        mut sides: BTreeMap<PatientKey, Split>,
+        dealt: impl Iterator<Item = (PatientKey, Split)>,
+        samples: &[SampleRecord],
+    ) -> Result<Self, LibraryError> {
+        sides.extend(dealt);
         if !sides.values().any(|side| *side == Split::Train) {
             return Err(LibraryError::Invalid(
                 "no patient is left to train on; hold out fewer, or add samples of others".into(),

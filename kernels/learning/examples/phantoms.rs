@@ -27,11 +27,11 @@ fn main() {
     let outcome =
         train(&library, &settings, &run, &Surroundings::default(), &mut Memory::default(), &stop)
             .unwrap();
-    let RunOutcome::Finished { model, epochs, test_dice } = outcome else { unreachable!() };
+    let RunOutcome::Finished { model, epochs, test } = outcome else { unreachable!() };
     for epoch in &epochs {
         println!("{epoch:?}");
     }
-    println!("trained in {:.1} s; held out: {test_dice:?}", start.elapsed().as_secs_f64());
+    println!("trained in {:.1} s; held out: {test.dice:?}", start.elapsed().as_secs_f64());
     let predictor = Predictor::load(&library, model.as_str()).unwrap();
     let last = predictor.predict(&images[images.len() - 1].image).unwrap().embedding;
     for (number, one) in images.iter().enumerate() {

@@ -43,6 +43,9 @@ pub(crate) struct State {
     pub(crate) settings: TrainSettings,
     pub(crate) sides: Sides,
     pub(crate) normalisation: Normalisation,
+    /// How far slices are apart for the network, in mm, where it sees stacks of them.
+    #[serde(default)]
+    pub(crate) slice_mm: Option<f64>,
     /// Epochs that are done.
     pub(crate) epoch: u32,
     /// Steps that are done.
@@ -59,6 +62,7 @@ impl State {
             settings,
             sides,
             normalisation,
+            slice_mm: None,
             epoch: 0,
             step: 0,
             losses: Vec::new(),
@@ -73,6 +77,8 @@ pub(crate) struct Checkpoint {
     pub(crate) state: State,
     pub(crate) weights: Weights,
     pub(crate) moments: Moments,
+    /// The weights of the best epoch so far, where a run ends early.
+    pub(crate) best: Option<Weights>,
 }
 
 impl Checkpoint {
@@ -149,19 +155,29 @@ impl Checkpoint {
             };
             Weights(all.0.iter().filter_map(of).collect())
         };
-        let moments = Moments { first: part("first"), second: part("second") };
         let weights = part("weights");
-        moments.first.require_shapes_of(&weights)?;
-        moments.second.require_shapes_of(&weights)?;
-        Ok(Self { state, weights, moments })
+        let whole = |name: &str| {
+            let arrays = part(name);
+            arrays.require_shapes_of(&weights).map(|()| arrays)
+        };
+        let any = |name: &str| {
+            Some(part(name)).filter(|arrays| !arrays.0.is_empty()).map(|_| whole(name)).transpose()
+        };
+        let moments =
+            Moments { first: whole("first")?, second: whole("second")?, average: any("average")? };
+        let best = any("best")?;
+        Ok(Self { state, weights, moments, best })
     }
 
-    fn parts(&self) -> [(&'static str, &Weights); 3] {
-        [
+    fn parts(&self) -> impl Iterator<Item = (&'static str, &Weights)> {
+        let always = [
             ("weights", &self.weights),
             ("first", &self.moments.first),
             ("second", &self.moments.second),
-        ]
+        ];
+        let average = self.moments.average.as_ref().map(|arrays| ("average", arrays));
+        let best = self.best.as_ref().map(|arrays| ("best", arrays));
+        always.into_iter().chain(average).chain(best)
     }
 }
 
@@ -200,15 +216,18 @@ fn digest(state: &str, arrays: &Weights) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unet::UNet;
+    use crate::network::{Network, NetworkKind};
 
     fn checkpoint(step: u64) -> Checkpoint {
-        let weights = UNet { base_channels: 4, classes: 2 }.initial(step);
+        let kind = NetworkKind::UNet2d;
+        let weights = Network { kind, base_channels: 4, classes: 2 }.initial(step);
+        let average = Some(weights.clone());
+        let moments = Moments { average, ..Moments::new(&weights) };
         let mut state =
             State::new(TrainSettings::default(), Sides::default(), Normalisation::PerImage);
         state.step = step;
         state.losses = vec![0.1, 1.0 / 3.0, f32::MIN_POSITIVE];
-        Checkpoint { state, moments: Moments::new(&weights), weights }
+        Checkpoint { state, best: Some(weights.clone()), moments, weights }
     }
 
     fn newest(folder: &Path) -> (Option<u64>, Vec<String>) {

@@ -1,12 +1,14 @@
-//! Samples as a network takes them: square slices of one size, with intensities on one scale.
+//! Samples as a network takes them: square slices of one size, or stacks of such slices, with
+//! intensities on one scale.
 //!
 //! An image is laid on a grid of square pixels whose side is its longer side, so that shapes keep
-//! their proportions; along z the slices stay as they are. Where pixels grow it is smoothed first.
+//! their proportions; along z the slices stay as they are, but for a network that sees stacks of them:
+//! for that they are as far apart as the training set's usually are. Where pixels grow it is smoothed first.
 //! CT is put on the scale of the training set's foreground (nnU-Net's rule: the same Hounsfield
 //! value is the same number in every image), everything else on the image's own.
 //!
-//! All slices are held in memory, at most [`SLICES_MAX`] of them. What an epoch does to a slice
-//! (its place in the order, mirroring, shift) depends only on seed, epoch and the slice's number.
+//! All slices are held in memory, at most [`SLICES_MAX`] of them. What an epoch does to a patch
+//! (its place in the order, mirroring, shift) depends only on seed, epoch and the patch's number.
 
 use std::ops::Range;
 
@@ -18,6 +20,7 @@ use gantry_library::{Library, SampleRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::error::LearningError;
+use crate::network::{Network, Patch, Task};
 use crate::random::Random;
 use crate::settings::Augmentation;
 
@@ -48,7 +51,7 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    fn apply(self, value: f32) -> f32 {
+    pub(crate) fn apply(self, value: f32) -> f32 {
         (value.clamp(self.low, self.high) - self.mean) / self.deviation
     }
 }
@@ -104,17 +107,21 @@ impl Normalisation {
     }
 }
 
-/// Returns the grid of `side` × `side` square pixels that covers a slice, slices as they are.
-pub(crate) fn square_grid(source: &Geometry, side: usize) -> Geometry {
+/// Returns the grid of `side` × `side` square pixels that covers a slice, slices as they are or so far
+/// apart.
+pub(crate) fn square_grid(source: &Geometry, side: usize, slice_mm: Option<f64>) -> Geometry {
     let extent = |axis: usize| source.size[axis] as f64 * source.spacing_mm[axis];
     let pitch = extent(0).max(extent(1)) / side as f64;
-    let mut grid = Geometry {
-        size: [side, side, source.size[2]],
-        spacing_mm: [pitch, pitch, source.spacing_mm[2]],
-        ..*source
+    let (slices, apart) = match slice_mm {
+        Some(apart) if source.size[2] > 0 => {
+            let slices = (extent(2) / apart).round().clamp(1.0, SLICES_MAX as f64);
+            (slices as usize, extent(2) / slices)
+        }
+        _ => (source.size[2], source.spacing_mm[2]),
     };
-    let middle =
-        |size: [usize; 3]| [(size[0] as f64 - 1.0) / 2.0, (size[1] as f64 - 1.0) / 2.0, 0.0];
+    let mut grid =
+        Geometry { size: [side, side, slices], spacing_mm: [pitch, pitch, apart], ..*source };
+    let middle = |size: [usize; 3]| size.map(|count| (count as f64 - 1.0) / 2.0);
     let (from, to) =
         (source.to_patient_mm(middle(source.size)), grid.to_patient_mm(middle(grid.size)));
     for axis in 0..3 {
@@ -124,8 +131,13 @@ pub(crate) fn square_grid(source: &Geometry, side: usize) -> Geometry {
 }
 
 /// Returns the image on its square grid; what lies outside it has the value `around`.
-pub(crate) fn to_square(image: &Image, side: usize, around: f32) -> Result<Image, LearningError> {
-    let grid = square_grid(&image.geometry, side);
+pub(crate) fn to_square(
+    image: &Image,
+    side: usize,
+    slice_mm: Option<f64>,
+    around: f32,
+) -> Result<Image, LearningError> {
+    let grid = square_grid(&image.geometry, side, slice_mm);
     let finite = image.map(|&value| if value.is_finite() { value } else { around });
     let finest = image.geometry.spacing_mm[0].min(image.geometry.spacing_mm[1]);
     let pitch = grid.spacing_mm[0];
@@ -150,6 +162,7 @@ pub(crate) fn prepare(
     library: &Library,
     samples: &[&SampleRecord],
     side: usize,
+    slice_mm: Option<f64>,
 ) -> Result<Vec<Prepared>, LearningError> {
     let slices = samples.iter().map(|sample| sample.size[2]).sum();
     if slices > SLICES_MAX {
@@ -160,36 +173,47 @@ pub(crate) fn prepare(
         let mask = nifti::read_mask(&library.read_object(&sample.mask)?)?;
         image.require_same_grid(&mask)?;
         let statistics = Statistics::of(&image);
-        let mask = resample::mask_onto(&mask, &square_grid(&image.geometry, side))?;
-        Ok(Prepared { image: to_square(&image, side, statistics.lowest)?, mask, statistics })
+        let mask = resample::mask_onto(&mask, &square_grid(&image.geometry, side, slice_mm))?;
+        let image = to_square(&image, side, slice_mm, statistics.lowest)?;
+        Ok(Prepared { image, mask, statistics })
     };
     samples.iter().map(one).collect()
 }
 
-/// The slices of samples, on one scale.
+/// How far slices of these samples usually are apart: the median.
+pub(crate) fn usual_slice_mm(samples: &[&SampleRecord]) -> Option<f64> {
+    let mut all: Vec<f64> = samples.iter().map(|sample| sample.spacing_mm[2]).collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied()
+}
+
+/// The slices of samples on one scale, and the patches that are cut from them.
 pub(crate) struct DataSet {
-    side: usize,
+    patch: Patch,
+    task: Task,
     images: Vec<f32>,
     /// 1 in the label, 0 elsewhere.
     masks: Vec<u8>,
-    /// The slices of each sample.
+    /// The slices of each sample; what a sample lacks for one patch is added.
     pub(crate) samples: Vec<Range<usize>>,
+    /// The first slice of each patch.
+    pub(crate) patches: Vec<usize>,
 }
 
-/// A batch of slices: pixels, and their labels.
+/// A batch of patches: voxels, and their labels.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Batch {
-    /// Batch, 1, rows, columns.
+    /// Patch, slice, row, column.
     pub(crate) images: Vec<f32>,
-    /// Batch, rows, columns: the pixel's class.
+    /// The class of each voxel in the same order, or of each patch.
     pub(crate) labels: Vec<u8>,
 }
 
 impl Batch {
-    /// Batch, classes, rows, columns: 1 in the pixel's class, 0 elsewhere.
-    pub(crate) fn target(&self, side: usize, classes: usize) -> Vec<f32> {
+    /// Patch, class, label: 1 in the label's class, 0 elsewhere.
+    pub(crate) fn target(&self, labels: usize, classes: usize) -> Vec<f32> {
         let mut target = Vec::with_capacity(self.labels.len() * classes);
-        for labels in self.labels.chunks_exact(side * side) {
+        for labels in self.labels.chunks_exact(labels) {
             for class in 0..classes {
                 let of = |&label: &u8| f32::from(u8::from(usize::from(label) == class));
                 target.extend(labels.iter().map(of));
@@ -200,21 +224,40 @@ impl Batch {
 }
 
 impl DataSet {
-    pub(crate) fn new(prepared: Vec<Prepared>, normalisation: &Normalisation, side: usize) -> Self {
-        let mut all = Self { side, images: Vec::new(), masks: Vec::new(), samples: Vec::new() };
+    pub(crate) fn new(
+        prepared: Vec<Prepared>,
+        normalisation: &Normalisation,
+        network: Network,
+        patch: Patch,
+    ) -> Self {
+        let task = network.kind.task();
+        let (images, masks) = (Vec::new(), Vec::new());
+        let mut all = Self { patch, task, images, masks, samples: Vec::new(), patches: Vec::new() };
         for one in prepared {
             let scale = normalisation.scale(&one.statistics);
-            let first = all.len();
+            let first = all.slices();
             all.images.extend(one.image.voxels.iter().map(|&value| scale.apply(value)));
             all.masks.extend(one.mask.voxels.iter().map(|&label| u8::from(label != 0)));
-            all.samples.push(first..all.len());
+            let firsts = patch.cover(all.slices() - first);
+            if let Some(last) = firsts.last() {
+                let end = (first + last + patch.depth).max(all.slices());
+                all.images.resize(end * patch.area(), scale.apply(one.statistics.lowest));
+                all.masks.resize(end * patch.area(), 0);
+            }
+            all.samples.push(first..all.slices());
+            all.patches.extend(firsts.into_iter().map(|one| first + one));
         }
         all
     }
 
     /// How many slices there are.
+    pub(crate) fn slices(&self) -> usize {
+        self.masks.len() / self.patch.area()
+    }
+
+    /// How many patches there are.
     pub(crate) fn len(&self) -> usize {
-        self.masks.len() / (self.side * self.side)
+        self.patches.len()
     }
 
     /// Whether no pixel of any slice is labelled.
@@ -222,53 +265,67 @@ impl DataSet {
         self.masks.iter().all(|&label| label == 0)
     }
 
-    /// The pixels of slices.
-    pub(crate) fn images(&self, slices: Range<usize>) -> Vec<f32> {
-        let area = self.side * self.side;
-        self.images[slices.start * area..slices.end * area].to_vec()
+    /// The voxels of patches, by their first slices.
+    pub(crate) fn images(&self, firsts: &[usize]) -> Vec<f32> {
+        let area = self.patch.area();
+        let one = |first: &usize| &self.images[first * area..first * area + self.patch.voxels()];
+        firsts.iter().flat_map(one).copied().collect()
+    }
+
+    /// The first slices of the patches of a sample.
+    pub(crate) fn of_sample(&self, sample: &Range<usize>) -> &[usize] {
+        let before = |bound: usize| self.patches.partition_point(|&first| first < bound);
+        &self.patches[before(sample.start)..before(sample.end)]
     }
 
     /// The labels of slices.
     pub(crate) fn masks(&self, slices: Range<usize>) -> &[u8] {
-        let area = self.side * self.side;
+        let area = self.patch.area();
         &self.masks[slices.start * area..slices.end * area]
     }
 
-    /// Every slice once, in the order of an epoch.
+    /// Every patch once, in the order of an epoch.
     pub(crate) fn order(&self, seed: u64, epoch: u32) -> Vec<usize> {
         Random::new(seed, "order", u64::from(epoch), 0).order(self.len())
     }
 
-    /// Slices as an epoch sees them.
+    /// Patches as an epoch sees them.
     pub(crate) fn batch(
         &self,
-        slices: &[usize],
+        patches: &[usize],
         augmentation: Augmentation,
         seed: u64,
         epoch: u32,
     ) -> Batch {
-        let area = self.side * self.side;
-        let mut batch = Batch {
-            images: Vec::with_capacity(slices.len() * area),
-            labels: Vec::with_capacity(slices.len() * area),
-        };
-        for &slice in slices {
-            let mut random = Random::new(seed, "augmentation", u64::from(epoch), slice as u64);
+        let (area, side) = (self.patch.area(), self.patch.side);
+        let voxels = patches.len() * self.patch.voxels();
+        let mut batch = Batch { images: Vec::with_capacity(voxels), labels: Vec::new() };
+        for &patch in patches {
+            let mut random = Random::new(seed, "augmentation", u64::from(epoch), patch as u64);
             let change = Change::draw(augmentation, &mut random);
-            let pixels = &self.images[slice * area..(slice + 1) * area];
-            let labels = &self.masks[slice * area..(slice + 1) * area];
-            for row in pixels.chunks_exact(self.side) {
+            let first = self.patches[patch] * area;
+            let within = first..first + self.patch.voxels();
+            for row in self.images[within.clone()].chunks_exact(side) {
                 change.row(row, &mut batch.images, |value| value * change.stretch + change.shift);
             }
-            for row in labels.chunks_exact(self.side) {
-                change.row(row, &mut batch.labels, |label| label);
+            let labels = &self.masks[within];
+            match self.task {
+                Task::Segmentation => labels
+                    .chunks_exact(side)
+                    .for_each(|row| change.row(row, &mut batch.labels, |label| label)),
+                Task::Classification => batch.labels.push(shows(labels)),
             }
         }
         batch
     }
 }
 
-/// How a slice is varied.
+/// The class of a slice: 1 where any of its pixels is labelled.
+pub(crate) fn shows(labels: &[u8]) -> u8 {
+    u8::from(labels.iter().any(|&label| label != 0))
+}
+
+/// How a patch is varied.
 struct Change {
     direction: Direction,
     stretch: f32,
@@ -308,35 +365,77 @@ pub(crate) fn on_scale(image: &Image, scale: Scale) -> Vec<f32> {
 
 /// A sample whose values rise from 0; those above 30 are labelled.
 #[cfg(test)]
-pub(crate) fn rising(side: usize, slices: usize) -> DataSet {
+pub(crate) fn rising(network: Network, side: usize, depth: usize, slices: usize) -> DataSet {
     let geometry = Geometry::new([side, side, slices], [1.0, 1.0, 5.0]);
     let values = (0..geometry.voxels()).map(|value| value as f32).collect();
     let image = Image { geometry, voxels: values };
     let mask = image.map(|&value| u8::from(value > 30.0));
     let statistics = Statistics::of(&image);
-    DataSet::new(vec![Prepared { image, mask, statistics }], &Normalisation::PerImage, side)
+    let prepared = vec![Prepared { image, mask, statistics }];
+    DataSet::new(prepared, &Normalisation::PerImage, network, Patch { depth, side })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::NetworkKind;
+
+    fn network(kind: NetworkKind) -> Network {
+        Network { kind, base_channels: 4, classes: 2 }
+    }
 
     fn set() -> DataSet {
-        rising(4, 3)
+        rising(network(NetworkKind::UNet2d), 4, 1, 3)
+    }
+
+    #[test]
+    fn stacks_of_slices_are_half_over_each_other_and_short_samples_are_filled_up() {
+        let kind = network(NetworkKind::UNet3d);
+        let set = rising(kind, 4, 2, 3);
+        assert_eq!((set.patches.clone(), set.samples.clone()), (vec![0, 1], vec![0..3]));
+        let batch = set.batch(&[1], Augmentation::None, 1, 0);
+        assert_eq!((batch.images.clone(), batch.labels.len()), (set.images(&[1]), 32));
+        assert_eq!(batch.images[16..], set.images(&[1])[16..]);
+        let short = rising(kind, 4, 8, 3);
+        assert_eq!((short.len(), short.samples.clone()), (1, vec![0..8]));
+        assert!(short.images(&[0])[48..].iter().all(|value| *value == short.images(&[0])[0]));
+        assert_eq!(shows(short.masks(3..8)), 0);
+        assert_eq!(set.of_sample(&(0..3)), [0, 1]);
+    }
+
+    #[test]
+    fn slices_are_laid_as_far_apart_as_is_wanted() {
+        let source = Geometry::new([8, 8, 10], [1.0, 1.0, 2.0]);
+        let grid = square_grid(&source, 8, Some(5.0));
+        assert_eq!((grid.size, grid.spacing_mm), ([8, 8, 4], [1.0, 1.0, 5.0]));
+        let (a, b) = (source.to_patient_mm([0.0, 0.0, 4.5]), grid.to_patient_mm([0.0, 0.0, 1.5]));
+        assert!((a[2] - b[2]).abs() < 1e-9, "{a:?} {b:?}");
+        let image = Image::filled(source, 3.0);
+        let square = to_square(&image, 8, Some(5.0), 0.0).unwrap();
+        assert!(square.voxels.iter().all(|value| (value - 3.0).abs() < 1e-6));
+    }
+
+    #[test]
+    fn a_classifier_learns_whether_a_slice_shows_the_label() {
+        // Slices 0 and 1 have values up to 15 and 31.
+        let set = rising(network(NetworkKind::ResNet18), 4, 1, 3);
+        let batch = set.batch(&[0, 1, 2], Augmentation::MirrorAndShift, 1, 0);
+        assert_eq!(batch.labels, [0, 1, 1]);
+        assert_eq!(batch.target(1, 2), [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]);
     }
 
     #[test]
     fn square_grids_keep_proportions_and_place() {
         let source =
             Geometry { origin_mm: [5.0, -7.0, 3.0], ..Geometry::new([40, 20, 6], [0.5, 0.7, 3.0]) };
-        let grid = square_grid(&source, 16);
+        let grid = square_grid(&source, 16, None);
         assert_eq!(grid.size, [16, 16, 6]);
         assert!((grid.spacing_mm[0] - 20.0 / 16.0).abs() < 1e-12);
         assert!((grid.spacing_mm[1] - grid.spacing_mm[0]).abs() < 1e-12);
         let (a, b) = (source.to_patient_mm([19.5, 9.5, 2.0]), grid.to_patient_mm([7.5, 7.5, 2.0]));
         assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9), "{a:?} {b:?}");
         let image = Image::filled(source, 100.0);
-        let square = to_square(&image, 16, -1000.0).unwrap();
+        let square = to_square(&image, 16, None, -1000.0).unwrap();
         assert!((square.at(8, 8, 0) - 100.0).abs() < 1e-3 && *square.at(8, 0, 0) == -1000.0);
     }
 
@@ -346,7 +445,7 @@ mod tests {
         image.voxels[40] = f32::NAN;
         image.voxels[41] = f32::INFINITY;
         let statistics = Statistics::of(&image);
-        let square = to_square(&image, 16, statistics.lowest).unwrap();
+        let square = to_square(&image, 16, None, statistics.lowest).unwrap();
         let scaled = on_scale(&square, Normalisation::PerImage.scale(&statistics));
         assert!(scaled.iter().all(|value| value.is_finite()));
     }
@@ -358,7 +457,7 @@ mod tests {
         assert!((1..9).any(|epoch| set.order(1, epoch) != set.order(1, 0)));
         assert_eq!(set.order(1, 0), set.order(1, 0));
         let plain = set.batch(&[1], Augmentation::None, 1, 0);
-        assert_eq!(plain.images, set.images(1..2));
+        assert_eq!(plain.images, set.images(&[1]));
         let mut mirrored = 0;
         for epoch in 0..32 {
             let varied = set.batch(&[1], Augmentation::MirrorAndShift, 1, epoch);
@@ -366,7 +465,7 @@ mod tests {
             assert_eq!(varied.images, again.images[16..], "neighbours in the batch do not matter");
             let rising = varied.images[0] < varied.images[3];
             mirrored += u32::from(!rising);
-            let labels = &varied.target(4, 2)[16..];
+            let labels = &varied.target(16, 2)[16..];
             // Slice 1 has values 16 to 31: only the last, 31, is labelled.
             assert_eq!(labels[if rising { 15 } else { 12 }], 1.0, "{labels:?}");
             assert_eq!(labels.iter().sum::<f32>(), 1.0);

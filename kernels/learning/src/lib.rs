@@ -1,6 +1,6 @@
 //! Networks that learn from the samples of a library and predict on new images.
 //!
-//! A small 2-D U-Net, trained by one of two engines: the embedded one, on the CPU through burn's flex
+//! U-Nets over slices and over stacks of them, and classifiers of slices, trained by one of two engines: the embedded one, on the CPU through burn's flex
 //! backend, with no Python and no download, or `PyTorch`, on the GPUs of a task and over the ranks of a
 //! gang (its program is in `torch`). [`train`] reads the samples of a library, writes checkpoints into
 //! the run's folder, and leaves a model in the library; [`Predictor`] takes a model from there and
@@ -23,20 +23,22 @@ mod engine;
 mod error;
 mod loss;
 mod metadata;
+mod network;
+mod onnx;
 mod optimizer;
 mod predict;
 mod publish;
 mod random;
 mod settings;
 mod train;
-mod unet;
 mod weights;
 
 pub use data::Normalisation;
 pub use engine::{EngineChoice, Precision, Rank, Surroundings};
 pub use error::LearningError;
-pub use metadata::{EpochMetrics, FeatureScale, ModelMetadata};
-pub use predict::{PredictionResult, Predictor, similar};
-pub use settings::{Augmentation, TrainSettings};
+pub use metadata::{EpochMetrics, FeatureScale, Merit, ModelMetadata};
+pub use network::{Network, NetworkKind};
+pub use onnx::export_onnx;
+pub use predict::{PredictionResult, Predictor, Slices, similar};
+pub use settings::{Augmentation, Fold, Sweep, TrainSettings};
 pub use train::{RunOutcome, RunSink, train};
-pub use unet::UNet;

@@ -10,21 +10,31 @@ use burn::tensor::activation::log_softmax;
 /// What keeps Dice defined where neither side has a pixel.
 const SMOOTH: f64 = 1.0;
 
-/// The loss of logits against targets: batch, classes, rows, columns each; a target is 1 in the
-/// pixel's class and 0 elsewhere. One number, from about 0 up.
-pub(crate) fn dice_cross_entropy(logits: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
-    let [images, classes, rows, columns] = logits.dims();
+/// The loss of logits against targets: batch, classes, voxels each; a target is 1 in the voxel's class
+/// and 0 elsewhere. One number, from about 0 up.
+pub(crate) fn dice_cross_entropy(logits: Tensor<3>, target: Tensor<3>) -> Tensor<1> {
+    let [_, classes, _] = logits.dims();
     let log_probability = log_softmax(logits, 1);
-    let pixels = (images * rows * columns) as f64;
-    let cross_entropy = (log_probability.clone() * target.clone()).sum().neg() / pixels;
-    let foreground = |x: Tensor<4>| x.narrow(1, 1, classes - 1);
-    let probability = foreground(log_probability).exp();
+    let foreground = |x: Tensor<3>| x.narrow(1, 1, classes - 1);
+    let probability = foreground(log_probability.clone()).exp();
+    let entropy = entropy(log_probability, target.clone());
     let target = foreground(target);
-    let per_class = |x: Tensor<4>| x.sum_dim(3).sum_dim(2).sum_dim(0);
+    let per_class = |x: Tensor<3>| x.sum_dim(2).sum_dim(0);
     let both = per_class(probability.clone() * target.clone()) * 2.0;
     let all = per_class(probability) + per_class(target);
     let dice = ((both + SMOOTH) / (all + SMOOTH)).mean();
-    cross_entropy + (dice.neg() + 1.0)
+    entropy + (dice.neg() + 1.0)
+}
+
+/// Cross-entropy alone, where whole slices have a class.
+pub(crate) fn cross_entropy(logits: Tensor<3>, target: Tensor<3>) -> Tensor<1> {
+    entropy(log_softmax(logits, 1), target)
+}
+
+/// The mean over all voxels of what the right class's probability lacks.
+fn entropy(log_probability: Tensor<3>, target: Tensor<3>) -> Tensor<1> {
+    let [images, _, voxels] = log_probability.dims();
+    (log_probability * target).sum().neg() / (images * voxels) as f64
 }
 
 #[cfg(test)]
@@ -32,12 +42,12 @@ mod tests {
     use burn::tensor::{Device, TensorData};
 
     use super::*;
+    use crate::network::values;
     use crate::random::Random;
-    use crate::unet::values;
 
-    const SHAPE: [usize; 4] = [2, 3, 3, 3];
+    const SHAPE: [usize; 3] = [2, 3, 9];
 
-    fn tensor(values: &[f32], device: &Device) -> Tensor<4> {
+    fn tensor(values: &[f32], device: &Device) -> Tensor<3> {
         Tensor::from_data(TensorData::new(values.to_vec(), SHAPE), device)
     }
 

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::Normalisation;
-use crate::unet::UNet;
+use crate::network::{Network, Patch};
+use crate::settings::Fold;
 
 /// The version of the metadata that this program writes and reads.
 pub(crate) const VERSION: u32 = 1;
@@ -13,12 +14,18 @@ pub(crate) const VERSION: u32 = 1;
 pub struct ModelMetadata {
     /// The version of this record.
     pub version: u32,
-    /// What the model does: `segmentation`.
+    /// What the model does: `segmentation` or `classification`.
     pub task: String,
     /// The network.
-    pub network: UNet,
-    /// Pixels along a side of its input, which is one slice.
+    pub network: Network,
+    /// Pixels along a side of its input.
     pub input_size: usize,
+    /// Slices of its input: more than one where it sees stacks of slices.
+    #[serde(default = "one")]
+    pub input_depth: usize,
+    /// How far its slices are apart, in mm; nothing where each image's own are taken.
+    #[serde(default)]
+    pub slice_mm: Option<f64>,
     /// How intensities become what it sees.
     pub normalisation: Normalisation,
     /// What the network's features are like over the training set.
@@ -35,10 +42,24 @@ pub struct ModelMetadata {
     pub epochs: u32,
     /// The seed of the run.
     pub seed: u64,
+    /// Which fold of a cross-validation it was measured on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fold: Option<Fold>,
     /// What it may be used for.
     pub intended_use: String,
     /// The version of the program that trained it.
     pub program: String,
+}
+
+const fn one() -> usize {
+    1
+}
+
+impl ModelMetadata {
+    /// What the network takes at once.
+    pub(crate) const fn patch(&self) -> Patch {
+        Patch { depth: self.input_depth, side: self.input_size }
+    }
 }
 
 /// The mean and deviation of each feature over the slices of the training set. Embeddings are told in
@@ -78,6 +99,24 @@ impl FeatureScale {
     }
 }
 
+/// How good a network is on samples: the one or the other, or neither where there are no samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Merit {
+    /// The mean Dice over the samples of a segmentation, on the network's own grid.
+    pub dice: Option<f32>,
+    /// The area under the receiver's curve over the slices, for a classifier; nothing where all
+    /// slices are of one class.
+    pub auc: Option<f32>,
+}
+
+impl Merit {
+    /// The one that there is.
+    #[must_use]
+    pub fn value(&self) -> Option<f32> {
+        self.dice.or(self.auc)
+    }
+}
+
 /// How an epoch went.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochMetrics {
@@ -87,6 +126,9 @@ pub struct EpochMetrics {
     pub loss: f32,
     /// The mean Dice over the validation samples after it; nothing where there are none.
     pub validation_dice: Option<f32>,
+    /// The same for a classifier: the area under the curve of its slices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_auc: Option<f32>,
     /// Slices trained on per second, since the run was last started; 0 where it had been stopped at
     /// the epoch's very end.
     pub images_per_second: f32,

@@ -21,11 +21,14 @@ const POWER: f64 = 0.9;
 pub(crate) struct Moments {
     pub(crate) first: Weights,
     pub(crate) second: Weights,
+    /// The average of the weights over the last steps, where one is kept.
+    pub(crate) average: Option<Weights>,
 }
 
 impl Moments {
     pub(crate) fn new(weights: &Weights) -> Self {
-        Self { first: Weights::zeros_like(weights), second: Weights::zeros_like(weights) }
+        let zeros = || Weights::zeros_like(weights);
+        Self { first: zeros(), second: zeros(), average: None }
     }
 }
 
@@ -43,6 +46,8 @@ pub(crate) struct Step {
     pub(crate) rate: f64,
     /// The weight decay.
     pub(crate) decay: f64,
+    /// The share of the average of the weights that the step keeps, where one is kept.
+    pub(crate) average: f64,
 }
 
 /// Moves the weights one step against the gradients.
@@ -74,6 +79,20 @@ pub(crate) fn advance(
             *weight = (f64::from(*weight) * keep - change) as f32;
         }
     }
+    let Some(average) = &mut moments.average else { return };
+    for (name, parameter) in &mut average.0 {
+        let Some(weights) = weights.0.get(name) else { continue };
+        for (average, weight) in parameter.values.iter_mut().zip(&weights.values) {
+            let moved = (1.0 - step.average) * (f64::from(*weight) - f64::from(*average));
+            *average = (f64::from(*average) + moved) as f32;
+        }
+    }
+}
+
+/// The share that a step keeps of the average: less at first, so that the weights that the run began
+/// with are soon forgotten (Tan and Le 2019, as `TensorFlow` does it).
+pub(crate) fn average_at(share: f64, number: u64) -> f64 {
+    share.min((1.0 + number as f64) / (10.0 + number as f64))
 }
 
 #[cfg(test)]
@@ -90,10 +109,30 @@ mod tests {
             let gradient: Vec<f32> =
                 weights.0["w"].values.iter().map(|w| 2.0 * (w - 1.0)).collect();
             let gradients = BTreeMap::from([("w".to_owned(), gradient)]);
-            let step = Step { number, rate: rate_at(0.1, number - 1, 400), decay: 0.01 };
+            let step =
+                Step { number, rate: rate_at(0.1, number - 1, 400), decay: 0.01, average: 0.0 };
             advance(&mut weights, &mut moments, &gradients, step);
         }
         assert!(weights.0["w"].values.iter().all(|w| (w - 1.0).abs() < 1e-2), "{weights:?}");
+    }
+
+    #[test]
+    fn the_average_follows_the_weights() {
+        let parameter = Parameter { shape: vec![1], values: vec![0.0] };
+        let mut weights = Weights(BTreeMap::from([("w".to_owned(), parameter)]));
+        let mut moments = Moments { average: Some(weights.clone()), ..Moments::new(&weights) };
+        let mut expected = 0.0;
+        for number in 1..=50 {
+            let gradients = BTreeMap::from([("w".to_owned(), vec![-1.0])]);
+            let average = average_at(0.8, number);
+            let step = Step { number, rate: 0.1, decay: 0.0, average };
+            advance(&mut weights, &mut moments, &gradients, step);
+            expected = average * expected + (1.0 - average) * f64::from(weights.0["w"].values[0]);
+        }
+        let average = moments.average.unwrap().0["w"].values[0];
+        assert!((f64::from(average) - expected).abs() < 1e-4, "{average} {expected}");
+        assert!(average < weights.0["w"].values[0] && average > 4.0, "{average}");
+        assert!((average_at(0.9999, 1) - 2.0 / 11.0).abs() < 1e-12 && average_at(0.5, 99) == 0.5);
     }
 
     #[test]
@@ -105,7 +144,7 @@ mod tests {
             let mut weights = Weights(BTreeMap::from([("w".to_owned(), parameter)]));
             let mut moments = Moments::new(&weights);
             let gradients = BTreeMap::from([("w".to_owned(), vec![123.0])]);
-            let step = Step { number: 1, rate: 0.1, decay };
+            let step = Step { number: 1, rate: 0.1, decay, average: 0.0 };
             advance(&mut weights, &mut moments, &gradients, step);
             assert!((weights.0["w"].values[0] - expected).abs() < 1e-6, "{weights:?}");
         }

@@ -1,13 +1,13 @@
 //! Prediction: what a model says of a new image, and which earlier cases are near to it.
 
 use gantry_imaging::{Geometry, Image, Mask, resample};
-use gantry_library::{Library, ModelId, Neighbour, SeriesId};
+use gantry_library::{Library, ModelId, ModelRecord, Neighbour, SeriesId};
 
-use crate::data::{Scale, Statistics, on_scale, to_square};
+use crate::data::{Statistics, on_scale, to_square};
 use crate::error::LearningError;
 use crate::metadata::{ModelMetadata, VERSION};
+use crate::network::{LoadedNetwork, Mode, Task, values};
 use crate::settings::TrainSettings;
-use crate::unet::{Mode, Network, values};
 use crate::weights::Weights;
 
 /// Slices worked on at once: what a prediction needs beside image and mask is bounded by them.
@@ -16,10 +16,13 @@ const SLICES_AT_ONCE: usize = 8;
 /// What a model says of an image. Research use only, never a diagnosis.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PredictionResult {
-    /// 1 where the model finds its label, on the image's own grid.
+    /// 1 where the model finds its label, on the image's own grid. A classifier marks nothing.
     pub mask: Mask,
-    /// The mean probability within the mask, 0.5 to 1; 0 where the mask is empty.
+    /// The mean probability within the mask, 0.5 to 1; 0 where the mask is empty. Of a classifier how
+    /// sure it is of what it says, 0.5 to 1.
     pub confidence: f32,
+    /// What a classifier says of each slice; nothing of a network that marks.
+    pub slices: Option<Slices>,
     /// The mask's volume.
     pub volume_ml: f64,
     /// Where the image lies among others: the network's deepest features, averaged over the image,
@@ -27,11 +30,27 @@ pub struct PredictionResult {
     pub embedding: Vec<f32>,
 }
 
+/// Which slices of an image show a label.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slices {
+    /// The probability of each slice.
+    pub probability: Vec<f32>,
+}
+
+impl Slices {
+    /// The slice that most probably shows the label, and its probability.
+    #[must_use]
+    pub fn first(&self) -> Option<(usize, f32)> {
+        let all = self.probability.iter().copied().enumerate();
+        all.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))
+    }
+}
+
 /// A model, ready to predict.
 pub struct Predictor {
     model: ModelId,
     metadata: ModelMetadata,
-    network: Network,
+    network: LoadedNetwork,
 }
 
 impl std::fmt::Debug for Predictor {
@@ -47,35 +66,8 @@ impl Predictor {
     /// Where there is no such model, or this program cannot use it.
     pub fn load(library: &Library, model: &str) -> Result<Self, LearningError> {
         let record = library.model(model)?;
-        let unusable =
-            |reason: String| LearningError::Model { model: record.id.to_string(), reason };
-        let metadata: ModelMetadata = serde_json::from_value(record.metadata.clone())
-            .map_err(|error| unusable(format!("its metadata cannot be read: {error}")))?;
-        if metadata.version != VERSION {
-            let found = metadata.version;
-            return Err(unusable(format!("its metadata is of version {found}, not {VERSION}")));
-        }
-        let checked = TrainSettings {
-            input_size: metadata.input_size,
-            base_channels: metadata.network.base_channels,
-            ..TrainSettings::default()
-        };
-        checked.check().map_err(|error| unusable(error.to_string()))?;
-        if metadata.network.classes != 2 || metadata.labels.len() != 2 {
-            return Err(unusable("it must have one label beside the background".to_owned()));
-        }
-        let wanted = metadata.network.features();
-        let features = &metadata.features;
-        if features.mean.len() != wanted || features.deviation.len() != wanted {
-            return Err(unusable(format!("its features are not described; there are {wanted}")));
-        }
-        let bytes = library.read_object(&record.weights)?;
-        let (weights, _) =
-            Weights::from_safetensors(&bytes, "").map_err(|error| unusable(error.to_string()))?;
-        weights
-            .require_shapes_of(&metadata.network.initial(0))
-            .map_err(|error| unusable(error.to_string()))?;
-        let network = Network::new(metadata.network, &weights, Mode::Use);
+        let (metadata, weights) = read(library, &record)?;
+        let network = LoadedNetwork::new(metadata.network, &weights, Mode::Use);
         Ok(Self { model: record.id, metadata, network })
     }
 
@@ -103,59 +95,202 @@ impl Predictor {
     /// Where the image's grid is not sound.
     pub fn predict(&self, image: &Image) -> Result<PredictionResult, LearningError> {
         image.geometry.check()?;
-        let statistics = Statistics::of(image);
-        let scale = self.metadata.normalisation.scale(&statistics);
-        let depth = if image.voxels.is_empty() { 0 } else { image.geometry.size[2] };
-        let mut mask = Vec::with_capacity(image.voxels.len());
-        let mut features = vec![0.0_f64; self.metadata.network.features()];
-        let (mut certainty, mut found) = (0.0_f64, 0_usize);
-        for first in (0..depth).step_by(SLICES_AT_ONCE) {
-            let slab = slab(image, first, SLICES_AT_ONCE.min(depth - first))?;
-            let probability = self.slab(&slab, scale, statistics.lowest, &mut features)?;
-            for &probability in &probability.voxels {
-                let inside = probability > 0.5;
-                mask.push(u8::from(inside));
-                found += usize::from(inside);
-                certainty += if inside { f64::from(probability) } else { 0.0 };
-            }
-        }
-        let mean: Vec<f64> = features.iter().map(|sum| sum / depth.max(1) as f64).collect();
-        let features = self.metadata.features.apply(&mean);
+        let found = match self.metadata.network.kind.task() {
+            Task::Segmentation if self.metadata.patch().depth > 1 => self.volume(image)?,
+            Task::Segmentation => self.planes(image)?,
+            Task::Classification => self.classes(image)?,
+        };
+        let Found { mask, certainty, slices, features } = found;
+        let features = self.metadata.features.apply(&features);
         let length = features.iter().map(|one| one * one).sum::<f64>().sqrt().max(1e-12);
+        let marked = mask.iter().filter(|&&voxel| voxel != 0).count();
+        let confidence = match slices.as_ref().and_then(Slices::first) {
+            Some((_, probability)) => probability.max(1.0 - probability),
+            None => (certainty / marked.max(1) as f64) as f32,
+        };
         Ok(PredictionResult {
             mask: Mask::new(image.geometry, mask)?,
-            confidence: (certainty / found.max(1) as f64) as f32,
-            volume_ml: found as f64 * image.geometry.voxel_ml(),
+            confidence,
+            slices,
+            volume_ml: marked as f64 * image.geometry.voxel_ml(),
             embedding: features.iter().map(|one| (one / length) as f32).collect(),
         })
     }
 
-    /// The label's probability in some slices, on their own grid; their features are added up.
-    fn slab(
-        &self,
-        slab: &Image,
-        scale: Scale,
-        around: f32,
-        features: &mut [f64],
-    ) -> Result<Image, LearningError> {
-        let side = self.metadata.input_size;
-        let square = to_square(slab, side, around)?;
-        let shape = [slab.geometry.size[2], 1, side, side];
-        let output = self.network.forward(self.network.tensor(on_scale(&square, scale), shape));
-        for image in values(output.features).chunks_exact(features.len()) {
-            for (sum, &one) in features.iter_mut().zip(image) {
-                *sum += f64::from(one);
-            }
+    /// Slice by slice, some at once.
+    fn planes(&self, image: &Image) -> Result<Found, LearningError> {
+        let statistics = Statistics::of(image);
+        let scale = self.metadata.normalisation.scale(&statistics);
+        let (mut found, mut seen) = self.nothing(image);
+        for slab in slabs(image) {
+            let slab = slab?;
+            let square = to_square(&slab, self.metadata.input_size, None, statistics.lowest)?;
+            let lead = self.see(on_scale(&square, scale), &mut seen);
+            let probability = Image::new(square.geometry, lead.into_iter().map(sigmoid).collect())?;
+            found.take(&resample::image_onto(&probability, &slab.geometry, 0.0)?);
         }
-        let logits = values(output.logits);
-        let area = side * side;
-        let probability = logits.chunks_exact(2 * area).flat_map(|slice| {
-            let (no, yes) = slice.split_at(area);
-            no.iter().zip(yes).map(|(no, yes)| 1.0 / (1.0 + (no - yes).exp()))
-        });
-        let probability = Image::new(square.geometry, probability.collect())?;
-        Ok(resample::image_onto(&probability, &slab.geometry, 0.0)?)
+        Ok(found.done(seen))
     }
+
+    /// By stacks of slices that are half over each other, a voxel by the mean of those that hold it
+    /// (nnU-Net's sliding window; the window is the whole picture in rows and columns).
+    fn volume(&self, image: &Image) -> Result<Found, LearningError> {
+        let patch = self.metadata.patch();
+        let statistics = Statistics::of(image);
+        let scale = self.metadata.normalisation.scale(&statistics);
+        let (mut found, mut seen) = self.nothing(image);
+        if image.voxels.is_empty() {
+            return Ok(found.done(seen));
+        }
+        let square = to_square(image, patch.side, self.metadata.slice_mm, statistics.lowest)?;
+        let slices = square.geometry.size[2];
+        let mut voxels = on_scale(&square, scale);
+        voxels.resize(slices.max(patch.depth) * patch.area(), scale.apply(statistics.lowest));
+        let (mut lead, mut times) =
+            (vec![0.0; voxels.len()], vec![0.0_f32; slices.max(patch.depth)]);
+        for first in patch.cover(slices) {
+            let own = first * patch.area()..first * patch.area() + patch.voxels();
+            let said = self.see(voxels[own.clone()].to_vec(), &mut seen);
+            lead[own].iter_mut().zip(said).for_each(|(sum, one)| *sum += one);
+            times[first..first + patch.depth].iter_mut().for_each(|count| *count += 1.0);
+        }
+        let mean = lead.chunks_exact(patch.area()).zip(&times).take(slices);
+        let mean =
+            mean.flat_map(|(slice, times)| slice.iter().map(move |sum| sigmoid(sum / times)));
+        let probability = Image::new(square.geometry, mean.collect())?;
+        for slab in slabs(image) {
+            found.take(&resample::image_onto(&probability, &slab?.geometry, 0.0)?);
+        }
+        Ok(found.done(seen))
+    }
+
+    /// The class of each slice.
+    fn classes(&self, image: &Image) -> Result<Found, LearningError> {
+        let statistics = Statistics::of(image);
+        let scale = self.metadata.normalisation.scale(&statistics);
+        let (mut found, mut seen) = self.nothing(image);
+        let mut probability = Vec::new();
+        for slab in slabs(image) {
+            let square = to_square(&slab?, self.metadata.input_size, None, statistics.lowest)?;
+            let lead = self.see(on_scale(&square, scale), &mut seen);
+            probability.extend(lead.into_iter().map(sigmoid));
+        }
+        found.mask = vec![0; image.voxels.len()];
+        found.slices = Some(Slices { probability });
+        Ok(found.done(seen))
+    }
+
+    fn nothing(&self, image: &Image) -> (Found, Seen) {
+        let mask = Vec::with_capacity(image.voxels.len());
+        let features = vec![0.0; self.metadata.network.features()];
+        let found = Found { mask, certainty: 0.0, slices: None, features: Vec::new() };
+        (found, Seen { features, patches: 0 })
+    }
+
+    /// By how much the label leads the background in each voxel, or slice, of some patches; their
+    /// features are added up.
+    fn see(&self, patches: Vec<f32>, seen: &mut Seen) -> Vec<f32> {
+        let output = self.network.forward(patches, self.metadata.patch());
+        let all = values(output.features);
+        for features in all.chunks_exact(seen.features.len()) {
+            seen.features.iter_mut().zip(features).for_each(|(sum, &one)| *sum += f64::from(one));
+            seen.patches += 1;
+        }
+        let labels = output.logits.dims()[2];
+        let logits = values(output.logits);
+        let lead = logits.chunks_exact(2 * labels).flat_map(|patch| {
+            let (no, yes) = patch.split_at(labels);
+            yes.iter().zip(no).map(|(yes, no)| yes - no)
+        });
+        lead.collect()
+    }
+}
+
+/// What is found so far.
+struct Found {
+    mask: Vec<u8>,
+    /// The sum of the probabilities within the mask.
+    certainty: f64,
+    slices: Option<Slices>,
+    /// The mean features, once all is seen.
+    features: Vec<f64>,
+}
+
+/// The features of so many patches, added up.
+struct Seen {
+    features: Vec<f64>,
+    patches: usize,
+}
+
+impl Found {
+    /// Takes the probability of the next slices.
+    fn take(&mut self, probability: &Image) {
+        for &probability in &probability.voxels {
+            let inside = probability > 0.5;
+            self.mask.push(u8::from(inside));
+            self.certainty += if inside { f64::from(probability) } else { 0.0 };
+        }
+    }
+
+    fn done(self, seen: Seen) -> Self {
+        let count = seen.patches.max(1) as f64;
+        Self { features: seen.features.into_iter().map(|sum| sum / count).collect(), ..self }
+    }
+}
+
+fn sigmoid(lead: f32) -> f32 {
+    1.0 / (1.0 + (-lead).exp())
+}
+
+/// The metadata and weights of a model, checked against each other.
+pub(crate) fn read(
+    library: &Library,
+    record: &ModelRecord,
+) -> Result<(ModelMetadata, Weights), LearningError> {
+    let unusable = |reason: String| LearningError::Model { model: record.id.to_string(), reason };
+    let metadata: ModelMetadata = serde_json::from_value(record.metadata.clone())
+        .map_err(|error| unusable(format!("its metadata cannot be read: {error}")))?;
+    if metadata.version != VERSION {
+        let found = metadata.version;
+        return Err(unusable(format!("its metadata is of version {found}, not {VERSION}")));
+    }
+    let checked = TrainSettings {
+        network: metadata.network.kind,
+        input_size: metadata.input_size,
+        base_channels: metadata.network.base_channels,
+        ..TrainSettings::default()
+    };
+    let depth = metadata.input_depth;
+    let checked = if depth > 1 { TrainSettings { input_depth: depth, ..checked } } else { checked };
+    checked.check().map_err(|error| unusable(error.to_string()))?;
+    if checked.patch() != metadata.patch() {
+        return Err(unusable(format!("its network does not see {depth} slices at once")));
+    }
+    if metadata.slice_mm.is_some_and(|apart| !(1e-3..=1e3).contains(&apart)) {
+        return Err(unusable("its slices are not 0.001 to 1,000 mm apart".to_owned()));
+    }
+    if metadata.network.classes != 2 || metadata.labels.len() != 2 {
+        return Err(unusable("it must have one label beside the background".to_owned()));
+    }
+    let wanted = metadata.network.features();
+    let features = &metadata.features;
+    if features.mean.len() != wanted || features.deviation.len() != wanted {
+        return Err(unusable(format!("its features are not described; there are {wanted}")));
+    }
+    let bytes = library.read_object(&record.weights)?;
+    let (weights, _) =
+        Weights::from_safetensors(&bytes, "").map_err(|error| unusable(error.to_string()))?;
+    weights
+        .require_shapes_of(&metadata.network.initial(0))
+        .map_err(|error| unusable(error.to_string()))?;
+    Ok((metadata, weights))
+}
+
+/// The slices of an image, some at once, where they lie.
+fn slabs(image: &Image) -> impl Iterator<Item = Result<Image, LearningError>> {
+    let depth = if image.voxels.is_empty() { 0 } else { image.geometry.size[2] };
+    let firsts = (0..depth).step_by(SLICES_AT_ONCE);
+    firsts.map(move |first| slab(image, first, SLICES_AT_ONCE.min(depth - first)))
 }
 
 /// Some slices of an image, where they lie.

@@ -5,52 +5,59 @@ use std::collections::BTreeSet;
 use gantry_library::{Library, ModelDraft, ModelId, SampleRecord};
 use serde_json::json;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::State;
 use crate::error::LearningError;
-use crate::metadata::{FeatureScale, ModelMetadata, VERSION};
-use crate::unet::UNet;
+use crate::metadata::{FeatureScale, Merit, ModelMetadata, VERSION};
+use crate::weights::Weights;
 
 /// Puts the model of a finished run into the library. A run that is finished twice leaves one.
 pub(crate) fn publish(
     library: &Library,
     run: &str,
-    shape: UNet,
-    checkpoint: &Checkpoint,
+    state: &State,
+    weights: &Weights,
     trained_on: &[SampleRecord],
     features: FeatureScale,
-    test_dice: Option<f32>,
+    test: Merit,
 ) -> Result<ModelId, LearningError> {
-    let state = &checkpoint.state;
     let settings = &state.settings;
+    let (network, patch) = (settings.network(), settings.patch());
     let modalities: BTreeSet<_> = trained_on.iter().map(|sample| &sample.modality).collect();
     let metadata = ModelMetadata {
         version: VERSION,
-        task: "segmentation".to_owned(),
-        network: shape,
-        input_size: settings.input_size,
+        task: network.kind.task().word().to_owned(),
+        network,
+        input_size: patch.side,
+        input_depth: patch.depth,
+        slice_mm: state.slice_mm,
         normalisation: state.normalisation,
         features,
         labels: vec!["background".to_owned(), settings.label.clone()],
         modalities: modalities.into_iter().cloned().collect(),
         library_hash: Library::fingerprint(trained_on).hash,
         samples: trained_on.len(),
-        epochs: settings.epochs,
+        epochs: state.epoch,
         seed: settings.seed,
+        fold: settings.fold,
         intended_use: "research use only".to_owned(),
         program: concat!("gantry ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
+    let graph = serde_json::to_string(&network.graph())
+        .map_err(|error| LearningError::Damaged(format!("the network's drawing: {error}")))?;
     let last = state.history.last();
     let draft = ModelDraft {
-        name: format!("{}-unet2d", settings.label),
+        name: format!("{}-{}", settings.label, network.kind.word()),
         run: run.to_owned(),
-        weights: checkpoint.weights.to_safetensors(None)?,
+        weights: weights.to_safetensors(Some(("graph", &graph)))?,
         metadata: serde_json::to_value(&metadata)
             .map_err(|error| LearningError::Damaged(format!("the model's metadata: {error}")))?,
         metrics: json!({
             "epochs": state.history,
             "loss": last.map(|epoch| epoch.loss),
             "validation_dice": last.and_then(|epoch| epoch.validation_dice),
-            "test_dice": test_dice,
+            "validation_auc": last.and_then(|epoch| epoch.validation_auc),
+            "test_dice": test.dice,
+            "test_auc": test.auc,
         }),
     };
     Ok(library.publish_model(draft)?)

@@ -18,14 +18,15 @@ use gantry_library::{
 };
 
 use crate::checkpoint::{Checkpoint, Sides, State};
-use crate::data::{Batch, DataSet, Normalisation, prepare};
+use crate::data::{Batch, DataSet, Normalisation, prepare, shows, usual_slice_mm};
 use crate::engine::{self, Engine, Stepped, Surroundings};
 use crate::error::LearningError;
-use crate::metadata::{EpochMetrics, FeatureScale};
-use crate::optimizer::{Moments, Step, rate_at};
+use crate::metadata::{EpochMetrics, FeatureScale, Merit};
+use crate::network::{Network, Patch, Task};
+use crate::optimizer::{Moments, Step, average_at, rate_at};
 use crate::publish::publish;
-use crate::settings::TrainSettings;
-use crate::unet::UNet;
+use crate::settings::{Fold, TrainSettings};
+use crate::weights::Weights;
 
 /// Slices measured at once.
 const MEASURED_AT_ONCE: usize = 16;
@@ -34,8 +35,8 @@ const BATCHES_AHEAD: usize = 4;
 
 /// Takes what a run reports while it goes.
 pub trait RunSink {
-    /// A point of a curve. `loss` comes after every step; `train_loss`, `validation_dice` (where
-    /// patients were set aside for it), `images_per_second`, `waiting_percent` (the share of the time
+    /// A point of a curve. `loss` comes after every step; `train_loss`, `validation_dice` or
+    /// `validation_auc` (where patients were set aside for it), `images_per_second`, `waiting_percent` (the share of the time
     /// that the engine waited for images) and `gpu_memory_mib` (where there is a GPU) after every
     /// epoch. Of the ranks of a gang all tell how fast they are, and the first tells the rest.
     fn metric(&mut self, name: &str, value: f64, step: u64);
@@ -74,8 +75,8 @@ pub enum RunOutcome {
         model: ModelId,
         /// How each epoch went.
         epochs: Vec<EpochMetrics>,
-        /// The mean Dice over the samples of the held-out patients, on the network's own grid.
-        test_dice: Option<f32>,
+        /// How good it is on the samples of the held-out patients.
+        test: Merit,
     },
     /// It is done. This was not the first rank of its gang, which leaves the model.
     Helped,
@@ -103,7 +104,7 @@ pub fn train(
     stop: &AtomicBool,
 ) -> Result<RunOutcome, LearningError> {
     settings.check()?;
-    let shape = UNet { base_channels: settings.base_channels, classes: 2 };
+    let (network, patch) = (settings.network(), settings.patch());
     let found = Checkpoint::newest(run_folder, &mut |sentence| sink.warning(sentence))?;
     if let Some(setting) = found.as_ref().and_then(|old| old.state.settings.difference(settings)) {
         return Err(LearningError::OtherRun { setting });
@@ -115,52 +116,81 @@ pub fn train(
     };
     let select = |ids: &[SampleId]| select(&all, ids);
     let trained_on = select(&sides.train)?;
-    let prepared = prepare(library, &trained_on, settings.input_size)?;
+    let slice_mm = match &found {
+        Some(checkpoint) => checkpoint.state.slice_mm,
+        None if network.kind.axes() == 3 => usual_slice_mm(&trained_on),
+        None => None,
+    };
+    let side = patch.side;
+    let prepared = prepare(library, &trained_on, side, slice_mm)?;
     let mut checkpoint = match found {
         Some(checkpoint) => checkpoint,
-        None => begin(settings, sides, Normalisation::of(&trained_on, &prepared), shape),
+        None => {
+            let normalisation = Normalisation::of(&trained_on, &prepared);
+            let mut state = State::new(settings.clone(), sides, normalisation);
+            state.slice_mm = slice_mm;
+            begin(state)
+        }
     };
-    checkpoint.weights.require_shapes_of(&shape.initial(settings.seed))?;
+    checkpoint.weights.require_shapes_of(&network.initial(settings.seed))?;
     // How it is carried out may be another way than before.
     checkpoint.state.settings = settings.clone();
-    let side = settings.input_size;
     let normalisation = checkpoint.state.normalisation;
-    let data = DataSet::new(prepared, &normalisation, side);
+    let data = DataSet::new(prepared, &normalisation, network, patch);
     if data.is_unlabelled() {
-        let (label, slices) = (settings.label.clone(), data.len());
+        let (label, slices) = (settings.label.clone(), data.slices());
         return Err(LearningError::EmptyClass { label, slices, input_size: side });
     }
     let load = |ids: &[SampleId]| -> Result<DataSet, LearningError> {
-        Ok(DataSet::new(prepare(library, &select(ids)?, side)?, &normalisation, side))
+        let prepared = prepare(library, &select(ids)?, side, slice_mm)?;
+        Ok(DataSet::new(prepared, &normalisation, network, patch))
     };
     let validation = load(&checkpoint.state.sides.validation)?;
-    let mut engine = engine::start(&checkpoint, shape, around, sink)?;
+    let mut engine = engine::start(&checkpoint, network, around, sink)?;
     let engine = &mut *engine;
-    let run = Run { shape, data: &data, validation: &validation, folder: run_folder };
+    let run = Run { network, patch, data: &data, validation: &validation, folder: run_folder };
     if let Some(step) = run.go(&mut checkpoint, engine, sink, stop)? {
         return Ok(RunOutcome::Stopped { step });
     }
     if !engine.is_first() {
         return Ok(RunOutcome::Helped);
     }
-    let test = load(&checkpoint.state.sides.test)?;
-    let test_dice = measure(engine, side, &test)?;
+    let weights = published(&checkpoint);
+    engine.show(weights)?;
+    let test = run.measure(engine, &load(&checkpoint.state.sides.test)?)?;
     let name = run_folder.file_name().unwrap_or_default().to_string_lossy();
     let trained_on: Vec<SampleRecord> = trained_on.into_iter().cloned().collect();
     let features = run.feature_scale(engine)?;
-    let model = publish(library, &name, shape, &checkpoint, &trained_on, features, test_dice)?;
-    Ok(RunOutcome::Finished { model, epochs: checkpoint.state.history, test_dice })
+    let model = publish(library, &name, &checkpoint.state, weights, &trained_on, features, test)?;
+    Ok(RunOutcome::Finished { model, epochs: checkpoint.state.history, test })
 }
 
-fn begin(
-    settings: &TrainSettings,
-    sides: Sides,
-    normalisation: Normalisation,
-    shape: UNet,
-) -> Checkpoint {
-    let weights = shape.initial(settings.seed);
-    let moments = Moments::new(&weights);
-    Checkpoint { state: State::new(settings.clone(), sides, normalisation), weights, moments }
+fn begin(state: State) -> Checkpoint {
+    let weights = state.settings.network().initial(state.settings.seed);
+    let average = (state.settings.average_decay > 0.0).then(|| weights.clone());
+    let moments = Moments { average, ..Moments::new(&weights) };
+    Checkpoint { state, weights, moments, best: None }
+}
+
+/// The weights that a finished run publishes: the best epoch's where it looked for that, else the
+/// average where one is kept.
+fn published(at: &Checkpoint) -> &Weights {
+    at.best.as_ref().or(at.moments.average.as_ref()).unwrap_or(&at.weights)
+}
+
+/// Whether the best epoch is so long ago that the run ends.
+fn is_over(state: &State) -> bool {
+    let patience = state.settings.patience_epochs as usize;
+    patience > 0
+        && best_epoch(&state.history).is_some_and(|best| state.history.len() > best + patience)
+}
+
+/// The place of the best epoch so far, the first of several.
+fn best_epoch(history: &[EpochMetrics]) -> Option<usize> {
+    let merits = history.iter().enumerate().filter_map(|(place, epoch)| {
+        Some((place, epoch.validation_dice.or(epoch.validation_auc)?))
+    });
+    merits.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0))).map(|(place, _)| place)
 }
 
 /// Decides which samples are trained on.
@@ -182,8 +212,16 @@ fn split(all: &[SampleRecord], settings: &TrainSettings) -> Result<Sides, Learni
         .iter()
         .map(|key| key.parse::<PatientKey>())
         .collect::<Result<Vec<_>, _>>()?;
-    let fractions = Fractions { validation_percent: settings.validation_percent, test_percent: 0 };
-    let plan = SplitPlan::new(&labelled, settings.seed, fractions, &hold_out)?;
+    let plan = match settings.fold {
+        Some(Fold { number, of }) => {
+            SplitPlan::fold(&labelled, settings.seed, (number, of), &hold_out)?
+        }
+        None => {
+            let validation_percent = settings.validation_percent;
+            let fractions = Fractions { validation_percent, test_percent: 0 };
+            SplitPlan::new(&labelled, settings.seed, fractions, &hold_out)?
+        }
+    };
     let ids = |side| plan.of(side, &labelled).iter().map(|sample| sample.id.clone()).collect();
     Ok(Sides {
         train: ids(Split::Train),
@@ -209,7 +247,8 @@ fn select<'a>(
 
 /// What a run reads and does not change.
 struct Run<'a> {
-    shape: UNet,
+    network: Network,
+    patch: Patch,
     data: &'a DataSet,
     validation: &'a DataSet,
     folder: &'a Path,
@@ -236,7 +275,7 @@ impl Run<'_> {
         let batch_size = batch_size as usize;
         let total = self.data.len().div_ceil(batch_size) as u64 * u64::from(epochs);
         sink.progress(at.state.step, total);
-        while at.state.epoch < epochs {
+        while at.state.epoch < epochs && !engine.agree(is_over(&at.state))? {
             let epoch = at.state.epoch;
             let order = self.data.order(seed, epoch);
             let steps: Vec<&[usize]> =
@@ -328,38 +367,108 @@ impl Run<'_> {
     ) -> Result<(), LearningError> {
         let seconds = course.start.elapsed().as_secs_f64().max(1e-9);
         let images_per_second = (course.images as f64 / seconds) as f32;
-        let side = at.state.settings.input_size;
-        let validation_dice =
-            if engine.is_first() { measure(engine, side, self.validation)? } else { None };
+        // Every rank has to know whether the run is over, so each measures.
+        let watched = at.state.settings.patience_epochs > 0;
+        let merit = if engine.is_first() || watched {
+            self.measure(engine, self.validation)?
+        } else {
+            Merit::default()
+        };
         let state = &mut at.state;
         let losses = std::mem::take(&mut state.losses);
         let loss = losses.iter().sum::<f32>() / losses.len().max(1) as f32;
         state.epoch += 1;
         let epoch = state.epoch;
-        state.history.push(EpochMetrics { epoch, loss, validation_dice, images_per_second });
+        let Merit { dice: validation_dice, auc: validation_auc } = merit;
+        state.history.push(EpochMetrics {
+            epoch,
+            loss,
+            validation_dice,
+            validation_auc,
+            images_per_second,
+        });
         if engine.is_first() {
             sink.metric("train_loss", f64::from(loss), state.step);
         }
-        if let Some(dice) = validation_dice {
-            sink.metric("validation_dice", f64::from(dice), state.step);
+        for (name, value) in
+            [("validation_dice", validation_dice), ("validation_auc", validation_auc)]
+        {
+            if let Some(value) = value.filter(|_| engine.is_first()) {
+                sink.metric(name, f64::from(value), state.step);
+            }
         }
         sink.metric("images_per_second", f64::from(images_per_second), state.step);
         sink.metric("waiting_percent", 100.0 * course.waited_s / seconds, state.step);
         if course.memory_mib > 0 {
             sink.metric("gpu_memory_mib", course.memory_mib as f64, state.step);
         }
+        if watched && engine.is_first() && best_epoch(&at.state.history) == Some(epoch as usize - 1)
+        {
+            let (weights, moments) = engine.arrays()?;
+            at.best = Some(moments.average.unwrap_or(weights));
+        }
         self.keep(at, engine)
+    }
+
+    /// How good the network is on samples.
+    fn measure(&self, engine: &mut dyn Engine, data: &DataSet) -> Result<Merit, LearningError> {
+        match self.network.kind.task() {
+            Task::Segmentation => Ok(Merit { dice: self.dice(engine, data)?, auc: None }),
+            Task::Classification => Ok(Merit { dice: None, auc: self.auc(engine, data)? }),
+        }
+    }
+
+    /// The mean Dice over samples, or nothing where there are none. A voxel is the label's where the
+    /// patches that hold it say so in the mean.
+    fn dice(&self, engine: &mut dyn Engine, data: &DataSet) -> Result<Option<f32>, LearningError> {
+        let (voxels, area) = (self.patch.voxels(), self.patch.area());
+        let at_once = (MEASURED_AT_ONCE / self.patch.depth).max(1);
+        let mut sum = 0.0;
+        for sample in &data.samples {
+            let mut lead = vec![0.0; sample.len() * area];
+            for firsts in data.of_sample(sample).chunks(at_once) {
+                let logits = engine.see(data.images(firsts))?.logits;
+                for (first, logits) in firsts.iter().zip(logits.chunks_exact(2 * voxels)) {
+                    let (no, yes) = logits.split_at(voxels);
+                    let own = &mut lead[(first - sample.start) * area..];
+                    for ((lead, no), yes) in own.iter_mut().zip(no).zip(yes) {
+                        *lead += yes - no;
+                    }
+                }
+            }
+            let (mut both, mut all) = (0_usize, 0_usize);
+            for (lead, &label) in lead.iter().zip(data.masks(sample.clone())) {
+                let found = *lead > 0.0;
+                both += usize::from(found && label != 0);
+                all += usize::from(found) + usize::from(label != 0);
+            }
+            sum += if all == 0 { 1.0 } else { 2.0 * both as f32 / all as f32 };
+        }
+        Ok((!data.samples.is_empty()).then(|| sum / data.samples.len() as f32))
+    }
+
+    /// The area under the receiver's curve over all slices.
+    fn auc(&self, engine: &mut dyn Engine, data: &DataSet) -> Result<Option<f32>, LearningError> {
+        let mut leads = Vec::with_capacity(data.len());
+        for firsts in data.patches.chunks(MEASURED_AT_ONCE) {
+            let logits = engine.see(data.images(firsts))?.logits;
+            for (&first, logits) in firsts.iter().zip(logits.chunks_exact(2)) {
+                leads.push((logits[1] - logits[0], shows(data.masks(first..first + 1))));
+            }
+        }
+        Ok(area_under_curve(&mut leads))
     }
 
     /// What the features are like over the slices that were trained on.
     fn feature_scale(&self, engine: &mut dyn Engine) -> Result<FeatureScale, LearningError> {
         let count = self.data.len();
-        let mut features = Vec::with_capacity(count * self.shape.features());
-        for first in (0..count).step_by(MEASURED_AT_ONCE) {
-            let slices = first..(first + MEASURED_AT_ONCE).min(count);
-            features.extend(engine.see(self.data.images(slices))?.features);
+        let width = self.network.features();
+        let mut features = Vec::with_capacity(count * width);
+        let at_once = (MEASURED_AT_ONCE / self.patch.depth).max(1);
+        for firsts in self.data.patches.chunks(at_once) {
+            features.extend(engine.see(self.data.images(firsts))?.features);
         }
-        Ok(FeatureScale::of(&features, self.shape.features()))
+        Ok(FeatureScale::of(&features, width))
     }
 }
 
@@ -370,10 +479,11 @@ fn step(
     total: u64,
 ) -> Result<Stepped, LearningError> {
     let state = &mut at.state;
-    let TrainSettings { learning_rate, weight_decay, .. } = state.settings;
+    let TrainSettings { learning_rate, weight_decay, average_decay, .. } = state.settings;
     let rate = rate_at(learning_rate, state.step, total);
     state.step += 1;
-    let step = Step { number: state.step, rate, decay: weight_decay };
+    let average = average_at(average_decay, state.step);
+    let step = Step { number: state.step, rate, decay: weight_decay, average };
     let stepped = engine.step(step)?;
     if !stepped.finite {
         let loss = if stepped.loss.is_finite() { f32::NAN } else { stepped.loss };
@@ -383,34 +493,27 @@ fn step(
     Ok(stepped)
 }
 
-/// The mean Dice over samples, or nothing where there are none.
-fn measure(
-    engine: &mut dyn Engine,
-    side: usize,
-    data: &DataSet,
-) -> Result<Option<f32>, LearningError> {
-    let mut sum = 0.0;
-    for sample in &data.samples {
-        let (mut both, mut all) = (0_usize, 0_usize);
-        for first in sample.clone().step_by(MEASURED_AT_ONCE) {
-            let slices = first..(first + MEASURED_AT_ONCE).min(sample.end);
-            let logits = engine.see(data.images(slices.clone()))?.logits;
-            let areas = logits.chunks_exact(2 * side * side).map(|one| one.split_at(side * side));
-            let found = areas.flat_map(|(no, yes)| no.iter().zip(yes).map(|(no, yes)| yes > no));
-            for (found, &label) in found.zip(data.masks(slices)) {
-                both += usize::from(found && label != 0);
-                all += usize::from(found) + usize::from(label != 0);
-            }
-        }
-        sum += if all == 0 { 1.0 } else { 2.0 * both as f32 / all as f32 };
+/// The chance that a slice of class 1 leads one of class 0, half where both are level (Mann and Whitney
+/// 1947); nothing where there is but one class.
+fn area_under_curve(leads: &mut [(f32, u8)]) -> Option<f32> {
+    leads.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut below, mut wins) = (0.0_f64, 0.0_f64);
+    let positives = leads.iter().filter(|(_, class)| *class == 1).count() as f64;
+    for level in leads.chunk_by(|a, b| a.0 == b.0) {
+        let here = level.iter().filter(|(_, class)| *class == 1).count() as f64;
+        let others = level.len() as f64 - here;
+        wins += here * (below + others / 2.0);
+        below += others;
     }
-    Ok((!data.samples.is_empty()).then(|| sum / data.samples.len() as f32))
+    let pairs = positives * below;
+    (pairs > 0.0).then(|| (wins / pairs) as f32)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::data::rising;
+    use crate::random::Random;
 
     struct Deaf;
 
@@ -420,20 +523,73 @@ mod tests {
     }
 
     #[test]
+    fn the_area_under_the_curve_is_that_of_pairs() {
+        let mut random = Random::new(1, "leads", 0, 0);
+        for count in 0..30 {
+            let mut leads: Vec<(f32, u8)> =
+                (0..count).map(|_| (random.below(5) as f32, random.below(2) as u8)).collect();
+            let of = |class| leads.iter().filter(move |one| one.1 == class).map(|one| one.0);
+            let pairs: Vec<f32> = of(1)
+                .flat_map(|yes| {
+                    of(0).map(move |no| {
+                        if yes > no {
+                            1.0
+                        } else if yes == no {
+                            0.5
+                        } else {
+                            0.0
+                        }
+                    })
+                })
+                .collect();
+            let expected =
+                (!pairs.is_empty()).then(|| pairs.iter().sum::<f32>() / pairs.len() as f32);
+            let found = area_under_curve(&mut leads);
+            assert_eq!(found.is_some(), expected.is_some());
+            assert!((found.unwrap_or(0.0) - expected.unwrap_or(0.0)).abs() < 1e-5, "{leads:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_is_over_once_its_best_epoch_is_long_ago() {
+        let settings = TrainSettings { patience_epochs: 2, ..TrainSettings::default() };
+        let mut state = State::new(settings, Sides::default(), Normalisation::PerImage);
+        for (epoch, (dice, over)) in
+            [(0.5, false), (0.7, false), (0.7, false), (0.6, true)].into_iter().enumerate()
+        {
+            state.history.push(EpochMetrics {
+                epoch: epoch as u32 + 1,
+                loss: 1.0,
+                validation_dice: Some(dice),
+                validation_auc: None,
+                images_per_second: 1.0,
+            });
+            assert_eq!(is_over(&state), over, "{epoch}");
+        }
+        assert_eq!(best_epoch(&state.history), Some(1));
+        state.settings.patience_epochs = 0;
+        assert!(!is_over(&state));
+    }
+
+    #[test]
     fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
-        let shape = UNet { base_channels: 4, classes: 2 };
-        let engine = crate::EngineChoice::Embedded;
-        let settings =
-            TrainSettings { input_size: 16, epochs: 1, engine, ..TrainSettings::default() };
-        let mut at = begin(&settings, Sides::default(), Normalisation::PerImage, shape);
+        let settings = TrainSettings {
+            input_size: 16,
+            epochs: 1,
+            base_channels: 4,
+            engine: crate::EngineChoice::Embedded,
+            ..TrainSettings::default()
+        };
+        let (network, patch) = (settings.network(), settings.patch());
+        let mut at = begin(State::new(settings, Sides::default(), Normalisation::PerImage));
         at.save(folder.path()).unwrap();
         let whole = at.clone();
         at.weights.0.get_mut("level0.classes.shift").unwrap().values.fill(f32::INFINITY);
-        let data = rising(16, 8);
-        let run = Run { shape, data: &data, validation: &data, folder: folder.path() };
+        let data = rising(network, 16, 1, 8);
+        let run = Run { network, patch, data: &data, validation: &data, folder: folder.path() };
         let around = Surroundings::default();
-        let mut engine = engine::start(&at, shape, &around, &mut Deaf).unwrap();
+        let mut engine = engine::start(&at, network, &around, &mut Deaf).unwrap();
         let stop = AtomicBool::new(false);
         let sentence = run.go(&mut at, &mut *engine, &mut Deaf, &stop).unwrap_err().to_string();
         for part in ["the loss became NaN at step 1", "learning_rate below 0.003"] {

@@ -38,12 +38,6 @@ impl Weights {
         Self(other.0.iter().map(|(name, parameter)| (name.clone(), zero(parameter))).collect())
     }
 
-    /// How many numbers there are.
-    #[cfg(test)]
-    pub(crate) fn count(&self) -> usize {
-        self.0.values().map(|parameter| parameter.values.len()).sum()
-    }
-
     /// Whether every number is finite.
     pub(crate) fn is_finite(&self) -> bool {
         self.0.values().flat_map(|parameter| &parameter.values).all(|value| value.is_finite())

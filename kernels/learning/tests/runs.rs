@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gantry_imaging::phantom::{PhantomSettings, patient};
 use gantry_imaging::{Geometry, Image, Mask, measure};
 use gantry_learning::{
-    Augmentation, EngineChoice, Predictor, RunOutcome, RunSink, Surroundings, TrainSettings,
-    similar, train,
+    Augmentation, EngineChoice, Fold, ModelMetadata, NetworkKind, Predictor, RunOutcome, RunSink,
+    Surroundings, Sweep, TrainSettings, similar, train,
 };
 use gantry_library::{Library, ModelId, PredictionDraft};
 use support::{Memory, add, key, phantoms};
@@ -238,9 +238,9 @@ fn lungs_of_a_patient_never_seen_are_found_and_near_cases_named() {
         ..TrainSettings::default()
     };
     let outcome = run(&library, &settings, "lungs", &mut Memory::default());
-    let RunOutcome::Finished { epochs, test_dice, .. } = &outcome else { panic!("{outcome:?}") };
+    let RunOutcome::Finished { epochs, test, .. } = &outcome else { panic!("{outcome:?}") };
     assert!(epochs.last().unwrap().validation_dice.unwrap() > 0.9, "{epochs:?}");
-    assert!(test_dice.unwrap() > 0.9, "{test_dice:?}");
+    assert!(test.dice.unwrap() > 0.9, "{test:?}");
     let predictor = Predictor::load(&library, "run:lungs").unwrap();
     assert_eq!((predictor.label(), predictor.model()), ("lungs", &model(&outcome)));
     assert_eq!(predictor.metadata().intended_use, "research use only");
@@ -270,6 +270,124 @@ fn lungs_of_a_patient_never_seen_are_found_and_near_cases_named() {
     assert_eq!(near.len(), 3);
     assert!(near.windows(2).all(|two| two[0].distance < two[1].distance), "{near:?}");
     odd_images_are_predicted(&predictor);
+}
+
+#[test]
+fn stacks_of_slices_are_learnt_from_and_marked() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = PhantomSettings { size: [32, 32, 14], spacing_mm: [10.5, 10.5, 14.0], ..SMALL };
+    let (library, patients) = phantoms(folder.path(), 0..5, &shape);
+    let settings = TrainSettings {
+        network: NetworkKind::UNet3d,
+        epochs: 12,
+        batch_size: 2,
+        input_size: 32,
+        input_depth: 8,
+        base_channels: 4,
+        learning_rate: 0.01,
+        hold_out: vec![key(&library, 4).to_string()],
+        average_decay: 0.9,
+        ..quick()
+    };
+    let outcome = run(&library, &settings, "stacks", &mut Memory::default());
+    let RunOutcome::Finished { test, .. } = &outcome else { panic!("{outcome:?}") };
+    assert!(test.dice.unwrap() > 0.85 && test.auc.is_none(), "{test:?}");
+    let predictor = Predictor::load(&library, "run:stacks").unwrap();
+    let metadata = predictor.metadata();
+    assert_eq!((metadata.input_depth, metadata.slice_mm), (8, Some(14.0)));
+    let result = predictor.predict(&patients[4].image).unwrap();
+    let dice = measure::dice(&result.mask, &patients[4].lungs).unwrap();
+    // The image lies on the network's own grid.
+    assert!((dice - f64::from(test.dice.unwrap())).abs() < 1e-6, "{dice} {test:?}");
+    assert!(result.slices.is_none());
+    odd_images_are_predicted(&predictor);
+}
+
+#[test]
+fn a_classifier_says_which_slices_show_the_label() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = PhantomSettings { size: [48, 48, 16], spacing_mm: [7.0, 7.0, 18.0], ..SMALL };
+    let (library, patients) = phantoms(folder.path(), 0..5, &shape);
+    let settings = TrainSettings {
+        network: NetworkKind::ResNet18,
+        epochs: 6,
+        batch_size: 8,
+        input_size: 32,
+        base_channels: 8,
+        hold_out: vec![key(&library, 4).to_string()],
+        ..quick()
+    };
+    let mut memory = Memory::default();
+    let outcome = run(&library, &settings, "slices", &mut memory);
+    let RunOutcome::Finished { test, .. } = &outcome else { panic!("{outcome:?}") };
+    assert!(test.auc.unwrap() > 0.9 && test.dice.is_none(), "{test:?}");
+    assert_eq!(memory.curve("validation_auc").len(), 6);
+    let predictor = Predictor::load(&library, "run:slices").unwrap();
+    let result = predictor.predict(&patients[4].image).unwrap();
+    let slices = result.slices.unwrap();
+    assert_eq!((slices.probability.len(), result.mask.count()), (16, 0));
+    let (first, probability) = slices.first().unwrap();
+    assert!(probability > 0.5 && result.confidence == probability, "{slices:?}");
+    let area = 48 * 48;
+    let shown = &patients[4].lungs.voxels[first * area..(first + 1) * area];
+    assert!(shown.iter().any(|voxel| *voxel != 0), "slice {first}: {slices:?}");
+    odd_images_are_predicted(&predictor);
+}
+
+#[test]
+fn a_run_that_gets_no_better_ends_early_with_its_best_weights_also_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let (library, _) = phantoms(folder.path(), 0..4, &SMALL);
+    // The rate is so high that the network soon forgets what it knew.
+    let settings = TrainSettings {
+        epochs: 30,
+        patience_epochs: 2,
+        learning_rate: 0.3,
+        average_decay: 0.5,
+        ..quick()
+    };
+    let mut straight = Memory::default();
+    let whole = run(&library, &settings, "straight", &mut straight);
+    let RunOutcome::Finished { epochs, .. } = &whole else { panic!("{whole:?}") };
+    assert!(epochs.len() < 30, "{} epochs", epochs.len());
+    let dice: Vec<f32> = epochs.iter().map(|epoch| epoch.validation_dice.unwrap()).collect();
+    let best = dice.iter().copied().fold(0.0, f32::max);
+    assert_eq!(dice[dice.len() - 3], best, "the best is two epochs before the last: {dice:?}");
+    let stop = AtomicBool::new(false);
+    let run_folder = library.run_folder("killed").unwrap();
+    let at = straight.progress.last().unwrap().0 - 1;
+    let mut sink = Interrupt { memory: Memory::default(), at, how: How::Kill };
+    let killed = catch_unwind(AssertUnwindSafe(|| {
+        train(&library, &settings, &run_folder, &Surroundings::default(), &mut sink, &stop)
+    }));
+    assert!(killed.is_err());
+    let outcome = run(&library, &settings, "killed", &mut Memory::default());
+    assert!(weights(&library, &outcome) == weights(&library, &whole));
+}
+
+#[test]
+fn every_patient_is_in_the_validation_of_one_fold() {
+    let folder = tempfile::tempdir().unwrap();
+    let (library, _) = phantoms(folder.path(), 0..4, &SMALL);
+    let settings = TrainSettings {
+        epochs: 1,
+        hold_out: vec![key(&library, 3).to_string()],
+        sweep: Some(Sweep { folds: 3, seeds: 1 }),
+        ..quick()
+    };
+    for index in 0..3 {
+        let (settings, name) = settings.clone().of_task("folds", index);
+        let outcome = run(&library, &settings, &name, &mut Memory::default());
+        let record = library.model(model(&outcome).as_str()).unwrap();
+        let metadata: ModelMetadata = serde_json::from_value(record.metadata).unwrap();
+        assert_eq!((metadata.fold, metadata.samples), (settings.fold, 2), "{name}");
+        assert_eq!(name, format!("folds-fold{}", index + 1));
+    }
+    let four = TrainSettings { fold: Some(Fold { number: 1, of: 4 }), sweep: None, ..settings };
+    let run_folder = library.run_folder("four").unwrap();
+    let (stop, around) = (AtomicBool::new(false), Surroundings::default());
+    let refused = train(&library, &four, &run_folder, &around, &mut Memory::default(), &stop);
+    assert!(refused.unwrap_err().to_string().contains("4 folds need as many patients, and 3"));
 }
 
 #[test]

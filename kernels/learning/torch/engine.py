@@ -25,7 +25,7 @@ import time
 import torch
 import torch.distributed as dist
 
-from network import build
+from network import Network
 
 # What keeps Dice defined where neither side has a pixel.
 SMOOTH = 1.0
@@ -133,16 +133,24 @@ class Training:
     def __init__(self, header, arrays, device, ranks):
         self.device, self.ranks = device, ranks
         ranks.require_same(header["digest"])
-        self.network = build(header["network"]).to(device)
+        self.network = Network(header["graph"]).to(device)
         self.precision = torch.bfloat16 if header["precision"] == "bf16" else torch.float32
-        self.classes = header["network"]["classes"]
+        self.classes, self.dice = header["classes"], header["dice"]
+        self.shown = False
         self.names, self.parameters = zip(*sorted(self.network.named_parameters()))
         self.decay, self.second_decay = header["decays"]
         self.epsilon = header["epsilon"]
         self.first = self.part(arrays, "first")
         self.second = self.part(arrays, "second")
-        for parameter, value in zip(self.parameters, self.part(arrays, "weights")):
-            parameter.data.copy_(value)
+        self.average = None
+        if any(name.startswith("average.") for name in arrays):
+            self.average = self.part(arrays, "average")
+        self.put(self.part(arrays, "weights"))
+
+    @torch.no_grad()
+    def put(self, values):
+        for parameter, value in zip(self.parameters, values):
+            parameter.copy_(value)
 
     def part(self, arrays, part):
         named = [arrays[f"{part}.{name}"].to(self.device) for name in self.names]
@@ -156,6 +164,7 @@ class Training:
             ("weights", self.parameters),
             ("first", self.first),
             ("second", self.second),
+            ("average", self.average or []),
         ):
             for name, value in zip(self.names, values):
                 yield f"{part}.{name}", value
@@ -163,7 +172,8 @@ class Training:
     def forward(self, images):
         images = images.to(self.device, non_blocking=True)
         if self.device.type == "cuda":
-            images = images.contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if images.dim() == 4 else torch.channels_last_3d
+            images = images.contiguous(memory_format=layout)
         if self.precision == torch.float32:
             return self.network(images)
         with torch.autocast(self.device.type, dtype=self.precision):
@@ -171,13 +181,15 @@ class Training:
         return logits.float(), features.float()
 
     def loss(self, logits, labels, pixels):
-        """Cross-entropy plus soft Dice over the images of all ranks, which have so many pixels."""
-        log_probability = torch.log_softmax(logits, dim=1)
+        """Cross-entropy, and soft Dice for masks, over the images of all ranks with so many labels."""
+        log_probability = torch.log_softmax(logits.flatten(2) if self.dice else logits[..., None], dim=1)
         labels = labels.to(self.device, non_blocking=True).long()
         target = torch.nn.functional.one_hot(labels, self.classes).movedim(-1, 1).float()
         cross_entropy = self.ranks.total(-(log_probability * target).sum() / pixels)
+        if not self.dice:
+            return cross_entropy
         probability, target = log_probability[:, 1:].exp(), target[:, 1:]
-        others = (0, 2, 3)
+        others = (0, 2)
         both = 2.0 * (probability * target).sum(dim=others)
         all_ = probability.sum(dim=others) + target.sum(dim=others)
         sums = self.ranks.total(torch.stack([both, all_]))
@@ -191,7 +203,8 @@ class Training:
         if len(images):
             logits, _ = self.forward(images)
         else:
-            logits = torch.zeros(0, self.classes, *images.shape[2:], device=self.device)
+            shape = images.shape[2:] if self.dice else ()
+            logits = torch.zeros(0, self.classes, *shape, device=self.device)
         loss = self.loss(logits, labels, header["pixels"])
         if len(images):
             loss.backward()
@@ -223,10 +236,23 @@ class Training:
                 parameter.mul_(1.0 - rate * header["decay"])
             spread = (second / second_share).sqrt_().add_(self.epsilon)
             parameter.addcdiv_(first, spread, value=-rate / first_share)
+        for average, parameter in zip(self.average or [], self.parameters):
+            average.lerp_(parameter, 1.0 - header["average"])
+
+    def show(self, arrays):
+        """Puts other weights in the place of those that learn. The training is over."""
+        self.put([arrays[name].to(self.device) for name in self.names])
+        self.shown = True
 
     @torch.no_grad()
     def see(self, arrays):
+        averaged = self.average is not None and not self.shown
+        if averaged:
+            learning = [parameter.clone() for parameter in self.parameters]
+            self.put(self.average)
         logits, features = self.forward(arrays["images"])
+        if averaged:
+            self.put(learning)
         return [("logits", logits), ("features", features)]
 
 
@@ -268,6 +294,9 @@ def serve(link, device):
             link.send({"agreed": ranks.agree(header["flag"])})
         elif kind == "begin":
             training = Training(header, arrays, device, ranks)
+            link.send({})
+        elif kind == "show":
+            training.show(arrays)
             link.send({})
         elif kind == "see":
             link.send({}, training.see(arrays))

@@ -1,91 +1,120 @@
 """The networks of gantry in PyTorch, with the names and shapes of the weights that gantry keeps.
 
-A model of gantry's library is one safetensors file; `load` makes a network of it:
+A network is a list of operations, which gantry draws once for all that computes it, and keeps in the
+model's file beside the weights. `load` makes a network of such a file:
 
     network = load("weights.safetensors")
-    logits, features = network(images)          # images: (batch, 1, rows, columns), float32
-
-The U-Net is the one of the embedded engine (Ronneberger, Fischer and Brox 2015, drawn as nnU-Net
-does): four levels, convolutions of stride 2 on the way down, a 1 x 1 convolution and repetition of
-pixels on the way up, and after every convolution but the last group normalisation (Wu and He 2018)
-and a rectifier.
+    logits, features = network(images)     # images: (batch, 1, rows, columns), float32,
+                                           # with slices before the rows for a network over stacks
 """
+
+import json
 
 import torch
 import torch.nn.functional as functional
 from torch import nn
 
-DEPTH = 3
-GROUP = 8
-EPSILON = 1e-5
 
+class Network(nn.Module):
+    """Gives the logits (batch, classes, and the picture's axes if any) and features (batch, features)."""
 
-class Layer(nn.Module):
-    """One convolution with its weights: `kernel`, `shift`, and `scale` where it is normalised."""
-
-    def __init__(self, inputs, outputs, size, stride, normalised=True):
+    def __init__(self, graph):
         super().__init__()
-        self.stride = stride
-        self.padding = size // 2
-        self.kernel = nn.Parameter(torch.zeros(outputs, inputs, size, size))
-        self.shift = nn.Parameter(torch.zeros(outputs))
-        self.scale = nn.Parameter(torch.ones(outputs)) if normalised else None
-        self.groups = outputs // GROUP if outputs % GROUP == 0 else 1
+        self.axes, self.ops, self.epsilon = graph["axes"], graph["ops"], graph["epsilon"]
+        self.results = graph["logits"], graph["features"]
+        for op in self.ops:
+            kind = op["op"]
+            if kind == "conv":
+                kernel = [op["size"]] * self.axes
+                self.weight(op, "kernel", torch.zeros(op["outputs"], op["inputs"], *kernel))
+                if op["shift"]:
+                    self.weight(op, "shift", torch.zeros(op["outputs"]))
+            elif kind == "norm":
+                self.weight(op, "scale", torch.ones(op["channels"]))
+                self.weight(op, "shift", torch.zeros(op["channels"]))
+            elif kind == "linear":
+                self.weight(op, "kernel", torch.zeros(op["outputs"], op["inputs"]))
+                self.weight(op, "shift", torch.zeros(op["outputs"]))
+        self.done_after = [[] for _ in self.ops]
+        last = list(range(len(self.ops)))
+        for number, op in enumerate(self.ops):
+            for taken in (op.get("of"), op.get("and")):
+                if taken is not None:
+                    last[taken] = number
+        for number, after in enumerate(last):
+            if number not in self.results:
+                self.done_after[after].append(number)
 
-    def forward(self, x):
-        if self.scale is None:
-            return functional.conv2d(x, self.kernel, self.shift, self.stride, self.padding)
-        x = functional.conv2d(x, self.kernel, None, self.stride, self.padding)
-        x = functional.group_norm(x, self.groups, self.scale, self.shift, EPSILON)
-        return functional.relu(x, inplace=True)
+    def weight(self, op, part, value):
+        """A weight under its dotted name, which makes a module of each part of it."""
+        place = self
+        for name in op["name"].split("."):
+            if not hasattr(place, name):
+                place.add_module(name, nn.Module())
+            place = getattr(place, name)
+        place.register_parameter(part, nn.Parameter(value))
 
+    def of(self, op):
+        place = self
+        for name in op["name"].split("."):
+            place = getattr(place, name)
+        return place
 
-class UNet(nn.Module):
-    """Gives the logits (batch, classes, rows, columns) and the features (batch, features)."""
+    def forward(self, images):
+        results = []
+        for op, done in zip(self.ops, self.done_after):
+            results.append(self.one(op, images, results, done))
+            for number in done:
+                results[number] = None
+        logits, features = self.results
+        return results[logits], results[features]
 
-    def __init__(self, base_channels, classes):
-        super().__init__()
-        self.base_channels, self.classes = base_channels, classes
-        for level in range(DEPTH + 1):
-            channels, above = base_channels << level, base_channels << level >> 1
-            layers = nn.ModuleDict()
-            if level == 0:
-                layers["first"] = Layer(1, channels, 3, 1)
-            else:
-                layers["first"] = Layer(above, channels, 3, 2)
-            layers["second"] = Layer(channels, channels, 3, 1)
-            if level < DEPTH:
-                layers["raise"] = Layer(2 * channels, channels, 1, 1)
-                layers["merge"] = Layer(2 * channels, channels, 3, 1)
-            if level == 0:
-                layers["classes"] = Layer(channels, classes, 1, 1, normalised=False)
-            self.add_module(f"level{level}", layers)
-
-    def forward(self, x):
-        levels = [getattr(self, f"level{level}") for level in range(DEPTH + 1)]
-        seen = []
-        for level in levels:
-            x = level["second"](level["first"](x))
-            seen.append(x)
-        features = x.mean(dim=(2, 3))
-        for level, earlier in zip(reversed(levels[:-1]), reversed(seen[:-1])):
-            x = functional.interpolate(level["raise"](x), size=earlier.shape[2:], mode="nearest")
-            x = level["merge"](torch.cat([x, earlier], dim=1))
-        return levels[0]["classes"](x), features
-
-
-def build(description):
-    """The network that a model's metadata describe in `network`."""
-    return UNet(description["base_channels"], description["classes"])
+    def one(self, op, images, results, done):
+        kind = op["op"]
+        if kind == "input":
+            return images
+        x = results[op["of"]]
+        if kind == "conv":
+            own = self.of(op)
+            shift = own.shift if op["shift"] else None
+            convolve = functional.conv2d if self.axes == 2 else functional.conv3d
+            return convolve(x, own.kernel, shift, op["stride"], op["size"] // 2)
+        if kind == "norm":
+            own = self.of(op)
+            return functional.group_norm(x, op["groups"], own.scale, own.shift, self.epsilon)
+        if kind == "relu":
+            return functional.relu(x, inplace=op["of"] in done)
+        if kind == "add":
+            return x + results[op["and"]]
+        if kind == "concat":
+            return torch.cat([x, results[op["and"]]], dim=1)
+        if kind == "twice":
+            return functional.interpolate(x, scale_factor=2, mode="nearest")
+        if kind == "max_pool":
+            return functional.max_pool2d(x, 3, 2, 1)
+        if kind == "mean_pool":
+            return functional.avg_pool2d(x, 2)
+        if kind == "mean":
+            return x.flatten(2).mean(dim=2)
+        if kind == "linear":
+            own = self.of(op)
+            return functional.linear(x, own.kernel, own.shift)
+        raise ValueError(f"this program does not know the operation {kind}; use the one of your gantry")
 
 
 def load(path):
     """The network whose weights are in a safetensors file of gantry's library."""
-    from safetensors.torch import load_file
-
-    weights = load_file(path)
-    base_channels = weights["level0.first.kernel"].shape[0]
-    classes = weights["level0.classes.kernel"].shape[0]
-    network = UNet(base_channels, classes)
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = bytearray(file.read())
+    drawing = header.pop("__metadata__", {}).get("graph")
+    if drawing is None:
+        raise ValueError("the file does not say its network; train the model again")
+    flat = torch.frombuffer(data, dtype=torch.float32)
+    weights = {}
+    for name, one in header.items():
+        begin, end = (bound // 4 for bound in one["data_offsets"])
+        weights[name] = flat[begin:end].reshape(one["shape"])
+    network = Network(json.loads(drawing))
     network.load_state_dict(weights)
     return network.eval()

@@ -14,7 +14,7 @@ use gantry_config::jobs::{
     FileBuiltin, FileJob, FileModel, FileSeries, FileTraining, FileWork, JobFile, Placed, Spot,
 };
 use gantry_imaging::pipeline::Pipeline;
-use gantry_learning::{LearningError, TrainSettings};
+use gantry_learning::{LearningError, Sweep, TrainSettings};
 use gantry_library::{Library, LibraryError, PatientKey, SeriesId, SeriesRecord};
 use gantry_model::{Array, Builtin, IndexSet, MemoryMib, Work};
 
@@ -85,6 +85,9 @@ pub(super) fn fill(
             let indices = IndexSet::first(series.len() as u32);
             job.spec.array = Some(Array { indices, at_once_max: None });
         }
+        if let Some(runs) = runs_of(&builtin) {
+            job.spec = learning::over(job.spec.clone(), runs as usize);
+        }
         job.spec.work = Work::Builtin(work);
     }
     let mut left_out = Vec::new();
@@ -94,6 +97,13 @@ pub(super) fn fill(
     }
     file.check().map_err(Failure::usage_of)?;
     Ok(left_out)
+}
+
+/// The runs of a training's sweep; nothing where it has one.
+fn runs_of(builtin: &FileBuiltin) -> Option<u32> {
+    let FileWork::Train(training) = &builtin.work else { return None };
+    let count = |said: &Option<Placed<u32>>| said.as_ref().map(|said| said.value);
+    learning::sweep(count(&training.folds), count(&training.seeds)).map(Sweep::runs)
 }
 
 /// A failure as a mistake of the file. What the user cannot mend there stays as it is.
@@ -232,21 +242,40 @@ impl Filling<'_> {
     /// The settings of a training as its job carries them.
     fn settings(&self, training: &FileTraining, kind: &Spot) -> Result<String, Failure> {
         let FileTraining { label, epochs, batch, seed, hold_out, engine, precision, .. } = training;
+        let FileTraining { network, input_size, input_depth, base_channels, .. } = training;
+        let FileTraining { patience, folds, seeds, .. } = training;
         let default = TrainSettings::default();
+        let count = |said: &Option<Placed<u32>>| said.as_ref().map(|said| said.value);
+        let size = |said, usual| count(said).map_or(usual, |value| value as usize);
         let settings = TrainSettings {
             label: label.as_ref().map_or(default.label, |label| label.value.clone()),
-            epochs: epochs.as_ref().map_or(default.epochs, |epochs| epochs.value),
-            batch_size: batch.as_ref().map_or(default.batch_size, |batch| batch.value),
+            network: self.word(network.as_ref())?,
+            input_size: size(input_size, default.input_size),
+            input_depth: size(input_depth, default.input_depth),
+            base_channels: size(base_channels, default.base_channels),
+            epochs: count(epochs).unwrap_or(default.epochs),
+            batch_size: count(batch).unwrap_or(default.batch_size),
             seed: seed.as_ref().map_or(default.seed, |seed| seed.value),
+            patience_epochs: count(patience).unwrap_or(default.patience_epochs),
+            sweep: learning::sweep(count(folds), count(seeds)),
             hold_out: hold_out.iter().map(|patient| patient.value.clone()).collect(),
             engine: self.word(engine.as_ref())?,
             precision: self.word(precision.as_ref())?,
             ..TrainSettings::default()
         };
         settings.check().map_err(|error| {
-            let spot = match &error {
-                LearningError::Setting { setting: "epochs", .. } => epochs.as_ref(),
-                LearningError::Setting { setting: "batch_size", .. } => batch.as_ref(),
+            let LearningError::Setting { setting, .. } = &error else {
+                return self.refuse(kind, error);
+            };
+            let spot = match *setting {
+                "epochs" => epochs.as_ref(),
+                "batch_size" => batch.as_ref(),
+                "input_size" => input_size.as_ref(),
+                "input_depth" => input_depth.as_ref(),
+                "base_channels" => base_channels.as_ref(),
+                "patience_epochs" => patience.as_ref(),
+                "folds" => folds.as_ref(),
+                "seeds" => seeds.as_ref(),
                 _ => None,
             };
             self.refuse(spot.map_or(kind, |placed| &placed.spot), error)
@@ -293,6 +322,15 @@ impl Filling<'_> {
                 let Work::Builtin(Builtin::Train { library, run, .. }) = &training.spec.work else {
                     return Err(self.refuse(&model.spot, "the job that it names is no training"));
                 };
+                if training.spec.array.is_some() {
+                    return Err(self.refuse(
+                        &model.spot,
+                        format!(
+                            "the training {:?} leaves a model for each fold and seed; name one of them, as run:{run}-fold1",
+                            training.spec.name
+                        ),
+                    ));
+                }
                 if *library == self.shelf.folder {
                     return Ok(format!("run:{run}"));
                 }

@@ -6,27 +6,30 @@ use super::{Engine, Seen, Stepped};
 use crate::checkpoint::Checkpoint;
 use crate::data::Batch;
 use crate::error::LearningError;
-use crate::loss::dice_cross_entropy;
+use crate::loss::{cross_entropy, dice_cross_entropy};
+use crate::network::{LoadedNetwork, Mode, Network, Patch, Task, values};
 use crate::optimizer::{Moments, Step, advance};
-use crate::unet::{Mode, Network, UNet, values};
 use crate::weights::Weights;
 
 /// A network with the moments of its optimizer.
 pub(super) struct Embedded {
-    shape: UNet,
-    side: usize,
+    network: Network,
+    patch: Patch,
     weights: Weights,
     moments: Moments,
+    /// What is shown instead of the weights that learn.
+    shown: Option<Weights>,
     offered: VecDeque<Batch>,
 }
 
 impl Embedded {
-    pub(super) fn new(checkpoint: &Checkpoint, shape: UNet) -> Self {
+    pub(super) fn new(checkpoint: &Checkpoint, network: Network) -> Self {
         Self {
-            shape,
-            side: checkpoint.state.settings.input_size,
+            network,
+            patch: checkpoint.state.settings.patch(),
             weights: checkpoint.weights.clone(),
             moments: checkpoint.moments.clone(),
+            shown: None,
             offered: VecDeque::new(),
         }
     }
@@ -42,24 +45,33 @@ impl Engine for Embedded {
         let Some(batch) = self.offered.pop_front() else {
             return Err(LearningError::Engine("a step has no images".into()));
         };
-        let network = Network::new(self.shape, &self.weights, Mode::Learn);
-        let images = batch.images.len() / (self.side * self.side);
-        let shape = |channels| [images, channels, self.side, self.side];
-        let target = batch.target(self.side, self.shape.classes);
-        let output = network.forward(network.tensor(batch.images, shape(1)));
-        let target = network.tensor(target, shape(self.shape.classes));
-        let loss = dice_cross_entropy(output.logits, target);
-        let gradients = network.gradients(loss.backward());
+        let loaded = LoadedNetwork::new(self.network, &self.weights, Mode::Learn);
+        let classes = self.network.classes;
+        let patches = batch.images.len() / self.patch.voxels();
+        let labels = self.network.labels(self.patch);
+        let target = loaded.tensor(batch.target(labels, classes), [patches, classes, labels]);
+        let logits = loaded.forward(batch.images, self.patch).logits;
+        let loss = match self.network.kind.task() {
+            Task::Segmentation => dice_cross_entropy(logits, target),
+            Task::Classification => cross_entropy(logits, target),
+        };
+        let gradients = loaded.gradients(loss.backward());
         let loss = values(loss)[0];
         advance(&mut self.weights, &mut self.moments, &gradients, step);
         let finite = loss.is_finite() && self.weights.is_finite();
         Ok(Stepped { loss, finite, waited_s: None, memory_mib: 0 })
     }
 
+    fn show(&mut self, weights: &Weights) -> Result<(), LearningError> {
+        self.shown = Some(weights.clone());
+        Ok(())
+    }
+
     fn see(&mut self, images: Vec<f32>) -> Result<Seen, LearningError> {
-        let network = Network::new(self.shape, &self.weights, Mode::Use);
-        let count = images.len() / (self.side * self.side);
-        let output = network.forward(network.tensor(images, [count, 1, self.side, self.side]));
+        let weights =
+            self.shown.as_ref().or(self.moments.average.as_ref()).unwrap_or(&self.weights);
+        let loaded = LoadedNetwork::new(self.network, weights, Mode::Use);
+        let output = loaded.forward(images, self.patch);
         Ok(Seen { logits: values(output.logits), features: values(output.features) })
     }
 

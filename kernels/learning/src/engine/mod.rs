@@ -22,9 +22,9 @@ use self::torch::Torch;
 use crate::checkpoint::Checkpoint;
 use crate::data::Batch;
 use crate::error::LearningError;
+use crate::network::Network;
 use crate::optimizer::{Moments, Step};
 use crate::train::RunSink;
-use crate::unet::UNet;
 use crate::weights::Weights;
 
 /// Which engine trains.
@@ -74,7 +74,11 @@ impl FromStr for Precision {
 }
 
 /// The value that a word of a setting means.
-fn word<T: Copy>(setting: &'static str, text: &str, all: &[(&str, T)]) -> Result<T, LearningError> {
+pub(crate) fn word<T: Copy>(
+    setting: &'static str,
+    text: &str,
+    all: &[(&str, T)],
+) -> Result<T, LearningError> {
     all.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
         let words: Vec<&str> = all.iter().map(|(word, _)| *word).collect();
         let wanted = format!("it must be one of {}", words.join(", "));
@@ -98,9 +102,9 @@ pub(crate) struct Stepped {
 /// What the network says of images.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Seen {
-    /// Image, class, row, column.
+    /// Patch, class, voxel; one of these where a whole slice has a class.
     pub(crate) logits: Vec<f32>,
-    /// Image, feature.
+    /// Patch, feature.
     pub(crate) features: Vec<f32>,
 }
 
@@ -127,7 +131,11 @@ pub(crate) trait Engine {
     /// Makes a step with the images that were offered first.
     fn step(&mut self, step: Step) -> Result<Stepped, LearningError>;
 
-    /// What the network says of square images.
+    /// From now on shows what the network says with these weights, and no longer with those that
+    /// learn. The training is over.
+    fn show(&mut self, weights: &Weights) -> Result<(), LearningError>;
+
+    /// What the network says of patches: with the average of its weights, where one is kept.
     fn see(&mut self, images: Vec<f32>) -> Result<Seen, LearningError>;
 
     /// The weights and moments as they are now.
@@ -137,7 +145,7 @@ pub(crate) trait Engine {
 /// Starts the engine that the settings ask for, where a run stands.
 pub(crate) fn start(
     checkpoint: &Checkpoint,
-    network: UNet,
+    network: Network,
     around: &Surroundings,
     sink: &mut dyn RunSink,
 ) -> Result<Box<dyn Engine>, LearningError> {

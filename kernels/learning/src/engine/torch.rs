@@ -17,8 +17,8 @@ use super::{Engine, Precision, Seen, Stepped};
 use crate::checkpoint::Checkpoint;
 use crate::data::Batch;
 use crate::error::LearningError;
+use crate::network::{Network, Patch, Task};
 use crate::optimizer::{self, Moments, Step};
-use crate::unet::UNet;
 use crate::weights::{Parameter, Weights};
 
 /// Bits of a number that every rank's arithmetic keeps.
@@ -32,7 +32,8 @@ pub(super) struct Torch {
     /// The rank of the first of them, and how many ranks there are.
     first: usize,
     of: usize,
-    side: usize,
+    network: Network,
+    patch: Patch,
     /// How many images the steps have whose images were offered.
     offered: VecDeque<usize>,
     /// Dropped last: the processes end once nobody speaks to them.
@@ -52,7 +53,7 @@ struct Said {
 impl Torch {
     pub(super) fn start(
         checkpoint: &Checkpoint,
-        network: UNet,
+        network: Network,
         around: &Surroundings,
     ) -> Result<Self, LearningError> {
         let settings = &checkpoint.state.settings;
@@ -64,10 +65,11 @@ impl Torch {
             asked => asked,
         };
         let (first, of) = around.ranks();
-        let (side, offered) = (settings.input_size, VecDeque::new());
+        let (patch, offered) = (settings.patch(), VecDeque::new());
+        let _processes = processes;
         let mut torch =
-            Self { links, hello, precision, first, of, side, offered, _processes: processes };
-        torch.begin(checkpoint, network)?;
+            Self { links, hello, precision, first, of, network, patch, offered, _processes };
+        torch.begin(checkpoint)?;
         Ok(torch)
     }
 
@@ -84,11 +86,13 @@ impl Torch {
         format!("engine: PyTorch {version} on {count} × {device}, {bits}{ranks}")
     }
 
-    fn begin(&mut self, checkpoint: &Checkpoint, network: UNet) -> Result<(), LearningError> {
-        let Checkpoint { state, weights, moments } = checkpoint;
+    fn begin(&mut self, checkpoint: &Checkpoint) -> Result<(), LearningError> {
+        let Checkpoint { state, weights, moments, .. } = checkpoint;
         let parts = [("weights", weights), ("first", &moments.first), ("second", &moments.second)];
+        let average = moments.average.as_ref().map(|average| ("average", average));
         let named: Vec<(String, &Parameter)> = parts
             .into_iter()
+            .chain(average)
             .flat_map(|(part, arrays)| {
                 arrays.0.iter().map(move |(name, array)| (format!("{part}.{name}"), array))
             })
@@ -99,7 +103,9 @@ impl Torch {
             .collect();
         let header = json!({
             "kind": "begin",
-            "network": network,
+            "graph": self.network.graph(),
+            "classes": self.network.classes,
+            "dice": self.network.kind.task() == Task::Segmentation,
             "precision": self.precision,
             "digest": digest(&serde_json::to_vec(state).unwrap_or_default()),
             "decays": [optimizer::FIRST_DECAY, optimizer::SECOND_DECAY],
@@ -148,17 +154,16 @@ impl Engine for Torch {
     }
 
     fn offer(&mut self, batch: Batch, all: usize) -> Result<(), LearningError> {
-        let area = self.side * self.side;
-        let begin = self.share(all).start;
+        let share = self.share(all);
+        let labels = self.network.labels(self.patch);
         for place in 0..self.links.len() {
             let Range { start, end } = self.of_rank(self.first + place, all);
-            let (count, pixels) = (end - start, (start - begin) * area..(end - begin) * area);
+            let part = |each: usize| (start - share.start) * each..(end - share.start) * each;
+            let shape = self.patch.shape(self.network.kind.axes(), end - start);
+            let images = &batch.images[part(self.patch.voxels())];
             let arrays = [
-                (
-                    "images",
-                    Array::F32(&[count, 1, self.side, self.side], &batch.images[pixels.clone()]),
-                ),
-                ("labels", Array::U8(&[count, self.side, self.side], &batch.labels[pixels])),
+                ("images", Array::F32(&shape, images)),
+                ("labels", Array::U8(&[end - start, labels], &batch.labels[part(labels)])),
             ];
             self.links[place].send(json!({ "kind": "images" }), &arrays)?;
         }
@@ -173,7 +178,8 @@ impl Engine for Torch {
             "number": step.number,
             "rate": step.rate,
             "decay": step.decay,
-            "pixels": images * self.side * self.side,
+            "average": step.average,
+            "pixels": images * self.network.labels(self.patch),
         }))?;
         let said: Vec<Said> = answers
             .into_iter()
@@ -188,8 +194,22 @@ impl Engine for Torch {
         })
     }
 
+    fn show(&mut self, weights: &Weights) -> Result<(), LearningError> {
+        let arrays: Vec<(&str, Array<'_>)> = weights
+            .0
+            .iter()
+            .map(|(name, array)| (name.as_str(), Array::F32(&array.shape, &array.values)))
+            .collect();
+        let Some(link) = self.links.first_mut() else {
+            return Err(LearningError::Engine("PyTorch has no process".into()));
+        };
+        link.send(json!({ "kind": "show" }), &arrays)?;
+        link.receive().map(drop)
+    }
+
     fn see(&mut self, images: Vec<f32>) -> Result<Seen, LearningError> {
-        let shape = [images.len() / (self.side * self.side), 1, self.side, self.side];
+        let count = images.len() / self.patch.voxels();
+        let shape = self.patch.shape(self.network.kind.axes(), count);
         let Some(link) = self.links.first_mut() else {
             return Err(LearningError::Engine("PyTorch has no process".into()));
         };
@@ -215,7 +235,8 @@ impl Engine for Torch {
             };
             Weights(arrays.iter().filter_map(of).collect())
         };
-        Ok((part("weights"), Moments { first: part("first"), second: part("second") }))
+        let average = Some(part("average")).filter(|average| !average.0.is_empty());
+        Ok((part("weights"), Moments { first: part("first"), second: part("second"), average }))
     }
 }
 
