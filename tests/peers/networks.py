@@ -1,17 +1,15 @@
-"""Holds a network of gantry against the same written with PyTorch's own layers, on the same weights.
+"""The networks of gantry, written with PyTorch's own layers.
 
     networks.py FOLDER_OF_NETWORK_PY WEIGHTS KIND
 
-Compares logits, features and every gradient, and ends with 1 where they are apart.
+compares logits, features and every gradient of a model of gantry with them, on the same weights, and
+ends with 1 where they are apart.
 """
 
 import sys
 
 import torch
 from torch import nn
-
-sys.path.insert(0, sys.argv[1])
-from network import load  # noqa: E402
 
 
 def norm(channels):
@@ -173,6 +171,9 @@ def ours(name):
 
 
 def main():
+    sys.path.insert(0, sys.argv[1])
+    from network import load
+
     # In double precision, in which no rectifier is opened by rounding.
     network = load(sys.argv[2]).double()
     named = dict(network.named_parameters())
@@ -197,4 +198,5 @@ def main():
     print(f"equal: {len(named)} weights")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ use super::{
     Choice, Chosen, ExchangeError, ExchangeReport, Kind, Outcome, coco, empty_folder, encode,
     shards, volumes, write,
 };
-use crate::worker::operations::date_time;
+use crate::predictions::date_time;
 
 /// Writes samples into an empty folder. What cannot be said in a form is left out and reported.
 ///

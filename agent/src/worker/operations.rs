@@ -7,16 +7,15 @@ use std::fmt::{Display, Write as _};
 use std::io::Write;
 use std::path::Path;
 
-use gantry_imaging::dicom::{self, SegmentationHead};
 use gantry_imaging::pipeline::{CACHE_BYTES_MAX, Cache, Pipeline, StepReport};
 use gantry_learning::{
-    Predictor, RunOutcome, RunSink, Slices, Surroundings, TrainSettings, similar, train,
+    Predictor, RunOutcome, RunSink, Surroundings, TrainSettings, similar, train,
 };
-use gantry_library::{Library, PredictionDraft, SeriesId};
+use gantry_library::{Library, SeriesId};
 use gantry_model::{Builtin, MemoryMib};
-use serde_json::json;
 
 use super::told::Told;
+use crate::predictions;
 use crate::samples::{self, Need, SeriesVolume};
 
 /// A step's result is worth keeping if it takes longer to make than a shared storage takes to write and
@@ -223,88 +222,14 @@ fn predict(
     told: &Told,
 ) -> Result<(), String> {
     let series: SeriesId = series.parse().map_err(words)?;
-    let SeriesVolume { image, instances, .. } = samples::volume(library, &series)?;
-    between(log, told);
-    let result = predictor.predict(&image).map_err(words)?;
-    between(log, told);
-    let head = SegmentationHead {
-        label: predictor.label().to_owned(),
-        algorithm: format!("gantry {}", predictor.model()),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        made: date_time(gantry_library::now_ms() / 1000),
-    };
-    let marked = result.mask.voxels.iter().any(|voxel| *voxel != 0);
-    let segmentation = if marked {
-        Some(dicom::segmentation(&result.mask, &instances, &head).map_err(words)?)
-    } else {
-        None
-    };
-    let mut findings = json!({
-        "label": predictor.label(),
-        "model": predictor.model(),
-        "use": "research only, no diagnosis",
-    });
-    let said = if let Some((slice, probability)) = result.slices.as_ref().and_then(Slices::first) {
-        findings["probability"] = json!((f64::from(probability) * 1000.0).round() / 1000.0);
-        // As a viewer counts them.
-        findings["slice"] = json!(slice + 1);
-        format!("probability {probability:.2}, most in slice {}", slice + 1)
-    } else {
-        findings["volume_ml"] = json!((result.volume_ml * 10.0).round() / 10.0);
-        format!("{:.1} ml, confidence {:.2}", result.volume_ml, result.confidence)
-    };
-    let draft = PredictionDraft {
-        series: series.clone(),
-        model: predictor.model().clone(),
-        mask: samples::nifti_mask(&result.mask)?,
-        segmentation,
-        volume_ml: result.volume_ml,
-        confidence: result.confidence,
-        embedding: result.embedding,
-        findings,
-    };
-    let id = library.add_prediction(draft).map_err(words)?;
-    say(log, &format!("prediction {id} of series {series}: {said}"));
-    if result.slices.is_none() {
-        say(log, &format!("::metric volume_ml {:.1}", result.volume_ml));
+    let made = predictions::make(library, predictor, &series, &mut || between(log, told))?;
+    say(log, &format!("prediction {} of series {series}: {}", made.id, made.said));
+    if let Some(volume_ml) = made.volume_ml {
+        say(log, &format!("::metric volume_ml {volume_ml:.1}"));
     }
     for near in similar(library, &series, NEAREST).map_err(words)? {
         say(log, &format!("near: series {}, distance {:.4}", near.series, near.distance));
     }
     say(log, "for research use; this is no diagnosis");
     Ok(())
-}
-
-/// Seconds since 1970 as `YYYYMMDDhhmmss`, UTC. The date is by Howard Hinnant's "chrono-compatible
-/// low-level date algorithms" (2013), `civil_from_days`, for days after 1970.
-pub(crate) fn date_time(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{:02}", second % 60)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::date_time;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, text) in [
-            (0, "19700101000000"),
-            (951_782_399, "20000228235959"),
-            (951_782_400, "20000229000000"),
-            (4_107_542_399, "21000228235959"),
-            (1_795_478_400, "20261124000000"),
-        ] {
-            assert_eq!(date_time(seconds), text);
-        }
-    }
 }

@@ -24,7 +24,8 @@ pub mod nodes;
 pub mod nouns;
 mod pipeline;
 pub mod series;
-pub mod service;
+pub mod serve;
+mod service;
 pub mod steer;
 pub mod submit;
 mod tail;
@@ -136,6 +137,8 @@ pub enum Command {
     /// List the models of a library, show one, approve or retire it.
     #[command(visible_alias = "model")]
     Models(models::Models),
+    /// Predict series as they come into a library, and answer programs over HTTP.
+    Serve(serve::Serve),
     /// List and check pipelines, plan one, or run it on one series here.
     #[command(visible_alias = "pipelines")]
     Pipeline(pipeline::Pipelines),
@@ -252,6 +255,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Library(samples) => samples.run(format),
         Command::Label(label) => label.run(format),
         Command::Models(models) => models.run(format),
+        Command::Serve(serve) => serve.run(format),
         Command::Pipeline(pipelines) => pipelines.run(format),
         Command::Preprocess(preprocess) => preprocess.run(cluster, format),
         Command::Train(train) => train.run(cluster, format),

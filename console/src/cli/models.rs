@@ -1,9 +1,14 @@
 //! `gantry models`: what trainings have left, and the stage of each: a candidate, approved by a
-//! person, or retired. Who moved a model to a stage is kept with it.
+//! person, or retired. Who moved a model to a stage is kept with it. Models are compared, and carried
+//! from one library to another.
+
+mod compare;
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use clap::Args;
+use gantry_learning::{export_model, import_model};
 use gantry_library::{Library, ModelRecord, Stage};
 use gantry_model::At;
 use serde_json::{Value, json};
@@ -18,18 +23,29 @@ use crate::output::{self, Format};
 pub struct Models {
     #[command(flatten)]
     place: Place,
-    /// Show this one, by id or name, or run:NAME for what a run leaves; all are listed without it.
+    /// Show this one, by id or name, or run:NAME for what a run left; all are listed without it.
+    /// Several are compared.
     #[arg(add = completions::models())]
-    model: Option<String>,
+    model: Vec<String>,
     /// Say that a person found it good enough to be served.
-    #[arg(long, requires = "model", conflicts_with = "retire")]
+    #[arg(long, requires = "model", conflicts_with_all = ["retire", "compare", "to", "import"])]
     approve: bool,
     /// Say that it is not to be used any more.
-    #[arg(long, requires = "model")]
+    #[arg(long, requires = "model", conflicts_with_all = ["compare", "to", "import"])]
     retire: bool,
     /// Who decides.
     #[arg(long, env = "USER", value_name = "NAME", default_value = "")]
     by: String,
+    /// Compare them: figures, their mean and spread, and curves; run:NAME stands for all folds and
+    /// seeds of a run.
+    #[arg(long, requires = "model", conflicts_with_all = ["to", "import"])]
+    compare: bool,
+    /// Write it into this folder: weights (safetensors), ONNX, and what is said of it.
+    #[arg(long, value_name = "DIR", requires = "model", conflicts_with = "import")]
+    to: Option<PathBuf>,
+    /// Take a model that was exported into a folder; it is a candidate here.
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    import: Option<PathBuf>,
 }
 
 impl Models {
@@ -39,16 +55,42 @@ impl Models {
     /// Where a model is unknown or the library cannot be read.
     pub fn run(&self, format: Format) -> Outcome {
         let library = self.place.open()?;
-        let Some(name) = &self.model else {
-            list(&library, format)?;
+        if let Some(folder) = &self.import {
+            let id = import_model(&library, folder).map_err(Failure::usage_of)?;
+            let people = || format!("{id} is here as a candidate");
+            format.print("model-imported", &json!({ "model": id }), people, || id.to_string())?;
             return Ok(0);
-        };
-        match (self.approve, self.retire) {
-            (true, _) => to_stage(&library, name, Stage::Approved, &self.by, format)?,
-            (_, true) => to_stage(&library, name, Stage::Retired, &self.by, format)?,
-            _ => show(&library, name, format)?,
+        }
+        match &self.model[..] {
+            [] => list(&library, format)?,
+            names if self.compare || (names.len() > 1 && !self.decides() && self.to.is_none()) => {
+                compare::run(&library, names, format)?;
+            }
+            names => names.iter().try_for_each(|name| self.one(&library, name, format))?,
         }
         Ok(0)
+    }
+
+    const fn decides(&self) -> bool {
+        self.approve || self.retire
+    }
+
+    fn one(&self, library: &Library, name: &str, format: Format) -> Result<(), Failure> {
+        if self.approve {
+            return to_stage(library, name, Stage::Approved, &self.by, format);
+        }
+        if self.retire {
+            return to_stage(library, name, Stage::Retired, &self.by, format);
+        }
+        let Some(folder) = &self.to else { return show(library, name, format) };
+        let model = find(library, name)?;
+        // Each of several has a folder of its own.
+        let folder =
+            if self.model.len() > 1 { folder.join(model.id.as_str()) } else { folder.clone() };
+        let id = export_model(library, model.id.as_str(), &folder).map_err(Failure::trouble)?;
+        let value = json!({ "model": id, "folder": folder });
+        let people = || format!("{id} is in {}", folder.display());
+        format.print("model-exported", &value, people, || folder.display().to_string())
     }
 }
 
@@ -92,11 +134,25 @@ fn find(library: &Library, name: &str) -> Result<ModelRecord, Failure> {
     })
 }
 
-/// The best figure of merit that a training wrote down, as Dice of its validation.
-fn dice(model: &ModelRecord) -> Option<f64> {
+/// How good an epoch was by its validation: Dice, or the area under the curve of a classifier.
+fn merit(epoch: &Value) -> Option<f64> {
+    epoch["validation_dice"].as_f64().or_else(|| epoch["validation_auc"].as_f64())
+}
+
+/// What the merit of a model is called.
+fn merit_word(model: &ModelRecord) -> &'static str {
+    if best_of(model, "validation_auc").is_some() { "AUC" } else { "DICE" }
+}
+
+/// The best merit of a training's epochs.
+fn best(model: &ModelRecord) -> Option<f64> {
+    model.metrics["epochs"].as_array()?.iter().filter_map(merit).max_by(f64::total_cmp)
+}
+
+/// The same, under the name of what it is.
+fn best_of(model: &ModelRecord, key: &str) -> Option<f64> {
     let epochs = model.metrics["epochs"].as_array()?;
-    let all = epochs.iter().filter_map(|epoch| epoch["validation_dice"].as_f64());
-    all.max_by(f64::total_cmp)
+    epochs.iter().filter_map(|epoch| epoch[key].as_f64()).max_by(f64::total_cmp)
 }
 
 fn value(library: &Library, model: &ModelRecord) -> Result<Value, Failure> {
@@ -106,7 +162,8 @@ fn value(library: &Library, model: &ModelRecord) -> Result<Value, Failure> {
         "name": model.name,
         "run": model.run,
         "stage": stage,
-        "validation_dice": dice(model),
+        "validation_dice": best_of(model, "validation_dice"),
+        "validation_auc": best_of(model, "validation_auc"),
         "created_ms": model.created_ms,
     }))
 }
@@ -122,17 +179,17 @@ fn list(library: &Library, format: Format) -> Result<(), Failure> {
         let now = time::now();
         let row = |one: &Value| {
             let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
-            let dice = one["validation_dice"].as_f64();
+            let merit = merit(one);
             vec![
                 text("id"),
                 text("name"),
                 text("run"),
                 text("stage"),
-                dice.map_or_else(String::new, |dice| format!("{dice:.3}")),
+                merit.map_or_else(String::new, |merit| format!("{merit:.3}")),
                 time::clock(At(one["created_ms"].as_u64().unwrap_or(0)), now),
             ]
         };
-        let heading = ["MODEL", "NAME", "RUN", "STAGE", "DICE", "MADE"];
+        let heading = ["MODEL", "NAME", "RUN", "STAGE", "BEST", "MADE"];
         output::aligned(&heading, &values.iter().map(row).collect::<Vec<_>>(), 4..5)
     };
     let ids = || models.iter().map(|one| one.id.to_string()).collect::<Vec<_>>().join("\n");
@@ -153,14 +210,17 @@ fn show(library: &Library, name: &str, format: Format) -> Result<(), Failure> {
             value["stage"].as_str().unwrap_or_default()
         );
         let epochs = model.metrics["epochs"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let figure = |value: &Value| value.as_f64().map_or_else(String::new, |n| format!("{n:.4}"));
+        let figure = |value: Option<f64>| value.map_or_else(String::new, |n| format!("{n:.4}"));
         let row = |(number, epoch): (usize, &Value)| {
-            let cells = ["loss", "validation_dice"].map(|key| figure(&epoch[key]));
-            [vec![(number + 1).to_string()], cells.to_vec()].concat()
+            vec![(number + 1).to_string(), figure(epoch["loss"].as_f64()), figure(merit(epoch))]
         };
         let rows: Vec<Vec<String>> = epochs.iter().enumerate().map(row).collect();
         // Writing to a string cannot fail.
-        let _ = write!(text, "\n{}", output::aligned(&["EPOCH", "LOSS", "DICE"], &rows, 0..3));
+        let _ = write!(
+            text,
+            "\n{}",
+            output::aligned(&["EPOCH", "LOSS", merit_word(&model)], &rows, 0..3)
+        );
         text
     };
     format.print("model", &value, people, || model.id.to_string())
@@ -198,5 +258,6 @@ mod tests {
         let value = value(&library, &model).unwrap();
         assert_eq!(value["stage"], "approved");
         assert_eq!(value["validation_dice"], 0.875);
+        assert_eq!((best(&model), merit_word(&model)), (Some(0.875), "DICE"));
     }
 }

@@ -65,6 +65,9 @@ const NOUNS: &[Noun] = &[
             ("show", &["models"]),
             ("approve", &["models", "--approve"]),
             ("retire", &["models", "--retire"]),
+            ("compare", &["models", "--compare"]),
+            ("export", &["models"]),
+            ("import", &["models", "--import"]),
         ],
     },
     Noun {
@@ -197,6 +200,8 @@ mod tests {
             ("gantry --cluster=/c nodes show a", "gantry --cluster=/c node a"),
             ("gantry gpu list --state free", "gantry gpus --state free"),
             ("gantry model approve m --by ada", "gantry models --approve m --by ada"),
+            ("gantry model export m --to d", "gantry models m --to d"),
+            ("gantry model compare a b", "gantry models --compare a b"),
             ("gantry event export night.ndjson", "gantry events --export night.ndjson"),
             ("gantry library --library /l series", "gantry data --library /l series"),
             ("gantry library series --library /l", "gantry data series --library /l"),

@@ -122,11 +122,32 @@ impl Library {
     /// # Errors
     /// Where a record is damaged.
     pub fn stage(&self, model: &ModelId) -> Result<Stage, LibraryError> {
+        Ok(self.last_stage(model)?.map_or(Stage::Candidate, |record| record.stage))
+    }
+
+    fn last_stage(&self, model: &ModelId) -> Result<Option<StageRecord>, LibraryError> {
         let records = files::list(&self.folder("models").join(model.as_str()))?;
-        match records.last() {
-            None => Ok(Stage::Candidate),
-            Some(path) => Ok(record::read::<StageRecord>(path)?.stage),
+        records.last().map(|path| record::read(path)).transpose()
+    }
+
+    /// The model that is served under a name or an id: of those that are approved the one approved
+    /// last. So an earlier one is served again once it is approved again, or the later one retired.
+    ///
+    /// # Errors
+    /// Where a record is damaged.
+    pub fn approved_model(&self, name: &str) -> Result<Option<ModelRecord>, LibraryError> {
+        let mut newest: Option<(u64, ModelRecord)> = None;
+        for model in self.models()? {
+            if model.id.as_str() != name && model.name != name {
+                continue;
+            }
+            let Some(record) = self.last_stage(&model.id)? else { continue };
+            let later = newest.as_ref().is_none_or(|(at_ms, _)| record.at_ms >= *at_ms);
+            if record.stage == Stage::Approved && later {
+                newest = Some((record.at_ms, model));
+            }
         }
+        Ok(newest.map(|(_, model)| model))
     }
 
     /// Moves a model to a stage, and keeps who did so.

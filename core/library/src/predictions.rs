@@ -129,6 +129,20 @@ impl Library {
             .ok_or_else(|| LibraryError::Unknown { kind: "prediction", name: series.to_string() })
     }
 
+    /// The newest prediction of a series by a model; none where there is none.
+    ///
+    /// # Errors
+    /// Where a record is damaged.
+    pub fn prediction_by(
+        &self,
+        series: &SeriesId,
+        model: &ModelId,
+    ) -> Result<Option<PredictionRecord>, LibraryError> {
+        let all = self.predictions()?.into_iter();
+        let own = all.filter(|one| one.series == *series && one.model == *model);
+        Ok(own.max_by_key(|one| one.created_ms))
+    }
+
     /// The cases nearest to a prediction, nearest first; ties in the order of their series. Only
     /// cases of other patients, and only of the same model: embeddings of two models do not
     /// compare. The search is exact.

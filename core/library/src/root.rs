@@ -311,17 +311,29 @@ impl Library {
     /// # Errors
     /// Where the name is no plain one, or the folder cannot be made.
     pub fn run_folder(&self, run: &str) -> Result<PathBuf, LibraryError> {
+        self.named_folder("runs", "run", run)
+    }
+
+    /// The folder in which a prediction service keeps what it owes, made where it is not there.
+    ///
+    /// # Errors
+    /// Where the name is no plain one, or the folder cannot be made.
+    pub fn service_folder(&self, service: &str) -> Result<PathBuf, LibraryError> {
+        self.named_folder("services", "service", service)
+    }
+
+    fn named_folder(&self, of: &str, what: &str, name: &str) -> Result<PathBuf, LibraryError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if run.is_empty()
-            || run.len() > RUN_NAME_MAX
-            || run.starts_with('.')
-            || !run.chars().all(plain)
+        if name.is_empty()
+            || name.len() > RUN_NAME_MAX
+            || name.starts_with('.')
+            || !name.chars().all(plain)
         {
             return Err(LibraryError::Invalid(format!(
-                "{run:?} is not the name of a run; use 1 to {RUN_NAME_MAX} letters, digits, - and _"
+                "{name:?} is not the name of a {what}; use 1 to {RUN_NAME_MAX} letters, digits, - and _"
             )));
         }
-        let path = self.root.join("runs").join(run);
+        let path = self.root.join(of).join(name);
         files::make_folder(&path)?;
         Ok(path)
     }

@@ -16,4 +16,4 @@ mod page;
 mod server;
 
 pub use page::{Family, Kind, Labels, Page, Unit, Value, labels};
-pub use server::{MetricsError, Source, bind, serve};
+pub use server::{Answer, Call, MetricsError, Source, bind, serve};

@@ -1,4 +1,5 @@
-//! The server: two pages over HTTP/1.1, for a few readers, at no one's cost.
+//! The server: two pages over HTTP/1.1, and what a source answers beside them, for a few callers, at
+//! no one's cost.
 //!
 //! `GET /metrics` gives the page, `GET /healthz` whether one could be made. A page that is younger
 //! than a second is given again, so that however many ask, the source is asked once a second at
@@ -11,9 +12,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -31,6 +32,8 @@ const HEADER_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of what it says, and the header lines in it.
 const HEADER_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
+/// Bytes behind them.
+const BODY_BYTES_MAX: usize = 64 << 10;
 /// How long a connection may take in all: a page of ten thousand nodes over a slow line.
 const CONNECTION_WITHIN: Duration = Duration::from_secs(30);
 /// How long the source may take.
@@ -52,10 +55,40 @@ pub struct MetricsError {
     reason: std::io::Error,
 }
 
+/// A request beside the two pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// GET, POST and the like.
+    pub method: String,
+    /// Its path, without a query.
+    pub path: String,
+    /// What came with it.
+    pub body: Vec<u8>,
+}
+
+/// An answer to a [`Call`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status of HTTP.
+    pub status: u16,
+    /// The media type of the body.
+    pub media_type: &'static str,
+    /// The body.
+    pub body: Vec<u8>,
+    /// After how many seconds to try again, where that may help.
+    pub retry_after_s: Option<u32>,
+}
+
 /// Where pages come from.
 pub trait Source: Send + Sync + 'static {
     /// The page as it is now, or a sentence that says why there is none.
     fn page(&self) -> impl Future<Output = Result<Page, String>> + Send;
+
+    /// The answer to anything else; nothing for what is not there.
+    fn answer(&self, call: Call) -> impl Future<Output = Option<Answer>> + Send {
+        let _ = call;
+        async { None }
+    }
 }
 
 /// Takes the address.
@@ -96,7 +129,7 @@ pub async fn serve(listener: TcpListener, source: impl Source) -> Infallible {
 async fn connection<S: Source>(stream: TcpStream, pages: Arc<Pages<S>>) -> hyper::Result<()> {
     let answer = service_fn(move |request| {
         let pages = pages.clone();
-        async move { Ok::<_, Infallible>(pages.answer(&request).await) }
+        async move { Ok::<_, Infallible>(pages.answer(request).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -115,12 +148,14 @@ struct Pages<S> {
 }
 
 impl<S: Source> Pages<S> {
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let path = request.uri().path();
-        let known = matches!(path, "/metrics" | "/healthz");
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        let known = matches!(path.as_str(), "/metrics" | "/healthz");
         if !known {
-            let sentence = "there is no such page; there are /metrics and /healthz\n";
-            return response(StatusCode::NOT_FOUND, TEXT, sentence);
+            return self.other(request).await.unwrap_or_else(|| {
+                let sentence = "there is no such page; there are /metrics and /healthz\n";
+                response(StatusCode::NOT_FOUND, TEXT, sentence)
+            });
         }
         if request.method() != Method::GET {
             let sentence = "this page can only be read; ask with GET\n";
@@ -133,6 +168,24 @@ impl<S: Source> Pages<S> {
             Ok(page) => response(StatusCode::OK, MEDIA_TYPE, page),
             Err(sentence) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, sentence + "\n"),
         }
+    }
+
+    /// The answer to what is none of the pages, where the source has one.
+    async fn other(&self, request: Request<Incoming>) -> Option<Response<Full<Bytes>>> {
+        let (head, body) = request.into_parts();
+        let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
+            let sentence = format!("a request has at most {BODY_BYTES_MAX} bytes\n");
+            return Some(response(StatusCode::PAYLOAD_TOO_LARGE, TEXT, sentence));
+        };
+        let (method, path) = (head.method.as_str().to_owned(), head.uri.path().to_owned());
+        let call = Call { method, path, body: body.to_bytes().into() };
+        let answer = self.source.answer(call).await?;
+        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+        let mut given = response(status, answer.media_type, answer.body);
+        if let Some(seconds) = answer.retry_after_s {
+            given.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        Some(given)
     }
 
     /// The newest page, made where it is too old. Whoever asks meanwhile gets the same one.

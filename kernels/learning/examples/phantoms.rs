@@ -31,7 +31,7 @@ fn main() {
     for epoch in &epochs {
         println!("{epoch:?}");
     }
-    println!("trained in {:.1} s; held out: {test.dice:?}", start.elapsed().as_secs_f64());
+    println!("trained in {:.1} s; held out: {:?}", start.elapsed().as_secs_f64(), test.dice);
     let predictor = Predictor::load(&library, model.as_str()).unwrap();
     let last = predictor.predict(&images[images.len() - 1].image).unwrap().embedding;
     for (number, one) in images.iter().enumerate() {

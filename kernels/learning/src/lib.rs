@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::float_cmp))]
 
+mod carry;
 mod checkpoint;
 mod data;
 mod engine;
@@ -33,12 +34,12 @@ mod settings;
 mod train;
 mod weights;
 
+pub use carry::{export_model, import_model};
 pub use data::Normalisation;
 pub use engine::{EngineChoice, Precision, Rank, Surroundings};
 pub use error::LearningError;
 pub use metadata::{EpochMetrics, FeatureScale, Merit, ModelMetadata};
 pub use network::{Network, NetworkKind};
-pub use onnx::export_onnx;
 pub use predict::{PredictionResult, Predictor, Slices, similar};
 pub use settings::{Augmentation, Fold, Sweep, TrainSettings};
 pub use train::{RunOutcome, RunSink, train};

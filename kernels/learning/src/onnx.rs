@@ -8,12 +8,11 @@
 //! The file is a message of Protocol Buffers; the few fields that are needed are written here by their
 //! numbers in `onnx.proto`.
 
-use gantry_library::Library;
+use gantry_library::ModelRecord;
 
 use crate::error::LearningError;
 use crate::metadata::ModelMetadata;
 use crate::network::graph::{Graph, Op};
-use crate::predict;
 use crate::weights::Weights;
 
 const OPSET: u64 = 17;
@@ -21,13 +20,12 @@ const IR_VERSION: u64 = 8;
 const FLOAT: u64 = 1;
 const INT64: u64 = 7;
 
-/// The bytes of a model as an ONNX file: by its id, its name, or `run:NAME` for what a run left.
-///
-/// # Errors
-/// Where there is no such model, or this program cannot use it.
-pub fn export_onnx(library: &Library, model: &str) -> Result<Vec<u8>, LearningError> {
-    let record = library.model(model)?;
-    let (metadata, weights) = predict::read(library, &record)?;
+/// The bytes of a model as an ONNX file.
+pub(crate) fn onnx(
+    record: &ModelRecord,
+    metadata: &ModelMetadata,
+    weights: &Weights,
+) -> Result<Vec<u8>, LearningError> {
     let normalisation = serde_json::to_string(&metadata.normalisation)
         .map_err(|error| LearningError::Damaged(format!("the model's metadata: {error}")))?;
     let properties = [
@@ -37,7 +35,7 @@ pub fn export_onnx(library: &Library, model: &str) -> Result<Vec<u8>, LearningEr
         ("gantry.normalisation", normalisation),
         ("gantry.intended_use", metadata.intended_use.clone()),
     ];
-    Ok(file(&metadata, &weights, &properties))
+    Ok(file(metadata, weights, &properties))
 }
 
 fn file(metadata: &ModelMetadata, weights: &Weights, properties: &[(&str, String)]) -> Vec<u8> {
@@ -123,7 +121,7 @@ impl Drawn {
                 self.node("Conv", &inputs, to, &attributes);
             }
             Op::Norm { of, name, channels, groups } => {
-                self.norm(&from(*of), name, (*channels, *groups), to)
+                self.norm(&from(*of), name, (*channels, *groups), to);
             }
             Op::Relu { of } => self.node("Relu", &[from(*of)], to, &[]),
             Op::Add { of, and } => self.node("Add", &[from(*of), from(*and)], to, &[]),
@@ -188,11 +186,15 @@ impl Drawn {
 
     fn node(&mut self, kind: &str, inputs: &[String], to: &str, attributes: &[Message]) {
         let mut node = Message::default();
-        inputs.iter().for_each(|input| node.text(1, input));
+        for input in inputs {
+            node.text(1, input);
+        }
         node.text(2, to);
         node.text(3, to);
         node.text(4, kind);
-        attributes.iter().for_each(|attribute| node.message(5, attribute));
+        for attribute in attributes {
+            node.message(5, attribute);
+        }
         self.graph.message(1, &node);
     }
 }
@@ -224,7 +226,9 @@ fn integers(name: &str, values: &[i64]) -> Message {
 
 fn tensor(name: &str, kind: u64, shape: &[usize], bytes: &[u8]) -> Message {
     let mut message = Message::default();
-    shape.iter().for_each(|&side| message.number(1, side as u64));
+    for &side in shape {
+        message.number(1, side as u64);
+    }
     message.number(2, kind);
     message.text(8, name);
     message.bytes(9, bytes);

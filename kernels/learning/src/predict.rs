@@ -2,6 +2,7 @@
 
 use gantry_imaging::{Geometry, Image, Mask, resample};
 use gantry_library::{Library, ModelId, ModelRecord, Neighbour, SeriesId};
+use serde_json::Value;
 
 use crate::data::{Statistics, on_scale, to_square};
 use crate::error::LearningError;
@@ -247,8 +248,18 @@ pub(crate) fn read(
     library: &Library,
     record: &ModelRecord,
 ) -> Result<(ModelMetadata, Weights), LearningError> {
-    let unusable = |reason: String| LearningError::Model { model: record.id.to_string(), reason };
-    let metadata: ModelMetadata = serde_json::from_value(record.metadata.clone())
+    let bytes = library.read_object(&record.weights)?;
+    check(record.id.as_str(), &record.metadata, &bytes)
+}
+
+/// The metadata and weights of a model of this name, checked against each other.
+pub(crate) fn check(
+    model: &str,
+    metadata: &Value,
+    weights: &[u8],
+) -> Result<(ModelMetadata, Weights), LearningError> {
+    let unusable = |reason: String| LearningError::Model { model: model.to_owned(), reason };
+    let metadata: ModelMetadata = serde_json::from_value(metadata.clone())
         .map_err(|error| unusable(format!("its metadata cannot be read: {error}")))?;
     if metadata.version != VERSION {
         let found = metadata.version;
@@ -277,9 +288,8 @@ pub(crate) fn read(
     if features.mean.len() != wanted || features.deviation.len() != wanted {
         return Err(unusable(format!("its features are not described; there are {wanted}")));
     }
-    let bytes = library.read_object(&record.weights)?;
     let (weights, _) =
-        Weights::from_safetensors(&bytes, "").map_err(|error| unusable(error.to_string()))?;
+        Weights::from_safetensors(weights, "").map_err(|error| unusable(error.to_string()))?;
     weights
         .require_shapes_of(&metadata.network.initial(0))
         .map_err(|error| unusable(error.to_string()))?;

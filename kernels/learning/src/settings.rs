@@ -1,5 +1,7 @@
 //! What a training is told.
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{EngineChoice, Precision};
@@ -149,11 +151,12 @@ impl TrainSettings {
         if folds > 1 {
             let number = index % folds + 1;
             self.fold = Some(Fold { number, of: folds });
-            run.push_str(&format!("-fold{number}"));
+            // Writing to a string cannot fail.
+            let _ = write!(run, "-fold{number}");
         }
         if seeds > 1 {
             self.seed += u64::from(index / folds.max(1));
-            run.push_str(&format!("-seed{}", self.seed));
+            let _ = write!(run, "-seed{}", self.seed);
         }
         (self, run)
     }

@@ -123,15 +123,11 @@ pub fn train(
     };
     let side = patch.side;
     let prepared = prepare(library, &trained_on, side, slice_mm)?;
-    let mut checkpoint = match found {
-        Some(checkpoint) => checkpoint,
-        None => {
-            let normalisation = Normalisation::of(&trained_on, &prepared);
-            let mut state = State::new(settings.clone(), sides, normalisation);
-            state.slice_mm = slice_mm;
-            begin(state)
-        }
-    };
+    let mut checkpoint = found.unwrap_or_else(|| {
+        let normalisation = Normalisation::of(&trained_on, &prepared);
+        let state = State::new(settings.clone(), sides, normalisation);
+        begin(State { slice_mm, ..state })
+    });
     checkpoint.weights.require_shapes_of(&network.initial(settings.seed))?;
     // How it is carried out may be another way than before.
     checkpoint.state.settings = settings.clone();
@@ -212,15 +208,12 @@ fn split(all: &[SampleRecord], settings: &TrainSettings) -> Result<Sides, Learni
         .iter()
         .map(|key| key.parse::<PatientKey>())
         .collect::<Result<Vec<_>, _>>()?;
-    let plan = match settings.fold {
-        Some(Fold { number, of }) => {
-            SplitPlan::fold(&labelled, settings.seed, (number, of), &hold_out)?
-        }
-        None => {
-            let validation_percent = settings.validation_percent;
-            let fractions = Fractions { validation_percent, test_percent: 0 };
-            SplitPlan::new(&labelled, settings.seed, fractions, &hold_out)?
-        }
+    let plan = if let Some(Fold { number, of }) = settings.fold {
+        SplitPlan::fold(&labelled, settings.seed, (number, of), &hold_out)?
+    } else {
+        let validation_percent = settings.validation_percent;
+        let fractions = Fractions { validation_percent, test_percent: 0 };
+        SplitPlan::new(&labelled, settings.seed, fractions, &hold_out)?
     };
     let ids = |side| plan.of(side, &labelled).iter().map(|sample| sample.id.clone()).collect();
     Ok(Sides {
@@ -414,7 +407,7 @@ impl Run<'_> {
     fn measure(&self, engine: &mut dyn Engine, data: &DataSet) -> Result<Merit, LearningError> {
         match self.network.kind.task() {
             Task::Segmentation => Ok(Merit { dice: self.dice(engine, data)?, auc: None }),
-            Task::Classification => Ok(Merit { dice: None, auc: self.auc(engine, data)? }),
+            Task::Classification => Ok(Merit { dice: None, auc: auc(engine, data)? }),
         }
     }
 
@@ -445,18 +438,6 @@ impl Run<'_> {
             sum += if all == 0 { 1.0 } else { 2.0 * both as f32 / all as f32 };
         }
         Ok((!data.samples.is_empty()).then(|| sum / data.samples.len() as f32))
-    }
-
-    /// The area under the receiver's curve over all slices.
-    fn auc(&self, engine: &mut dyn Engine, data: &DataSet) -> Result<Option<f32>, LearningError> {
-        let mut leads = Vec::with_capacity(data.len());
-        for firsts in data.patches.chunks(MEASURED_AT_ONCE) {
-            let logits = engine.see(data.images(firsts))?.logits;
-            for (&first, logits) in firsts.iter().zip(logits.chunks_exact(2)) {
-                leads.push((logits[1] - logits[0], shows(data.masks(first..first + 1))));
-            }
-        }
-        Ok(area_under_curve(&mut leads))
     }
 
     /// What the features are like over the slices that were trained on.
@@ -493,13 +474,25 @@ fn step(
     Ok(stepped)
 }
 
+/// The area under the receiver's curve over all slices.
+fn auc(engine: &mut dyn Engine, data: &DataSet) -> Result<Option<f32>, LearningError> {
+    let mut leads = Vec::with_capacity(data.len());
+    for firsts in data.patches.chunks(MEASURED_AT_ONCE) {
+        let logits = engine.see(data.images(firsts))?.logits;
+        for (&first, logits) in firsts.iter().zip(logits.chunks_exact(2)) {
+            leads.push((logits[1] - logits[0], shows(data.masks(first..first + 1))));
+        }
+    }
+    Ok(area_under_curve(&mut leads))
+}
+
 /// The chance that a slice of class 1 leads one of class 0, half where both are level (Mann and Whitney
 /// 1947); nothing where there is but one class.
 fn area_under_curve(leads: &mut [(f32, u8)]) -> Option<f32> {
     leads.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (mut below, mut wins) = (0.0_f64, 0.0_f64);
     let positives = leads.iter().filter(|(_, class)| *class == 1).count() as f64;
-    for level in leads.chunk_by(|a, b| a.0 == b.0) {
+    for level in leads.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
         let here = level.iter().filter(|(_, class)| *class == 1).count() as f64;
         let others = level.len() as f64 - here;
         wins += here * (below + others / 2.0);

@@ -34,6 +34,8 @@ pub struct Instance {
     pub transfer_syntax_uid: String,
     /// Modality (0008,0060); `OT` where it has none.
     pub modality: String,
+    /// The part of the body; empty where the file does not say.
+    pub body_part: String,
     /// Frame of Reference UID (0020,0052); empty where it has none.
     pub frame_of_reference_uid: String,
     /// Rows (0028,0010), 0 without pixels.
@@ -108,6 +110,7 @@ pub(super) fn of_file(file: &File) -> Result<Instance, Refusal> {
         sop_instance_uid: instance_uid,
         sop_class_uid: class,
         modality: text(file, tags::MODALITY).unwrap_or_else(|| "OT".into()),
+        body_part: text(file, tags::BODY_PART_EXAMINED).unwrap_or_default(),
         frame_of_reference_uid: text(file, tags::FRAME_OF_REFERENCE_UID).unwrap_or_default(),
         rows: count(file, tags::ROWS).unwrap_or(0),
         columns: count(file, tags::COLUMNS).unwrap_or(0),

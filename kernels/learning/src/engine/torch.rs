@@ -66,9 +66,17 @@ impl Torch {
         };
         let (first, of) = around.ranks();
         let (patch, offered) = (settings.patch(), VecDeque::new());
-        let _processes = processes;
-        let mut torch =
-            Self { links, hello, precision, first, of, network, patch, offered, _processes };
+        let mut torch = Self {
+            links,
+            hello,
+            precision,
+            first,
+            of,
+            network,
+            patch,
+            offered,
+            _processes: processes,
+        };
         torch.begin(checkpoint)?;
         Ok(torch)
     }

@@ -34,15 +34,15 @@ const OF_PLAIN: f64 = 1.0;
 const EMBEDDED_OF_PLAIN: f64 = 0.5;
 const WAITING_PERCENT: f64 = 5.0;
 
-const NETWORK: &str = include_str!("../../../../kernels/learning/torch/network.py");
+const NETWORKS: &str = include_str!("../../../peers/networks.py");
 /// Steps over random slices; prints slices a second.
 const PLAIN: &str = "
 import sys, time, torch
-from network import UNet
+from networks import UNet
 side, batch, channels, threads, steps = map(int, sys.argv[1:])
 torch.set_num_threads(threads)
 torch.manual_seed(1)
-network = UNet(channels, 2)
+network = UNet(2, channels, 2, False)
 for layer in network.parameters():
     if layer.dim() > 1:
         torch.nn.init.kaiming_normal_(layer)
@@ -204,7 +204,7 @@ fn gang(library: &Library, python: &str, count: usize) -> Result<f64> {
 }
 
 fn plain_loop(folder: &Path, python: &str, threads: usize) -> Result<(String, f64)> {
-    std::fs::write(folder.join("network.py"), NETWORK)?;
+    std::fs::write(folder.join("networks.py"), NETWORKS)?;
     let program = folder.join("plain.py");
     std::fs::write(&program, PLAIN)?;
     let steps = PATIENTS as usize * SLICES / BATCH as usize * (EPOCHS as usize - 1);

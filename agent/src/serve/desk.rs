@@ -1,0 +1,182 @@
+//! What a prediction service knows, and what it does next.
+//!
+//! Series come from two sides: those that are found in the library, and those that a program asks
+//! for, which go first and of which only so many wait. A series is predicted again once it has more
+//! instances than it had then, also one that could not be predicted.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use gantry_library::{ModelId, SeriesId};
+
+/// Series found at one look; the rest is found at the next.
+const FOUND_MAX: usize = 1024;
+
+/// A series that may be predicted, with its instances.
+pub(crate) type Present = (SeriesId, u64);
+
+/// Why a series that was asked for does not wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    /// As many wait as may.
+    Full,
+    /// No model is served.
+    NoModel,
+}
+
+/// What has happened since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Counts {
+    pub(crate) predicted: u64,
+    pub(crate) failed: u64,
+    pub(crate) refused: u64,
+    pub(crate) sent: u64,
+    pub(crate) not_sent: u64,
+    /// Seconds that predictions took, all of them together, and the last one.
+    pub(crate) seconds: f64,
+    pub(crate) last_seconds: f64,
+}
+
+/// A service at a moment.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    places: usize,
+    model: Option<ModelId>,
+    asked: VecDeque<SeriesId>,
+    found: VecDeque<Present>,
+    /// Instances that a series had when it was worked on last.
+    worked: BTreeMap<SeriesId, u64>,
+    pub(crate) counts: Counts,
+}
+
+impl Desk {
+    /// A service without a model, in which so many series that were asked for may wait.
+    pub(crate) fn new(places: usize) -> Self {
+        Self {
+            places,
+            model: None,
+            asked: VecDeque::new(),
+            found: VecDeque::new(),
+            worked: BTreeMap::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// The model that is served.
+    pub(crate) fn model(&self) -> Option<&ModelId> {
+        self.model.as_ref()
+    }
+
+    /// Serves another model from now on, which has predicted these series already.
+    pub(crate) fn serve(&mut self, model: Option<ModelId>, predicted: Vec<Present>) {
+        self.model = model;
+        self.worked = predicted.into_iter().collect();
+        self.found.clear();
+        if self.model.is_none() {
+            // Nobody can answer them any more.
+            self.counts.refused += self.asked.len() as u64;
+            self.asked.clear();
+        }
+    }
+
+    /// Takes note of the series that the library has and the rule allows.
+    pub(crate) fn look(&mut self, present: Vec<Present>) {
+        let is_new = |(series, instances): &Present| {
+            self.worked.get(series).is_none_or(|worked| instances > worked)
+        };
+        self.found = present.into_iter().filter(is_new).take(FOUND_MAX).collect();
+    }
+
+    /// Lets a series wait that a program asks for; gives its place, counted from 1. One that waits
+    /// already keeps its place.
+    pub(crate) fn ask(&mut self, series: SeriesId) -> Result<usize, NoPlace> {
+        if let Some(place) = self.asked.iter().position(|one| *one == series) {
+            return Ok(place + 1);
+        }
+        let refused = match &self.model {
+            None => NoPlace::NoModel,
+            Some(_) if self.asked.len() >= self.places => NoPlace::Full,
+            Some(_) => {
+                self.asked.push_back(series);
+                return Ok(self.asked.len());
+            }
+        };
+        self.counts.refused += 1;
+        Err(refused)
+    }
+
+    /// The next series, if a model is served.
+    pub(crate) fn next(&mut self) -> Option<SeriesId> {
+        self.model.as_ref()?;
+        if let Some(series) = self.asked.pop_front() {
+            return Some(series);
+        }
+        let (series, instances) = self.found.pop_front()?;
+        self.worked.insert(series.clone(), instances);
+        Some(series)
+    }
+
+    /// A series was predicted, in so many seconds.
+    pub(crate) fn predicted(&mut self, seconds: f64) {
+        self.counts.predicted += 1;
+        self.counts.seconds += seconds;
+        self.counts.last_seconds = seconds;
+    }
+
+    /// How many wait that were asked for, and how many that were found.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.asked.len(), self.found.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(number: u8) -> SeriesId {
+        id(number)
+    }
+
+    fn model(number: u8) -> ModelId {
+        id(number)
+    }
+
+    /// An id, of as many digits as it has.
+    fn id<T: std::str::FromStr>(number: u8) -> T {
+        (1..=64).find_map(|digits| format!("{number:0digits$x}").parse().ok()).unwrap()
+    }
+
+    #[test]
+    fn what_is_asked_for_goes_first_and_only_so_many_wait() {
+        let mut desk = Desk::new(2);
+        assert_eq!(desk.ask(series(1)), Err(NoPlace::NoModel));
+        desk.serve(Some(model(1)), vec![]);
+        desk.look(vec![(series(9), 3)]);
+        assert_eq!(desk.ask(series(1)), Ok(1));
+        assert_eq!(desk.ask(series(2)), Ok(2));
+        assert_eq!(desk.ask(series(1)), Ok(1), "it waits already");
+        assert_eq!(desk.ask(series(3)), Err(NoPlace::Full));
+        assert_eq!(desk.waiting(), (2, 1));
+        let order: Vec<_> = std::iter::from_fn(|| desk.next()).collect();
+        assert_eq!(order, [series(1), series(2), series(9)]);
+        assert_eq!(desk.counts.refused, 2);
+    }
+
+    #[test]
+    fn a_series_is_worked_on_again_once_it_has_grown_or_the_model_is_another() {
+        let mut desk = Desk::new(2);
+        desk.serve(Some(model(1)), vec![(series(1), 10)]);
+        let all = || vec![(series(1), 10), (series(2), 5)];
+        desk.look(all());
+        assert_eq!((desk.next(), desk.next()), (Some(series(2)), None));
+        desk.look(all());
+        assert_eq!(desk.next(), None, "both are done");
+        desk.look(vec![(series(1), 11)]);
+        assert_eq!(desk.next(), Some(series(1)));
+        desk.serve(Some(model(2)), vec![]);
+        desk.look(all());
+        assert_eq!(desk.waiting(), (0, 2));
+        assert_eq!(desk.ask(series(7)), Ok(1));
+        desk.serve(None, vec![]);
+        assert_eq!((desk.next(), desk.counts.refused), (None, 1));
+    }
+}
