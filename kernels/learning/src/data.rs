@@ -392,12 +392,15 @@ mod tests {
     fn stacks_of_slices_are_half_over_each_other_and_short_samples_are_filled_up() {
         let kind = network(NetworkKind::UNet3d);
         let set = rising(kind, 4, 2, 3);
-        assert_eq!((set.patches.clone(), set.samples.clone()), (vec![0, 1], vec![0..3]));
+        assert_eq!(
+            (&set.patches[..], &set.samples[0], set.samples.len()),
+            (&[0, 1][..], &(0..3), 1)
+        );
         let batch = set.batch(&[1], Augmentation::None, 1, 0);
         assert_eq!((batch.images.clone(), batch.labels.len()), (set.images(&[1]), 32));
         assert_eq!(batch.images[16..], set.images(&[1])[16..]);
         let short = rising(kind, 4, 8, 3);
-        assert_eq!((short.len(), short.samples.clone()), (1, vec![0..8]));
+        assert_eq!((short.len(), &short.samples[0]), (1, &(0..8)));
         assert!(short.images(&[0])[48..].iter().all(|value| *value == short.images(&[0])[0]));
         assert_eq!(shows(short.masks(3..8)), 0);
         assert_eq!(set.of_sample(&(0..3)), [0, 1]);
