@@ -37,7 +37,7 @@ use std::sync::atomic::AtomicU32;
 
 use gantry_config::AgentSettings;
 use gantry_library::Library;
-use gantry_link::Identity;
+use gantry_link::Own;
 use gantry_node::{Node, NodeSettings};
 use supervise::isolation::Isolation;
 use tokio::sync::mpsc;
@@ -65,7 +65,8 @@ pub async fn serve(
     settings: AgentSettings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    let identity = Identity::load(folder, "agent")?;
+    // Before anything is made in its folder.
+    let own = Own::load(settings.scheduler, folder, "agent")?;
     let folder =
         folder.canonicalize().map_err(|error| AgentError::file("finding", folder, error))?;
     let program = std::env::current_exe()
@@ -136,7 +137,7 @@ pub async fn serve(
         inputs: inputs.clone(),
     };
     let mut shell = shell::Shell::new(parts, ends)?;
-    let session = session::start(settings.scheduler, identity, inputs, samples)
+    let session = session::start(own, inputs, samples)
         .map_err(|error| AgentError::file("starting the session of", &folder, error))?;
     let result = tokio::select! {
         () = stop => Ok(()),

@@ -5,11 +5,10 @@
 //! off between two messages; and the disk that the shell waits for does not hold up the connection.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gantry_link::{Backoff, Connection, Identity, LinkError, Receiver, Sender, connect};
+use gantry_link::{Backoff, Connection, LinkError, Own, Receiver, Sender};
 use gantry_telemetry::{Encoder, Sample};
 use gantry_wire::{AgentMessage, NodeReply, NodeRequest, Peer, SchedulerMessage};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,6 +17,8 @@ use crate::shell::Input;
 
 /// The longest wait between two attempts.
 const WAIT_MAX: Duration = Duration::from_secs(5);
+/// The same where the scheduler has refused: access that was taken away does not come back in seconds.
+const REFUSED_WAIT_MAX: Duration = Duration::from_mins(1);
 /// A session that lasted so long was a good one: the next wait is short again.
 const LASTING: Duration = Duration::from_secs(2);
 /// Turns of the other tasks before the thread ends: one does what the closing needs, and the others
@@ -41,8 +42,7 @@ impl Session {
 
 /// Starts the thread. It ends with the receiver of `inputs`.
 pub(crate) fn start(
-    address: SocketAddr,
-    identity: Identity,
+    own: Own,
     inputs: mpsc::Sender<Input>,
     samples: watch::Receiver<Sample>,
 ) -> io::Result<Session> {
@@ -50,7 +50,7 @@ pub(crate) fn start(
     let serve = async move {
         let closed = inputs.clone();
         tokio::select! {
-            () = keep(address, identity, inputs, samples) => {}
+            () = keep(own, inputs, samples) => {}
             () = closed.closed() => {}
         }
         // The scheduler hears of it at once: the connection's own tasks get to say so.
@@ -62,23 +62,23 @@ pub(crate) fn start(
 }
 
 /// Connects again and again until the shell is gone.
-async fn keep(
-    address: SocketAddr,
-    identity: Identity,
-    inputs: mpsc::Sender<Input>,
-    samples: watch::Receiver<Sample>,
-) {
+async fn keep(mut own: Own, inputs: mpsc::Sender<Input>, samples: watch::Receiver<Sample>) {
     let mut backoff = Backoff::new(WAIT_MAX);
+    let mut refusals = Backoff::new(REFUSED_WAIT_MAX);
     let mut session = 0;
     let mut away = false;
     while !inputs.is_closed() {
-        match connect(address, &identity, Peer::Agent).await {
+        let wait = match own.connect(Peer::Agent).await {
             Ok(connected) => {
+                let address = connected.connection.remote();
                 tracing::info!(%address, cluster = connected.cluster, "connected");
                 (away, session) = (false, session + 1);
                 let begun = Instant::now();
-                let connection = connected.connection.clone();
-                let outcome = run(session, connected, &inputs, samples.clone()).await;
+                let (connection, greeted) = (connected.connection.clone(), connected.at);
+                let outcome = tokio::select! {
+                    outcome = run(session, connected, &inputs, samples.clone()) => outcome,
+                    never = own.keep_fresh(greeted) => match never {},
+                };
                 if inputs.send(Input::Disconnected { session }).await.is_err() {
                     connection.close("the agent is ending");
                     return;
@@ -86,19 +86,26 @@ async fn keep(
                 // A scheduler that welcomes and lets go at once, its disk full, is not called in a storm.
                 if begun.elapsed() >= LASTING {
                     backoff.reset();
+                    refusals.reset();
                 }
                 let reason =
                     outcome.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
                 tracing::warn!("the connection to the scheduler is gone: {reason}");
+                backoff.next_wait()
             }
-            // Once per absence, not once per attempt.
-            Err(error) if !away => {
-                tracing::warn!("{error}; trying again for as long as it takes");
-                away = true;
+            Err(error) => {
+                // Once per absence, not once per attempt.
+                if !std::mem::replace(&mut away, true) {
+                    tracing::warn!("{error}; trying again for as long as it takes");
+                }
+                if matches!(error, LinkError::Refused(_)) {
+                    refusals.next_wait()
+                } else {
+                    backoff.next_wait()
+                }
             }
-            Err(_) => {}
-        }
-        tokio::time::sleep(backoff.next_wait()).await;
+        };
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -16,6 +16,10 @@ use crate::load::Settings;
 const EVENTS_KEPT_MIN: u32 = 1000;
 /// What may wait on nodes: ten seconds are as long as people wait for what they call urgent.
 const AHEAD_MAX: Millis = Millis::from_seconds(10);
+/// Certificates that count for less would be renewed all the time.
+const CERTIFICATE_VALID_MIN: Millis = Millis::from_seconds(5);
+/// A year, as that of the scheduler itself.
+const CERTIFICATE_VALID_MAX: Millis = Millis::from_seconds(365 * 86_400);
 /// Bytes of a webhook's address.
 const WEBHOOK_BYTES_MAX: usize = 2000;
 
@@ -34,6 +38,12 @@ pub struct SchedulerSettings {
     /// How long a join token lasts.
     #[serde(deserialize_with = "text")]
     pub token_valid: Millis,
+    /// How long a certificate of an agent or a person counts; it is renewed after two thirds of that.
+    #[serde(deserialize_with = "text")]
+    pub certificate_valid: Millis,
+    /// How long after its end a certificate can still be renewed, and nothing else.
+    #[serde(deserialize_with = "text")]
+    pub certificate_grace: Millis,
     /// After how long only half of what was used counts for the order of jobs.
     #[serde(deserialize_with = "text")]
     pub half_life: Millis,
@@ -170,6 +180,8 @@ impl Default for SchedulerSettings {
             ahead: Millis(100),
             node_timeout: Millis::from_seconds(6),
             token_valid: Millis::from_seconds(900),
+            certificate_valid: Millis::from_seconds(86_400),
+            certificate_grace: Millis::from_seconds(30 * 86_400),
             half_life: Millis::from_seconds(7 * 86_400),
             age_step: Millis::from_seconds(6 * 3600),
             age_max: 20,
@@ -199,6 +211,8 @@ impl Settings for SchedulerSettings {
         "ahead",
         "node_timeout",
         "token_valid",
+        "certificate_valid",
+        "certificate_grace",
         "half_life",
         "age_step",
         "age_max",
@@ -251,6 +265,16 @@ impl Settings for SchedulerSettings {
         if self.ahead > AHEAD_MAX {
             return Err(format!(
                 "ahead of more than {AHEAD_MAX} would let an urgent job wait as long; lower it"
+            ));
+        }
+        if self.certificate_valid < CERTIFICATE_VALID_MIN {
+            return Err(format!(
+                "certificate_valid below {CERTIFICATE_VALID_MIN} would have all agents renew all the time; raise it"
+            ));
+        }
+        if self.certificate_valid > CERTIFICATE_VALID_MAX {
+            return Err(format!(
+                "certificate_valid above {CERTIFICATE_VALID_MAX} outlives those who have it; lower it"
             ));
         }
         if self.half_life < Millis::from_seconds(60) {

@@ -5,10 +5,9 @@ mod pace;
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use gantry_link::{Backoff, Connection, Identity, connect};
+use gantry_link::{Backoff, Connection, Own};
 use gantry_model::{At, Machine};
 use gantry_wire::{Peer, Reply, Request, Scope, Update};
 use ratatui::buffer::Buffer;
@@ -72,13 +71,9 @@ impl Default for ConsoleOptions {
 ///
 /// # Errors
 /// Where there is no terminal, or it is gone.
-pub fn run_console(
-    address: SocketAddr,
-    identity: Identity,
-    options: ConsoleOptions,
-) -> anyhow::Result<()> {
+pub fn run_console(own: Own, options: ConsoleOptions) -> anyhow::Result<()> {
     run_with(options, move |messages, scopes, asked| {
-        tokio::spawn(keep_connected(address, identity, messages, scopes, asked));
+        tokio::spawn(keep_connected(own, messages, scopes, asked));
     })
 }
 
@@ -268,8 +263,7 @@ fn listen_to_keys(messages: mpsc::Sender<Message>) {
 /// Connects for as long as the console is open, watches what is on the screen, and asks what the
 /// user asks.
 async fn keep_connected(
-    address: SocketAddr,
-    identity: Identity,
+    mut own: Own,
     messages: mpsc::Sender<Message>,
     mut scopes: watch::Receiver<Scope>,
     mut asked: mpsc::Receiver<Ask>,
@@ -277,14 +271,17 @@ async fn keep_connected(
     let mut backoff = Backoff::new(WAIT_MAX);
     while !messages.is_closed() {
         let session = tokio::select! {
-            session = connect(address, &identity, Peer::Console) => session,
+            session = own.connect(Peer::Console) => session,
             () = refuse(&mut asked, &messages) => return,
         };
         let reason = match session {
             Ok(session) => {
                 backoff.reset();
                 let _ = messages.send(Message::Link(Link::Live)).await;
-                serve(&session.connection, &messages, &mut scopes, &mut asked).await
+                tokio::select! {
+                    reason = serve(&session.connection, &messages, &mut scopes, &mut asked) => reason,
+                    never = own.keep_fresh(session.at) => match never {},
+                }
             }
             Err(error) => error.to_string(),
         };

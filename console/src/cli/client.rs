@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use gantry_config::nearest;
-use gantry_link::{Connection, Identity, LinkError, connect};
-use gantry_model::{Action, At, IndexSet, JobId, JobRow, Subject};
+use gantry_link::{Connection, Identity, LinkError, Own};
+use gantry_model::{Action, At, IndexSet, JobId, JobRow, Principal, Subject};
 use gantry_wire::{NodeStatus, Peer, Reply, Request, Scope, Update};
 use tokio::runtime::Runtime;
 
@@ -41,7 +41,8 @@ pub struct Reach {
         value_name = "DIR"
     )]
     pub folder: Option<PathBuf>,
-    /// Ask with the identity of this name in that folder; operator where nothing is said.
+    /// Ask with the identity of this name in that folder; the only one there, or operator, where nothing
+    /// is said.
     #[arg(id = "reach-user", long = "as", global = true, env = "GANTRY_AS", value_name = "NAME")]
     pub user: Option<String>,
 }
@@ -66,13 +67,15 @@ impl From<Option<PathBuf>> for Reach {
     }
 }
 
-/// How to reach a cluster: its folder holds `address` and the operator's identity.
+/// How to reach a cluster: its folder holds `address` and the identity of who asks.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// The scheduler's address.
     pub address: SocketAddr,
     /// Who asks.
     pub identity: Identity,
+    /// The same, where it lies: it is renewed there when that is due.
+    pub own: Own,
 }
 
 impl Access {
@@ -83,14 +86,20 @@ impl Access {
     pub fn find(reach: impl Into<Reach>) -> Result<Self, Failure> {
         let reach = reach.into();
         let folder = reach.place();
-        let user = reach.user.as_deref().unwrap_or(DEFAULT_USER);
+        let known = identities(&folder);
+        // Who got an identity on another host has one alone there.
+        let only = match known.as_slice() {
+            [only] => only.clone(),
+            _ => DEFAULT_USER.to_owned(),
+        };
+        let user = &reach.user.clone().unwrap_or(only);
         let identity = Identity::load(&folder, user).map_err(|error| {
-            Failure::usage(match identities(&folder) {
+            Failure::usage(match known {
                 known if known.is_empty() => format!(
                     "no cluster in {}: {error}; name its folder with --cluster DIR or GANTRY_CLUSTER",
                     folder.display()
                 ),
-                known if known.iter().any(|name| name == user) => error.to_string(),
+                known if known.contains(user) => error.to_string(),
                 known => format!(
                     "{} holds no identity {user:?}; name one of {} with --as",
                     folder.display(),
@@ -98,7 +107,9 @@ impl Access {
                 ),
             })
         })?;
-        Ok(Self { address: address(&folder)?, identity })
+        let address = address(&folder)?;
+        let own = Own::load(address, &folder, user)?;
+        Ok(Self { address, identity, own })
     }
 }
 
@@ -164,7 +175,8 @@ impl Client {
             .enable_all()
             .build()
             .map_err(Failure::trouble)?;
-        let session = runtime.block_on(connect(access.address, &access.identity, Peer::Console))?;
+        let mut own = access.own.clone();
+        let session = runtime.block_on(own.connect(Peer::Console))?;
         let welcome = (session.at, session.cluster);
         Ok(Self { runtime, connection: session.connection, welcome })
     }
@@ -355,7 +367,8 @@ fn subject(request: &Request) -> Option<Subject> {
             | Action::Requeue { job, .. }
             | Action::Change { job, .. } => Some(Subject::Job(*job)),
         },
-        Request::Series { node: name, .. } => node(name),
+        Request::Series { node: name, .. }
+        | Request::Revoke { principal: Principal::Node(name) } => node(name),
         Request::Cancel { job, .. }
         | Request::Why { job, .. }
         | Request::Search { job, .. }

@@ -1,5 +1,7 @@
 //! The command line: every subcommand and its flags, and where each is carried out.
 
+mod access;
+mod audit;
 pub mod batch;
 pub mod chosen;
 pub mod client;
@@ -152,13 +154,17 @@ pub enum Command {
     Similar(library::Similar),
     /// The scheduler: serve, init, token, reload, check, repair.
     Scheduler(daemons::Scheduler),
+    /// Who may do what: list, grant, revoke, token.
+    Access(access::Access),
+    /// Who did what to which: list, verify.
+    Audit(audit::Audit),
     /// The agent of a node.
     Agent(daemons::Agent),
     /// Say what a setting means, what it is, and which layer says so.
     Config(config::Config),
     /// Look for what stands in the way on this machine, and say how to mend it.
     Doctor(doctor::Doctor),
-    /// Join a node to a cluster with a token.
+    /// Join a node to a cluster with a token, or get a person's identity with one.
     Join(daemons::Join),
     /// Carry out built-in operations for an agent.
     #[command(hide = true)]
@@ -264,8 +270,10 @@ fn run(cli: Cli) -> Outcome {
         Command::Scheduler(scheduler) => scheduler.run(cluster, format),
         Command::Doctor(doctor) => doctor.run(&cluster, format),
         Command::Config(config) => config.run(&cluster, format),
+        Command::Access(access) => access.run(cluster, format),
+        Command::Audit(audit) => audit.run(cluster, format),
         Command::Agent(agent) => agent.run(),
-        Command::Join(join) => join.run(format),
+        Command::Join(join) => join.run(&cluster, format),
         Command::Worker | Command::Supervise => {
             unreachable!("handled before anything else is set up")
         }

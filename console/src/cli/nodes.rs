@@ -51,7 +51,7 @@ impl Look {
 /// Where there is no cluster or no terminal.
 pub fn console(cluster: Reach, look: Look) -> Outcome {
     let access = Access::find(cluster)?;
-    live::run_console(access.address, access.identity, look.options())
+    live::run_console(access.own, look.options())
         .map_err(|error| Failure::trouble(format!("{error:#}")))?;
     Ok(0)
 }

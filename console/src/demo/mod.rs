@@ -133,7 +133,7 @@ fn with_screen(options: &Options) -> Result<Report, Failure> {
                 .unwrap_or("demo".into()),
         };
         let look = live::ConsoleOptions { banner: Some(banner), reader, ..options.look.options() };
-        live::run_console(access.address, access.identity, look)
+        live::run_console(access.own, look)
             .map_err(|error| Failure::trouble(format!("{error:#}")))?;
         report.try_recv().unwrap_or_else(|_| {
             site.abandon();

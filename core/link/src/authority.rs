@@ -6,9 +6,11 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use gantry_model::{At, Millis};
+use rand::Rng;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
 };
 use sha2::{Digest, Sha256};
 
@@ -17,11 +19,42 @@ use crate::identity::{self, Identity, IdentityKind};
 use crate::tls::SERVER_NAME;
 use crate::token::hexadecimal;
 
-const DAY: Duration = Duration::from_hours(24);
+const DAY: Millis = Millis::from_seconds(86_400);
 /// The authority outlives the machines it signs for.
-const AUTHORITY_VALID: Duration = Duration::from_hours(24 * 3650);
-/// Until certificates are renewed over the connection they last for a year.
-const CERTIFICATE_VALID: Duration = Duration::from_hours(24 * 365);
+const AUTHORITY_VALID: Millis = Millis::from_seconds(3650 * 86_400);
+/// A day of slack before a certificate was made: the clocks of a new node are not set yet.
+pub(crate) const SLACK: Millis = DAY;
+/// What the serial number of a certificate begins with that says when it was made.
+pub(crate) const SERIAL_TAG: u8 = 1;
+/// Its bytes: the tag, milliseconds since 1970, and what makes it unlike any other.
+pub(crate) const SERIAL_BYTES: usize = 17;
+
+/// When a certificate is made and how long it counts from then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// When it is made.
+    pub from: At,
+    /// How long it counts.
+    pub valid: Millis,
+}
+
+impl Term {
+    /// How long the certificates count whose keys lie beside the authority's: whoever has those can
+    /// sign anything, and a shorter life would protect nothing.
+    pub const LONG: Millis = Millis::from_seconds(365 * 86_400);
+
+    /// From now on by this host's clock, for a year.
+    #[must_use]
+    pub fn long() -> Self {
+        Self { from: system_now(), valid: Self::LONG }
+    }
+}
+
+/// This host's clock.
+pub(crate) fn system_now() -> At {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    At(since.as_millis() as u64)
+}
 
 /// The authority of one cluster.
 pub struct Authority {
@@ -47,7 +80,7 @@ impl Authority {
             });
         }
         let key = KeyPair::generate()?;
-        let mut params = params(AUTHORITY_VALID);
+        let mut params = params(Term { from: system_now(), valid: AUTHORITY_VALID });
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, cluster);
@@ -89,14 +122,46 @@ impl Authority {
         self.certificate.clone()
     }
 
-    /// Makes a key and signs a certificate for it.
+    /// Makes a key and signs a certificate for it that counts for a year.
     ///
     /// # Errors
     /// Where the name is not one that a certificate can carry.
     pub fn issue(&self, kind: IdentityKind, name: &str) -> Result<Identity, LinkError> {
-        let key = KeyPair::generate()?;
-        let certificate = leaf(kind, name)?.signed_by(&key, &self.issuer)?;
-        Ok(Identity::new(certificate.der().to_vec(), self.certificate.clone(), &key))
+        self.issue_for(kind, name, Term::long())
+    }
+
+    /// Makes a key and signs a certificate for it.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_for(
+        &self,
+        kind: IdentityKind,
+        name: &str,
+        term: Term,
+    ) -> Result<Identity, LinkError> {
+        self.certify(kind, name, term, &KeyPair::generate()?)
+    }
+
+    /// Signs the next certificate for the key of an identity that is at hand.
+    ///
+    /// # Errors
+    /// Where the identity cannot be read.
+    pub fn reissue(&self, identity: &Identity, term: Term) -> Result<Identity, LinkError> {
+        let peer = identity.peer()?;
+        let kind = peer.kind.ok_or_else(|| LinkError::Identity("it says no kind".into()))?;
+        self.certify(kind, &peer.name, term, &identity.key_pair()?)
+    }
+
+    fn certify(
+        &self,
+        kind: IdentityKind,
+        name: &str,
+        term: Term,
+        key: &KeyPair,
+    ) -> Result<Identity, LinkError> {
+        let certificate = leaf(kind, name, term)?.signed_by(key, &self.issuer)?;
+        Ok(Identity::new(certificate.der().to_vec(), self.certificate.clone(), key))
     }
 
     /// Signs a certificate for the key of a signing request. Only the public key is taken from the
@@ -108,13 +173,14 @@ impl Authority {
         &self,
         kind: IdentityKind,
         name: &str,
+        term: Term,
         request_der: &[u8],
     ) -> Result<Vec<u8>, LinkError> {
         let mut request = CertificateSigningRequestParams::from_der(&request_der.to_vec().into())
             .map_err(|error| {
             LinkError::Identity(format!("the signing request cannot be used: {error}"))
         })?;
-        request.params = leaf(kind, name)?;
+        request.params = leaf(kind, name, term)?;
         Ok(request.signed_by(&self.issuer)?.der().to_vec())
     }
 }
@@ -122,8 +188,13 @@ impl Authority {
 /// A request for a certificate, and the key it is for.
 pub(crate) fn request() -> Result<(Vec<u8>, KeyPair), LinkError> {
     let key = KeyPair::generate()?;
-    let request = params(DAY).serialize_request(&key)?;
-    Ok((request.der().to_vec(), key))
+    Ok((request_with(&key)?, key))
+}
+
+/// A request for a certificate for a key.
+pub(crate) fn request_with(key: &KeyPair) -> Result<Vec<u8>, LinkError> {
+    let term = Term { from: system_now(), valid: DAY };
+    Ok(params(term).serialize_request(key)?.der().to_vec())
 }
 
 /// The SHA-256 of a certificate, in hexadecimal.
@@ -131,19 +202,29 @@ pub(crate) fn fingerprint(certificate: &[u8]) -> String {
     hexadecimal(&Sha256::digest(certificate))
 }
 
-fn params(valid: Duration) -> CertificateParams {
-    let now = SystemTime::now();
+fn params(term: Term) -> CertificateParams {
+    let time = |at: At| SystemTime::UNIX_EPOCH + Duration::from_millis(at.0);
     let mut params = CertificateParams::default();
-    // A day of slack: the clocks of a new node are not set yet.
-    params.not_before = (now - DAY).into();
-    params.not_after = (now + valid).into();
+    params.not_before = time(At(term.from.0.saturating_sub(SLACK.0))).into();
+    params.not_after = time(term.from.after(term.valid)).into();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params
 }
 
-fn leaf(kind: IdentityKind, name: &str) -> Result<CertificateParams, LinkError> {
+/// A serial number that says to the millisecond when its certificate was made: what was made before
+/// access was taken away is told from what was made after.
+fn serial(at: At) -> SerialNumber {
+    let mut bytes = vec![SERIAL_TAG];
+    bytes.extend(at.0.to_be_bytes());
+    bytes.resize(SERIAL_BYTES, 0);
+    rand::rng().fill_bytes(&mut bytes[9..]);
+    bytes.into()
+}
+
+fn leaf(kind: IdentityKind, name: &str, term: Term) -> Result<CertificateParams, LinkError> {
     gantry_model::job::check_name("peer", name).map_err(LinkError::Refused)?;
-    let mut params = params(CERTIFICATE_VALID);
+    let mut params = params(term);
+    params.serial_number = Some(serial(term.from));
     params.distinguished_name.push(DnType::CommonName, name);
     params.distinguished_name.push(DnType::OrganizationalUnitName, kind.word());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use gantry_model::At;
-use gantry_wire::{JoinReply, JoinRequest, Peer, Verdict, hello};
+use gantry_wire::{JoinReply, JoinRequest, Peer, RenewRequest, Verdict, hello};
 use quinn::Endpoint;
 
 use crate::authority;
 use crate::connection::{Connection, Receiver, Sender};
 use crate::error::LinkError;
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityKind};
 use crate::{tls, token, transport};
 
 /// From the first packet to the welcome.
@@ -106,11 +106,32 @@ impl Caller {
 /// Where the token is malformed, used, expired or for another node, or the scheduler's authority
 /// is not the one that the token names.
 pub async fn join(address: SocketAddr, token: &str, node: &str) -> Result<Identity, LinkError> {
+    enter(address, token, node, Peer::Joining).await
+}
+
+/// Gets an identity for a person with a single-use token, as [`join`] does for a node.
+///
+/// # Errors
+/// As [`join`].
+pub async fn join_user(
+    address: SocketAddr,
+    token: &str,
+    user: &str,
+) -> Result<Identity, LinkError> {
+    enter(address, token, user, Peer::JoiningUser).await
+}
+
+async fn enter(
+    address: SocketAddr,
+    token: &str,
+    name: &str,
+    peer: Peer,
+) -> Result<Identity, LinkError> {
     let fingerprint = token::fingerprint(token)?;
     let (request_der, key) = authority::request()?;
     let tls = tls::joining(fingerprint.clone())?;
-    let mut session = Caller::new(address)?.greet(tls, Peer::Joining).await?;
-    let request = JoinRequest { token: token.trim().into(), node: node.into(), request_der };
+    let mut session = Caller::new(address)?.greet(tls, peer).await?;
+    let request = JoinRequest { token: token.trim().into(), node: name.into(), request_der };
     session.sender.send(&request).await?;
     match session.receiver.expect().await? {
         JoinReply::Refused(reject) => Err(LinkError::Refused(reject)),
@@ -120,7 +141,34 @@ pub async fn join(address: SocketAddr, token: &str, node: &str) -> Result<Identi
                     "the scheduler answered with another authority than the token's; make a new token on the scheduler".into(),
                 ));
             }
-            Ok(Identity::new(certificate_der, authority_der, &key))
+            let identity = Identity::new(certificate_der, authority_der, &key);
+            let kind = identity.peer()?.kind;
+            let fits = match peer {
+                Peer::Joining => kind == Some(IdentityKind::Agent),
+                _ => kind == Some(IdentityKind::User),
+            };
+            if !fits {
+                return Err(LinkError::Identity(
+                    "the scheduler answered with a certificate of another kind; upgrade one of the two".into(),
+                ));
+            }
+            Ok(identity)
         }
+    }
+}
+
+/// Gets the next certificate for an identity, over a connection of its own: those that are open are
+/// not touched. The key stays.
+///
+/// # Errors
+/// Where nobody answers, access was taken away, or the certificate has ended too long ago.
+pub async fn renew(address: SocketAddr, identity: &Identity) -> Result<Identity, LinkError> {
+    let mut session = connect(address, identity, Peer::Renewing).await?;
+    session.sender.send(&RenewRequest { request_der: identity.request()? }).await?;
+    let reply = tokio::time::timeout(CONNECT_TIMEOUT, session.receiver.expect()).await;
+    let late = |_| LinkError::Timeout { what: "renewing", seconds: CONNECT_TIMEOUT.as_secs() };
+    match reply.map_err(late)?? {
+        JoinReply::Refused(reject) => Err(LinkError::Refused(reject)),
+        JoinReply::Joined { certificate_der, .. } => identity.renewed(certificate_der),
     }
 }

@@ -25,6 +25,9 @@ pub enum LinkError {
     /// The connection ended.
     #[error("the connection ended: {0}")]
     Closed(String),
+    /// A caller's certificate is not one of this cluster, has ended too long ago, or is not the caller's.
+    #[error("a caller without a certificate that counts here was turned away: {0}")]
+    Untrusted(String),
     /// A peer sent something that is no message.
     #[error(transparent)]
     Wire(#[from] WireError),

@@ -1,19 +1,22 @@
 //! A peer's identity: its key, its certificate and the authority that signed it.
 //!
 //! On disk an identity is `NAME.pem`, `NAME.key` and `authority.pem` in one folder. Key files are
-//! made with mode 0600 and refused where others may read them.
+//! made with mode 0600 and refused where others may read them. A renewal keeps the key and replaces
+//! the one file of the certificate, so that no crash leaves a key without its certificate.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use gantry_model::At;
+use gantry_model::{At, Millis};
 use rcgen::{KeyPair, PublicKeyData};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::authority::{self, SERIAL_BYTES, SERIAL_TAG, SLACK};
 use crate::error::LinkError;
 
 /// What a certificate is for. It stands in the certificate as the organizational unit.
@@ -23,21 +26,34 @@ pub enum IdentityKind {
     Scheduler,
     /// An agent of the node whose name is the common name.
     Agent,
-    /// A user who may do everything.
+    /// The cluster's first administrator, made with it.
     Operator,
+    /// A person; what that one may do the scheduler knows.
+    User,
 }
 
 impl IdentityKind {
-    pub(crate) const fn word(self) -> &'static str {
+    const ALL: [Self; 4] = [Self::Scheduler, Self::Agent, Self::Operator, Self::User];
+
+    /// The word that stands in the certificate.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Scheduler => "scheduler",
             Self::Agent => "agent",
             Self::Operator => "operator",
+            Self::User => "user",
         }
     }
 
+    /// Whether it is a person's.
+    #[must_use]
+    pub const fn is_person(self) -> bool {
+        matches!(self, Self::Operator | Self::User)
+    }
+
     fn of(word: &str) -> Option<Self> {
-        [Self::Scheduler, Self::Agent, Self::Operator].into_iter().find(|kind| kind.word() == word)
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
 }
 
@@ -48,11 +64,15 @@ pub struct PeerIdentity {
     pub kind: Option<IdentityKind>,
     /// The name in its certificate; empty without one.
     pub name: String,
+    /// When its certificate was made.
+    pub issued: At,
+    /// When its certificate ends.
+    pub expires: At,
 }
 
 impl PeerIdentity {
     pub(crate) fn nobody() -> Self {
-        Self { kind: None, name: String::new() }
+        Self { kind: None, name: String::new(), issued: At(0), expires: At(0) }
     }
 
     /// Reads a certificate that TLS has already verified.
@@ -62,9 +82,36 @@ impl PeerIdentity {
             X509Certificate::from_der(der).map_err(|_| wrong("cannot be read"))?;
         let subject = certificate.subject();
         let name = subject.iter_common_name().next().and_then(|value| value.as_str().ok());
+        let name = name.ok_or_else(|| wrong("has no name"))?.to_owned();
         let unit = subject.iter_organizational_unit().next().and_then(|value| value.as_str().ok());
         let kind = unit.and_then(IdentityKind::of).ok_or_else(|| wrong("says no known kind"))?;
-        Ok(Self { kind: Some(kind), name: name.ok_or_else(|| wrong("has no name"))?.to_owned() })
+        let (from, expires) = validity(&certificate);
+        Ok(Self { kind: Some(kind), name, issued: made(&certificate, from), expires })
+    }
+
+    /// When the next certificate is fetched: after two thirds of this one's life.
+    #[must_use]
+    pub fn due(&self) -> At {
+        let life = self.expires.since(self.issued);
+        self.issued.after(Millis(life.0 / 3 * 2))
+    }
+}
+
+/// From when until when a certificate counts.
+fn validity(certificate: &X509Certificate) -> (At, At) {
+    let validity = certificate.validity();
+    let at = |seconds: i64| At(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000));
+    (at(validity.not_before.timestamp()), at(validity.not_after.timestamp()))
+}
+
+/// When a certificate was made: by its serial number, or where that does not say it a day after it
+/// began to count.
+fn made(certificate: &X509Certificate, from: At) -> At {
+    match certificate.raw_serial().split_first() {
+        Some((&SERIAL_TAG, rest)) if rest.len() + 1 == SERIAL_BYTES => {
+            rest.first_chunk().map_or(from, |millis| At(u64::from_be_bytes(*millis)))
+        }
+        _ => from.after(SLACK),
     }
 }
 
@@ -89,9 +136,42 @@ impl Identity {
         PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key_pkcs8.clone()))
     }
 
+    pub(crate) fn key_pair(&self) -> Result<KeyPair, LinkError> {
+        Ok(KeyPair::try_from(self.key_pkcs8.as_slice())?)
+    }
+
     /// The name in the certificate.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
     pub fn name(&self) -> Result<String, LinkError> {
-        PeerIdentity::of_certificate(&self.certificate).map(|peer| peer.name)
+        self.peer().map(|peer| peer.name)
+    }
+
+    /// What others see of it.
+    ///
+    /// # Errors
+    /// Where the certificate cannot be read.
+    pub fn peer(&self) -> Result<PeerIdentity, LinkError> {
+        PeerIdentity::of_certificate(&self.certificate)
+    }
+
+    /// A request for the next certificate for its key.
+    pub(crate) fn request(&self) -> Result<Vec<u8>, LinkError> {
+        authority::request_with(&self.key_pair()?)
+    }
+
+    /// The same key with its next certificate.
+    pub(crate) fn renewed(&self, certificate: Vec<u8>) -> Result<Self, LinkError> {
+        let key = self.key_pair()?;
+        let fits = X509Certificate::from_der(&certificate)
+            .is_ok_and(|(_, parsed)| parsed.public_key().raw == key.subject_public_key_info());
+        if !fits {
+            let sentence =
+                "the scheduler signed a certificate for another key than the one at hand";
+            return Err(LinkError::Identity(sentence.into()));
+        }
+        Ok(Self { certificate: certificate.into(), ..self.clone() })
     }
 
     /// From when until when the certificate counts.
@@ -101,9 +181,7 @@ impl Identity {
     pub fn validity(&self) -> Result<(At, At), LinkError> {
         let (_, parsed) = X509Certificate::from_der(&self.certificate)
             .map_err(|_| LinkError::Identity("the certificate cannot be read".into()))?;
-        let validity = parsed.validity();
-        let at = |seconds: i64| At(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000));
-        Ok((at(validity.not_before.timestamp()), at(validity.not_after.timestamp())))
+        Ok(validity(&parsed))
     }
 
     /// Writes `NAME.pem`, `NAME.key` and `authority.pem` into a folder.
@@ -111,18 +189,23 @@ impl Identity {
     /// # Errors
     /// Where a file cannot be written.
     pub fn save(&self, folder: &Path, name: &str) -> Result<(), LinkError> {
+        self.save_certificate(folder, name)?;
         let text = |label, der: &[u8]| pem::encode(&pem::Pem::new(label, der));
-        write_file(
-            &folder.join(format!("{name}.pem")),
-            &text("CERTIFICATE", &self.certificate),
-            0o644,
-        )?;
         write_file(&folder.join("authority.pem"), &text("CERTIFICATE", &self.authority), 0o644)?;
         write_file(
             &folder.join(format!("{name}.key")),
             &text("PRIVATE KEY", &self.key_pkcs8),
             0o600,
         )
+    }
+
+    /// Writes `NAME.pem` alone, as after a renewal: the key beside it stays.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn save_certificate(&self, folder: &Path, name: &str) -> Result<(), LinkError> {
+        let text = pem::encode(&pem::Pem::new("CERTIFICATE", &self.certificate[..]));
+        write_file(&folder.join(format!("{name}.pem")), &text, 0o644)
     }
 
     /// Reads what [`Identity::save`] wrote.
@@ -209,13 +292,20 @@ pub(crate) fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), LinkE
     write_bytes(path, text.as_bytes(), mode)
 }
 
+/// Files that this process has written: two commands of one person may renew at once, and two tasks of
+/// one process, and none may take the file of another away that is not whole yet.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
 fn write_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<(), LinkError> {
     let fail = |error: std::io::Error| LinkError::File {
         what: "writing",
         path: path.into(),
         reason: error.to_string(),
     };
-    let part = path.with_extension("part");
+    let (process, count) = (std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed));
+    let mut part = path.as_os_str().to_owned();
+    part.push(format!(".{process}-{count}.part"));
+    let part = std::path::PathBuf::from(part);
     let _ = fs::remove_file(&part);
     let mut file =
         fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&part).map_err(fail)?;

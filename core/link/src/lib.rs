@@ -3,7 +3,9 @@
 //! A cluster has its own authority ([`Authority`]). Every peer holds an [`Identity`] that the
 //! authority signed; a new node gets its own by [`join`] with a single-use [`token`]. A peer is
 //! connected once the scheduler's welcome has arrived, never before: with TLS 1.3 a client's
-//! handshake succeeds even where the server is about to refuse its certificate.
+//! handshake succeeds even where the server is about to refuse its certificate. Certificates are
+//! short-lived; [`renew`] fetches the next one, also for a while after the old one has ended, and [`Own`]
+//! does so when it is due.
 //!
 //! Peers that are not of the cluster are met in [`outside`], by TLS over TCP.
 //!
@@ -20,17 +22,19 @@ pub mod connection;
 pub mod error;
 pub mod identity;
 pub mod outside;
+pub mod own;
 mod place;
 pub mod server;
 mod tls;
 pub mod token;
 mod transport;
 
-pub use authority::Authority;
+pub use authority::{Authority, Term};
 pub use backoff::Backoff;
-pub use connect::{Caller, Session, connect, join};
+pub use connect::{Caller, Session, connect, join, join_user, renew};
 pub use connection::{Connection, Receiver, Sender};
 pub use error::LinkError;
 pub use identity::{Identity, IdentityKind, PeerIdentity};
 pub use outside::{Outside, Refused};
-pub use server::{Incoming, Server};
+pub use own::Own;
+pub use server::{Incoming, Server, Times};

@@ -2,20 +2,24 @@
 //! session would skip the check of the client's certificate), and one provider.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::time_provider::TimeProvider;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 
 use crate::authority::fingerprint;
 use crate::error::LinkError;
-use crate::identity::Identity;
+use crate::identity::{Identity, PeerIdentity};
+use crate::server::Times;
 
 /// The name in every scheduler's certificate. Peers know it by its authority, not by its host.
 pub(crate) const SERVER_NAME: &str = "scheduler.gantry";
@@ -38,15 +42,17 @@ fn wrong(error: impl std::fmt::Display) -> LinkError {
 }
 
 /// The scheduler's side: a client's certificate must be the authority's; a client without one is
-/// let in as nobody, and may only join.
-pub(crate) fn server(identity: &Identity) -> Result<ServerConfig, LinkError> {
-    let verifier =
+/// let in as nobody, and may only join. One whose certificate has ended not long ago is let in too,
+/// and may only renew it ([`crate::server`] sees to that).
+pub(crate) fn server(identity: &Identity, times: &Times) -> Result<ServerConfig, LinkError> {
+    let strict =
         WebPkiClientVerifier::builder_with_provider(roots(&identity.authority)?, provider())
             .allow_unauthenticated()
             .build()
             .map_err(wrong)?;
+    let verifier = Arc::new(Renewable { strict, times: times.clone() });
     let chain = vec![identity.certificate.clone(), identity.authority.clone()];
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(times.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(wrong)?
         .with_client_cert_verifier(verifier)
@@ -117,6 +123,73 @@ fn finish(mut config: ClientConfig) -> ClientConfig {
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config
+}
+
+impl TimeProvider for Times {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(self.now().0)))
+    }
+}
+
+/// Checks callers as rustls does, and lets those through that are well but for their age.
+#[derive(Debug)]
+struct Renewable {
+    strict: Arc<dyn ClientCertVerifier>,
+    times: Times,
+}
+
+impl ClientCertVerifier for Renewable {
+    fn client_auth_mandatory(&self) -> bool {
+        self.strict.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.strict.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let judged = self.strict.verify_client_cert(end_entity, intermediates, now);
+        let Err(rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        )) = &judged
+        else {
+            return judged;
+        };
+        let Ok(peer) = PeerIdentity::of_certificate(end_entity) else { return judged };
+        if self.times.now() > peer.expires.after(self.times.grace) {
+            return judged;
+        }
+        // It was well while it counted, or the error of that moment stands.
+        let while_it_counted = UnixTime::since_unix_epoch(Duration::from_millis(peer.expires.0));
+        self.strict.verify_client_cert(end_entity, intermediates, while_it_counted)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.strict.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.strict.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.strict.supported_verify_schemes()
+    }
 }
 
 /// Checks a scheduler against the fingerprint of its authority.

@@ -70,13 +70,20 @@ pub(crate) fn listen(
         EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset)));
     endpoint.min_reset_interval(Duration::ZERO);
     endpoint.cid_generator(move || Box::new(Places::new(&connection_ids)));
-    let crypto = QuicServerConfig::try_from(tls).map_err(|error| wrong(&error))?;
-    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(transport(IDLE));
+    let server = server(tls)?;
     let socket = UdpSocket::bind(address).map_err(|error| wrong(&error))?;
     widen(&socket).map_err(|error| wrong(&error))?;
     Endpoint::new(endpoint, Some(server), socket, Arc::new(quinn::TokioRuntime))
         .map_err(|error| wrong(&error))
+}
+
+/// What the scheduler's end says of itself to new callers.
+pub(crate) fn server(tls: rustls::ServerConfig) -> Result<quinn::ServerConfig, LinkError> {
+    let crypto = QuicServerConfig::try_from(tls)
+        .map_err(|error| LinkError::Identity(format!("setting up QUIC failed: {error}")))?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    server.transport_config(transport(IDLE));
+    Ok(server)
 }
 
 /// Makes a socket's buffers as large as the system allows.

@@ -7,9 +7,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use gantry_link::{Authority, Identity, IdentityKind, LinkError, Server, connect, join, token};
-use gantry_model::{At, JobId};
-use gantry_wire::{Greeting, JoinReply, JoinRequest, Peer, Reply, Request, Verdict};
+use gantry_link::{
+    Authority, Identity, IdentityKind, LinkError, Own, Server, Term, Times, connect, join, token,
+};
+use gantry_model::{At, JobId, Millis};
+use gantry_wire::{Greeting, JoinReply, JoinRequest, Peer, RenewRequest, Reply, Request, Verdict};
 use tempfile::TempDir;
 
 struct Cluster {
@@ -99,8 +101,12 @@ async fn sign_one(cluster: &Cluster) -> Result<(), LinkError> {
     assert_eq!((greeting.peer, connection.peer().kind), (Peer::Joining, None));
     sender.send(&Verdict::Welcome { version: 1, cluster: "test".into(), at: At(7) }).await?;
     let request: JoinRequest = receiver.expect().await?;
-    let signed =
-        cluster.authority.sign(IdentityKind::Agent, &request.node, &request.request_der)?;
+    let signed = cluster.authority.sign(
+        IdentityKind::Agent,
+        &request.node,
+        Term::long(),
+        &request.request_der,
+    )?;
     let authority_der = cluster.authority.certificate_der();
     sender.send(&JoinReply::Joined { node: None, certificate_der: signed, authority_der }).await?;
     sender.delivered().await;
@@ -121,6 +127,75 @@ async fn a_node_joins_with_a_token_and_then_comes_as_itself() {
         tokio::join!(welcome_one(&cluster.server), connect(address, &identity, Peer::Agent));
     assert_eq!(welcomed.unwrap().0.peer().name, "cpu-1");
     session.unwrap();
+}
+
+#[tokio::test]
+async fn an_identity_is_renewed_in_its_folder_and_keeps_its_key() {
+    let folder = TempDir::new().unwrap();
+    let authority = Authority::create(folder.path(), "test").unwrap();
+    let scheduler = authority.issue(IdentityKind::Scheduler, "scheduler").unwrap();
+    // The scheduler's clock is two hours ahead: what counts for one hour has ended there.
+    let day = Millis::from_seconds(86_400);
+    let hour = Millis::from_seconds(3600);
+    // Certificates know whole seconds.
+    let here = At(Term::long().from.0 / 1000 * 1000);
+    let times = Times::new(move || here.after(hour).after(hour), day);
+    let server = Server::bind_by(loopback(), &scheduler, folder.path(), times).unwrap();
+    let old = authority
+        .issue_for(IdentityKind::Agent, "cpu-1", Term { from: here, valid: hour })
+        .unwrap();
+    old.save(folder.path(), "agent").unwrap();
+    let key = std::fs::read(folder.path().join("agent.key")).unwrap();
+    let mut own = Own::load(server.local_address(), folder.path(), "agent").unwrap();
+    let due = own.identity().peer().unwrap().due();
+    assert_eq!(due.since(here), Millis(hour.0 / 3 * 2));
+    let serve = async {
+        // As an agent it is told that its certificate has ended; then it renews, and is heard.
+        assert!(welcome_one(&server).await.unwrap_err().to_string().contains("ended 1h ago"));
+        let incoming = server.accept().await.unwrap();
+        let (connection, greeting, mut sender, mut receiver) = incoming.handshake().await.unwrap();
+        assert_eq!((greeting.peer, connection.peer().name.as_str()), (Peer::Renewing, "cpu-1"));
+        sender
+            .send(&Verdict::Welcome { version: 1, cluster: "test".into(), at: At(7) })
+            .await
+            .unwrap();
+        let request: RenewRequest = receiver.expect().await.unwrap();
+        let term = Term { from: here.after(hour).after(hour), valid: day };
+        let certificate_der =
+            authority.sign(IdentityKind::Agent, "cpu-1", term, &request.request_der).unwrap();
+        let authority_der = authority.certificate_der();
+        let joined = JoinReply::Joined { node: None, certificate_der, authority_der };
+        sender.send(&joined).await.unwrap();
+        sender.delivered().await;
+        let (connection, _) = welcome_one(&server).await.unwrap();
+        assert_eq!(connection.peer().issued, term.from);
+        connection
+    };
+    let (_kept, session) = tokio::join!(serve, own.connect(Peer::Agent));
+    session.unwrap();
+    let renewed = Identity::load(folder.path(), "agent").unwrap();
+    assert!(renewed.validity().unwrap().1 > old.validity().unwrap().1);
+    assert_eq!(std::fs::read(folder.path().join("agent.key")).unwrap(), key);
+    let left = std::fs::read_dir(folder.path()).unwrap();
+    let part = |name: &std::ffi::OsString| name.to_string_lossy().ends_with(".part");
+    assert_eq!(left.map(|entry| entry.unwrap().file_name()).filter(part).count(), 0);
+}
+
+#[tokio::test]
+async fn a_scheduler_shows_its_next_certificate_to_new_callers_and_keeps_the_others() {
+    let cluster = cluster();
+    let identity = cluster.authority.issue(IdentityKind::Operator, "ada").unwrap();
+    let address = cluster.server.local_address();
+    let (first, session) =
+        tokio::join!(welcome_one(&cluster.server), connect(address, &identity, Peer::Console));
+    let (_first, session) = (first.unwrap(), session.unwrap());
+    let next = cluster.authority.issue(IdentityKind::Scheduler, "scheduler").unwrap();
+    cluster.server.show(&next).unwrap();
+    let (second, other) =
+        tokio::join!(welcome_one(&cluster.server), connect(address, &identity, Peer::Console));
+    second.unwrap();
+    other.unwrap();
+    assert!(session.connection.open().await.is_ok());
 }
 
 #[tokio::test]

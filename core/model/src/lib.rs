@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod access;
 pub mod action;
 pub mod array;
 pub mod conditions;
@@ -27,6 +28,7 @@ pub mod units;
 pub mod view;
 pub mod work;
 
+pub use access::Principal;
 pub use action::{Action, JobChange};
 pub use array::{Array, IndexSet};
 pub use conditions::{Dependency, DependencyKind, DependencyScope, Gang, Preemption, Warning};

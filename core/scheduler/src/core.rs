@@ -8,18 +8,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use gantry_cluster::{Answer, Cluster, ClusterSettings, Effect, Event};
 use gantry_link::Connection;
 use gantry_model::{
-    At, JobRow, Level, Machine, NodeFacts, Note, Order, Reject, RejectKind, Subject, TryId,
+    At, JobRow, Level, Machine, Millis, NodeFacts, Note, Order, Principal, Reject, RejectKind,
+    Subject, TryId,
 };
 use gantry_wire::{HistoryQuery, NotePage, NoteQuery, UseBy, UseRow};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::access::{Access, Change, Grants};
 use crate::agents::{Agent, Agents, ORDERS_MAX};
 use crate::alerts::Kept;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::error::SchedulerError;
 use crate::notes::{Notes, SHOWN_MAX};
-use crate::shell::Shell;
+use crate::shell::{Parts, Shell};
 use crate::store::{Retention, Store};
 
 /// Commands that wait; beyond that a caller waits, which slows its own connection only.
@@ -51,9 +53,11 @@ pub(crate) enum Command {
     /// Keep so much of the event log from now on.
     Retain(Retention),
     /// Keep the hash of a new token.
-    AddToken { hash: String, node: String, expires: At, done: Done },
+    AddToken { hash: String, principal: Principal, expires: At, done: Done },
     /// Use a token up.
-    Redeem { hash: String, node: String, done: Done },
+    Redeem { hash: String, principal: Principal, done: Done },
+    /// Change who has access.
+    Access { by: String, change: Change, done: oneshot::Sender<Result<Principal, Reject>> },
     /// End, after what came before this.
     Stop,
 }
@@ -66,21 +70,25 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     /// The connected agents.
     pub(crate) agents: Arc<Agents>,
+    /// Who has access.
+    pub(crate) access: Access,
     board: Arc<Mutex<Board>>,
     ended: watch::Receiver<u64>,
     sessions: Arc<AtomicU64>,
 }
 
-/// Opens the journal, applies it, and starts the thread.
+/// Opens the journal, applies it, and starts the thread. The clock is so far `ahead` of the host's.
 pub(crate) fn start(
     folder: &Path,
     settings: ClusterSettings,
     retention: Retention,
+    ahead: Millis,
 ) -> Result<Started, SchedulerError> {
     let mut store = Store::open(folder)?;
     store.retain(retention);
     let mut restored = restore(&mut store, settings)?;
-    let clock = Clock::new(restored.last);
+    let clock = Clock::new(restored.last, ahead);
+    let access = Access::new(Grants::restored(store.grants()?));
     let (commands, receiver) = mpsc::channel(WAITING_MAX);
     let (ended_sender, ended) = watch::channel(0);
     let alerts = store.alerts()?;
@@ -91,8 +99,15 @@ pub(crate) fn start(
     let board = Arc::new(Mutex::new(Board::with_notes(notes)));
     let agents = Arc::new(Agents::default());
     let (failed, core_ended) = oneshot::channel();
-    let shell =
-        Shell::new(store, restored, clock, receiver, board.clone(), agents.clone(), ended_sender);
+    let parts = Parts {
+        clock,
+        commands: receiver,
+        board: board.clone(),
+        agents: agents.clone(),
+        access: access.clone(),
+        ended: ended_sender,
+    };
+    let shell = Shell::new(store, restored, parts);
     std::thread::Builder::new()
         .name("cluster".into())
         .spawn(move || {
@@ -104,7 +119,7 @@ pub(crate) fn start(
         })
         .map_err(|error| SchedulerError::file("starting the thread of", folder, &error))?;
     let sessions = Arc::new(AtomicU64::new(0));
-    let core = Core { commands, clock, agents, board, ended, sessions };
+    let core = Core { commands, clock, agents, access, board, ended, sessions };
     Ok(Started { core, ended: core_ended, alerts })
 }
 
@@ -265,15 +280,27 @@ impl Core {
     pub(crate) async fn add_token(
         &self,
         hash: String,
-        node: String,
+        principal: Principal,
         expires: At,
     ) -> Result<(), Reject> {
-        self.done(|done| Command::AddToken { hash, node, expires, done }).await
+        self.done(|done| Command::AddToken { hash, principal, expires, done }).await
     }
 
     /// Uses a token up.
-    pub(crate) async fn redeem(&self, hash: String, node: String) -> Result<(), Reject> {
-        self.done(|done| Command::Redeem { hash, node, done }).await
+    pub(crate) async fn redeem(&self, hash: String, principal: Principal) -> Result<(), Reject> {
+        self.done(|done| Command::Redeem { hash, principal, done }).await
+    }
+
+    /// Changes who has access; the answer, whom it was about, comes once that is durable and holds.
+    pub(crate) async fn change_access(
+        &self,
+        by: String,
+        change: Change,
+    ) -> Result<Principal, Reject> {
+        let (done, changed) = oneshot::channel();
+        let command = Command::Access { by, change, done };
+        self.commands.send(command).await.map_err(|_| ending())?;
+        changed.await.unwrap_or_else(|_| Err(ending()))
     }
 
     async fn done(&self, command: impl FnOnce(Done) -> Command) -> Result<(), Reject> {

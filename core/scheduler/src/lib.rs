@@ -6,19 +6,23 @@
 //! and nodes that join ([`session`]); they reach the thread through [`core`]. What only screens
 //! need (samples, curves) is kept beside the machine ([`board`]) and is gone after a restart; what
 //! decides is in the journal ([`store`]), and so is the event log, of which [`notes`] has the newest
-//! lines at hand.
+//! lines at hand. Who may do what is decided in [`roles`] and [`access`], and what was done is in
+//! [`audit`].
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod access;
 mod agents;
 mod alerts;
+mod audit;
 mod board;
 mod clock;
 mod core;
 mod error;
 mod metrics;
 mod notes;
+mod roles;
 mod session;
 mod settings;
 mod shell;
@@ -31,11 +35,15 @@ mod webhook;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gantry_config::SchedulerSettings;
-use gantry_link::{Authority, Identity, IdentityKind, Server};
+use gantry_link::{Authority, Identity, IdentityKind, Server, Term, Times};
+use gantry_model::{Level, Millis, Subject};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
+pub use audit::verify as verify_audit;
 pub use error::SchedulerError;
 pub use store::{JournalReport, check, repair};
 use update::Pictures;
@@ -44,8 +52,11 @@ use webhook::Webhook;
 /// Connections at once, agents and consoles together: each takes about 40 KB.
 const CONNECTIONS_MAX: usize = 20_000;
 
+/// Between two looks at whether the scheduler's own certificates are due: they last for a year.
+const OWN_EACH: Duration = Duration::from_hours(1);
+
 /// Makes a new cluster in a folder: its authority, the scheduler's identity and the first
-/// operator's.
+/// administrator's, whose name is operator.
 ///
 /// # Errors
 /// Where the folder already holds a cluster or cannot be written.
@@ -58,7 +69,7 @@ pub fn init(folder: &Path, cluster: &str) -> Result<(), SchedulerError> {
         .map_err(|error| SchedulerError::file("making", folder, &error))?;
     let authority = Authority::create(folder, cluster)?;
     authority.issue(IdentityKind::Scheduler, "scheduler")?.save(folder, "scheduler")?;
-    authority.issue(IdentityKind::Operator, "operator")?.save(folder, "operator")?;
+    authority.issue(IdentityKind::Operator, access::FIRST)?.save(folder, access::FIRST)?;
     Ok(())
 }
 
@@ -72,25 +83,26 @@ pub async fn serve(
     settings: SchedulerSettings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), SchedulerError> {
-    serve_with(folder, settings, stop, |_| {}).await
+    serve_with(folder, settings, stop, Millis(0), |_| {}).await
 }
 
-/// The same; `with` is given the way to the cluster once it is there.
+/// The same by a clock so far `ahead` of the host's; `with` is given the way to the cluster once it is
+/// there.
 async fn serve_with(
     folder: &Path,
     settings: SchedulerSettings,
     stop: impl Future<Output = ()>,
+    ahead: Millis,
     with: impl FnOnce(&core::Core),
 ) -> Result<(), SchedulerError> {
     let authority = Authority::load(folder).map_err(|error| SchedulerError::NoCluster {
         folder: folder.to_owned(),
         reason: error.to_string(),
     })?;
-    let identity = Identity::load(folder, "scheduler")?;
     let cluster = authority.cluster().to_owned();
     let (decided_by, kept) = (settings::cluster(&settings), settings::retention(&settings));
     let core::Started { core, ended: mut core_ended, alerts } =
-        core::start(folder, decided_by, kept)?;
+        core::start(folder, decided_by, kept, ahead)?;
     let webhook = Webhook::start(cluster.clone(), settings::webhook(&settings))
         .map_err(|error| SchedulerError::file("starting the webhook of", folder, &error))?;
     {
@@ -101,7 +113,17 @@ async fn serve_with(
     }
     let said = core.board().telemetry.alerts.restore(core.clock.now(), alerts);
     settings::say(&core, said);
-    let server = Server::bind(settings.listen, &identity, folder)?;
+    let (audit, broken) = audit::Audit::start(folder)?;
+    if let Some(what) = broken {
+        let sentence =
+            format!("the audit log is not as it was written: {what}; gantry audit verify");
+        tracing::error!("{sentence}");
+        core.note(Level::Fail, Subject::Cluster, sentence);
+    }
+    let identity = own(folder, &authority, &core)?;
+    let clock = core.clock;
+    let times = Times::new(move || clock.wall(), settings.certificate_grace);
+    let server = Server::bind_by(settings.listen, &identity, folder, times)?;
     let address = server.local_address();
     write_address(folder, address)?;
     tracing::info!(%address, cluster, "serving");
@@ -114,9 +136,14 @@ async fn serve_with(
         settings,
         pictures: Pictures::default(),
         webhook,
+        audit,
+        strangers: session::Strangers::default(),
     });
     let _metrics = metrics::start(&shared).await?;
     let mut sessions = JoinSet::new();
+    let mut own_due = tokio::time::interval(OWN_EACH);
+    own_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    own_due.reset();
     tokio::pin!(stop);
     let result = loop {
         tokio::select! {
@@ -125,6 +152,13 @@ async fn serve_with(
                 break Err(ended.unwrap_or_else(|_| SchedulerError::Storage("its thread ended".into())));
             }
             Some(_) = sessions.join_next() => {}
+            _ = own_due.tick() => {
+                let renewed = own(folder, &shared.authority, &shared.core);
+                let shown = renewed.and_then(|identity| Ok(server.show(&identity)?));
+                if let Err(error) = shown {
+                    tracing::error!("the scheduler's own certificate was not renewed: {error}");
+                }
+            }
             incoming = server.accept() => {
                 let Some(incoming) = incoming else { break Ok(()) };
                 if sessions.len() < CONNECTIONS_MAX {
@@ -139,6 +173,35 @@ async fn serve_with(
     sessions.shutdown().await;
     shared.core.stop().await;
     result
+}
+
+/// The scheduler's own identity, renewed where that is due; and that of the first administrator beside
+/// it, so that whoever reads the authority's key can always give commands.
+fn own(
+    folder: &Path,
+    authority: &Authority,
+    core: &core::Core,
+) -> Result<Identity, SchedulerError> {
+    let now = core.clock.wall();
+    let current = |name: &str| -> Result<Identity, SchedulerError> {
+        let identity = Identity::load(folder, name)?;
+        if now < identity.peer()?.due() {
+            return Ok(identity);
+        }
+        let renewed = authority.reissue(&identity, Term { from: now, valid: Term::LONG })?;
+        renewed.save_certificate(folder, name)?;
+        tracing::info!(name, "a certificate of the scheduler's folder was renewed");
+        Ok(renewed)
+    };
+    // It may have been moved to another host.
+    let there = folder.join(format!("{}.key", access::FIRST)).exists();
+    if there
+        && !core.access.look(access::Grants::first_is_revoked)
+        && let Err(error) = current(access::FIRST)
+    {
+        tracing::warn!("the first administrator's certificate was not renewed: {error}");
+    }
+    current("scheduler")
 }
 
 /// Leaves the address where commands on this host look for it.
@@ -185,7 +248,8 @@ mod tests {
             let place = place.clone();
             async move {
                 let stop = async move { drop(ended.await) };
-                serve_with(&place, settings, stop, |core| drop(given.send(core.clone()))).await
+                serve_with(&place, settings, stop, Millis(0), |core| drop(given.send(core.clone())))
+                    .await
             }
         });
         let core = core.await.unwrap();

@@ -1,22 +1,33 @@
 //! One connection: who calls, and what it may do.
 //!
-//! The certificate decides. An agent speaks for its own node only; a console asks; a node without
-//! a certificate may show a token and nothing else.
+//! The certificate says who calls. An agent speaks for its own node only; a console asks, and each
+//! request is held against the role of its person; who has no certificate may show a token and
+//! nothing else, and whose certificate has ended may only renew it. Whose access was taken away is
+//! turned away here.
 
+mod admit;
 mod agent;
 mod console;
 mod join;
+mod renew;
+mod strangers;
+mod trust;
 
 use std::sync::Arc;
 
 use gantry_config::SchedulerSettings;
-use gantry_link::{Authority, Connection, Incoming, LinkError, Receiver, Sender};
-use gantry_model::TaskId;
+use gantry_link::{
+    Authority, Connection, IdentityKind, Incoming, LinkError, PeerIdentity, Receiver, Sender, Term,
+};
+use gantry_model::{At, TaskId};
 use gantry_wire::{Output, Peer, Verdict, hello};
 
+use crate::access::Counted;
+use crate::audit::{Audit, Entry};
 use crate::core::Core;
 use crate::update::Pictures;
 use crate::webhook::Webhook;
+pub(crate) use strangers::Strangers;
 
 /// What every session needs.
 pub(crate) struct Shared {
@@ -28,6 +39,19 @@ pub(crate) struct Shared {
     pub(crate) settings: SchedulerSettings,
     pub(crate) pictures: Pictures,
     pub(crate) webhook: Webhook,
+    pub(crate) audit: Audit,
+    pub(crate) strangers: Strangers,
+}
+
+impl Shared {
+    /// How long a new certificate counts.
+    fn term(&self, kind: IdentityKind, from: At) -> Term {
+        let valid = match kind {
+            IdentityKind::Agent | IdentityKind::User => self.settings.certificate_valid,
+            IdentityKind::Operator | IdentityKind::Scheduler => Term::LONG,
+        };
+        Term { from, valid }
+    }
 }
 
 /// The parts of a greeted connection.
@@ -35,21 +59,26 @@ struct Greeted {
     connection: Connection,
     sender: Sender,
     receiver: Receiver,
+    /// Lets whoever takes access away find the connection.
+    _counted: Option<Counted>,
 }
 
 /// Serves one caller until it leaves.
 pub(crate) async fn run(shared: Arc<Shared>, incoming: Incoming) {
+    let remote = incoming.remote();
     let (peer, greeted) = match greet(&shared, incoming).await {
         Ok(greeted) => greeted,
         Err(error) => {
-            tracing::warn!("a caller was turned away: {error}");
+            tracing::warn!(%remote, "a caller was turned away: {error}");
+            strangers::turned_away(&shared, remote.ip(), &error).await;
             return;
         }
     };
     let result = match peer {
         Peer::Agent => agent::run(&shared, greeted).await,
         Peer::Console => console::run(&shared, greeted).await,
-        Peer::Joining => join::run(&shared, greeted).await,
+        Peer::Joining | Peer::JoiningUser => join::run(&shared, greeted, peer).await,
+        Peer::Renewing => renew::run(&shared, greeted).await,
     };
     // A peer that just leaves is the normal end of a session.
     if let Err(error) = result
@@ -61,11 +90,49 @@ pub(crate) async fn run(shared: Arc<Shared>, incoming: Incoming) {
 
 async fn greet(shared: &Shared, incoming: Incoming) -> Result<(Peer, Greeted), LinkError> {
     let (connection, greeting, mut sender, receiver) = incoming.handshake().await?;
+    let counted = match shared.core.access.enter(&connection) {
+        Ok(counted) => counted,
+        Err(reject) => {
+            strangers::known(shared, &connection, &reject).await;
+            sender.send(&Verdict::Refused(reject.clone())).await?;
+            sender.delivered().await;
+            // It has its line.
+            return Err(LinkError::Closed(reject.sentence));
+        }
+    };
     let version = hello::agree(&greeting).map_err(LinkError::Refused)?;
     let at = shared.core.clock.now();
     let welcome = Verdict::Welcome { version, cluster: shared.cluster.clone(), at };
     sender.send(&welcome).await?;
-    Ok((greeting.peer, Greeted { connection, sender, receiver }))
+    Ok((greeting.peer, Greeted { connection, sender, receiver, _counted: counted }))
+}
+
+/// Who asks, for the whole of a session.
+struct Caller {
+    peer: PeerIdentity,
+    from: String,
+}
+
+impl Caller {
+    fn of(connection: &Connection) -> Self {
+        let from = connection.remote().ip().to_canonical().to_string();
+        Self { peer: connection.peer().clone(), from }
+    }
+
+    /// A line of the audit log about something that the caller does now.
+    fn line(&self, shared: &Shared, what: &'static str) -> Entry {
+        let role = match self.peer.kind {
+            None => String::new(),
+            Some(IdentityKind::Agent) => "node".into(),
+            Some(_) => {
+                let role = shared.core.access.look(|grants| grants.role(&self.peer));
+                role.map_or_else(|_| "none".into(), |role| role.word().to_owned())
+            }
+        };
+        let at = shared.core.clock.now();
+        let (who, from) = (self.peer.name.clone(), self.from.clone());
+        Entry { who, role, from, ..Entry::new(at, what) }
+    }
 }
 
 /// The end of a task's output, for a screen; nothing where its node is away.

@@ -96,6 +96,8 @@ pub(crate) async fn reload(shared: &Shared) -> Result<Vec<String>, Reject> {
     let waits = [
         ("listen", settings.listen != before.listen),
         ("token_valid", settings.token_valid != before.token_valid),
+        ("certificate_valid", settings.certificate_valid != before.certificate_valid),
+        ("certificate_grace", settings.certificate_grace != before.certificate_grace),
         ("metrics", settings.metrics != before.metrics),
     ];
     Ok(waits.into_iter().filter(|(_, waits)| *waits).map(|(key, _)| key.to_owned()).collect())

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use gantry_cluster::{Cluster, ClusterSettings, Effect, Event};
 use gantry_model::limits::JOBS_PAGE_MAX;
-use gantry_model::{At, JobRow, Machine, Millis, Reject, RejectKind};
+use gantry_model::{At, JobRow, Machine, Millis, Principal, Reject, RejectKind};
 use gantry_wire::NoteQuery;
 use tokio::sync::{mpsc, watch};
 
+use crate::access::{Access, Change};
 use crate::agents::{Agent, Agents};
 use crate::board::Board;
 use crate::clock::Clock;
@@ -98,19 +99,23 @@ pub(crate) struct Shell {
     keep_again: At,
     board: Arc<Mutex<Board>>,
     agents: Arc<Agents>,
+    access: Access,
     ended: watch::Sender<u64>,
 }
 
+/// What the thread shares with the sessions.
+pub(crate) struct Parts {
+    pub(crate) clock: Clock,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) board: Arc<Mutex<Board>>,
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) access: Access,
+    pub(crate) ended: watch::Sender<u64>,
+}
+
 impl Shell {
-    pub(crate) fn new(
-        store: Store,
-        restored: Restored,
-        clock: Clock,
-        commands: mpsc::Receiver<Command>,
-        board: Arc<Mutex<Board>>,
-        agents: Arc<Agents>,
-        ended: watch::Sender<u64>,
-    ) -> Self {
+    pub(crate) fn new(store: Store, restored: Restored, parts: Parts) -> Self {
+        let Parts { clock, commands, board, agents, access, ended } = parts;
         let Restored { cluster, settings, over, .. } = restored;
         // Nobody has been heard in this life yet.
         let owed = cluster.up_nodes();
@@ -130,6 +135,7 @@ impl Shell {
             keep_again: At(0),
             board,
             agents,
+            access,
             ended,
         }
     }
@@ -237,17 +243,41 @@ impl Shell {
             // What is added is kept after every batch, and this is one.
             Command::Noted => {}
             Command::Retain(retention) => self.store.retain(retention),
-            Command::AddToken { hash, node, expires, done } => {
-                let result = self.store.add_token(&hash, &node, self.clock.now(), expires);
+            Command::AddToken { hash, principal, expires, done } => {
+                let result = self.store.add_token(&hash, &principal, self.clock.now(), expires);
                 let _ = done.send(refusable(result.map(Ok))?);
             }
-            Command::Redeem { hash, node, done } => {
-                let result = self.store.redeem(&hash, &node, self.clock.now());
+            Command::Redeem { hash, principal, done } => {
+                let result = self.store.redeem(&hash, &principal, self.clock.now());
+                let _ = done.send(refusable(result)?);
+            }
+            Command::Access { by, change, done } => {
+                let result = self.change_access(&by, &change);
                 let _ = done.send(refusable(result)?);
             }
             Command::Stop => batch.stop = true,
         }
         Ok(())
+    }
+
+    /// Decides on a change of who has access, makes it durable, and lets it hold.
+    fn change_access(
+        &mut self,
+        by: &str,
+        change: &Change,
+    ) -> Result<Result<Principal, Reject>, SchedulerError> {
+        // Certificates are held against it.
+        let at = self.clock.wall();
+        let (principal, grant) = match self.access.look(|grants| grants.change(at, by, change)) {
+            Ok(decided) => decided,
+            Err(reject) => return Ok(Err(reject)),
+        };
+        if grant.revoked {
+            self.store.forget_tokens(&principal)?;
+        }
+        self.store.keep_grant(&principal, &grant)?;
+        self.access.take(principal.clone(), grant);
+        Ok(Ok(principal))
     }
 
     /// Makes events durable, applies them, and does what follows from each.
@@ -392,9 +422,9 @@ fn full() -> Reject {
 }
 
 /// Separates what a caller is told from what ends the scheduler.
-fn refusable(
-    result: Result<Result<(), Reject>, SchedulerError>,
-) -> Result<Result<(), Reject>, SchedulerError> {
+fn refusable<T>(
+    result: Result<Result<T, Reject>, SchedulerError>,
+) -> Result<Result<T, Reject>, SchedulerError> {
     match result {
         Ok(answer) => Ok(answer),
         Err(SchedulerError::Refused(reject)) => Ok(Err(reject)),

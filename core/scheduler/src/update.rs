@@ -85,10 +85,12 @@ impl Pictures {
     }
 }
 
-/// Sends pictures of a scope until the console leaves.
+/// Sends pictures of a scope until the console leaves. The output of a job is left out for as long as
+/// whoever watches may not read it.
 pub(crate) async fn watch(
     shared: &Arc<Shared>,
     scope: Scope,
+    reads_output: &(dyn Fn() -> bool + Sync),
     sender: &mut Sender,
     receiver: &mut Receiver,
 ) {
@@ -102,10 +104,13 @@ pub(crate) async fn watch(
             // A console ends its watch by ending its half of the stream.
             _ = receiver.receive::<Request>() => return,
         }
-        let picture = pictures.borrow_and_update().clone();
-        if let Some(picture) = picture
-            && sender.send_written(&picture.frame).await.is_err()
-        {
+        let Some(picture) = pictures.borrow_and_update().clone() else { continue };
+        let sent = if picture.update.output.is_none() || reads_output() {
+            sender.send_written(&picture.frame).await
+        } else {
+            sender.send(&Update { output: None, ..picture.update.clone() }).await
+        };
+        if sent.is_err() {
             // It has left, or takes nothing; it will ask again.
             return;
         }
@@ -276,6 +281,10 @@ impl Fit for Reply {
             Self::Found { lines, more } => {
                 *more = true;
                 halve(lines)
+            }
+            Self::Access { rows, more } => {
+                *more = true;
+                halve(rows)
             }
             Self::Use(rows) => halve(rows),
             Self::Gpus(page) => {

@@ -16,8 +16,9 @@ pub mod message;
 pub use error::WireError;
 pub use frame::Message;
 pub use message::{
-    AgentMessage, Found, GpuNode, GpuPage, GpuRow, Greeting, HistoryQuery, Holder, JoinReply,
-    JoinRequest, JournalUse, Metric, NodeReply, NodeRequest, NodeStatus, NotePage, NotePlace,
-    NoteQuery, NoteRow, Output, Peer, Point, Reply, Request, SchedulerMessage, SchedulerStatus,
-    Scope, SeriesRow, Update, UseBy, UseRow, Verdict,
+    AccessRow, AgentMessage, AuditPage, AuditQuery, AuditReport, AuditRow, Found, GpuNode, GpuPage,
+    GpuRow, Greeting, HistoryQuery, Holder, JoinReply, JoinRequest, JournalUse, Metric, NodeReply,
+    NodeRequest, NodeStatus, NotePage, NotePlace, NoteQuery, NoteRow, Output, Peer, Point,
+    RenewRequest, Reply, Request, SchedulerMessage, SchedulerStatus, Scope, SeriesRow, Update,
+    UseBy, UseRow, Verdict,
 };

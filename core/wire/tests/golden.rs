@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
+use gantry_model::access::Role as PersonRole;
 use gantry_model::health::{Ailment, Finding, Sign, Stage, Trouble};
 use gantry_model::{
     Action, At, Builtin, Dependency, DependencyKind, DependencyScope, Exit, Gang, Gpu, GpuDemand,
     GpuPart, JobChange, JobId, JobRow, JobSpec, JobState, Launch, Lease, Level, MemoryMib, Millis,
-    NodeFacts, NodeId, NodeRow, NodeState, Note, Order, OwnerRow, Preemption, Reject, Report,
-    Resources, Role, Service, Sharing, Spent, Subject, Summary, TaskCounts, TaskRow, TaskWork,
-    TryId, Usage, Warning, Why, Window, Work,
+    NodeFacts, NodeId, NodeRow, NodeState, Note, Order, OwnerRow, Preemption, Principal, Reject,
+    Report, Resources, Role, Service, Sharing, Spent, Subject, Summary, TaskCounts, TaskRow,
+    TaskWork, TryId, Usage, Warning, Why, Window, Work,
 };
 use gantry_telemetry::{
     Answer, Bucket, Encoder, GpuSample, IngestCounts, LibraryCounts, Quantity, Reading, Sample,
@@ -23,10 +24,10 @@ use gantry_telemetry::{
 use gantry_wire::frame::{self, KINDS, Message};
 use gantry_wire::message::{NodeStatus, Output};
 use gantry_wire::{
-    AgentMessage, Found, GpuNode, GpuPage, GpuRow, Greeting, HistoryQuery, Holder, JoinReply,
-    JoinRequest, JournalUse, Metric, NodeReply, NodeRequest, NotePage, NotePlace, NoteQuery,
-    NoteRow, Peer, Point, Reply, Request, SchedulerMessage, SchedulerStatus, Scope, SeriesRow,
-    Update, UseBy, UseRow, Verdict,
+    AccessRow, AgentMessage, AuditPage, AuditQuery, AuditReport, AuditRow, Found, GpuNode, GpuPage,
+    GpuRow, Greeting, HistoryQuery, Holder, JoinReply, JoinRequest, JournalUse, Metric, NodeReply,
+    NodeRequest, NotePage, NotePlace, NoteQuery, NoteRow, Peer, Point, RenewRequest, Reply,
+    Request, SchedulerMessage, SchedulerStatus, Scope, SeriesRow, Update, UseBy, UseRow, Verdict,
 };
 
 fn facts() -> NodeFacts {
@@ -453,6 +454,74 @@ fn requests(table: &mut String) {
     }
 }
 
+fn audit_query() -> AuditQuery {
+    AuditQuery {
+        who: Some("ada".into()),
+        from: Some(At(1)),
+        until: Some(At(2)),
+        refused: true,
+        before: Some(300),
+    }
+}
+
+fn audit_row() -> AuditRow {
+    AuditRow {
+        number: 299,
+        at: At(1),
+        who: "ada".into(),
+        role: "viewer".into(),
+        from: "10.0.0.1".into(),
+        what: "cancel".into(),
+        whom: "j12".into(),
+        refused: true,
+        why: "forbidden".into(),
+    }
+}
+
+fn access_row() -> AccessRow {
+    AccessRow {
+        principal: Principal::User("ada".into()),
+        role: Some(PersonRole::Operator),
+        revoked: false,
+        since: At(1),
+        by: "operator".into(),
+        connections: 2,
+    }
+}
+
+/// What came with roles and renewal.
+fn trust(table: &mut String) {
+    for peer in [Peer::JoiningUser, Peer::Renewing] {
+        let greeting = Greeting { peer, version_min: 1, version_max: 2, software: "0".into() };
+        line(table, "greeting", &greeting);
+    }
+    line(table, "renew", &RenewRequest { request_der: vec![1] });
+    let (user, role) = ("ada".to_owned(), PersonRole::Viewer);
+    for (name, request) in [
+        ("access", Request::Access { after: Some(Principal::User("ada".into())) }),
+        ("grant", Request::Grant { user: user.clone(), role: PersonRole::Administrator }),
+        ("revoke", Request::Revoke { principal: Principal::Node("n".into()) }),
+        ("user-token", Request::UserToken { user, role }),
+        ("audit", Request::Audit { query: audit_query() }),
+        ("verify-audit", Request::VerifyAudit),
+    ] {
+        line(table, name, &request);
+    }
+    let report = AuditReport {
+        first: 1,
+        last: 9,
+        head: "ab".into(),
+        broken: Some((3, "was changed".into())),
+    };
+    for (name, reply) in [
+        ("access", Reply::Access { rows: vec![access_row()], more: true }),
+        ("audit", Reply::Audit(AuditPage { rows: vec![audit_row()], first: 299, more: true })),
+        ("verified", Reply::Verified(report)),
+    ] {
+        line(table, name, &reply);
+    }
+}
+
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test reads and writes its golden file")]
 fn messages_have_the_bytes_of_version_1() {
@@ -510,6 +579,7 @@ fn messages_have_the_bytes_of_version_1() {
         authority_der: vec![2],
     };
     line(&mut table, "joined", &joined);
+    trust(&mut table);
 
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/version-1.txt");
     if std::env::var_os("GANTRY_BLESS").is_some() {

@@ -144,6 +144,13 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
         "maintenance cpu-1 --clear",
         "scheduler token cpu-9",
         "scheduler reload",
+        "access token ada --role user",
+        "access grant ada viewer",
+        "access revoke ada",
+        "access list",
+        "audit",
+        "audit list --refused",
+        "audit verify",
         "job j99",
         "queue --colour",
     ] {

@@ -12,9 +12,6 @@ use crate::cli::client::{Access, Client, Reach, unexpected};
 use crate::cli::daemons::journal_use;
 use crate::cli::time;
 
-/// Below so many days before its end a certificate is renewed.
-const DAYS_MIN: u64 = 30;
-const DAY_MS: u64 = 86_400_000;
 /// What the scheduler calls a trouble of a node's clock.
 const CLOCK_OFF_MAX_MS: u64 = 2000;
 /// A sync of a journal that takes longer on average holds up whoever submits.
@@ -29,39 +26,46 @@ pub(super) fn findings(reach: &Reach) -> Vec<Finding> {
     let access = match Access::find(reach.clone()) {
         Ok(access) => access,
         Err(failure) => {
-            let mend = "copy the cluster's folder with operator.pem, operator.key, authority.pem and address, or name it with --cluster";
+            let mend = "name the folder of your identity with --cluster, or get one: gantry access token on the scheduler, gantry join --user here";
             return vec![Finding::fail("certificates", failure.sentence, mend)];
         }
     };
-    let mut found = vec![certificate(&access.identity, "operator", time::now())];
-    found.extend(scheduler(&access));
+    // Calling the scheduler renews what is due, so that what is found then is what counts.
+    let mut called = scheduler(&access);
+    let access = Access::find(reach.clone()).unwrap_or(access);
+    let whose = access.identity.name().unwrap_or_else(|_| "caller".into());
+    let mut found = vec![certificate(&access.identity, &whose, time::now())];
+    found.append(&mut called);
     found
 }
 
 /// How long an identity lasts.
 pub(super) fn certificate(identity: &Identity, whose: &str, now: At) -> Finding {
-    let check = "certificates";
-    let (from, until) = match identity.validity() {
-        Ok(validity) => validity,
-        Err(error) => return Finding::fail(check, error.to_string(), "restore it from a backup"),
-    };
-    lasts(whose, from, until, now)
+    match identity.validity().and_then(|(from, until)| Ok((from, until, identity.peer()?.due()))) {
+        Ok((from, until, due)) => lasts(whose, from, due, until, now),
+        Err(error) => Finding::fail("certificates", error.to_string(), "restore it from a backup"),
+    }
 }
 
-fn lasts(whose: &str, from: At, until: At, now: At) -> Finding {
+fn lasts(whose: &str, from: At, due: At, until: At, now: At) -> Finding {
     let check = "certificates";
-    let end = time::clock(until, now);
-    let renew = "join the node again with a new token, or make a new identity of the operator";
+    let (end, at) = (time::clock(until, now), time::clock(due, now));
     if now < from {
         let begin = time::clock(from, now);
-        let found = format!("that of the {whose} counts only from {begin} on");
+        let found = format!("that of {whose} counts only from {begin} on");
         Finding::fail(check, found, "set this machine's clock: it is behind")
     } else if now >= until {
-        Finding::fail(check, format!("that of the {whose} ended at {end}"), renew)
-    } else if until.since(now).0 < DAYS_MIN * DAY_MS {
-        Finding::warn(check, format!("that of the {whose} ends at {end}"), renew)
+        let mend = "call the scheduler, which renews it while its grace lasts; later, join again with a new token";
+        Finding::fail(check, format!("that of {whose} ended at {end}"), mend)
+    } else if now >= due {
+        let mend = "see that the scheduler can be reached and that the folder can be written, and call it again";
+        let found = format!("that of {whose} ends at {end} and was to be renewed at {at}");
+        Finding::warn(check, found, mend)
     } else {
-        Finding::ok(check, format!("that of the {whose} counts until {end}"))
+        Finding::ok(
+            check,
+            format!("that of {whose} counts until {end}; it is renewed from {at} on"),
+        )
     }
 }
 
@@ -144,14 +148,15 @@ mod tests {
 
     #[test]
     fn certificates_and_clocks_by_their_distance() {
-        let day = |n: u64| At((1000 + n) * DAY_MS);
+        let day = |n: u64| At((1000 + n) * 86_400_000);
         for (from, until, now, state) in [
             (0, 400, 10, State::Ok),
             (0, 400, 380, State::Warn),
             (0, 400, 400, State::Fail),
             (20, 400, 10, State::Fail),
         ] {
-            assert_eq!(lasts("operator", day(from), day(until), day(now)).state, state, "{now}");
+            let found = lasts("ada", day(from), day(370), day(until), day(now));
+            assert_eq!(found.state, state, "{now}");
         }
         for (now, theirs, took_ms, state) in [
             (10_000, 10_000, 0, State::Ok),

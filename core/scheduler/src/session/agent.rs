@@ -22,7 +22,7 @@ const TOGETHER_MAX: usize = 256;
 const REASON_CHARACTERS_MAX: usize = 1000;
 
 pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkError> {
-    let Greeted { connection, sender, mut receiver } = greeted;
+    let Greeted { connection, sender, mut receiver, _counted } = greeted;
     let node = connection.peer().name.clone();
     let session = shared.core.number();
     let AgentMessage::Up { mut facts, holds } = receiver.expect().await? else {

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gantry_cluster::{Answer, Event};
-use gantry_link::{Connection, LinkError, Receiver, Sender, token};
+use gantry_link::{Connection, LinkError, Receiver, Sender};
 use gantry_model::limits::{JOBS_PAGE_MAX, KEY_CHARACTERS_MAX, METRIC_POINTS_MAX};
-use gantry_model::{IndexSet, JobId, JobRow, Level, NodeRow, Reject, RejectKind, Subject, TaskId};
+use gantry_model::{IndexSet, JobId, JobRow, NodeRow, Reject, RejectKind, TaskId};
 use gantry_wire::{
     GpuNode, GpuPage, HistoryQuery, Holder, NodeReply, NodeRequest, Output, Reply, Request,
-    SchedulerStatus,
+    SchedulerStatus, Scope,
 };
 use tokio::task::JoinSet;
 
-use super::{Greeted, Shared};
+use super::{Caller, Greeted, Shared, trust};
 use crate::update;
 
 /// How long the first message of a stream may take.
@@ -37,8 +37,8 @@ const SEARCH_BYTES_MAX: usize = 256;
 const POINTS_SHOWN: usize = METRIC_POINTS_MAX / 4;
 
 pub(super) async fn run(shared: &Arc<Shared>, greeted: Greeted) -> Result<(), LinkError> {
-    let connection = greeted.connection;
-    let user: Arc<str> = connection.peer().name.as_str().into();
+    let Greeted { connection, _counted, .. } = greeted;
+    let caller = Arc::new(Caller::of(&connection));
     let mut pace = Pace::new(Instant::now());
     let mut requests = JoinSet::new();
     loop {
@@ -49,7 +49,7 @@ pub(super) async fn run(shared: &Arc<Shared>, greeted: Greeted) -> Result<(), Li
                 // A client that asks faster waits, and its streams with it: others are not in its way.
                 tokio::time::sleep(pace.wait(Instant::now())).await;
                 if requests.len() < REQUESTS_MAX {
-                    requests.spawn(serve(shared.clone(), user.clone(), sender, receiver));
+                    requests.spawn(serve(shared.clone(), caller.clone(), sender, receiver));
                 }
             }
         }
@@ -90,18 +90,31 @@ impl Pace {
 /// Between two looks at elements that are waited for: only the end of a whole job is told.
 const ELEMENTS_EACH: Duration = Duration::from_millis(200);
 
-async fn serve(shared: Arc<Shared>, user: Arc<str>, mut sender: Sender, mut receiver: Receiver) {
+async fn serve(
+    shared: Arc<Shared>,
+    caller: Arc<Caller>,
+    mut sender: Sender,
+    mut receiver: Receiver,
+) {
     let Ok(Ok(request)) = tokio::time::timeout(REQUEST_TIMEOUT, receiver.expect()).await else {
         // The console has left or does not speak; its stream ends with this function.
         return;
     };
     let reply = match request {
+        // Everybody who is heard may watch; what not everybody may see is left out.
         Request::Watch { scope } => {
-            update::watch(&shared, scope, &mut sender, &mut receiver).await;
+            let owner = match scope {
+                Scope::Job(job) => caller.owner(&shared, job).await,
+                _ => None,
+            };
+            let reads = || caller.reads_output(&shared, owner.as_deref());
+            update::watch(&shared, scope, &reads, &mut sender, &mut receiver).await;
             return;
         }
-        Request::Wait { job, indices } => wait(&shared, job, indices).await,
-        other => answer(&shared, &user, other).await,
+        other => {
+            let answer = async |request| answer(&shared, &caller, request).await;
+            caller.heard(&shared, other, answer).await
+        }
     };
     let mut reply = reply.unwrap_or_else(Reply::Refused);
     update::fit(&mut reply);
@@ -111,8 +124,9 @@ async fn serve(shared: Arc<Shared>, user: Arc<str>, mut sender: Sender, mut rece
     }
 }
 
-async fn answer(shared: &Shared, user: &str, request: Request) -> Result<Reply, Reject> {
+async fn answer(shared: &Shared, caller: &Caller, request: Request) -> Result<Reply, Reject> {
     let core = &shared.core;
+    let user = caller.peer.name.as_str();
     match request {
         Request::Submit { key, spec } => {
             if key.is_empty() || key.chars().count() > KEY_CHARACTERS_MAX {
@@ -131,16 +145,6 @@ async fn answer(shared: &Shared, user: &str, request: Request) -> Result<Reply, 
             tracing::info!(user, %job, "cancelled");
             Ok(reply_of(answer))
         }
-        Request::Token { node } => {
-            gantry_model::job::check_name("node", &node)?;
-            let token = token::mint(&shared.authority.fingerprint());
-            let expires = core.clock.now().after(shared.settings.token_valid);
-            core.add_token(token.hash, node.clone(), expires).await?;
-            tracing::info!(user, node, "made a join token");
-            let sentence = format!("{user} made a token to join with");
-            core.note(Level::Note, Subject::Node(node), sentence);
-            Ok(Reply::Token(token.text))
-        }
         Request::Act(action) => {
             tracing::info!(user, ?action, "a change was asked for");
             let event = Event::Act { request: 0, user: user.to_owned(), action };
@@ -154,9 +158,15 @@ async fn answer(shared: &Shared, user: &str, request: Request) -> Result<Reply, 
         Request::Spec { job } => spec(shared, user, job).await,
         Request::Search { job, text } => search(shared, job, text).await,
         Request::Output { task, offset } => output(shared, task, offset).await.map(Reply::Output),
-        Request::Watch { .. } | Request::Wait { .. } => {
-            Err(Reject::invalid("this request has a stream of its own"))
-        }
+        Request::Wait { job, indices } => wait(shared, job, indices).await,
+        Request::Watch { .. } => Err(Reject::invalid("this request has a stream of its own")),
+        Request::Token { .. }
+        | Request::UserToken { .. }
+        | Request::Access { .. }
+        | Request::Grant { .. }
+        | Request::Revoke { .. }
+        | Request::Audit { .. }
+        | Request::VerifyAudit => trust::answer(shared, caller, request).await,
         other => show(shared, other).await,
     }
 }
@@ -387,7 +397,7 @@ async fn exchange(connection: &Connection, request: &NodeRequest) -> Result<Node
     receiver.expect::<NodeReply>().await
 }
 
-fn unknown(job: JobId) -> Reject {
+pub(super) fn unknown(job: JobId) -> Reject {
     Reject::not_found(format!("there is no job {job}; gantry jobs lists them"))
 }
 

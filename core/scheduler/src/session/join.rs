@@ -1,30 +1,36 @@
-//! A node without a certificate: one request, one answer.
+//! A node or a person without a certificate: one request, one answer.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use gantry_link::{IdentityKind, LinkError, token};
-use gantry_model::{Reject, RejectKind};
-use gantry_wire::{JoinReply, JoinRequest};
+use gantry_model::{Principal, Reject, RejectKind};
+use gantry_wire::{JoinReply, JoinRequest, Peer};
 
-use super::{Greeted, Shared};
+use super::{Greeted, Shared, strangers};
+use crate::audit::Entry;
 
-/// A node that has nothing to say is not waited for.
+/// A caller that has nothing to say is not waited for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkError> {
-    let Greeted { connection, mut sender, mut receiver } = greeted;
+pub(super) async fn run(shared: &Shared, greeted: Greeted, peer: Peer) -> Result<(), LinkError> {
+    let Greeted { connection, mut sender, mut receiver, .. } = greeted;
     let request: JoinRequest =
         tokio::time::timeout(REQUEST_TIMEOUT, receiver.expect()).await.map_err(|_| {
             LinkError::Timeout { what: "joining", seconds: REQUEST_TIMEOUT.as_secs() }
         })??;
-    let reply = match sign(shared, &request).await {
+    let remote = connection.remote().ip();
+    let name = request.node.clone();
+    let principal =
+        if peer == Peer::Joining { Principal::Node(name) } else { Principal::User(name) };
+    let reply = match sign(shared, remote, &principal, &request).await {
         Ok(certificate_der) => {
-            tracing::info!(node = request.node, remote = %connection.remote(), "a node has joined");
+            tracing::info!(%principal, %remote, "has joined");
             let authority_der = shared.authority.certificate_der();
             JoinReply::Joined { node: None, certificate_der, authority_der }
         }
         Err(reject) => {
-            tracing::warn!(remote = %connection.remote(), "a join was refused: {reject}");
+            tracing::warn!(%remote, "a join was refused: {reject}");
             JoinReply::Refused(reject)
         }
     };
@@ -34,11 +40,56 @@ pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkErr
 }
 
 /// The token is used up before the certificate is signed: a token never gives two certificates.
-async fn sign(shared: &Shared, request: &JoinRequest) -> Result<Vec<u8>, Reject> {
-    gantry_model::job::check_name("node", &request.node)?;
-    shared.core.redeem(token::hash(&request.token), request.node.clone()).await?;
+async fn sign(
+    shared: &Shared,
+    remote: IpAddr,
+    principal: &Principal,
+    request: &JoinRequest,
+) -> Result<Vec<u8>, Reject> {
+    gantry_model::job::check_name(principal.kind(), principal.name())?;
+    let now = shared.core.clock.now();
+    if !shared.strangers.may_try(remote, now) {
+        return Err(Reject::new(
+            RejectKind::Busy,
+            "too many callers from this address were turned away; wait a minute, then join again",
+        ));
+    }
+    shared.audit.ready().await?;
+    let hash = token::hash(&request.token);
+    let signed = match shared.core.redeem(hash, principal.clone()).await {
+        Ok(()) => issue(shared, principal, request),
+        Err(reject) => Err(reject),
+    };
+    let whom = principal.to_string();
+    match &signed {
+        // A guess, or a slip; of many only the first are written down.
+        Err(reject) if reject.kind == RejectKind::NotFound => {
+            let why = "the token is not known".to_owned();
+            strangers::refused(shared, remote, "join", whom, why).await;
+        }
+        other => {
+            let from = remote.to_canonical().to_string();
+            let line = Entry { from, whom, ..Entry::new(shared.core.clock.now(), "join") };
+            let line = match other {
+                Ok(_) => line,
+                Err(reject) => Entry { refused: true, why: reject.sentence.clone(), ..line },
+            };
+            shared.audit.record(line).await;
+        }
+    }
+    signed
+}
+
+fn issue(shared: &Shared, principal: &Principal, request: &JoinRequest) -> Result<Vec<u8>, Reject> {
+    let now = shared.core.clock.wall();
+    let from = shared.core.access.look(|grants| grants.joins(principal, now))?;
+    let kind = match principal {
+        Principal::Node(_) => IdentityKind::Agent,
+        Principal::User(_) => IdentityKind::User,
+    };
+    let term = shared.term(kind, from);
     shared
         .authority
-        .sign(IdentityKind::Agent, &request.node, &request.request_der)
+        .sign(kind, principal.name(), term, &request.request_der)
         .map_err(|error| Reject::new(RejectKind::Invalid, error.to_string()))
 }

@@ -7,9 +7,10 @@
 //! - [`events`]: the event log, a row a line. It and the history follow from the journal and are
 //!   written without a sync of their own.
 //! - [`alerts`]: which alerts are raised, in the same way.
-//! - [`tokens`]: hashes of join tokens.
+//! - [`tokens`]: hashes of join tokens; [`access`]: who has access, and with which role.
 //! - [`repair`]: what a damaged file still holds.
 
+mod access;
 mod alerts;
 mod events;
 mod history;
@@ -100,6 +101,7 @@ impl Store {
             .and_then(|()| history::upgrade(&database))
             .and_then(|()| database.execute_batch(events::TABLES))
             .and_then(|()| database.execute_batch(alerts::TABLES))
+            .and_then(|()| database.execute_batch(access::TABLES))
             .map_err(|error| match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                     SchedulerError::InUse { folder: folder.to_owned() }

@@ -121,7 +121,7 @@ pub fn repair(folder: &Path) -> Result<JournalReport, SchedulerError> {
         .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'events'", [], |row| row.get(0))
         .unwrap_or(0);
     let transaction = new.database.transaction().map_err(wrong)?;
-    for table in ["tokens", "history", "notes"] {
+    for table in ["tokens", "user_tokens", "access", "history", "notes"] {
         copy(&old, &transaction, table);
     }
     let mut start = 0;

@@ -10,7 +10,11 @@ use gantry_model::{
 use gantry_wire::{HistoryQuery, UseBy};
 use tempfile::TempDir;
 
+use gantry_model::Principal;
+use gantry_model::access::Role as PersonRole;
+
 use super::*;
+use crate::access::Grant;
 use crate::core::Started;
 
 fn event(n: u64) -> Event {
@@ -203,7 +207,12 @@ fn every_prefix_of_a_journal_gives_a_cluster_that_holds() {
 
 /// The thread with the store of a folder.
 fn start(folder: &Path) -> Result<Started, SchedulerError> {
-    crate::core::start(folder, ClusterSettings::default(), Retention::default())
+    crate::core::start(
+        folder,
+        ClusterSettings::default(),
+        Retention::default(),
+        gantry_model::Millis(0),
+    )
 }
 
 #[tokio::test]
@@ -233,7 +242,9 @@ async fn a_clock_in_the_future_of_the_journal_loses_no_node() {
     let folder = TempDir::new().unwrap();
     let mut store = Store::open(folder.path()).unwrap();
     // The earlier life ran with a clock that was a year ahead.
-    let ahead = crate::clock::Clock::new(At(0)).now().after(gantry_model::Millis(31_536_000_000));
+    let ahead = crate::clock::Clock::new(At(0), gantry_model::Millis(0))
+        .now()
+        .after(gantry_model::Millis(31_536_000_000));
     let (_, up) = story().swap_remove(1);
     store.append(&records(&[(ahead, up.clone())])).unwrap();
     drop(store);
@@ -253,23 +264,67 @@ async fn a_clock_in_the_future_of_the_journal_loses_no_node() {
 fn a_token_is_good_once_in_time_and_for_its_node() {
     let folder = TempDir::new().unwrap();
     let mut store = Store::open(folder.path()).unwrap();
+    let node = |name: &str| Principal::Node(name.to_owned());
+    let user = |name: &str| Principal::User(name.to_owned());
     for hash in ["a", "b", "c"] {
-        store.add_token(hash, "cpu-1", At(0), At(100)).unwrap();
+        store.add_token(hash, &node("cpu-1"), At(0), At(100)).unwrap();
     }
+    store.add_token("u", &user("ada"), At(0), At(100)).unwrap();
+    store.add_token("v", &user("grace"), At(0), At(100)).unwrap();
+    store.forget_tokens(&user("grace")).unwrap();
     for (hash, node, now, part) in [
-        ("a", "cpu-1", 1, ""),
-        ("a", "cpu-1", 2, "used already"),
-        ("b", "cpu-2", 1, "another node"),
-        ("b", "cpu-1", 101, "expired"),
-        ("x", "cpu-1", 1, "not known"),
+        ("a", node("cpu-1"), 1, ""),
+        ("a", node("cpu-1"), 2, "used already"),
+        ("b", node("cpu-2"), 1, "another node"),
+        ("b", node("cpu-1"), 101, "expired"),
+        ("x", node("cpu-1"), 1, "not known"),
+        ("c", user("cpu-1"), 1, "not known"),
+        ("u", node("ada"), 1, "not known"),
+        ("u", user("ada"), 1, ""),
+        ("v", user("grace"), 1, "not known"),
     ] {
-        match store.redeem(hash, node, At(now)).unwrap() {
+        match store.redeem(hash, &node, At(now)).unwrap() {
             Ok(()) => assert_eq!(part, "", "{hash} {node} {now}"),
             Err(reject) => {
                 assert!(!part.is_empty() && reject.sentence.contains(part), "{reject}");
             }
         }
     }
+}
+
+#[test]
+fn who_has_access_is_there_after_a_restart_and_after_a_repair() {
+    let folder = TempDir::new().unwrap();
+    let mut store = Store::open(folder.path()).unwrap();
+    let grant = |role, revoked, void| Grant {
+        role,
+        revoked,
+        void: At(void),
+        since: At(9),
+        by: "operator".into(),
+    };
+    let ada = Principal::User("ada".into());
+    let rows = [
+        (Principal::Node("cpu-1".into()), grant(None, true, 9)),
+        (ada.clone(), grant(Some(PersonRole::Operator), false, 3)),
+    ];
+    store.keep_grant(&ada, &grant(Some(PersonRole::Viewer), false, 0)).unwrap();
+    for (principal, grant) in &rows {
+        store.keep_grant(principal, grant).unwrap();
+    }
+    store.append(&records(&[(At(1), event(1))])).unwrap();
+    drop(store);
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(store.grants().unwrap(), rows);
+    let harm = "UPDATE events SET crc = 0; UPDATE access SET role = 'king' WHERE name = 'ada'";
+    store.database.execute_batch(harm).unwrap();
+    let error = store.grants().unwrap_err().to_string();
+    assert!(error.contains("king"), "{error}");
+    let mend = "UPDATE access SET role = 'operator' WHERE name = 'ada'";
+    store.database.execute_batch(mend).unwrap();
+    drop(store);
+    repair(folder.path()).unwrap();
+    assert_eq!(Store::open(folder.path()).unwrap().grants().unwrap(), rows);
 }
 
 /// A cluster after the whole story, and the journal that gave it with a snapshot after each of

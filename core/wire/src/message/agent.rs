@@ -16,6 +16,10 @@ pub enum Peer {
     Console,
     /// A new node with a token and no certificate yet.
     Joining,
+    /// A person with a token and no certificate yet.
+    JoiningUser,
+    /// Whoever has a certificate and wants the next one, also a while after the old one has ended.
+    Renewing,
 }
 
 /// The first message on a connection, from the one who called.
@@ -136,13 +140,20 @@ pub enum NodeReply {
 pub struct JoinRequest {
     /// The single-use token.
     pub token: String,
-    /// The node's name; must be the one the token was made for.
+    /// The node's or person's name; must be the one the token was made for.
     pub node: String,
     /// The certificate signing request, DER. The key never leaves the node.
     pub request_der: Vec<u8>,
 }
 
-/// The answer to a join.
+/// Somebody with a certificate asks for the next one, for the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// The certificate signing request, DER. The key never leaves its host.
+    pub request_der: Vec<u8>,
+}
+
+/// The answer to a join, and to a wish for the next certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JoinReply {
     /// Welcome to the cluster.

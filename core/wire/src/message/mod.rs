@@ -5,22 +5,27 @@
 //! the scheduler to an agent, has a stream of its own with one answer, except
 //! [`Request::Watch`], which is answered by [`Update`]s until the stream is closed.
 
+mod access;
 mod agent;
 mod gpus;
+mod status;
 
+use gantry_model::access::Role;
 use gantry_model::{
-    Action, At, IndexSet, JobId, JobRow, JobSpec, Level, Millis, NodeRow, Note, OwnerRow, Reject,
-    Spent, Subject, Summary, TaskId, TaskRow, Why,
+    Action, At, IndexSet, JobId, JobRow, JobSpec, Level, Millis, NodeRow, Note, OwnerRow,
+    Principal, Reject, Spent, Subject, Summary, TaskId, TaskRow, Why,
 };
 pub use gantry_telemetry::Point;
 use gantry_telemetry::{Bucket, Quantity, Sample};
 use serde::{Deserialize, Serialize};
 
+pub use access::{AccessRow, AuditPage, AuditQuery, AuditReport, AuditRow};
 pub use agent::{
-    AgentMessage, Greeting, JoinReply, JoinRequest, NodeReply, NodeRequest, Peer, SchedulerMessage,
-    Verdict,
+    AgentMessage, Greeting, JoinReply, JoinRequest, NodeReply, NodeRequest, Peer, RenewRequest,
+    SchedulerMessage, Verdict,
 };
 pub use gpus::{GpuNode, GpuPage, GpuRow, Holder};
+pub use status::{JournalUse, SchedulerStatus};
 
 /// A curve of one metric of one job, newest last, thinned to what a screen can show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +169,37 @@ pub enum Request {
     },
     /// How the scheduler itself does.
     Status,
+    /// One page of those who have access, people first; of people without more rights their own row.
+    Access {
+        /// Only those that come later: the last of the page before.
+        after: Option<Principal>,
+    },
+    /// Give a person who has access another role. It holds at once.
+    Grant {
+        /// The person.
+        user: String,
+        /// The role.
+        role: Role,
+    },
+    /// Take access away: live connections are closed, and certificates made so far count no more.
+    Revoke {
+        /// From whom.
+        principal: Principal,
+    },
+    /// Make a token with which a person of this name gets an identity, with this role.
+    UserToken {
+        /// The person.
+        user: String,
+        /// The role.
+        role: Role,
+    },
+    /// One page of the audit log.
+    Audit {
+        /// Which lines.
+        query: AuditQuery,
+    },
+    /// Look whether the audit log is as it was written.
+    VerifyAudit,
 }
 
 /// Which ended jobs are wanted.
@@ -360,42 +396,17 @@ pub enum Reply {
     Spec(Box<JobSpec>),
     /// How the scheduler does.
     Status(Box<SchedulerStatus>),
-}
-
-/// How the scheduler itself does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SchedulerStatus {
-    /// Its clock.
-    pub at: At,
-    /// The version of its program.
-    pub version: String,
-    /// What it has to do.
-    pub summary: Summary,
-    /// What its journal has cost since its start.
-    pub journal: JournalUse,
-}
-
-/// What a journal has cost since its scheduler's start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JournalUse {
-    /// Events that it has taken.
-    pub events: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Syncs that made them durable.
-    pub syncs: u64,
-    /// How long those took together, in microseconds.
-    pub syncing_us: u64,
-    /// When the newest snapshot was taken, if there is one.
-    pub snapshot: Option<At>,
-}
-
-impl JournalUse {
-    /// How long a sync has taken on average, in microseconds; none where there was none.
-    #[must_use]
-    pub const fn sync_us(&self) -> Option<u64> {
-        self.syncing_us.checked_div(self.syncs)
-    }
+    /// A page of those who have access; after a change the one that it was about.
+    Access {
+        /// The rows.
+        rows: Vec<AccessRow>,
+        /// Whether further ones exist.
+        more: bool,
+    },
+    /// A page of the audit log.
+    Audit(AuditPage),
+    /// Whether the audit log is as it was written.
+    Verified(AuditReport),
 }
 
 /// A node with what is known of it now.

@@ -232,8 +232,14 @@ async fn lines_that_a_crash_took_are_made_again_from_the_journal_and_none_twice(
         assert!(expected.len() >= 12, "the story has lines: {expected:?}");
         for _ in 0..2 {
             let settings = ClusterSettings::default();
-            let core =
-                crate::core::start(folder.path(), settings, Retention::default()).unwrap().core;
+            let core = crate::core::start(
+                folder.path(),
+                settings,
+                Retention::default(),
+                gantry_model::Millis(0),
+            )
+            .unwrap()
+            .core;
             let page = core.notes(NoteQuery::default()).await.unwrap();
             let count = expected.len();
             let found: Vec<&Note> = page.rows.iter().take(count).map(|row| &row.note).collect();
@@ -260,8 +266,14 @@ fn a_repair_keeps_the_lines() {
 async fn a_session_s_line_is_kept_without_anything_else_happening() {
     let folder = TempDir::new().unwrap();
     let settings = ClusterSettings::default();
-    let core =
-        crate::core::start(folder.path(), settings.clone(), Retention::default()).unwrap().core;
+    let core = crate::core::start(
+        folder.path(),
+        settings.clone(),
+        Retention::default(),
+        gantry_model::Millis(0),
+    )
+    .unwrap()
+    .core;
     for n in 0..500 {
         core.note(Level::Note, Subject::Cluster, format!("session line {n}"));
     }
@@ -269,7 +281,10 @@ async fn a_session_s_line_is_kept_without_anything_else_happening() {
     let page = core.notes(query.clone()).await.unwrap();
     assert_eq!(page.rows.len(), 500);
     core.stop().await;
-    let core = crate::core::start(folder.path(), settings, Retention::default()).unwrap().core;
+    let core =
+        crate::core::start(folder.path(), settings, Retention::default(), gantry_model::Millis(0))
+            .unwrap()
+            .core;
     assert_eq!(core.notes(query).await.unwrap().rows, page.rows);
     core.stop().await;
 }
