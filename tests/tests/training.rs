@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::phantom::{PhantomSettings, patient};
-use gantry_tests::{Cluster, torch, until};
+use gantry_tests::{Cluster, python, torch, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -116,6 +116,61 @@ fn has_checkpoint(library: &str, run: &str) -> bool {
     std::fs::read_dir(folder).is_ok_and(|files| {
         files.flatten().any(|file| file.file_name().to_string_lossy().ends_with("safetensors"))
     })
+}
+
+/// A program of one's own on the exported samples: it is started anew in the middle, and its curve
+/// goes on.
+fn own_program(cluster: &Cluster, python: &Path, program: &str, samples: &str) -> Result<()> {
+    let script =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/files/examples").join(program);
+    let python = python.display().to_string();
+    let script = script.display().to_string();
+    let epochs = 4000;
+    let set = format!("EPOCHS={epochs}");
+    let command = ["submit", "--cores", "2", "--env", &set, "--", &python, &script, samples];
+    let value = cluster.gantry.json(&command)?;
+    let job = value["job"].as_str().context("no job")?.to_owned();
+    until("some epochs", || (losses(&output(cluster, &job).ok()?).len() > 20).then_some(()))?;
+    let row: Value = cluster.gantry.json(&["job", &job])?;
+    ensure!(row["tasks"]["running"] == 1, "it is still to be started anew: {row}");
+    cluster.gantry.json(&["requeue", &job])?;
+    let waited = cluster.gantry.run(&["wait", &job])?;
+    let said = output(cluster, &job)?;
+    ensure!(waited.status.success(), "{said}");
+    ensure!(said.contains("goes on after epoch "), "{said}");
+    let curve = losses(&said);
+    let steps: Vec<u64> = curve.iter().map(|(step, _)| *step).collect();
+    ensure!(steps.last() == Some(&epochs), "{steps:?}");
+    ensure!(
+        curve.last().unwrap().1 < curve[0].1 / 2.0,
+        "{} to {}",
+        curve[0].1,
+        curve.last().unwrap().1
+    );
+    let metrics: Value = cluster.gantry.json(&["job", &job])?;
+    ensure!(metrics["tasks"]["done"] == 1, "{metrics}");
+    Ok(())
+}
+
+#[test]
+fn programs_of_other_frameworks_have_checkpoints_and_curves() -> Result<()> {
+    let torch = torch("a program of PyTorch's");
+    let jax = python(&["jax", "numpy"], "a program of JAX's");
+    if torch.is_none() && jax.is_none() {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(PROGRAM)?;
+    cluster.join("node-1", NODE)?;
+    let library = samples(&cluster)?;
+    let to = cluster.folder().join("exported").display().to_string();
+    cluster.gantry.json(&["library", "export", "npz", &to, "--library", &library])?;
+    if let Some(python) = torch {
+        own_program(&cluster, &python, "torch_slices.py", &to).context("PyTorch")?;
+    }
+    if let Some(python) = jax {
+        own_program(&cluster, &python, "jax_slices.py", &to).context("JAX")?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod agent;
 mod agents;
 mod array;
 mod bare;
+mod brain;
 mod builtin;
 mod cli;
 mod deadnode;
@@ -33,6 +34,7 @@ mod restart;
 mod samples;
 mod screen;
 mod served;
+mod shelf;
 mod soak;
 mod statistics;
 mod tasks;
@@ -126,6 +128,8 @@ enum Name {
     Library,
     /// Slices a second of both engines beside a plain loop of `PyTorch`, and of ranks together.
     Train,
+    /// Brains found in a head of another study than the two that a network was trained on.
+    Brain,
     /// What the console sends to its terminal, and what a frame costs.
     Screen,
     /// What a command costs: its start, and a queue of 10,000 jobs.
@@ -151,6 +155,7 @@ impl Name {
             Self::Soak => soak::run(size),
             Self::Library => library::run(size),
             Self::Train => train::run(size),
+            Self::Brain => brain::run(size),
             Self::Screen => screen::run(size),
             Self::Cli => cli::run(size),
         }
@@ -174,6 +179,7 @@ impl Name {
             Self::Soak => "soak",
             Self::Library => "library",
             Self::Train => "train",
+            Self::Brain => "brain",
             Self::Screen => "screen",
             Self::Cli => "cli",
         }

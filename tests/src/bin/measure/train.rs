@@ -10,16 +10,16 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, ensure};
-use gantry_imaging::nifti;
 use gantry_imaging::phantom::{PhantomSettings, patient};
 use gantry_learning::{
     EngineChoice, Precision, Rank, RunOutcome, RunSink, Surroundings, TrainSettings, train,
 };
-use gantry_library::{Author, InstanceKey, Library, Provenance, SampleDraft, Source};
+use gantry_library::Library;
 use gantry_tests::torch;
 
 use crate::Size;
 use crate::report::{Goal, Peer, Row};
+use crate::shelf;
 use crate::statistics::{cores, median};
 
 const PATIENTS: u32 = 8;
@@ -226,40 +226,8 @@ fn library(folder: &Path, patients: u32) -> Result<Library> {
         ..PhantomSettings::default()
     };
     for number in 0..patients {
-        let key = InstanceKey {
-            patient_id: format!("measured-{number}"),
-            study_uid: format!("1.2.{number}"),
-            series_uid: format!("1.2.{number}.1"),
-            sop_instance_uid: format!("1.2.{number}.1.1"),
-            sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
-            modality: "CT".into(),
-            transfer_syntax_uid: "1.2.840.10008.1.2.1".into(),
-            rows: 1,
-            columns: 1,
-            frames: 1,
-        };
-        library.store_instance(&key, &Source::Import, number.to_string().as_bytes())?;
         let one = patient(number + 1, &settings);
-        let (mut image, mut mask) = (Vec::new(), Vec::new());
-        nifti::write_image(&one.image, &mut image)?;
-        nifti::write_mask(&one.lungs, &mut mask)?;
-        library.add_sample(SampleDraft {
-            series: library.series_id(&key.series_uid),
-            label: "lungs".into(),
-            image,
-            mask,
-            size: one.image.geometry.size,
-            spacing_mm: one.image.geometry.spacing_mm,
-            mask_voxels: one.lungs.count() as u64,
-            volume_ml: 1.0,
-            provenance: Provenance {
-                sources: vec![],
-                pipeline: "phantom".into(),
-                pipeline_hash: "0".into(),
-                program: "measure".into(),
-                author: Author::Auto,
-            },
-        })?;
+        shelf::add(&library, number, ("CT", "lungs"), &one.image, &one.lungs)?;
     }
     Ok(library)
 }
