@@ -48,6 +48,13 @@ batch = 4
 seed = 7
 hold-out = ["00000000000000cc"]
 engine = "torch"
+network = "unet3d"
+input-size = 64
+input-depth = 16
+base-channels = 8
+patience = 5
+folds = 5
+seeds = 2
 precision = "bf16"
 run = "chest-1"
 gpus = 1
@@ -92,6 +99,17 @@ fn every_kind_reaches_its_job() {
     let numbers = (&training.epochs, &training.batch, &training.seed);
     let (Some(epochs), Some(batch), Some(seed)) = numbers else { panic!() };
     assert_eq!((epochs.value, batch.value, seed.value), (20, 4, 7));
+    let numbers = [
+        &training.input_size,
+        &training.input_depth,
+        &training.base_channels,
+        &training.patience,
+        &training.folds,
+        &training.seeds,
+    ];
+    let numbers = numbers.map(|one| one.as_ref().map(|one| one.value));
+    assert_eq!(numbers, [64, 16, 8, 5, 5, 2].map(Some));
+    assert_eq!(training.network.as_ref().unwrap().value, "unet3d");
     assert_eq!(training.hold_out[0].value, "00000000000000cc");
     assert_eq!(training.engine.as_ref().unwrap().value, "torch");
     assert_eq!(training.precision.as_ref().unwrap().value, "bf16");
@@ -165,7 +183,7 @@ fn a_mistake_names_the_key_and_its_kind() {
         (train("epochs = \"x\""), &["jobs.toml:5:10", "epochs is a whole number"]),
         (train("label = [\"x\"]"), &["label is a string, not a list"]),
         (train("seed = -1"), &["seed is from 0 to 9223372036854775807, not -1"]),
-        (train("zebra = 1"), &["retry-codes, library, epochs, batch, seed, hold-out, engine, precision, run"]),
+        (train("zebra = 1"), &["retry-codes, library, epochs, batch, seed, hold-out, engine, precision, network, input-size"]),
         (train("epoch = 1"), &["did you mean \"epochs\""]),
         (train("batch-size = 1"), &["did you mean \"batch\""]),
         (of("preprocess", "series = []"), &["jobs.toml:5:10", "the list is empty"]),
@@ -259,7 +277,7 @@ fn what_is_found_later_is_said_with_its_place() {
     let file = every_kind();
     let FileWork::Preprocess { pipeline, .. } = work(&file.jobs[0]) else { panic!() };
     let sentence = file.mistake(&pipeline.as_ref().unwrap().spot, "there is none").to_string();
-    assert_eq!(sentence, "jobs.toml:41:12: pipeline: there is none");
+    assert_eq!(sentence, "jobs.toml:48:12: pipeline: there is none");
     let Some(FileBuiltin { spot, .. }) = &file.jobs[2].builtin else { panic!() };
     assert_eq!(file.mistake(spot, "no").to_string(), "jobs.toml:24:8: kind: no");
 }

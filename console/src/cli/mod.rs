@@ -345,6 +345,7 @@ mod tests {
                     "library",
                     "label",
                     "models",
+                    "model",
                     "preprocess",
                     "train",
                     "predict",

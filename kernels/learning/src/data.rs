@@ -180,11 +180,12 @@ pub(crate) fn prepare(
     samples.iter().map(one).collect()
 }
 
-/// How far slices of these samples usually are apart: the median.
+/// How far slices of these samples usually are apart: the median, in whole thousandths of a millimetre,
+/// which read back from JSON exactly.
 pub(crate) fn usual_slice_mm(samples: &[&SampleRecord]) -> Option<f64> {
     let mut all: Vec<f64> = samples.iter().map(|sample| sample.spacing_mm[2]).collect();
     all.sort_by(f64::total_cmp);
-    all.get(all.len() / 2).copied()
+    all.get(all.len() / 2).map(|apart| (apart * 1000.0).round() / 1000.0)
 }
 
 /// The slices of samples on one scale, and the patches that are cut from them.

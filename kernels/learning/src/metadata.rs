@@ -99,24 +99,6 @@ impl FeatureScale {
     }
 }
 
-/// How good a network is on samples: the one or the other, or neither where there are no samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Merit {
-    /// The mean Dice over the samples of a segmentation, on the network's own grid.
-    pub dice: Option<f32>,
-    /// The area under the receiver's curve over the slices, for a classifier; nothing where all
-    /// slices are of one class.
-    pub auc: Option<f32>,
-}
-
-impl Merit {
-    /// The one that there is.
-    #[must_use]
-    pub fn value(&self) -> Option<f32> {
-        self.dice.or(self.auc)
-    }
-}
-
 /// How an epoch went.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochMetrics {

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use gantry_library::{Library, ModelDraft, ModelId, SampleRecord};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::checkpoint::State;
 use crate::error::LearningError;
-use crate::metadata::{FeatureScale, Merit, ModelMetadata, VERSION};
+use crate::merit::Merit;
+use crate::metadata::{FeatureScale, ModelMetadata, VERSION};
 use crate::weights::Weights;
 
 /// Puts the model of a finished run into the library. A run that is finished twice leaves one.
@@ -49,7 +50,7 @@ pub(crate) fn publish(
         name: format!("{}-{}", settings.label, network.kind.word()),
         run: run.to_owned(),
         weights: weights.to_safetensors(Some(("graph", &graph)))?,
-        metadata: serde_json::to_value(&metadata)
+        metadata: as_read(&metadata)
             .map_err(|error| LearningError::Damaged(format!("the model's metadata: {error}")))?,
         metrics: json!({
             "epochs": state.history,
@@ -61,4 +62,11 @@ pub(crate) fn publish(
         }),
     };
     Ok(library.publish_model(draft)?)
+}
+
+/// A record as it is read back: numbers of 32 bits have few digits as text, and many as the numbers of
+/// 64 bits that they are widened to, of which some would be read back as their neighbours. The id of a
+/// model is made of this text.
+fn as_read(metadata: &ModelMetadata) -> serde_json::Result<Value> {
+    serde_json::from_str(&serde_json::to_string(metadata)?)
 }

@@ -18,18 +18,17 @@ use gantry_library::{
 };
 
 use crate::checkpoint::{Checkpoint, Sides, State};
-use crate::data::{Batch, DataSet, Normalisation, prepare, shows, usual_slice_mm};
+use crate::data::{Batch, DataSet, Normalisation, prepare, usual_slice_mm};
 use crate::engine::{self, Engine, Stepped, Surroundings};
 use crate::error::LearningError;
-use crate::metadata::{EpochMetrics, FeatureScale, Merit};
-use crate::network::{Network, Patch, Task};
+use crate::merit::{self, MEASURED_AT_ONCE, Merit};
+use crate::metadata::{EpochMetrics, FeatureScale};
+use crate::network::{Network, Patch};
 use crate::optimizer::{Moments, Step, average_at, rate_at};
 use crate::publish::publish;
 use crate::settings::{Fold, TrainSettings};
 use crate::weights::Weights;
 
-/// Slices measured at once.
-const MEASURED_AT_ONCE: usize = 16;
 /// Batches that are made ahead of the step that takes them.
 const BATCHES_AHEAD: usize = 4;
 
@@ -153,7 +152,7 @@ pub fn train(
     }
     let weights = published(&checkpoint);
     engine.show(weights)?;
-    let test = run.measure(engine, &load(&checkpoint.state.sides.test)?)?;
+    let test = merit::measure(engine, (network, patch), &load(&checkpoint.state.sides.test)?)?;
     let name = run_folder.file_name().unwrap_or_default().to_string_lossy();
     let trained_on: Vec<SampleRecord> = trained_on.into_iter().cloned().collect();
     let features = run.feature_scale(engine)?;
@@ -363,7 +362,7 @@ impl Run<'_> {
         // Every rank has to know whether the run is over, so each measures.
         let watched = at.state.settings.patience_epochs > 0;
         let merit = if engine.is_first() || watched {
-            self.measure(engine, self.validation)?
+            merit::measure(engine, (self.network, self.patch), self.validation)?
         } else {
             Merit::default()
         };
@@ -403,43 +402,6 @@ impl Run<'_> {
         self.keep(at, engine)
     }
 
-    /// How good the network is on samples.
-    fn measure(&self, engine: &mut dyn Engine, data: &DataSet) -> Result<Merit, LearningError> {
-        match self.network.kind.task() {
-            Task::Segmentation => Ok(Merit { dice: self.dice(engine, data)?, auc: None }),
-            Task::Classification => Ok(Merit { dice: None, auc: auc(engine, data)? }),
-        }
-    }
-
-    /// The mean Dice over samples, or nothing where there are none. A voxel is the label's where the
-    /// patches that hold it say so in the mean.
-    fn dice(&self, engine: &mut dyn Engine, data: &DataSet) -> Result<Option<f32>, LearningError> {
-        let (voxels, area) = (self.patch.voxels(), self.patch.area());
-        let at_once = (MEASURED_AT_ONCE / self.patch.depth).max(1);
-        let mut sum = 0.0;
-        for sample in &data.samples {
-            let mut lead = vec![0.0; sample.len() * area];
-            for firsts in data.of_sample(sample).chunks(at_once) {
-                let logits = engine.see(data.images(firsts))?.logits;
-                for (first, logits) in firsts.iter().zip(logits.chunks_exact(2 * voxels)) {
-                    let (no, yes) = logits.split_at(voxels);
-                    let own = &mut lead[(first - sample.start) * area..];
-                    for ((lead, no), yes) in own.iter_mut().zip(no).zip(yes) {
-                        *lead += yes - no;
-                    }
-                }
-            }
-            let (mut both, mut all) = (0_usize, 0_usize);
-            for (lead, &label) in lead.iter().zip(data.masks(sample.clone())) {
-                let found = *lead > 0.0;
-                both += usize::from(found && label != 0);
-                all += usize::from(found) + usize::from(label != 0);
-            }
-            sum += if all == 0 { 1.0 } else { 2.0 * both as f32 / all as f32 };
-        }
-        Ok((!data.samples.is_empty()).then(|| sum / data.samples.len() as f32))
-    }
-
     /// What the features are like over the slices that were trained on.
     fn feature_scale(&self, engine: &mut dyn Engine) -> Result<FeatureScale, LearningError> {
         let count = self.data.len();
@@ -474,73 +436,16 @@ fn step(
     Ok(stepped)
 }
 
-/// The area under the receiver's curve over all slices.
-fn auc(engine: &mut dyn Engine, data: &DataSet) -> Result<Option<f32>, LearningError> {
-    let mut leads = Vec::with_capacity(data.len());
-    for firsts in data.patches.chunks(MEASURED_AT_ONCE) {
-        let logits = engine.see(data.images(firsts))?.logits;
-        for (&first, logits) in firsts.iter().zip(logits.chunks_exact(2)) {
-            leads.push((logits[1] - logits[0], shows(data.masks(first..first + 1))));
-        }
-    }
-    Ok(area_under_curve(&mut leads))
-}
-
-/// The chance that a slice of class 1 leads one of class 0, half where both are level (Mann and Whitney
-/// 1947); nothing where there is but one class.
-fn area_under_curve(leads: &mut [(f32, u8)]) -> Option<f32> {
-    leads.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (mut below, mut wins) = (0.0_f64, 0.0_f64);
-    let positives = leads.iter().filter(|(_, class)| *class == 1).count() as f64;
-    for level in leads.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
-        let here = level.iter().filter(|(_, class)| *class == 1).count() as f64;
-        let others = level.len() as f64 - here;
-        wins += here * (below + others / 2.0);
-        below += others;
-    }
-    let pairs = positives * below;
-    (pairs > 0.0).then(|| (wins / pairs) as f32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::data::rising;
-    use crate::random::Random;
 
     struct Deaf;
 
     impl RunSink for Deaf {
         fn metric(&mut self, _: &str, _: f64, _: u64) {}
         fn progress(&mut self, _: u64, _: u64) {}
-    }
-
-    #[test]
-    fn the_area_under_the_curve_is_that_of_pairs() {
-        let mut random = Random::new(1, "leads", 0, 0);
-        for count in 0..30 {
-            let mut leads: Vec<(f32, u8)> =
-                (0..count).map(|_| (random.below(5) as f32, random.below(2) as u8)).collect();
-            let of = |class| leads.iter().filter(move |one| one.1 == class).map(|one| one.0);
-            let pairs: Vec<f32> = of(1)
-                .flat_map(|yes| {
-                    of(0).map(move |no| {
-                        if yes > no {
-                            1.0
-                        } else if yes == no {
-                            0.5
-                        } else {
-                            0.0
-                        }
-                    })
-                })
-                .collect();
-            let expected =
-                (!pairs.is_empty()).then(|| pairs.iter().sum::<f32>() / pairs.len() as f32);
-            let found = area_under_curve(&mut leads);
-            assert_eq!(found.is_some(), expected.is_some());
-            assert!((found.unwrap_or(0.0) - expected.unwrap_or(0.0)).abs() < 1e-5, "{leads:?}");
-        }
     }
 
     #[test]
