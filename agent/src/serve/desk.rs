@@ -108,6 +108,10 @@ impl Desk {
     pub(crate) fn next(&mut self) -> Option<SeriesId> {
         self.model.as_ref()?;
         if let Some(series) = self.asked.pop_front() {
+            // One that was found too is done by this.
+            if let Some(place) = self.found.iter().position(|(found, _)| *found == series) {
+                self.worked.extend(self.found.remove(place));
+            }
             return Some(series);
         }
         let (series, instances) = self.found.pop_front()?;
@@ -156,8 +160,11 @@ mod tests {
         assert_eq!(desk.ask(series(1)), Ok(1), "it waits already");
         assert_eq!(desk.ask(series(3)), Err(NoPlace::Full));
         assert_eq!(desk.waiting(), (2, 1));
+        desk.look(vec![(series(2), 4), (series(9), 3)]);
         let order: Vec<_> = std::iter::from_fn(|| desk.next()).collect();
-        assert_eq!(order, [series(1), series(2), series(9)]);
+        assert_eq!(order, [series(1), series(2), series(9)], "what was found too is done once");
+        desk.look(vec![(series(2), 4), (series(9), 3)]);
+        assert_eq!(desk.next(), None);
         assert_eq!(desk.counts.refused, 2);
     }
 

@@ -9,7 +9,7 @@ use std::io::Read;
 use clap::Args;
 use gantry_agent::samples::{self, Need};
 use gantry_imaging::pipeline::{Pipeline, TEXT_BYTES_MAX};
-use gantry_learning::{NetworkKind, Sweep, TrainSettings};
+use gantry_learning::{NetworkKind, Plan, Sweep, TrainSettings, plan};
 use gantry_library::{Library, LibraryError, ModelId, SeriesId, SeriesRecord};
 use gantry_model::{Array, Builtin, IndexSet, JobSpec, MemoryMib, Work};
 use serde_json::json;
@@ -324,9 +324,13 @@ pub struct Train {
     /// Epochs.
     #[arg(long, default_value_t = 12)]
     epochs: u32,
-    /// Images per step.
-    #[arg(long, default_value_t = 8)]
-    batch: u32,
+    /// Images per step; 8 where nothing is said or planned.
+    #[arg(long)]
+    batch: Option<u32>,
+    /// Choose the sizes that are not said (input, channels, images per step) by the samples there are,
+    /// within this much memory.
+    #[arg(long, value_name = "MEMORY", num_args = 0..=1, default_missing_value = "4G")]
+    plan: Option<MemoryMib>,
     /// The first step's learning rate.
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
@@ -370,16 +374,36 @@ impl Train {
     /// # Errors
     /// Where the library has nothing to train on, or the job is refused.
     pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
-        self.place.open()?;
-        let default = TrainSettings::default();
+        let library = self.place.open()?;
+        let settings = self.settings(&library)?;
+        let runs = settings.sweep.map(Sweep::runs);
+        let settings = serde_json::to_string(&settings).map_err(Failure::trouble)?;
+        let run = self.run.clone().unwrap_or_else(super::client::submit_key);
+        check_run(&run)?;
+        let library = self.place.folder()?;
+        let work = Work::Builtin(Builtin::Train { library, settings, run });
+        let spec = JobSpec { gang: self.gang.gang(), ..self.needs.spec("train", work)? };
+        let spec = runs.map_or(spec.clone(), |runs| over(spec, runs as usize));
+        self.needs.submit(spec, cluster, format)
+    }
+
+    /// The settings that are asked for, with the sizes that are planned.
+    fn settings(&self, library: &Library) -> Result<TrainSettings, Failure> {
+        let network = self.network.network.parse().map_err(Failure::usage_of)?;
+        let mut default =
+            TrainSettings { label: self.label.clone(), network, ..TrainSettings::default() };
+        if let Some(memory) = self.plan {
+            let samples = library.usable_samples().map_err(Failure::trouble)?;
+            let plan = plan(&default, &samples, memory.0).map_err(Failure::usage_of)?;
+            output::progress(&words(&plan));
+            default = plan.settings;
+        }
         let settings = TrainSettings {
-            label: self.label.clone(),
-            network: self.network.network.parse().map_err(Failure::usage_of)?,
             input_size: self.network.input_size.unwrap_or(default.input_size),
             input_depth: self.network.input_depth.unwrap_or(default.input_depth),
             base_channels: self.network.base_channels.unwrap_or(default.base_channels),
             epochs: self.epochs,
-            batch_size: self.batch,
+            batch_size: self.batch.unwrap_or(default.batch_size),
             learning_rate: self.learning_rate.unwrap_or(default.learning_rate),
             average_decay: self.average_decay.unwrap_or(default.average_decay),
             patience_epochs: self.patience.unwrap_or(default.patience_epochs),
@@ -391,16 +415,25 @@ impl Train {
             ..default
         };
         settings.check().map_err(Failure::usage_of)?;
-        let runs = settings.sweep.map(Sweep::runs);
-        let settings = serde_json::to_string(&settings).map_err(Failure::trouble)?;
-        let run = self.run.clone().unwrap_or_else(super::client::submit_key);
-        check_run(&run)?;
-        let library = self.place.folder()?;
-        let work = Work::Builtin(Builtin::Train { library, settings, run });
-        let spec = JobSpec { gang: self.gang.gang(), ..self.needs.spec("train", work)? };
-        let spec = runs.map_or(spec.clone(), |runs| over(spec, runs as usize));
-        self.needs.submit(spec, cluster, format)
+        Ok(settings)
     }
+}
+
+/// A plan in a sentence.
+fn words(plan: &Plan) -> String {
+    let Plan { settings, step_mib, size: [x, y, z], spacing_mm: [dx, dy, dz], samples } = plan;
+    let TrainSettings { input_size, base_channels, batch_size, .. } = settings;
+    let depth = match settings.network {
+        NetworkKind::UNet3d | NetworkKind::ResidualUNet3d => {
+            format!(" × {} slices", settings.input_depth)
+        }
+        _ => String::new(),
+    };
+    format!(
+        "planned: input {input_size} × {input_size}{depth}, {base_channels} channels, {batch_size} images \
+         a step, {step_mib} MiB for them; by {samples} samples of {x} × {y} × {z} voxels, {dx:.2} × {dy:.2} \
+         × {dz:.2} mm each"
+    )
 }
 
 /// `gantry predict`.

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::Patch;
+
 /// Channels that are normalised together, where their number allows it.
 const GROUP: usize = 8;
 /// What keeps a constant picture from being divided by 0.
@@ -135,6 +137,34 @@ impl Graph {
             }
         }
         done
+    }
+
+    /// How many numbers all operations give together for a patch, which a step keeps.
+    pub(crate) fn values_of(&self, patch: Patch) -> usize {
+        let full = patch.shape(self.axes, 1);
+        // By how much each result is smaller than the picture; nothing where it is no picture.
+        let mut halved: Vec<Option<u32>> = Vec::with_capacity(self.ops.len());
+        let mut sum = 0;
+        for (op, channels) in self.ops.iter().zip(&self.channels) {
+            let of = op.takes().first().and_then(|&of| halved[of]);
+            let here = match op {
+                Op::Input => Some(0),
+                Op::Conv { stride: 2, .. } | Op::MaxPool { .. } | Op::MeanPool { .. } => {
+                    of.map(|halved| halved + 1)
+                }
+                Op::Twice { .. } => of.map(|halved| halved.saturating_sub(1)),
+                Op::Mean { .. } | Op::Linear { .. } => None,
+                Op::Conv { .. }
+                | Op::Norm { .. }
+                | Op::Relu { .. }
+                | Op::Add { .. }
+                | Op::Concat { .. } => of,
+            };
+            let sides = full[2..].iter().map(|side| side.div_ceil(1 << here.unwrap_or(0)));
+            sum += channels * if here.is_some() { sides.product() } else { 1 };
+            halved.push(here);
+        }
+        sum
     }
 
     /// How many features there are.
