@@ -2,7 +2,8 @@
 //!
 //! Series come from two sides: those that are found in the library, and those that a program asks
 //! for, which go first and of which only so many wait. A series is predicted again once it has more
-//! instances than it had then, also one that could not be predicted.
+//! instances than it had then. One that could not be predicted is tried again after a while that grows:
+//! the storage may have been full, or away.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,6 +11,9 @@ use gantry_library::{ModelId, SeriesId};
 
 /// Series found at one look; the rest is found at the next.
 const FOUND_MAX: usize = 1024;
+/// How long a series that could not be predicted waits, at first and at most.
+const AGAIN_MS: u64 = 60_000;
+const AGAIN_MAX_MS: u64 = 3_600_000;
 
 /// A series that may be predicted, with its instances.
 pub(crate) type Present = (SeriesId, u64);
@@ -45,6 +49,8 @@ pub(crate) struct Desk {
     found: VecDeque<Present>,
     /// Instances that a series had when it was worked on last.
     worked: BTreeMap<SeriesId, u64>,
+    /// How long each that failed waits, and until when.
+    failed: BTreeMap<SeriesId, (u64, u64)>,
     pub(crate) counts: Counts,
 }
 
@@ -57,6 +63,7 @@ impl Desk {
             asked: VecDeque::new(),
             found: VecDeque::new(),
             worked: BTreeMap::new(),
+            failed: BTreeMap::new(),
             counts: Counts::default(),
         }
     }
@@ -70,6 +77,7 @@ impl Desk {
     pub(crate) fn serve(&mut self, model: Option<ModelId>, predicted: Vec<Present>) {
         self.model = model;
         self.worked = predicted.into_iter().collect();
+        self.failed.clear();
         self.found.clear();
         if self.model.is_none() {
             // Nobody can answer them any more.
@@ -79,9 +87,10 @@ impl Desk {
     }
 
     /// Takes note of the series that the library has and the rule allows.
-    pub(crate) fn look(&mut self, present: Vec<Present>) {
+    pub(crate) fn look(&mut self, present: Vec<Present>, now_ms: u64) {
         let is_new = |(series, instances): &Present| {
             self.worked.get(series).is_none_or(|worked| instances > worked)
+                || self.failed.get(series).is_some_and(|(_, until_ms)| *until_ms <= now_ms)
         };
         self.found = present.into_iter().filter(is_new).take(FOUND_MAX).collect();
     }
@@ -119,8 +128,17 @@ impl Desk {
         Some(series)
     }
 
+    /// A series could not be predicted.
+    pub(crate) fn failed(&mut self, series: SeriesId, now_ms: u64) {
+        self.counts.failed += 1;
+        let wait_ms = self.failed.get(&series).map_or(AGAIN_MS, |(waited_ms, _)| 2 * waited_ms);
+        let wait_ms = wait_ms.min(AGAIN_MAX_MS);
+        self.failed.insert(series, (wait_ms, now_ms + wait_ms));
+    }
+
     /// A series was predicted, in so many seconds.
-    pub(crate) fn predicted(&mut self, seconds: f64) {
+    pub(crate) fn predicted(&mut self, series: &SeriesId, seconds: f64) {
+        self.failed.remove(series);
         self.counts.predicted += 1;
         self.counts.seconds += seconds;
         self.counts.last_seconds = seconds;
@@ -154,16 +172,16 @@ mod tests {
         let mut desk = Desk::new(2);
         assert_eq!(desk.ask(series(1)), Err(NoPlace::NoModel));
         desk.serve(Some(model(1)), vec![]);
-        desk.look(vec![(series(9), 3)]);
+        desk.look(vec![(series(9), 3)], 0);
         assert_eq!(desk.ask(series(1)), Ok(1));
         assert_eq!(desk.ask(series(2)), Ok(2));
         assert_eq!(desk.ask(series(1)), Ok(1), "it waits already");
         assert_eq!(desk.ask(series(3)), Err(NoPlace::Full));
         assert_eq!(desk.waiting(), (2, 1));
-        desk.look(vec![(series(2), 4), (series(9), 3)]);
+        desk.look(vec![(series(2), 4), (series(9), 3)], 0);
         let order: Vec<_> = std::iter::from_fn(|| desk.next()).collect();
         assert_eq!(order, [series(1), series(2), series(9)], "what was found too is done once");
-        desk.look(vec![(series(2), 4), (series(9), 3)]);
+        desk.look(vec![(series(2), 4), (series(9), 3)], 0);
         assert_eq!(desk.next(), None);
         assert_eq!(desk.counts.refused, 2);
     }
@@ -173,17 +191,38 @@ mod tests {
         let mut desk = Desk::new(2);
         desk.serve(Some(model(1)), vec![(series(1), 10)]);
         let all = || vec![(series(1), 10), (series(2), 5)];
-        desk.look(all());
+        desk.look(all(), 0);
         assert_eq!((desk.next(), desk.next()), (Some(series(2)), None));
-        desk.look(all());
+        desk.look(all(), 0);
         assert_eq!(desk.next(), None, "both are done");
-        desk.look(vec![(series(1), 11)]);
+        desk.look(vec![(series(1), 11)], 0);
         assert_eq!(desk.next(), Some(series(1)));
         desk.serve(Some(model(2)), vec![]);
-        desk.look(all());
+        desk.look(all(), 0);
         assert_eq!(desk.waiting(), (0, 2));
         assert_eq!(desk.ask(series(7)), Ok(1));
         desk.serve(None, vec![]);
         assert_eq!((desk.next(), desk.counts.refused), (None, 1));
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_after_a_while_that_grows() {
+        let mut desk = Desk::new(2);
+        desk.serve(Some(model(1)), vec![]);
+        let mut at = |now_ms, outcome: Option<bool>| {
+            desk.look(vec![(series(1), 3)], now_ms);
+            let next = desk.next();
+            match outcome {
+                Some(true) => desk.predicted(&series(1), 1.0),
+                Some(false) => desk.failed(series(1), now_ms),
+                None => {}
+            }
+            next.is_some()
+        };
+        assert!(at(0, Some(false)), "it is new");
+        assert!(!at(AGAIN_MS - 1, None) && at(AGAIN_MS, Some(false)));
+        assert!(!at(3 * AGAIN_MS - 1, None) && at(3 * AGAIN_MS, Some(true)));
+        assert!(!at(AGAIN_MAX_MS * 9, None), "it is done");
+        assert_eq!((desk.counts.failed, desk.counts.predicted), (2, 1));
     }
 }

@@ -14,8 +14,8 @@ mod http;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -229,7 +229,7 @@ impl Service {
             ));
         }
         let present = series.iter().filter(|one| self.fits(one)).map(present).collect();
-        self.shared.desk().look(present);
+        self.shared.desk().look(present, now_ms());
         Ok(())
     }
 
@@ -299,16 +299,23 @@ impl Service {
         let begun = Instant::now();
         let note = self.owed.join(series.as_str());
         if self.settings.send.is_some()
-            && let Err(error) = fs::write(&note, predictor.model().as_str())
+            && let Err(error) = self.owe(series, predictor.model())
         {
-            say(log, &format!("! keeping that series {series} is owed failed: {error}"));
+            self.shared.desk().failed(series.clone(), now_ms());
+            say(
+                log,
+                &format!(
+                    "! keeping that series {series} is owed failed: {error}; it is tried again later"
+                ),
+            );
+            return;
         }
         match predictions::make(&self.library, predictor, series, &mut || ()) {
             Ok(made) => {
                 let seconds = begun.elapsed().as_secs_f64();
                 let count = {
                     let mut desk = self.shared.desk();
-                    desk.predicted(seconds);
+                    desk.predicted(series, seconds);
                     desk.counts.predicted
                 };
                 say(log, &format!("prediction {} of series {series}: {}", made.id, made.said));
@@ -317,11 +324,23 @@ impl Service {
                 self.send_owed(log);
             }
             Err(sentence) => {
-                self.shared.desk().counts.failed += 1;
+                self.shared.desk().failed(series.clone(), now_ms());
                 say(log, &format!("! series {series} was not predicted: {sentence}"));
                 let _ = fs::remove_file(note);
             }
         }
+    }
+
+    /// Keeps that a series by this model is owed: whole and on the disk, or not at all.
+    fn owe(&self, series: &SeriesId, model: &ModelId) -> io::Result<()> {
+        // No series has such a name, so that half a note is never taken for one.
+        let half = self.owed.join(format!(".{series}"));
+        let written = File::create(&half).and_then(|mut file| {
+            file.write_all(model.as_str().as_bytes())?;
+            file.sync_all()
+        });
+        written.and_then(|()| fs::rename(&half, self.owed.join(series.as_str())))?;
+        File::open(&self.owed)?.sync_all()
     }
 
     /// Sends what is owed; where that fails, again after a while that grows.
