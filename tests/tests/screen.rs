@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, ensure};
 use gantry_tests::{Cluster, until};
@@ -18,6 +19,7 @@ struct Terminal {
     keys: Box<dyn Write + Send>,
     child: Box<dyn Child + Send + Sync>,
     bytes: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
     size: (u16, u16),
 }
 
@@ -41,14 +43,15 @@ impl Terminal {
         let mut reader = pair.master.try_clone_reader()?;
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let kept = bytes.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
                 kept.lock().unwrap().extend(&buffer[..count]);
             }
         });
         let keys = pair.master.take_writer()?;
-        Ok(Self { master: pair.master, keys, child, bytes, size: (columns, rows) })
+        let size = (columns, rows);
+        Ok(Self { master: pair.master, keys, child, bytes, reader, size })
     }
 
     fn screen(&self) -> String {
@@ -67,10 +70,11 @@ impl Terminal {
         Ok(self.keys.flush()?)
     }
 
-    /// Waits for the console's end; says whether it ended well.
+    /// Waits for the console's end and the last of what it has written; says whether it ended well.
     fn ended(&mut self) -> Result<bool> {
         let child = &mut self.child;
         let status = until("the console's end", || child.try_wait().ok().flatten())?;
+        until("the last of its bytes", || self.reader.is_finished().then_some(()))?;
         Ok(status.success())
     }
 
