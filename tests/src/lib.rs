@@ -7,7 +7,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod chance;
 pub mod hosts;
+pub mod malformed;
 pub mod relay;
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -104,6 +106,17 @@ pub fn free_ports() -> Result<(u16, u16)> {
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
     let udp = UdpSocket::bind(loopback)?.local_addr()?.port();
     Ok((udp, TcpListener::bind(loopback)?.local_addr()?.port()))
+}
+
+/// The most memory that a process has used so far, in KiB.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn peak_kib(process: Pid) -> Result<u64> {
+    let path = format!("/proc/{}/status", process.as_raw_nonzero());
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 /// The binary under test.
@@ -378,6 +391,17 @@ impl Cluster {
         let agent = self.agents.iter().find(|(name, _)| name == node);
         let agent = agent.and_then(|(_, daemon)| daemon.as_ref());
         agent.with_context(|| format!("{node} has no agent"))?.signal(signal)
+    }
+
+    /// The process of a daemon: the scheduler's, or that of a node's agent; nothing where there is none.
+    #[must_use]
+    pub fn process(&self, name: &str) -> Option<Pid> {
+        let agent = self.agents.iter().find(|(node, _)| node == name);
+        let daemon = match agent {
+            Some((_, daemon)) => daemon.as_ref(),
+            None => self.scheduler.as_ref().filter(|_| name == "scheduler"),
+        };
+        daemon.map(|daemon| Pid::from_child(&daemon.0))
     }
 
     /// Kills the agent of a node as `kill -9` does.

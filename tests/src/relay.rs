@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
+use crate::chance::Chance;
+
 /// A packet of UDP is not longer.
 const PACKET_BYTES_MAX: usize = 65_536;
 
@@ -116,7 +118,7 @@ struct Lane {
 
 impl Lane {
     fn new(way: &Way, agent: u64, back: bool) -> Self {
-        let chance = Chance(way.weather.seed ^ (agent * 2 + u64::from(back)).rotate_left(32));
+        let chance = Chance::new(way.weather.seed ^ (agent * 2 + u64::from(back)).rotate_left(32));
         Self { way: way.clone(), chance, next: 0, newest: Arc::default() }
     }
 
@@ -186,18 +188,5 @@ async fn back(mut lane: Lane, from: Arc<UdpSocket>, front: Arc<UdpSocket>, agent
         if let Ok(length) = from.recv(&mut packet).await {
             lane.send(&packet[..length], &front, Some(agent));
         }
-    }
-}
-
-/// Numbers that follow from a seed: `SplitMix64` (Steele, Lea and Flood 2014).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use gantry_tests::chance::Chance;
 use gantry_tests::{Cluster, until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gantry-under-test");
@@ -18,17 +19,6 @@ const SETTINGS: &str = "cores = 4\nmemory = \"1G\"\nworkers = 1\norphans = \"kee
 enum Victim {
     Scheduler,
     Agent,
-}
-
-/// A small generator: the same course for the same seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
 }
 
 fn kills() -> u64 {
@@ -45,7 +35,7 @@ fn storm(victim: Victim, seed: u64) -> Result<()> {
         "echo start $GANTRY_TASK >> {0}; sleep 0.0$(($$ % 9)); echo end $GANTRY_TASK >> {0}",
         marks.display()
     );
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     let mut jobs = BTreeSet::new();
     let (mut recoveries, mut longest) = (Duration::ZERO, Duration::ZERO);
     for round in 0..kills() {
