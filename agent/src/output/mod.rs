@@ -18,6 +18,7 @@ mod tail;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -110,7 +111,7 @@ impl Outputs {
             return if last.is_empty() {
                 Ok(())
             } else {
-                append_to(&path)?.write_all(last.as_bytes())
+                named::append(&path)?.write_all(last.as_bytes())
             };
         }
         match length {
@@ -234,16 +235,25 @@ impl Outputs {
 }
 
 /// Opens an output file to append to it; the folder above is made where it is missing, which is
-/// once per job.
+/// once per job. A pipe that nobody reads is an error: nothing here may wait for somebody.
 pub(crate) fn append_to(path: &Path) -> io::Result<File> {
-    let open = || File::options().create(true).append(true).open(path);
-    match (open(), path.parent()) {
+    let open = || {
+        let mut options = File::options();
+        options.create(true).append(true).custom_flags(named::AT_ONCE).open(path)
+    };
+    let file = match (open(), path.parent()) {
         (Err(error), Some(above)) if error.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(above)?;
             open()
         }
         (result, _) => result,
+    }?;
+    if !file.metadata()?.is_file() {
+        // Whoever writes to it waits as ever.
+        let flags = rustix::fs::fcntl_getfl(&file)?;
+        rustix::fs::fcntl_setfl(&file, flags - rustix::fs::OFlags::NONBLOCK)?;
     }
+    Ok(file)
 }
 
 /// The length of a file, if it is there.
