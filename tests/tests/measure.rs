@@ -28,7 +28,7 @@ fn keys(value: &Value) -> Vec<&str> {
 #[test]
 fn a_benchmark_gives_one_value_of_the_known_form() {
     // (benchmark, its size, whether it has a row beside a peer)
-    let cases: [(&[&str], bool); 15] = [
+    let cases: [(&[&str], bool); 16] = [
         (&["placement", "--nodes", "20", "--count", "400"], false),
         (&["gangs", "--nodes", "20", "--count", "200"], false),
         (&["array", "--count", "2000"], false),
@@ -36,6 +36,7 @@ fn a_benchmark_gives_one_value_of_the_known_form() {
         (&["builtin", "--count", "50"], false),
         (&["latency", "--count", "5"], false),
         (&["restart", "--count", "2000"], false),
+        (&["faults", "--count", "2"], false),
         (&["agent", "--count", "1"], false),
         (&["agents", "--count", "20"], false),
         (&["wire", "--count", "20"], false),
@@ -57,6 +58,11 @@ fn a_benchmark_gives_one_value_of_the_known_form() {
         assert!(!rows.is_empty());
         for row in rows {
             form(row);
+        }
+        // Faults on a busy machine may take long; what they must not do is lose anything.
+        let counted = |row: &&Value| row["unit"] == "tasks" && row["goal"].is_string();
+        for row in rows.iter().filter(|row| arguments[0] == "faults" && counted(row)) {
+            assert_eq!(row["met"], true, "{row}");
         }
         let beside = |row: &&Value| row["goal"].as_str().is_some_and(|goal| goal.contains("peer"));
         let undecided: Vec<&Value> = rows.iter().filter(beside).collect();

@@ -116,7 +116,7 @@ fn state(served: &Served) -> Result<NodeState> {
 }
 
 /// Ends what a supervisor still holds.
-fn clean(served: &Served) -> Result<()> {
+pub(crate) fn clean(served: &Served) -> Result<()> {
     if !served.processes(&["supervise"])?.is_empty() {
         served.signal(&["supervise"], Signal::KILL)?;
     }

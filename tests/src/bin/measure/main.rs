@@ -21,6 +21,7 @@ mod deadnode;
 mod echo;
 #[path = "../../../../agent/tests/nvml/fake.rs"]
 mod fake;
+mod faults;
 mod fleet;
 mod gangs;
 mod ingest;
@@ -112,6 +113,8 @@ enum Name {
     Restart,
     /// From the death of a node to its tasks in the queue.
     Deadnode,
+    /// kill -9 and SIGSTOP of each daemon, partition and loss of packets, under work.
+    Faults,
     /// What an agent with 8 GPUs takes of its node.
     Agent,
     /// 10,000 agents and 100 consoles on one scheduler, and all of them coming back to it.
@@ -147,6 +150,7 @@ impl Name {
             Self::Gangs => gangs::run(size),
             Self::Restart => restart::run(size),
             Self::Deadnode => deadnode::run(size),
+            Self::Faults => faults::run(size),
             Self::Agent => agent::run(size),
             Self::Agents => agents::run(size),
             Self::Wire => wire::run(size),
@@ -171,6 +175,7 @@ impl Name {
             Self::Gangs => "gangs",
             Self::Restart => "restart",
             Self::Deadnode => "deadnode",
+            Self::Faults => "faults",
             Self::Agent => "agent",
             Self::Agents => "agents",
             Self::Wire => "wire",
