@@ -153,3 +153,37 @@ fn dependencies_are_named_with_a_reason() {
         assert!(named, "{name} has no reason in ARCHITECTURE.md");
     }
 }
+
+/// Lines from a block of unsafe code up to the reason why it is sound.
+const REASON_LINES_MAX: usize = 8;
+
+#[test]
+fn unsafe_code_stands_where_security_md_says_and_each_block_has_its_reason() {
+    let security = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let section = security.split("## Unsafe code").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [file, blocks, why] = cells[..] else { return None };
+        assert!(!why.is_empty(), "{file} has no reason");
+        Some((file.strip_prefix('`')?.strip_suffix('`')?.to_owned(), blocks.parse().ok()?))
+    };
+    let listed: BTreeMap<String, usize> = section.lines().filter_map(row).collect();
+    let word = ["un", "safe "].concat();
+    let begins: Vec<String> =
+        ["{", "fn", "impl"].iter().map(|next| format!("{word}{next}")).collect();
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    for (name, text) in sources() {
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        for (at, line) in lines.iter().enumerate() {
+            if line.starts_with("//") || !begins.iter().any(|begin| line.contains(begin)) {
+                continue;
+            }
+            let above = &lines[at.saturating_sub(REASON_LINES_MAX)..at];
+            let reason = above.iter().any(|line| line.starts_with("// SAFETY:"));
+            assert!(reason, "{name}:{} does not say why it is sound", at + 1);
+            *found.entry(name.clone()).or_default() += 1;
+        }
+    }
+    assert_eq!(found, listed, "the table of SECURITY.md is not what there is");
+}
