@@ -24,7 +24,7 @@ const EXECUTIONS: &str = "GANTRY_EXECUTIONS";
 const SEED_VARIABLE: &str = "GANTRY_SEED";
 const SEED: u64 = 20_261_130;
 /// The short form: so long for each target, and so often at most.
-const SHORT: Duration = Duration::from_millis(2000);
+const SHORT: Duration = Duration::from_secs(2);
 const SHORT_EXECUTIONS: u64 = 50_000;
 /// Fewer executions are no test, however slow the machine is.
 const EXECUTIONS_MIN: u64 = 50;
@@ -149,7 +149,7 @@ impl Target<'_> {
             run.used_kib / 1024,
             kept.len(),
         );
-        assert!(count >= asked.unwrap_or(EXECUTIONS_MIN), "{} executions", count);
+        assert!(count >= asked.unwrap_or(EXECUTIONS_MIN), "{count} executions");
         assert!(
             further * 100 >= count * self.further_percent,
             "{}: {further} of {count} inputs went further than the first check",
@@ -323,13 +323,13 @@ impl<'a> Run<'a> {
         let _ = self.begins.send(None);
         let Ok(further) = taken else { harm("it panicked") };
         let after = Memory::now();
-        if after.reserved_peak_kib > self.memory.reserved_peak_kib
-            && after.reserved_peak_kib > self.memory.reserved_kib + RESERVED_KIB_MAX
+        if after.reserved_peak > self.memory.reserved_peak
+            && after.reserved_peak > self.memory.reserved + RESERVED_KIB_MAX
         {
             harm(&format!("it asked for memory: {:?}, then {after:?}", self.memory));
         }
-        if after.used_peak_kib > self.memory.used_peak_kib {
-            let used = after.used_peak_kib.saturating_sub(self.memory.used_kib);
+        if after.used_peak > self.memory.used_peak {
+            let used = after.used_peak.saturating_sub(self.memory.used);
             if used > USED_KIB_MAX {
                 harm(&format!("it used memory: {:?}, then {after:?}", self.memory));
             }
@@ -348,13 +348,13 @@ impl Drop for Run<'_> {
     }
 }
 
-/// What this process has of memory.
+/// What this process has of memory, in KiB.
 #[derive(Clone, Copy, Debug, Default)]
 struct Memory {
-    reserved_kib: u64,
-    reserved_peak_kib: u64,
-    used_kib: u64,
-    used_peak_kib: u64,
+    reserved: u64,
+    reserved_peak: u64,
+    used: u64,
+    used_peak: u64,
 }
 
 impl Memory {
@@ -366,10 +366,10 @@ impl Memory {
             word.and_then(|word| word.parse().ok()).expect("a size of this process")
         };
         Self {
-            reserved_kib: of("VmSize:"),
-            reserved_peak_kib: of("VmPeak:"),
-            used_kib: of("VmRSS:"),
-            used_peak_kib: of("VmHWM:"),
+            reserved: of("VmSize:"),
+            reserved_peak: of("VmPeak:"),
+            used: of("VmRSS:"),
+            used_peak: of("VmHWM:"),
         }
     }
 }

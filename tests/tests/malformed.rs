@@ -76,7 +76,7 @@ fn frames() -> Vec<Vec<u8>> {
 }
 
 /// A header that fits what follows it, mostly.
-fn with_header(bytes: &mut Vec<u8>, chance: &mut Chance) {
+fn with_header(bytes: &mut [u8], chance: &mut Chance) {
     if bytes.len() > HEADER_BYTES && chance.below(8) != 0 {
         let value = bytes[HEADER_BYTES..].to_vec();
         bytes[..3].copy_from_slice(b"GY\x01");
@@ -148,7 +148,7 @@ fn messages() {
     check(&Target {
         name: "messages",
         corpus: frames(),
-        mend: with_header,
+        mend: |bytes, chance| with_header(bytes, chance),
         take: &take_frame,
         further_percent: 50,
     });
@@ -281,14 +281,15 @@ fn words_and_ranges() {
     });
 }
 
+fn is_read<T: Settings>(text: &str) -> bool {
+    gantry_config::load::<T>("settings.toml", text).is_ok()
+}
+
 #[test]
 fn settings_keys_and_themes() {
     let mut corpus: Vec<Vec<u8>> =
         [SCHEDULER_FILE, AGENT_FILE, KEYS_FILE].map(|text| text.as_bytes().to_vec()).into();
     corpus.extend(THEMES.iter().map(|(_, text)| text.as_bytes().to_vec()));
-    fn read<T: Settings>(text: &str) -> bool {
-        gantry_config::load::<T>("settings.toml", text).is_ok()
-    }
     check(&Target {
         name: "settings",
         corpus,
@@ -296,8 +297,8 @@ fn settings_keys_and_themes() {
         take: &|bytes| {
             let text = String::from_utf8_lossy(bytes);
             let read = [
-                read::<SchedulerSettings>(&text),
-                read::<AgentSettings>(&text),
+                is_read::<SchedulerSettings>(&text),
+                is_read::<AgentSettings>(&text),
                 Keymap::parse("keys.toml", &text).is_ok(),
                 Palette::parse("theme.toml", &text).is_ok(),
             ];
@@ -334,7 +335,7 @@ fn dicom_files() {
         made: "20261130120000".into(),
     };
     let mask = segmentation(&patient.lungs, &instances, &head).unwrap();
-    let grid = patient.lungs.geometry.clone();
+    let grid = patient.lungs.geometry;
     let profile = Profile::new(&[113_107], &[]).unwrap();
     check(&Target {
         name: "dicom-files",
@@ -482,7 +483,7 @@ fn weights_at(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The length of a safetensors header that fits where the header still ends, mostly.
-fn with_header_length(bytes: &mut Vec<u8>, chance: &mut Chance) {
+fn with_header_length(bytes: &mut [u8], chance: &mut Chance) {
     let Some(at) = weights_at(bytes).filter(|at| bytes.len() > at + 8) else { return };
     let header = &bytes[at + 8..];
     let end = header.windows(2).position(|two| two == b"}}").map(|end| end + 2);
@@ -505,7 +506,7 @@ fn models() -> Result<()> {
     check(&Target {
         name: "models",
         corpus: vec![[&record, BETWEEN, &weights].concat()],
-        mend: with_header_length,
+        mend: |bytes, chance| with_header_length(bytes, chance),
         take: &|bytes| {
             let Some(at) = weights_at(bytes) else { return false };
             fs::write(from.join("model.json"), &bytes[..at - BETWEEN.len()]).unwrap();
@@ -650,7 +651,8 @@ fn conversations() -> Vec<Vec<u8>> {
     ]);
     let file = &scan().1[0];
     let instance = dicom::inspect(file).unwrap().sop_instance_uid;
-    let instance = if instance.len() % 2 == 0 { instance } else { format!("{instance}\0") };
+    let instance =
+        if instance.len().is_multiple_of(2) { instance } else { format!("{instance}\0") };
     let store = command(&[
         (0x0002, CT),
         (0x0100, &[0x01, 0]),
@@ -669,7 +671,7 @@ fn conversations() -> Vec<Vec<u8>> {
 }
 
 /// The length of the first message that fits, where the second begins behind it, half of the time.
-fn with_first_length(bytes: &mut Vec<u8>, chance: &mut Chance) {
+fn with_first_length(bytes: &mut [u8], chance: &mut Chance) {
     let begins = bytes.windows(4).skip(74).position(|four| four == [4, 0, 0, 0]);
     if let Some(begins) = begins
         && chance.below(2) == 0
@@ -691,7 +693,7 @@ fn dicom_callers() -> Result<()> {
     check(&Target {
         name: "dicom-callers",
         corpus: conversations(),
-        mend: with_first_length,
+        mend: |bytes, chance| with_first_length(bytes, chance),
         take: &|bytes| {
             let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
