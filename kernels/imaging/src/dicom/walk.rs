@@ -187,6 +187,8 @@ pub(super) fn data_set(
             break;
         }
         if DELIMITERS.contains(&element.tag) {
+            // It has none (PS3.5 7.5); where it claims one, dicom-rs makes room for that too.
+            element.end(bytes)?;
             let closed = open.pop();
             at = element.value;
             if let Some(start) = closed.and_then(|closed| closed.left_out) {
