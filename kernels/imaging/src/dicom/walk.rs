@@ -49,7 +49,8 @@ pub(super) const IMPLICIT: Encoding = Encoding { explicit: false, big: false };
 const NESTING_MAX: usize = 64;
 const UNDEFINED: u32 = u32::MAX;
 const ITEM: (u16, u16) = (0xfffe, 0xe000);
-const DELIMITERS: [(u16, u16); 2] = [(0xfffe, 0xe00d), (0xfffe, 0xe0dd)];
+const ITEM_END: (u16, u16) = (0xfffe, 0xe00d);
+const SEQUENCE_END: (u16, u16) = (0xfffe, 0xe0dd);
 const PIXEL_DATA: (u16, u16) = (0x7fe0, 0x0010);
 /// The group of all pixels, which stand behind everything that says what they are.
 const PIXELS_GROUP: u16 = 0x7fe0;
@@ -70,10 +71,10 @@ struct Element {
 }
 
 impl Element {
-    /// Where its value ends, which is within the file.
-    fn end(&self, bytes: &[u8]) -> Result<usize, Refusal> {
+    /// Where its value ends, which is within what is around it.
+    fn end(&self, within: usize) -> Result<usize, Refusal> {
         let end = self.value.checked_add(self.length as usize);
-        end.filter(|end| *end <= bytes.len()).ok_or_else(cut)
+        end.filter(|end| *end <= within).ok_or_else(cut)
     }
 
     /// Whether its value is elements or items.
@@ -91,6 +92,10 @@ fn nested() -> Refusal {
         Reason::Malformed,
         format!("the file's sequences are nested more than {} deep", NESTING_MAX / 2),
     )
+}
+
+fn out_of_place() -> Refusal {
+    Refusal::new(Reason::Malformed, "an item or a delimiter stands where none can")
 }
 
 fn cut() -> Refusal {
@@ -132,7 +137,7 @@ pub(super) fn meta(bytes: &[u8], start: usize) -> Result<Meta, Refusal> {
     let mut uids = [None, None, None];
     while bytes.get(at..at + 2) == Some(&[2, 0]) {
         let element = element(bytes, at, encoding)?;
-        let end = element.end(bytes)?;
+        let end = element.end(bytes.len())?;
         let value = &bytes[element.value..end];
         if let Some(n) = [0x0002, 0x0003, 0x0010].iter().position(|number| *number == element.tag.1)
         {
@@ -152,13 +157,36 @@ pub(super) fn guess(bytes: &[u8]) -> Encoding {
     Encoding { explicit, big: bytes.first() == Some(&0) && bytes.get(1) == Some(&8) }
 }
 
+/// What something that is open is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parts {
+    /// A data set or an item: elements.
+    Elements,
+    /// A sequence: items.
+    Items,
+    /// Encapsulated pixels: items whose values are bytes.
+    Fragments,
+}
+
+impl Parts {
+    /// Whether an element may stand there. The parser goes on where it may not, and takes what follows
+    /// for something else than this walk does.
+    fn may_hold(self, tag: (u16, u16)) -> bool {
+        match self {
+            Self::Elements => tag != ITEM && tag != SEQUENCE_END,
+            Self::Items | Self::Fragments => tag == ITEM || tag == SEQUENCE_END,
+        }
+    }
+}
+
 /// What the walk is inside of.
 struct Open {
     /// Where it ends; `None` where a delimiter says so.
     end: Option<usize>,
+    /// What nothing in it goes beyond.
+    within: usize,
     encoding: Encoding,
-    /// Whether it is encapsulated pixels, whose items are bytes.
-    fragments: bool,
+    parts: Parts,
     /// Where it began, if it is left out.
     left_out: Option<usize>,
 }
@@ -179,37 +207,48 @@ pub(super) fn data_set(
         while open.last().is_some_and(|top| top.end.is_some_and(|end| end <= at)) {
             open.pop();
         }
-        let within = open.last().map_or(encoding, |top| top.encoding);
-        let in_fragments = open.last().is_some_and(|top| top.fragments);
-        let element = element(bytes, at, within)?;
+        let (within, encoded, parts) =
+            open.last().map_or((bytes.len(), encoding, Parts::Elements), |top| {
+                (top.within, top.encoding, top.parts)
+            });
+        let element = element(bytes, at, encoded)?;
         if until == Until::Pixels && open.is_empty() && element.tag.0 >= PIXELS_GROUP {
             end = at;
             break;
         }
-        if DELIMITERS.contains(&element.tag) {
+        if !parts.may_hold(element.tag) {
+            return Err(out_of_place());
+        }
+        if element.tag == ITEM_END || element.tag == SEQUENCE_END {
             // It has none (PS3.5 7.5); where it claims one, dicom-rs makes room for that too.
-            element.end(bytes)?;
+            element.end(within)?;
             let closed = open.pop();
             at = element.value;
             if let Some(start) = closed.and_then(|closed| closed.left_out) {
                 left_out.push(start..at);
             }
-            if in_fragments && open.is_empty() {
+            if parts == Parts::Fragments && open.is_empty() {
                 end = tail(bytes, at, encoding);
             }
             continue;
         }
-        let defined = (element.length != UNDEFINED).then(|| element.end(bytes)).transpose()?;
+        let defined = (element.length != UNDEFINED).then(|| element.end(within)).transpose()?;
         let unknown = defined.is_none() && element.vr == Some(VR::UN);
-        let enters = !in_fragments && (defined.is_none() || element.holds_elements(within));
+        let enters =
+            parts != Parts::Fragments && (defined.is_none() || element.holds_elements(encoded));
         if enters {
             if open.len() >= NESTING_MAX {
                 return Err(nested());
             }
             open.push(Open {
                 end: defined,
-                encoding: if unknown { IMPLICIT } else { within },
-                fragments: element.tag == PIXEL_DATA && defined.is_none(),
+                within: defined.unwrap_or(within),
+                encoding: if unknown { IMPLICIT } else { encoded },
+                parts: match element.tag {
+                    ITEM => Parts::Elements,
+                    PIXEL_DATA if defined.is_none() => Parts::Fragments,
+                    _ => Parts::Items,
+                },
                 left_out: unknown.then_some(at),
             });
             at = element.value;
