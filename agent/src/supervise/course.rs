@@ -1,19 +1,18 @@
 //! The course of a try: made ready, started, cleared up.
 //!
-//! Most tries are nothing but a process, started where the order is read. Where the settings ask for
-//! a scratch folder, an account or scripts a try has a thread while it is made ready and another
-//! while it is cleared up, so that a slow script or a full folder holds up nobody else. Such a try is
-//! held from the first moment, so that an agent that connects meanwhile hears of it; a signal that
-//! comes before its command runs keeps it from being started.
+//! Most tries are nothing but a process: a few threads start them, since whoever starts a process
+//! waits until its program is loaded. Where the settings ask for a scratch folder, an account or
+//! scripts a try has a thread of its own while it is made ready and another while it is cleared up, so
+//! that a slow script or a full folder holds up nobody else. A try is held from the first moment, so
+//! that an agent that connects meanwhile hears of it; a signal that comes before its command runs
+//! keeps it from being started.
 
 use std::io;
 use std::sync::Arc;
 use std::thread;
 
 use gantry_model::{Exit, TryId, Usage};
-use rustix::process::Pid;
 
-use super::cgroup::Group;
 use super::isolation::{Isolation, Pin};
 use super::process;
 use super::protocol::{Held, Start};
@@ -29,8 +28,15 @@ pub(super) struct Course {
     pub(super) isolation: Arc<Isolation>,
 }
 
+/// A try that is to be started.
+pub(super) struct Order {
+    start: Start,
+    isolation: Arc<Isolation>,
+    cores: Option<Vec<u32>>,
+}
+
 impl Shared {
-    /// Starts a command. Only one thread does.
+    /// Takes a try, which is held from now on, and has its command started.
     pub(super) fn start(&self, start: Start) {
         let try_id = start.launch.try_id;
         let mut table = self.lock();
@@ -38,33 +44,55 @@ impl Shared {
             return;
         }
         table.busy.insert(try_id, Busy::Before(None));
-        let isolation = table.isolation.clone();
-        let cores = table.choose_cores(&start);
-        if !isolation.takes_time() {
-            drop(table);
-            return self.start_now(start, &Room { cores, ..Room::default() }, &isolation);
-        }
         let (launch, read) = (start.launch.clone(), start.read);
         table.held.insert(try_id, Held { launch, since: now(), read, end: None });
+        let isolation = table.isolation.clone();
+        let cores = table.choose_cores(&start);
         drop(table);
+        let order = Order { start, isolation, cores };
+        if !order.isolation.takes_time() {
+            return self.queue(order);
+        }
         let shared = self.clone();
-        let make_ready = move || shared.make_ready(start, isolation, cores);
+        let make_ready = move || shared.make_ready(order);
         if let Err(error) = thread::Builder::new().spawn(make_ready) {
             let exit = cannot(125, format!("a thread to make it ready cannot be started: {error}"));
             self.end(try_id, exit, Usage::default());
         }
     }
 
-    fn start_now(&self, start: Start, room: &Room, isolation: &Isolation) {
-        let begin = || process::prepare(&start, room, isolation);
-        match begin() {
-            Ok(ready) => self.enter(|| ready.start(), |table, started| table.enter(start, started)),
-            Err(exit) => self.lock().enter(start, Err(exit)),
+    /// Starts the commands that are queued, for ever.
+    pub(super) fn start_queued(&self) -> ! {
+        loop {
+            let Order { start, isolation, cores } = self.next_queued();
+            let try_id = start.launch.try_id;
+            let room = Room { cores, ..Room::default() };
+            let ready = process::prepare(&start, &room, &isolation);
+            let begin = || self.unless_signalled(try_id).and_then(|()| ready?.start());
+            self.enter(begin, |table, started| match started {
+                Ok((leader, group)) => table.started(leader, Live { try_id, group, course: None }),
+                Err(exit) => {
+                    table.cores.give_back(try_id);
+                    table.end(try_id, exit, Usage::default());
+                }
+            });
+            // What comes together is told together.
+            let told = if self.has_queued() { Told::WithMore } else { Told::Now };
+            let mut table = self.lock();
+            table.tell(told);
+            table.keep_unheard();
         }
     }
 
+    /// A signal that has come before the command was started keeps it from being started.
+    fn unless_signalled(&self, try_id: TryId) -> Result<(), Exit> {
+        let signal = self.lock().signalled(try_id);
+        signal.map_or(Ok(()), |number| Err(Exit::Signal(number)))
+    }
+
     /// Makes a try ready and starts its command, on a thread of its own.
-    fn make_ready(&self, start: Start, isolation: Arc<Isolation>, cores: Option<Vec<u32>>) {
+    fn make_ready(&self, order: Order) {
+        let Order { start, isolation, cores } = order;
         let try_id = start.launch.try_id;
         let room = match Room::prepare(&start, &isolation, cores) {
             Ok(room) => room,
@@ -76,11 +104,7 @@ impl Shared {
             .and_then(|()| process::prepare(&course.start, &course.room, &course.isolation));
         let mut course = Some(course);
         let mut failed = None;
-        let begin = || {
-            let signal = self.lock().signalled(try_id);
-            signal.map_or(Ok(()), |number| Err(Exit::Signal(number)))?;
-            ready?.start()
-        };
+        let begin = || self.unless_signalled(try_id).and_then(|()| ready?.start());
         self.enter(begin, |table, started| match started {
             Ok((leader, group)) => {
                 table.started(leader, Live { try_id, group, course: course.take() });
@@ -123,19 +147,6 @@ impl Table {
         match self.isolation.pin {
             Pin::Cores => self.cores.take(launch.try_id, launch.lease.resources.cores, &start.near),
             Pin::Nothing => None,
-        }
-    }
-
-    /// Enters a command that runs, or could not be started.
-    fn enter(&mut self, start: Start, started: Result<(Pid, Option<Group>), Exit>) {
-        let (try_id, launch, read) = (start.launch.try_id, start.launch, start.read);
-        self.held.insert(try_id, Held { launch, since: now(), read, end: None });
-        match started {
-            Ok((leader, group)) => self.started(leader, Live { try_id, group, course: None }),
-            Err(exit) => {
-                self.cores.give_back(try_id);
-                self.end(try_id, exit, Usage::default());
-            }
         }
     }
 

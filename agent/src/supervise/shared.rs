@@ -1,18 +1,21 @@
 //! The lock around what a supervisor holds, and the thread that waits for its processes.
 //!
 //! The lock is free while a command is started, as that takes longer than anything else; a second one
-//! is held meanwhile, so that whoever meets an unknown process can wait until what is being started
-//! is entered. Every process is reaped with the lock held: a number that is looked up under it is
+//! is shared by those who start one meanwhile, so that whoever meets an unknown process can wait until
+//! what is being started is entered. Every process is reaped with the lock held: a number that is looked up under it is
 //! nobody else's. A try whose making ready or clearing up takes time has a thread for that
 //! ([`super::course`]).
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::Pid;
 
+use super::course::Order;
 use super::process::{self, Children};
 use super::strays::Strays;
 use super::table::{Busy, Table, Told};
@@ -25,15 +28,60 @@ pub(super) struct Shared(Arc<Inner>);
 struct Inner {
     table: Mutex<Table>,
     bell: Condvar,
-    /// Held while a process is started and entered. Taken before the table's lock.
-    starting: Mutex<()>,
+    /// Shared while a process is started and entered. Taken before the table's lock.
+    starting: RwLock<()>,
+    queue: Mutex<VecDeque<Order>>,
+    /// Rings when something was queued.
+    queued: Condvar,
 }
+
+/// Threads that start commands: one for each core, and no more than these.
+const STARTERS_MAX: usize = 8;
 
 impl Shared {
     /// A table with what an earlier supervisor of the folder has left.
     pub(super) fn new(folder: PathBuf, strays: Option<Strays>) -> io::Result<Self> {
-        let table = Mutex::new(Table::new(folder, strays)?);
-        Ok(Self(Arc::new(Inner { table, bell: Condvar::new(), starting: Mutex::new(()) })))
+        let shared = Self(Arc::new(Inner {
+            table: Mutex::new(Table::new(folder, strays)?),
+            bell: Condvar::new(),
+            starting: RwLock::new(()),
+            queue: Mutex::default(),
+            queued: Condvar::new(),
+        }));
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..cores.min(STARTERS_MAX) {
+            let starter = shared.clone();
+            thread::Builder::new().name("start".into()).spawn(move || starter.start_queued())?;
+        }
+        Ok(shared)
+    }
+
+    /// Leaves a command to whichever thread is free to start it.
+    pub(super) fn queue(&self, order: Order) {
+        self.queued().push_back(order);
+        self.0.queued.notify_one();
+    }
+
+    /// Waits for the next command to be started.
+    pub(super) fn next_queued(&self) -> Order {
+        let mut queue = self.queued();
+        loop {
+            match queue.pop_front() {
+                Some(order) => return order,
+                None => {
+                    queue = self.0.queued.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    /// Whether commands wait to be started.
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queued().is_empty()
+    }
+
+    fn queued(&self) -> MutexGuard<'_, VecDeque<Order>> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The table.
@@ -43,7 +91,7 @@ impl Shared {
 
     /// Starts a process and enters it, so that nobody meets it who does not know it.
     pub(super) fn enter<T>(&self, start: impl FnOnce() -> T, enter: impl FnOnce(&mut Table, T)) {
-        let starting = self.0.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let starting = self.0.starting.read().unwrap_or_else(PoisonError::into_inner);
         let started = start();
         enter(&mut self.lock(), started);
         drop(starting);
@@ -74,7 +122,7 @@ impl Shared {
                     self.ended(&mut table, child);
                 } else {
                     drop(table);
-                    let starting = self.0.starting.lock().unwrap_or_else(PoisonError::into_inner);
+                    let starting = self.0.starting.write().unwrap_or_else(PoisonError::into_inner);
                     table = self.lock();
                     self.ended(&mut table, child);
                     drop(starting);
