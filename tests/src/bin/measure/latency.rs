@@ -2,7 +2,9 @@
 //!
 //! The task is `date` and prints the time at which it runs, so the start of its process and its
 //! loading are part of the number; beside it stands the same `date` started by this process. The
-//! limit of an acknowledgement is one appended and synced block of 4 KiB in the same file system.
+//! limit of an acknowledgement is one appended and synced block of 4 KiB in the same file system; it
+//! has two of them, the journal's and the audit log's. What a question costs, which is nothing but the
+//! way there and back, and the processor time of each part say where the rest goes.
 
 use std::fs::File;
 use std::io::Write;
@@ -17,7 +19,7 @@ use gantry_wire::{Reply, Request};
 use crate::Size;
 use crate::peers;
 use crate::report::{Goal, Row};
-use crate::served::{self, Served};
+use crate::served::{self, PARTS, Served};
 use crate::statistics::{median, milliseconds, quantile};
 
 /// Submits in a round.
@@ -29,14 +31,18 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     let count = size.count.unwrap_or(SUBMITS);
     let mut served = Served::start()?;
     served.cluster.join("cpu-1", "cores = 2\nmemory = \"1G\"\nworkers = 1")?;
-    let mut sorts: [Vec<Vec<f64>>; 4] = Default::default();
+    let mut sorts: [Vec<Vec<f64>>; 5] = Default::default();
+    let before = served.parts()?;
     for round in 0..size.rounds() {
-        let mut took: [Vec<f64>; 4] = Default::default();
+        let mut took: [Vec<f64>; 5] = Default::default();
         for _ in 0..count {
             let (durable, running) = submit(&mut served)?;
             took[0].push(durable);
             took[1].push(running);
             took[2].push(bare_date()?);
+            let asked = Instant::now();
+            served.nodes()?;
+            took[4].push(milliseconds(asked.elapsed()));
         }
         took[3] = synced(&served.cluster.folder().join(format!("round-{round}")), count)?;
         for (sort, round) in sorts.iter_mut().zip(took) {
@@ -55,15 +61,22 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
             None => row,
         }
     };
+    let all = f64::from(count) * size.rounds() as f64;
+    let after = served.parts()?;
+    let parts = PARTS.iter().zip(after.iter().zip(&before)).map(|((part, _), (after, before))| {
+        Row::new(format!("submit, processor time of the {part}"), "ms", (after - before) / all)
+    });
     let command = by_command(&served, count.min(50))?;
-    Ok(vec![
+    let rows = [
         row("submit → durable acknowledgement, p50", 0, 3, 500, None),
         row("submit → durable acknowledgement, p99", 0, 3, 990, Some(5.0)),
         row("submit → running, p50", 1, 2, 500, Some(3.0)),
         row("submit → running, p99", 1, 2, 990, Some(10.0)),
         Row::new("a command submits true and sees its end, p50", "ms", command)
             .peer(peers::round_trip(size, count.min(50))?),
-    ])
+        Row::new("a question and its answer, p50", "ms", middle(&sorts[4], 500)),
+    ];
+    Ok(rows.into_iter().chain(parts).collect())
 }
 
 /// Milliseconds until the submit was durable, and until its task ran.
