@@ -335,11 +335,14 @@ fn dicom_files() {
         made: "20261130120000".into(),
     };
     let mask = segmentation(&patient.lungs, &instances, &head).unwrap();
+    // The others are headers for the most part.
+    let large = PhantomSettings { size: [64, 64, 3], spacing_mm: [5.25, 5.25, 64.0], ..SMALL };
+    let large = ct_series(&self::patient(3, &large).image, &Subject::new("planted")).unwrap();
     let grid = patient.lungs.geometry;
     let profile = Profile::new(&[113_107], &[]).unwrap();
     check(&Target {
         name: "dicom-files",
-        corpus: vec![files[0].clone(), files[1].clone(), mask],
+        corpus: vec![files[0].clone(), files[1].clone(), mask, large[0].clone()],
         mend: unmended,
         take: &|bytes| {
             let inspected = dicom::inspect(bytes);
@@ -407,12 +410,17 @@ fn mha_images() {
     let (mut image, mut mask) = (Vec::new(), Vec::new());
     mha::write_image(&patient.image, &mut image).unwrap();
     mha::write_mask(&patient.lungs, &mut mask).unwrap();
-    let text = b"NDims = 2\nDimSize = 2 2\nBinaryData = True\nElementSpacing = 1 2\n\
-        ElementType = MET_SHORT\nElementDataFile = LOCAL\n";
-    let raw = [&text[..], &[7; 8]].concat();
+    // Without compression, whose checksum turns most away; one that is header, one that is voxels.
+    let raw = |side: usize| {
+        let text = format!(
+            "NDims = 2\nDimSize = {side} {side}\nBinaryData = True\nElementSpacing = 1 2\n\
+            ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+        );
+        [text.into_bytes(), vec![7; 2 * side * side]].concat()
+    };
     check(&Target {
         name: "mha",
-        corpus: vec![image, mask, raw],
+        corpus: vec![image, mask, raw(2), raw(32)],
         mend: unmended,
         take: &|bytes| sound(mha::read(bytes)),
         further_percent: 10,

@@ -103,6 +103,7 @@ mod tests {
         assert!(file.exists() && open(&place).is_ok());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
     }
+
     /// Each of these once kept the agent, and with it its node, waiting for ever.
     #[test]
     fn a_pipe_without_another_end_is_not_waited_for() {

@@ -10,7 +10,7 @@
 //! started no number of a process is ever looked up again: none can be mistaken for another.
 //!
 //! What it promises: a command is started at most once; connections are served one after the
-//! other, so that what an agent has sent before it died is done before the next hears what is
+//! other, so that what an agent has sent before it died is held before the next hears what is
 //! held; an end is in memory until an agent has kept it, and in a synced file while there is none.
 
 mod account;

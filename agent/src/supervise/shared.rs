@@ -2,9 +2,9 @@
 //!
 //! The lock is free while a command is started, as that takes longer than anything else; a second one
 //! is shared by those who start one meanwhile, so that whoever meets an unknown process can wait until
-//! what is being started is entered. Every process is reaped with the lock held: a number that is looked up under it is
-//! nobody else's. A try whose making ready or clearing up takes time has a thread for that
-//! ([`super::course`]).
+//! what is being started is entered. Every process is reaped with the lock held: a number that is
+//! looked up under it is nobody else's. Commands wait in a queue for a few threads that start them; a
+//! try whose making ready or clearing up takes time has a thread of its own ([`super::course`]).
 
 use std::collections::VecDeque;
 use std::io;
