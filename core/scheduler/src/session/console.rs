@@ -47,7 +47,11 @@ pub(super) async fn run(shared: &Arc<Shared>, greeted: Greeted) -> Result<(), Li
             stream = connection.accept() => {
                 let Some((sender, receiver)) = stream else { return Ok(()) };
                 // A client that asks faster waits, and its streams with it: others are not in its way.
-                tokio::time::sleep(pace.wait(Instant::now())).await;
+                // Even a sleep of nothing lasts until the clock's next millisecond.
+                let wait = pace.wait(Instant::now());
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
                 if requests.len() < REQUESTS_MAX {
                     requests.spawn(serve(shared.clone(), caller.clone(), sender, receiver));
                 }
