@@ -126,6 +126,8 @@ pub async fn serve(
         plan: supervise::client::Plan {
             program: program("supervise"),
             folder: folder.join("tries"),
+            home: folder.clone(),
+            scheduler: settings.scheduler,
             orphans: settings.orphans,
             isolation,
             places,

@@ -117,7 +117,7 @@ async fn run(
 ) -> Result<(), LinkError> {
     let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
     let gone = || LinkError::Closed("the agent is ending".into());
-    let first = Input::Connected { session, outbox };
+    let first = Input::Connected { session, welcomed: connected.at, outbox };
     inputs.send(first).await.map_err(|_| gone())?;
     let connection = connected.connection;
     let encoder = Mutex::new(Encoder::default());

@@ -24,6 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
 
+/// The file's name in its folder.
+const FILE: &str = "ends";
 /// Bytes of the file, unless the ends that are left need half of that: some 15,000 tasks.
 const FILE_BYTES: u64 = 1 << 20;
 /// Length and checksum.
@@ -51,7 +53,7 @@ pub(crate) struct Spool {
 impl Spool {
     /// Opens the spool, and gives what is in it.
     pub(crate) fn open(folder: &Path) -> Result<(Self, Vec<End>), AgentError> {
-        let path = folder.join("ends");
+        let path = folder.join(FILE);
         let fail = |error: io::Error| AgentError::file("opening the spool", &path, error);
         fs::create_dir_all(folder).map_err(fail)?;
         let bytes = match fs::read(&path) {
@@ -124,6 +126,13 @@ impl Unsynced {
     pub(crate) fn sync(&self) -> Result<(), AgentError> {
         self.file.sync_data().map_err(|error| AgentError::file("syncing", &self.path, error))
     }
+}
+
+/// The tries whose ends are in the spool of a folder, without touching it.
+pub(crate) fn tries(folder: &Path) -> Vec<TryId> {
+    // Without one there is nothing in it.
+    let bytes = fs::read(folder.join(FILE)).unwrap_or_default();
+    read(&bytes).0.into_keys().collect()
 }
 
 fn append(bytes: &mut Vec<u8>, record: &Record) -> io::Result<()> {

@@ -23,6 +23,13 @@ fn state(cluster: &Cluster, job: &str) -> String {
     row["state"].as_str().unwrap().to_owned()
 }
 
+/// The state of a node, where it is known.
+fn node_state(cluster: &Cluster, node: &str) -> Option<String> {
+    let nodes = cluster.gantry.json(&["nodes"]).ok()?;
+    let row = nodes.as_array()?.iter().find(|row| row["node"] == node)?.clone();
+    Some(row["state"].as_str()?.to_owned())
+}
+
 #[test]
 fn a_command_exits_as_its_job_did() -> Result<()> {
     let mut cluster = Cluster::start(PROGRAM)?;
@@ -123,6 +130,33 @@ fn a_killed_agent_costs_no_try_and_leaves_no_process() -> Result<()> {
     until("the end of the process", || (!std::path::Path::new(&proc).exists()).then_some(()))?;
     cluster.start_agent("cpu-1")?;
     assert_eq!(code(&cluster, &["wait", &job]), 0, "{}", cluster.log("cpu-1"));
+    Ok(())
+}
+
+/// The node's time to come back is an hour, so that only the supervisor's word can be what is acted on.
+#[test]
+fn what_ends_with_a_killed_agent_waits_at_once_and_what_lives_on_does_not() -> Result<()> {
+    let mut cluster = Cluster::start(PROGRAM)?;
+    let file = cluster.folder().join("scheduler/scheduler.toml");
+    let before = std::fs::read_to_string(&file)?;
+    std::fs::write(&file, format!("{before}node_timeout = \"1h\"\n"))?;
+    cluster.gantry.json(&["scheduler", "reload"])?;
+    for (node, orphans, after) in [("ends", "end", "wait"), ("keeps", "keep", "run")] {
+        cluster.join(node, &format!("{TWO_CORES}\norphans = \"{orphans}\""))?;
+        let job = submit(&cluster, &["--node", node, "--", "sleep", "1000"]);
+        until("the start", || (state(&cluster, &job) == "run").then_some(()))?;
+        cluster.kill_agent(node);
+        until("the loss", || (node_state(&cluster, node)? == "late").then_some(()))?;
+        until("what follows", || (state(&cluster, &job) == after).then_some(()))?;
+        cluster.start_agent(node)?;
+        until("its return", || (node_state(&cluster, node)? == "up").then_some(()))?;
+        until("the same or the next try", || (state(&cluster, &job) == "run").then_some(()))?;
+        let tries = if after == "wait" { 2 } else { 1 };
+        let row = cluster.gantry.json(&["job", &job])?;
+        assert_eq!(row["first_tasks"][0]["starts"], tries, "{row}");
+        cluster.gantry.json(&["cancel", &job])?;
+        until("the end", || (state(&cluster, &job) == "cancel").then_some(()))?;
+    }
     Ok(())
 }
 

@@ -49,7 +49,7 @@ const UNHEARD_MAX: usize = 1024;
 /// What comes to the shell.
 pub(crate) enum Input {
     /// The scheduler has welcomed a session; what the node is and holds goes into its outbox first.
-    Connected { session: u64, outbox: mpsc::Sender<AgentMessage> },
+    Connected { session: u64, welcomed: At, outbox: mpsc::Sender<AgentMessage> },
     /// A session has ended.
     Disconnected { session: u64 },
     /// An order on a session.
@@ -123,6 +123,8 @@ pub(crate) struct Shell {
     supervisor: Option<Supervisor>,
     running: BTreeMap<TryId, Running>,
     session: Option<(u64, mpsc::Sender<AgentMessage>)>,
+    /// The scheduler's clock when it welcomed us the last time.
+    welcomed: Option<At>,
     wake: Option<At>,
     /// What is told once the spool is synced.
     outgoing: Vec<AgentMessage>,
@@ -156,6 +158,7 @@ impl Shell {
             supervisor: Some(supervisor),
             running: BTreeMap::new(),
             session: None,
+            welcomed: None,
             wake: None,
             outgoing: Vec::new(),
             told: Instant::now(),
@@ -234,7 +237,9 @@ impl Shell {
 
     fn take(&mut self, input: Input) -> Result<(), AgentError> {
         match input {
-            Input::Connected { session, outbox } => self.connected(session, outbox)?,
+            Input::Connected { session, welcomed, outbox } => {
+                self.connected(session, welcomed, outbox)?;
+            }
             Input::Disconnected { session } if self.is_current(session) => {
                 self.session = None;
                 self.apply(Event::Disconnected)?;
@@ -300,8 +305,13 @@ impl Shell {
     fn connected(
         &mut self,
         session: u64,
+        welcomed: At,
         outbox: mpsc::Sender<AgentMessage>,
     ) -> Result<(), AgentError> {
+        self.welcomed = Some(welcomed);
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.welcomed(&self.parts.plan, welcomed);
+        }
         let up =
             AgentMessage::Up { facts: self.parts.facts.clone(), holds: self.parts.node.holds() };
         if outbox.try_send(up).is_ok() {

@@ -106,8 +106,11 @@ impl Shell {
     /// The supervisor; another one where the last is dead.
     fn supervisor(&mut self) -> Result<&mut Supervisor, String> {
         if self.supervisor.is_none() {
-            let (supervisor, _) = Supervisor::open(&self.parts.plan, &self.parts.inputs)
+            let (mut supervisor, _) = Supervisor::open(&self.parts.plan, &self.parts.inputs)
                 .map_err(|error| error.to_string())?;
+            if let Some(at) = self.welcomed {
+                supervisor.welcomed(&self.parts.plan, at);
+            }
             self.supervisor = Some(supervisor);
         }
         self.supervisor.as_mut().ok_or_else(|| "there is no supervisor".to_owned())

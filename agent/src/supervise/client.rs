@@ -7,7 +7,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufReader, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
@@ -19,13 +19,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gantry_config::Orphans;
-use gantry_model::TryId;
+use gantry_model::{At, TryId};
 use rustix::net::{SendFlags, send};
 use tokio::sync::mpsc;
 
 use super::SOCKET;
 use super::isolation::Isolation;
-use super::protocol::{FromSupervisor, Held, Hello, Start, ToSupervisor, VERSION, Welcome};
+use super::protocol::{
+    FromSupervisor, Held, Hello, Start, ToSupervisor, VERSION, Welcome, Welcomed,
+};
 use crate::error::AgentError;
 use crate::pipe;
 use crate::runner::{Places, sweep};
@@ -41,6 +43,9 @@ pub(crate) struct Plan {
     pub(crate) program: Vec<String>,
     /// Its folder.
     pub(crate) folder: PathBuf,
+    /// The agent's folder, and the scheduler that is told when the agent is gone.
+    pub(crate) home: PathBuf,
+    pub(crate) scheduler: SocketAddr,
     /// What becomes of commands when the agent ends.
     pub(crate) orphans: Orphans,
     /// How commands are kept apart.
@@ -178,6 +183,13 @@ impl Supervisor {
     /// Says up to where a try's output was read.
     pub(crate) fn read(&mut self, try_id: TryId, offset: u64) {
         let _ = self.tell(&ToSupervisor::Read { try_id, offset });
+    }
+
+    /// Says that the scheduler has welcomed the agent, at this time of its clock.
+    pub(crate) fn welcomed(&mut self, plan: &Plan, at: At) {
+        let welcomed = Welcomed { scheduler: plan.scheduler, folder: plan.home.clone(), at };
+        // A path is never too long for a message.
+        let _ = self.tell(&ToSupervisor::Welcomed(welcomed));
     }
 
     /// Says that an end is in the spool.

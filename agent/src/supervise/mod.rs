@@ -20,6 +20,7 @@ pub(crate) mod client;
 mod cores;
 mod course;
 mod ends;
+mod farewell;
 pub(crate) mod isolation;
 mod process;
 pub(crate) mod protocol;
@@ -43,7 +44,7 @@ use protocol::{Hello, ToSupervisor, VERSION, Welcome};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use shared::Shared;
 use strays::Strays;
-use table::{Needed, Told};
+use table::Told;
 
 /// The socket's name in the supervisor's folder.
 const SOCKET: &str = "socket";
@@ -94,8 +95,26 @@ fn supervise() -> io::Result<()> {
 fn serve(shared: &Shared, agent: UnixStream) {
     // Whatever goes wrong on a connection is the end of that connection.
     let _ = converse(shared, agent);
-    if shared.lock().disconnect() == Needed::No {
-        table::leave();
+    let mut table = shared.lock();
+    table.disconnect();
+    let farewell = table.farewell();
+    drop(table);
+    let Some(farewell) = farewell else { return shared.lock().keep_unheard() };
+    let saying = Saying(shared.clone());
+    // The next agent is not kept waiting for it.
+    std::thread::spawn(move || {
+        // One that is not heard is found out by the silence.
+        let _ = farewell.say();
+        drop(saying);
+    });
+}
+
+/// Keeps the supervisor while a farewell is said, however that ends.
+struct Saying(Shared);
+
+impl Drop for Saying {
+    fn drop(&mut self) {
+        self.0.lock().farewell_said();
     }
 }
 
@@ -115,6 +134,7 @@ fn converse(shared: &Shared, mut agent: UnixStream) -> io::Result<()> {
             ToSupervisor::Signal { try_id, number } => shared.lock().signal(try_id, number),
             ToSupervisor::Read { try_id, offset } => shared.lock().read(try_id, offset),
             ToSupervisor::Kept { try_id } => shared.lock().kept(try_id),
+            ToSupervisor::Welcomed(welcomed) => shared.lock().welcomed = Some(welcomed),
         }
         // What comes together is answered together: waking the agent costs more than a message.
         shared.lock().tell(if input.buffer().is_empty() { Told::Now } else { Told::WithMore });

@@ -3,6 +3,7 @@
 //! An agent that was replaced by a newer one finds the supervisor of the older one, so the first
 //! message of each side carries [`VERSION`], and its layout never changes.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use gantry_config::Orphans;
@@ -13,7 +14,7 @@ use super::isolation::Isolation;
 
 /// The version of everything below but [`Hello`] and [`Welcome`]. It rises when the layout of a
 /// message, or of the launch in it, changes.
-pub(super) const VERSION: u16 = 4;
+pub(super) const VERSION: u16 = 5;
 
 /// The agent's first message.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,6 +60,19 @@ pub(super) enum ToSupervisor {
         /// The execution.
         try_id: TryId,
     },
+    /// The scheduler has welcomed the agent.
+    Welcomed(Welcomed),
+}
+
+/// Who is to be told when the agent is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Welcomed {
+    /// The scheduler.
+    pub(crate) scheduler: SocketAddr,
+    /// The agent's folder, with its identity and its spool.
+    pub(crate) folder: PathBuf,
+    /// The scheduler's clock when it welcomed the agent.
+    pub(crate) at: At,
 }
 
 /// A command to start.

@@ -17,12 +17,13 @@ use super::cgroup::Group;
 use super::cores::Cores;
 use super::course::Course;
 use super::ends;
+use super::farewell::Farewell;
 use super::isolation::Isolation;
 use super::process::{self, Children};
-use super::protocol::{FromSupervisor, Held};
+use super::protocol::{FromSupervisor, Held, Welcomed};
 use super::strays::{self, Strays};
 use crate::clock::now;
-use crate::pipe;
+use crate::{pipe, spool};
 
 /// Every try, live or with an end that no agent has kept.
 pub(super) struct Table {
@@ -42,6 +43,10 @@ pub(super) struct Table {
     pub(super) isolation: Arc<Isolation>,
     pub(super) cores: Cores,
     agent: Option<UnixStream>,
+    /// Who is to be told when the agent is gone.
+    pub(super) welcomed: Option<Welcomed>,
+    /// Farewells that are being said.
+    farewells: u32,
     /// Messages to the agent that are not written yet.
     unsaid: Vec<u8>,
     orphans: Orphans,
@@ -105,6 +110,8 @@ impl Table {
             isolation: Arc::new(Isolation::none()),
             cores: Cores::of_machine(),
             agent: None,
+            welcomed: None,
+            farewells: 0,
             unsaid: Vec::new(),
             orphans: Orphans::Keep,
         })
@@ -148,8 +155,8 @@ impl Table {
     }
 
     /// The agent is gone. Ends that it has not kept become files; where nobody shall outlive it
-    /// everything is told to end. Gives whether the supervisor is needed any longer.
-    pub(super) fn disconnect(&mut self) -> Needed {
+    /// everything is told to end.
+    pub(super) fn disconnect(&mut self) {
         self.agent = None;
         self.unsaid.clear();
         if self.orphans == Orphans::End {
@@ -162,7 +169,22 @@ impl Table {
             self.held.retain(|_, held| held.end.is_some());
         }
         self.write_ends();
-        self.needed()
+    }
+
+    /// What the scheduler is to be told of an agent that is gone, if it had welcomed it. Until
+    /// [`Self::farewell_said`] the supervisor is needed.
+    pub(super) fn farewell(&mut self) -> Option<Farewell> {
+        let welcomed = self.welcomed.take()?;
+        let spooled = spool::tries(&welcomed.folder.join("spool"));
+        self.farewells += 1;
+        let holds = self.held.keys().copied().chain(spooled);
+        Some(Farewell { holds: holds.collect(), welcomed })
+    }
+
+    /// The scheduler was told, or is not reached.
+    pub(super) fn farewell_said(&mut self) {
+        self.farewells -= 1;
+        self.keep_unheard();
     }
 
     /// Writes the ends that are not in files yet.
@@ -191,7 +213,8 @@ impl Table {
 
     fn needed(&self) -> Needed {
         let runs = !self.groups.is_empty() || !self.busy.is_empty();
-        if self.agent.is_some() || runs { Needed::Yes } else { Needed::No }
+        let needed = self.agent.is_some() || runs || self.farewells > 0;
+        if needed { Needed::Yes } else { Needed::No }
     }
 
     /// Whether a command or a script runs.

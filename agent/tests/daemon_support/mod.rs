@@ -175,16 +175,37 @@ impl Scheduler {
         self.0.local_address()
     }
 
-    /// Welcomes the next agent.
+    /// Welcomes the next agent. Word that one is gone is passed over.
     pub(crate) async fn session(&self) -> Session {
+        loop {
+            if let Some(Call::Up(session)) = self.call().await {
+                return *session;
+            }
+        }
+    }
+
+    /// Hears that an agent is gone: when it was welcomed, and what outlives it.
+    pub(crate) async fn gone(&self) -> (At, Vec<TryId>) {
+        match self.call().await {
+            Some(Call::Gone { welcomed, holds }) => (welcomed, holds),
+            _ => panic!("an agent has called, and none was to"),
+        }
+    }
+
+    /// The next call; nothing where the caller has given up meanwhile.
+    async fn call(&self) -> Option<Call> {
         let incoming = within(self.0.accept()).await.unwrap();
-        let (connection, _, mut sender, mut receiver) = incoming.handshake().await.unwrap();
+        let (connection, _, mut sender, mut receiver) = incoming.handshake().await.ok()?;
         let welcome = Verdict::Welcome { version: VERSION_MAX, cluster: "test".into(), at: At(1) };
         sender.send(&welcome).await.unwrap();
-        let AgentMessage::Up { facts, holds } = within(receiver.expect()).await.unwrap() else {
-            panic!("an agent first says what it is")
+        let (facts, holds) = match within(receiver.expect()).await.unwrap() {
+            AgentMessage::Up { facts, holds } => (facts, holds),
+            AgentMessage::Gone { welcomed, holds } => {
+                return Some(Call::Gone { welcomed, holds });
+            }
+            other => panic!("an agent first says what it is, and not {other:?}"),
         };
-        Session {
+        Some(Call::Up(Box::new(Session {
             connection,
             sender,
             receiver,
@@ -195,8 +216,14 @@ impl Scheduler {
             usages: BTreeMap::new(),
             metrics: Vec::new(),
             progress: Vec::new(),
-        }
+        })))
     }
+}
+
+/// Who has called.
+enum Call {
+    Up(Box<Session>),
+    Gone { welcomed: At, holds: Vec<TryId> },
 }
 
 pub(crate) struct Session {
@@ -239,7 +266,9 @@ impl Session {
             AgentMessage::Report(Report::Returned { try_id }) => {
                 panic!("{try_id} is returned, and nothing was launched ahead")
             }
-            AgentMessage::Up { .. } => panic!("an agent says once what it is"),
+            AgentMessage::Up { .. } | AgentMessage::Gone { .. } => {
+                panic!("an agent says once what it is")
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use gantry_config::{AgentSettings, Orphans};
-use gantry_model::{Exit, MemoryMib, Millis, Order, TaskWork, TryId};
+use gantry_model::{At, Exit, MemoryMib, Millis, Order, TaskWork, TryId};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::daemon_support::{Bench, Scheduler, command, is_gone};
@@ -30,6 +30,9 @@ pub(crate) async fn what_runs_outlives_a_killed_agent_and_is_taken_over_once() {
     let supervisor = bench.supervisor().unwrap();
     agent.kill().unwrap();
     agent.wait().unwrap();
+    // Its supervisor says so at once.
+    let all = vec![TryId(1), TryId(2), TryId(3)];
+    assert_eq!(scheduler.gone().await, (At(1), all));
     std::fs::write(&early, "").unwrap();
     is_gone(second[0]).await;
     // The next agent holds what runs and what has ended meanwhile, and starts nothing anew.
@@ -110,6 +113,7 @@ pub(crate) async fn commands_end_with_their_agent_where_that_is_set() {
     let supervisor = bench.supervisor().unwrap();
     agent.kill().unwrap();
     agent.wait().unwrap();
+    assert_eq!(scheduler.gone().await, (At(1), Vec::new()));
     for id in lines {
         is_gone(id.parse().unwrap()).await;
     }

@@ -80,6 +80,7 @@ impl Machine for Cluster {
                 self.tested(at, &node, number, wrong, effects);
             }
             Event::Tick => self.tick(at, effects),
+            Event::NodeGone { node, holds } => self.node_gone(at, &node, &holds, effects),
         }
         self.place(at, effects);
         if let Some((node, job)) = ended {

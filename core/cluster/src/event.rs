@@ -81,6 +81,13 @@ pub enum Event {
     },
     /// Time has passed.
     Tick,
+    /// A node's agent is gone, as the supervisor of its commands has seen.
+    NodeGone {
+        /// Its name.
+        node: String,
+        /// The tries that outlive it: live, or ended and not acknowledged.
+        holds: Vec<TryId>,
+    },
 }
 
 /// The answer to a request that changed something.

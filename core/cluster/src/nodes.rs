@@ -49,14 +49,7 @@ impl Cluster {
             let order = Order::Stop { try_id };
             effects.push(Effect::Order { node: name.clone(), order });
         }
-        let missing: Vec<TryId> =
-            node.live.keys().copied().filter(|try_id| !held.contains(try_id)).collect();
-        for try_id in missing {
-            self.missing(at, id, try_id, effects);
-        }
-        for try_id in waits.difference(&held) {
-            self.returned(at, id, *try_id, effects);
-        }
+        self.keep_only(at, id, &held, effects);
         if self.node(id).over {
             self.recall_node(id, effects);
         }
@@ -105,6 +98,20 @@ impl Cluster {
         id
     }
 
+    /// What a node should hold and does not is queued again.
+    fn keep_only(&mut self, at: At, id: NodeId, held: &BTreeSet<TryId>, effects: &mut Vec<Effect>) {
+        let node = self.node(id);
+        let without = |try_id: &TryId| !held.contains(try_id);
+        let missing: Vec<TryId> = node.live.keys().copied().filter(without).collect();
+        let unlaunched: Vec<TryId> = node.waits().filter(without).collect();
+        for try_id in missing {
+            self.missing(at, id, try_id, effects);
+        }
+        for try_id in unlaunched {
+            self.returned(at, id, try_id, effects);
+        }
+    }
+
     fn missing(&mut self, at: At, id: NodeId, try_id: TryId, effects: &mut Vec<Effect>) {
         if let Some(live) = self.release(at, id, try_id, Usage::default()) {
             self.conclude(at, live.task, &Exit::NodeLost, effects);
@@ -120,6 +127,21 @@ impl Cluster {
             effects.push(note(at, Level::Warn, Subject::Node(name.to_owned()), sentence));
             // What was due on it before this was heard is done now: its timer is set anew.
             self.look_at_node(at, id, effects);
+        }
+    }
+
+    /// A node's agent is gone. What has gone with it is queued again now; what outlives it waits for
+    /// the next agent as on any node that is late.
+    pub(crate) fn node_gone(
+        &mut self,
+        at: At,
+        name: &str,
+        holds: &[TryId],
+        effects: &mut Vec<Effect>,
+    ) {
+        self.node_down(at, name, effects);
+        if let Some(id) = self.names.get(name).copied() {
+            self.keep_only(at, id, &holds.iter().copied().collect(), effects);
         }
     }
 

@@ -164,6 +164,18 @@ fn a_node_that_comes_back_without_them_gave_them_back() {
 }
 
 #[test]
+fn what_waits_with_an_agent_that_is_gone_waits_again() {
+    let (mut env, job, _) = busy();
+    env.gone("a", &[5]);
+    let row = env.cluster.job(job).unwrap();
+    assert_eq!((row.tasks.run, row.tasks.wait), (1, 95));
+    // Elsewhere, and at once: nothing is tied to the node but what lives on there.
+    let effects = env.up("b", 16, 0, &[]);
+    assert_eq!(launches(&effects).len(), 16);
+    assert!(stops(&env.up("a", 2, 0, &[5])).is_empty());
+}
+
+#[test]
 fn a_lost_node_gives_everything_back() {
     let (mut env, job, _) = busy();
     env.down("a");

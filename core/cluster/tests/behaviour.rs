@@ -295,6 +295,26 @@ fn a_node_that_comes_back_late_ends_its_old_tries_before_it_gets_new_work() {
 }
 
 #[test]
+fn what_is_gone_with_an_agent_waits_at_once_and_what_outlives_it_runs_on() {
+    let mut env = Env::new().node("a", 2, 0).node("b", 1, 0);
+    let job = env.submit(array(1, "0-2")).unwrap();
+    let started = launches(&env.effects);
+    let on_a: Vec<u64> = started.iter().filter(|one| one.0 == "a").map(|one| one.1).collect();
+    let [lives, _] = on_a[..] else { panic!("two run on a: {on_a:?}") };
+    env.gone("a", &[lives]);
+    assert_eq!(env.cluster.nodes()[0].state, gantry_model::NodeState::Late);
+    let row = env.cluster.job(job).unwrap();
+    assert_eq!((row.tasks.run, row.tasks.wait), (2, 1));
+    env.pass(5000);
+    let effects = env.up("a", 2, 0, &[lives]);
+    assert!(stops(&effects).is_empty());
+    assert_eq!(launches(&effects).len(), 1, "what was gone has another try");
+    env.ended("a", lives, Exit::Code(0));
+    assert_eq!(env.cluster.job(job).unwrap().tasks.done, 1);
+    env.gone("nobody", &[1]);
+}
+
+#[test]
 fn an_agent_that_was_restarted_costs_no_try() {
     let mut env = Env::new().node("a", 1, 0);
     let job = env.submit(spec(1)).unwrap();

@@ -22,6 +22,7 @@ enum Step {
     Act { job: u64, node: usize, what: u8 },
     Up { node: usize, forgets: u64 },
     Down(usize),
+    Gone { node: usize, forgets: u64 },
     Started(u64),
     Ended { try_id: u64, code: u8 },
     Pass(u64),
@@ -54,6 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(job, node, what)| Step::Act { job, node, what }),
         2 => (0..NODES.len(), 0_u64..4).prop_map(|(node, forgets)| Step::Up { node, forgets }),
         1 => (0..NODES.len()).prop_map(Step::Down),
+        1 => (0..NODES.len(), 0_u64..4).prop_map(|(node, forgets)| Step::Gone { node, forgets }),
         4 => (1_u64..40).prop_map(Step::Started),
         6 => (1_u64..40, 0_u8..2).prop_map(|(try_id, code)| Step::Ended { try_id, code }),
         3 => (0_u64..12_000).prop_map(Step::Pass),
@@ -189,6 +191,13 @@ fn carry_out(env: &mut Env, step: Step) {
             env.up(name, cores, gpus, &holds);
         }
         Step::Down(node) => drop(env.down(NODES[node].0)),
+        Step::Gone { node, forgets } => {
+            let name = NODES[node].0;
+            let here = places(env).into_iter().filter(|(_, node)| node == name);
+            let holds: Vec<u64> =
+                here.map(|(try_id, _)| try_id).filter(|id| id % 4 != forgets).collect();
+            env.gone(name, &holds);
+        }
         Step::Started(try_id) => {
             if let Some(node) = places(env).get(&try_id) {
                 env.started(node, try_id);

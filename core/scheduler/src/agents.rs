@@ -7,17 +7,25 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gantry_link::Connection;
-use gantry_model::Order;
+use gantry_model::{At, Order};
 use tokio::sync::mpsc;
 
 /// Orders that wait for a slow agent. One that lets more pile up is disconnected; when it comes
 /// back, what it holds is compared with what it should hold.
 pub(crate) const ORDERS_MAX: usize = 16_384;
 
-/// One agent's session.
-pub(crate) struct Agent {
+/// Which call of an agent a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Called {
     /// Its number, new for each connection.
     pub(crate) session: u64,
+    /// When it was welcomed: by this the node's own processes know it.
+    pub(crate) welcomed: At,
+}
+
+/// One agent's session.
+pub(crate) struct Agent {
+    pub(crate) called: Called,
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) connection: Connection,
 }
@@ -41,8 +49,10 @@ impl Agents {
     /// Takes a session away, if it is still its node's.
     pub(crate) fn leave(&self, node: &str, session: u64) {
         let mut agents = self.lock();
-        if agents.get(node).is_some_and(|agent| agent.session == session) {
-            agents.remove(node);
+        if agents.get(node).is_some_and(|agent| agent.called.session == session)
+            && let Some(gone) = agents.remove(node)
+        {
+            gone.connection.close("this agent is gone");
         }
     }
 

@@ -15,7 +15,7 @@ use gantry_wire::{HistoryQuery, NotePage, NoteQuery, UseBy, UseRow};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::access::{Access, Change, Grants};
-use crate::agents::{Agent, Agents, ORDERS_MAX};
+use crate::agents::{Agent, Agents, Called, ORDERS_MAX};
 use crate::alerts::Kept;
 use crate::board::Board;
 use crate::clock::Clock;
@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Enter(NodeFacts, Vec<TryId>, Agent),
     /// A session has ended.
     Leave { node: String, session: u64 },
+    /// An agent is gone, as its node says.
+    Gone { node: String, welcomed: At, holds: Vec<TryId> },
     /// Look at the cluster.
     Read(Read),
     /// A page of ended jobs.
@@ -216,7 +218,7 @@ impl Core {
     }
 
     /// A number for a new session, greater than any before. It is taken when the caller is
-    /// greeted: an agent calls again only once it has given its call before up, and what that one
+    /// welcomed: an agent calls again only once it has given its call before up, and what that one
     /// still says must not be taken for newer.
     pub(crate) fn number(&self) -> u64 {
         self.sessions.fetch_add(1, Ordering::Relaxed)
@@ -225,13 +227,13 @@ impl Core {
     /// Gives an agent's session its place. Returns the orders to it.
     pub(crate) async fn enter(
         &self,
-        session: u64,
+        called: Called,
         facts: NodeFacts,
         holds: Vec<TryId>,
         connection: Connection,
     ) -> mpsc::Receiver<Order> {
         let (orders, receiver) = mpsc::channel(ORDERS_MAX);
-        let agent = Agent { session, orders, connection };
+        let agent = Agent { called, orders, connection };
         // Where the thread is gone the orders end at once, and the session with them.
         let _ = self.commands.send(Command::Enter(facts, holds, agent)).await;
         receiver
@@ -240,6 +242,11 @@ impl Core {
     /// Says that an agent's session has ended.
     pub(crate) async fn leave(&self, node: String, session: u64) {
         let _ = self.commands.send(Command::Leave { node, session }).await;
+    }
+
+    /// Says that an agent that was welcomed then is gone, and what outlives it.
+    pub(crate) async fn gone(&self, node: String, welcomed: At, holds: Vec<TryId>) {
+        let _ = self.commands.send(Command::Gone { node, welcomed, holds }).await;
     }
 
     /// Reads from the cluster as it is now.

@@ -59,6 +59,8 @@ struct Greeted {
     connection: Connection,
     sender: Sender,
     receiver: Receiver,
+    /// The clock when it was welcomed.
+    at: At,
     /// Lets whoever takes access away find the connection.
     _counted: Option<Counted>,
 }
@@ -104,7 +106,7 @@ async fn greet(shared: &Shared, incoming: Incoming) -> Result<(Peer, Greeted), L
     let at = shared.core.clock.now();
     let welcome = Verdict::Welcome { version, cluster: shared.cluster.clone(), at };
     sender.send(&welcome).await?;
-    Ok((greeting.peer, Greeted { connection, sender, receiver, _counted: counted }))
+    Ok((greeting.peer, Greeted { connection, sender, receiver, at, _counted: counted }))
 }
 
 /// Who asks, for the whole of a session.

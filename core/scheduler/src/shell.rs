@@ -19,7 +19,7 @@ use gantry_wire::NoteQuery;
 use tokio::sync::{mpsc, watch};
 
 use crate::access::{Access, Change};
-use crate::agents::{Agent, Agents};
+use crate::agents::{Agent, Agents, Called};
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::core::{Command, Page, Read, Replied, Restored};
@@ -89,7 +89,7 @@ pub(crate) struct Shell {
     /// The newest session of each node, as the events taken so far have it.
     sessions: BTreeMap<String, u64>,
     /// The newest session each node ever had in this life.
-    newest: BTreeMap<String, u64>,
+    newest: BTreeMap<String, Called>,
     /// Nodes of which it is not written yet that their connection is gone.
     owed: Vec<String>,
     /// Jobs that have ended and are not in the history yet.
@@ -216,13 +216,13 @@ impl Shell {
                 batch.events.push((event, reply.map_or(Then::Nothing, Then::Answer)));
             }
             Command::Enter(facts, holds, agent) => {
-                let newest = self.newest.entry(facts.name.clone()).or_insert(agent.session);
-                if *newest > agent.session {
+                let newest = self.newest.entry(facts.name.clone()).or_insert(agent.called);
+                if newest.session > agent.called.session {
                     agent.connection.close("a newer session of this node has begun");
                     return Ok(());
                 }
-                *newest = agent.session;
-                self.sessions.insert(facts.name.clone(), agent.session);
+                *newest = agent.called;
+                self.sessions.insert(facts.name.clone(), agent.called.session);
                 batch.events.push((Event::NodeUp { facts, holds }, Then::Enter(agent)));
             }
             Command::Leave { node, session } => {
@@ -230,6 +230,14 @@ impl Shell {
                 if self.sessions.get(&node) == Some(&session) {
                     self.sessions.remove(&node);
                     batch.events.push((Event::NodeDown { node }, Then::Leave(session)));
+                }
+            }
+            Command::Gone { node, welcomed, holds } => {
+                // Said of an agent after which another has called, it is old.
+                let gone = self.newest.get(&node).filter(|newest| newest.welcomed == welcomed);
+                if let Some(Called { session, .. }) = gone.copied() {
+                    self.sessions.remove(&node);
+                    batch.events.push((Event::NodeGone { node, holds }, Then::Leave(session)));
                 }
             }
             Command::Read(read) => batch.reads.push(read),
@@ -317,7 +325,7 @@ impl Shell {
                 (Event::NodeUp { facts, .. }, Then::Enter(agent)) => {
                     self.agents.enter(&facts.name, agent);
                 }
-                (Event::NodeDown { node }, Then::Leave(session)) => {
+                (Event::NodeDown { node } | Event::NodeGone { node, .. }, Then::Leave(session)) => {
                     self.agents.leave(node, session);
                 }
                 _ => {}

@@ -23,6 +23,8 @@ pub(crate) enum Happening {
     Call { server: usize, life: u32 },
     /// The call was taken.
     Taken { server: usize, life: u32, scheduler_life: u32 },
+    /// Word of an agent that is gone reaches the scheduler.
+    Farewell { server: usize, session: u64, holds: Vec<TryId> },
     /// The scheduler takes what is waiting.
     Drain { life: u32 },
     /// The scheduler's journal is synced.

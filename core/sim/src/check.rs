@@ -283,6 +283,9 @@ impl World {
                 Line::SaidUp { server: number(&facts.name), holds: holds.len() }
             }
             Event::NodeDown { node } => Line::SaidDown { server: number(node) },
+            Event::NodeGone { node, holds } => {
+                Line::SaidGone { server: number(node), holds: holds.len() }
+            }
             Event::Settings(_) => Line::SettingsRead,
             _ => return,
         };

@@ -31,6 +31,10 @@ pub(crate) enum Direction {
     ToServer,
 }
 
+impl Direction {
+    pub(crate) const BOTH: [Self; 2] = [Self::ToScheduler, Self::ToServer];
+}
+
 /// What an agent says.
 #[derive(Clone, Debug)]
 pub(crate) enum Said {

@@ -57,6 +57,11 @@ pub(crate) enum Input {
         session: u64,
         server: usize,
     },
+    Gone {
+        session: u64,
+        server: usize,
+        holds: Vec<TryId>,
+    },
     /// The settings file is to be read again.
     Reload,
 }
@@ -215,6 +220,15 @@ impl Scheduler {
                 let node = crate::trace::name(server);
                 (Event::NodeDown { node }, Then::Leave { session })
             }
+            // Said of an agent after which another has called, it is old.
+            Input::Gone { session, server, holds } => {
+                if self.newest.get(&server) != Some(&session) {
+                    return;
+                }
+                self.taken.remove(&server);
+                let node = crate::trace::name(server);
+                (Event::NodeGone { node, holds }, Then::Leave { session })
+            }
         };
         self.batch.push((event, then));
     }
@@ -330,6 +344,10 @@ impl World {
                 Then::Enter { session } => self.enter(session),
                 Then::Leave { session } => {
                     self.scheduler.entered.retain(|_, entered| *entered != session);
+                    // Where it was not gone before.
+                    if let Some(session) = self.network.sessions.get_mut(&session) {
+                        session.scheduler_open = false;
+                    }
                 }
             }
             self.observe(&event);

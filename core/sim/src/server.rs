@@ -115,6 +115,12 @@ impl Server {
         facts
     }
 
+    /// The tries that are there without an agent: live, or ended and not acknowledged.
+    pub(crate) fn outlives_agent(&self) -> Vec<TryId> {
+        let ends = self.unseen.keys().chain(self.reaped.keys());
+        self.processes.keys().chain(ends).copied().chain(self.spool.kept()).collect()
+    }
+
     /// What it was built with.
     pub(crate) fn hardware(&self) -> &NodeFacts {
         &self.hardware.facts

@@ -83,9 +83,7 @@ impl World {
         if here.life != life || !alone {
             return;
         }
-        let cut = self.network.is_cut(server, Direction::ToScheduler)
-            || self.network.is_cut(server, Direction::ToServer);
-        if cut {
+        if Direction::BOTH.into_iter().any(|direction| self.network.is_cut(server, direction)) {
             let again = Happening::Call { server, life };
             self.calendar.note(self.now.after(CALL_TIMEOUT), again);
         } else if self.scheduler.phase == Phase::Down {
@@ -111,6 +109,18 @@ impl World {
         let session = self.network.open(self.now, server);
         self.summary.sessions += 1;
         self.welcome(server, session);
+    }
+
+    /// The supervisor of an agent that was killed says so, once, on a connection of its own.
+    pub(crate) fn say_gone(&mut self, server: usize, session: u64) {
+        if Direction::BOTH.into_iter().any(|direction| self.network.is_cut(server, direction)) {
+            return;
+        }
+        // Three ways: hello, its answer, and what it has to say.
+        let takes: u64 = (0..3).map(|_| self.network.travel().0).sum();
+        let holds = self.servers[server].outlives_agent();
+        let farewell = Happening::Farewell { server, session, holds };
+        self.calendar.note(self.now.after(Millis(takes)), farewell);
     }
 
     /// An agent says something on a session.

@@ -75,6 +75,11 @@ impl Spool {
         self.safe.values().cloned().collect()
     }
 
+    /// The tries whose ends are in it.
+    pub(crate) fn kept(&self) -> Vec<TryId> {
+        self.clone().open().into_iter().map(|end| end.try_id).collect()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         let mut left = self.clone();
         left.open().is_empty()

@@ -15,8 +15,6 @@ use crate::world::World;
 /// before a packet is sent again has doubled while nothing got through.
 const HELD_UP_MS_MAX: u64 = 8_000;
 
-const BOTH: [Direction; 2] = [Direction::ToScheduler, Direction::ToServer];
-
 impl World {
     /// Draws the next fault.
     pub(crate) fn plan_fault(&mut self) {
@@ -43,7 +41,14 @@ impl World {
                 return;
             }
             Fault::SchedulerCrash => self.crash_scheduler(),
-            Fault::AgentCrash { server } => self.kill_agent(server),
+            Fault::AgentCrash { server } => {
+                let agent = self.servers[server].agent.as_ref();
+                let session = agent.and_then(|agent| agent.session);
+                self.kill_agent(server);
+                if let Some(session) = session {
+                    self.say_gone(server, session);
+                }
+            }
             Fault::Reboot { server } => self.reboot(server, Power::Kept),
             Fault::PowerCut { server } => self.reboot(server, Power::Cut),
             Fault::BadHost { server } => self.servers[server].bad += 1,
@@ -51,7 +56,7 @@ impl World {
             Fault::Cut { server, direction } => self.network.cut(server, direction),
             Fault::Partition { server, count } => {
                 for server in self.servers_from(server, count) {
-                    for direction in BOTH {
+                    for direction in Direction::BOTH {
                         self.network.cut(server, direction);
                     }
                 }
@@ -94,7 +99,7 @@ impl World {
             Fault::Cut { server, direction } => self.mend(server, direction),
             Fault::Partition { server, count } => {
                 for server in self.servers_from(server, count) {
-                    for direction in BOTH {
+                    for direction in Direction::BOTH {
                         self.mend(server, direction);
                     }
                 }

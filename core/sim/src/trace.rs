@@ -32,6 +32,7 @@ pub(crate) enum Line {
     Exited { server: usize, try_id: TryId, code: u8 },
     SaidUp { server: usize, holds: usize },
     SaidDown { server: usize },
+    SaidGone { server: usize, holds: usize },
     SettingsRead,
     Connected { server: usize, session: u64 },
     Disconnected { server: usize, session: u64 },
@@ -71,6 +72,13 @@ impl fmt::Display for Line {
             }
             Self::SaidDown { server } => {
                 write!(f, "the cluster hears that {} is down", name(server))
+            }
+            Self::SaidGone { server, holds } => {
+                let name = name(server);
+                write!(
+                    f,
+                    "the cluster hears that the agent of {name} is gone, {holds} tries live on"
+                )
             }
             Self::SettingsRead => f.write_str("the settings are read again"),
             Self::Connected { server, session } => {

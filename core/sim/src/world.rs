@@ -146,6 +146,9 @@ impl World {
             Happening::Taken { server, life, scheduler_life } => {
                 self.taken(server, life, scheduler_life);
             }
+            Happening::Farewell { server, session, holds } => {
+                self.reach_scheduler(Input::Gone { session, server, holds });
+            }
             Happening::Drain { life } => self.drain(life),
             Happening::Synced { life } => self.synced(life),
             Happening::SchedulerTimer { life } => self.scheduler_timer(life),

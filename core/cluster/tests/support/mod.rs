@@ -83,6 +83,11 @@ impl Env {
         self.apply(Event::NodeDown { node: name.into() })
     }
 
+    pub fn gone(&mut self, name: &str, holds: &[u64]) -> Vec<Effect> {
+        let holds = holds.iter().map(|id| TryId(*id)).collect();
+        self.apply(Event::NodeGone { node: name.into(), holds })
+    }
+
     pub fn submit(&mut self, spec: JobSpec) -> Result<JobId, Reject> {
         let key = format!("key-{}", self.requests);
         self.submit_key(spec, &key)

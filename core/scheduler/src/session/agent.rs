@@ -11,6 +11,7 @@ use gantry_wire::{AgentMessage, Point, SchedulerMessage};
 use tokio::sync::mpsc;
 
 use super::{Greeted, Shared};
+use crate::agents::Called;
 
 /// Points of metrics in one message.
 const POINTS_MAX: usize = 1000;
@@ -22,11 +23,16 @@ const TOGETHER_MAX: usize = 256;
 const REASON_CHARACTERS_MAX: usize = 1000;
 
 pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkError> {
-    let Greeted { connection, sender, mut receiver, _counted } = greeted;
+    let Greeted { connection, sender, mut receiver, at: welcomed, _counted } = greeted;
     let node = connection.peer().name.clone();
     let session = shared.core.number();
-    let AgentMessage::Up { mut facts, holds } = receiver.expect().await? else {
-        return Err(refused(&connection, "an agent must say first what its node is"));
+    let (mut facts, holds) = match receiver.expect().await? {
+        AgentMessage::Up { facts, holds } => (facts, holds),
+        AgentMessage::Gone { welcomed, holds } => {
+            shared.core.gone(node, welcomed, holds).await;
+            return Ok(());
+        }
+        _ => return Err(refused(&connection, "an agent must say first what its node is")),
     };
     if facts.name != node {
         return Err(refused(&connection, "an agent may speak for its own node only"));
@@ -39,7 +45,8 @@ pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkErr
         return Err(refused(&connection, &reject.sentence));
     }
     let gpus: Vec<String> = facts.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
-    let orders = shared.core.enter(session, facts, holds, connection.clone()).await;
+    let called = Called { session, welcomed };
+    let orders = shared.core.enter(called, facts, holds, connection.clone()).await;
     let named = node.clone();
     // Where it cannot be read the scheduler is ending.
     let ailments = shared.core.read(move |cluster| cluster.ailments(&named)).await;
@@ -111,8 +118,8 @@ impl Agent<'_> {
                 wrong.as_mut().map(cut);
                 shared.core.tell(Event::Tested { node: node.clone(), number, wrong }).await;
             }
-            AgentMessage::Up { .. } => {
-                tracing::warn!(node, "an agent said twice what its node is");
+            AgentMessage::Up { .. } | AgentMessage::Gone { .. } => {
+                tracing::warn!(node, "an agent said later what may only be said first");
             }
         }
     }

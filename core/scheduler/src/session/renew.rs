@@ -16,7 +16,7 @@ use super::{Caller, Greeted, Shared};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkError> {
-    let Greeted { connection, mut sender, mut receiver, _counted } = greeted;
+    let Greeted { connection, mut sender, mut receiver, _counted, .. } = greeted;
     let request: RenewRequest =
         tokio::time::timeout(REQUEST_TIMEOUT, receiver.expect()).await.map_err(|_| {
             LinkError::Timeout { what: "renewing", seconds: REQUEST_TIMEOUT.as_secs() }

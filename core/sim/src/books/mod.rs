@@ -174,17 +174,14 @@ impl Books {
                 self.settings = (**settings).clone();
             }
             Event::NodeUp { facts, holds } => {
-                let server = number(&facts.name);
-                let here = self.leases.iter().filter(|(_, lease)| lease.server == server);
-                let missing = here.filter(|(try_id, _)| !holds.contains(try_id));
-                let missing: Vec<TryId> = missing.map(|(try_id, _)| *try_id).collect();
-                for try_id in missing {
-                    self.release(try_id, &Exit::NodeLost);
-                }
-                self.ahead.retain(|try_id, (at, _)| *at != server || holds.contains(try_id));
-                self.place(server).come(facts.clone());
+                self.keep_only(number(&facts.name), holds);
+                self.place(number(&facts.name)).come(facts.clone());
             }
             Event::NodeDown { node } => self.place(number(node)).go(),
+            Event::NodeGone { node, holds } => {
+                self.place(number(node)).go();
+                self.keep_only(number(node), holds);
+            }
             Event::Report { node, report: Report::Ended { try_id, exit, heir, .. } } => {
                 let server = number(node);
                 let lease = self.leases.get(try_id).filter(|lease| lease.server == server);
@@ -209,6 +206,17 @@ impl Books {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Takes back what a server should hold and does not.
+    fn keep_only(&mut self, server: usize, holds: &[TryId]) {
+        let here = self.leases.iter().filter(|(_, lease)| lease.server == server);
+        let missing = here.filter(|(try_id, _)| !holds.contains(try_id));
+        let missing: Vec<TryId> = missing.map(|(try_id, _)| *try_id).collect();
+        for try_id in missing {
+            self.release(try_id, &Exit::NodeLost);
+        }
+        self.ahead.retain(|try_id, (at, _)| *at != server || holds.contains(try_id));
     }
 
     /// A server has given the lease of a try that ended to one that waited there for it.

@@ -89,6 +89,13 @@ pub enum AgentMessage {
         /// Thousandths of its work that are done.
         permille: u16,
     },
+    /// In place of [`Self::Up`], from who supervises the node's commands: the agent is gone.
+    Gone {
+        /// The scheduler's clock when it welcomed that agent, which is how the two know it.
+        welcomed: At,
+        /// Tries that outlive it, live or with an end that is not acknowledged.
+        holds: Vec<TryId>,
+    },
 }
 
 /// What the scheduler says on an agent's stream.

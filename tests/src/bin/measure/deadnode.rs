@@ -1,9 +1,11 @@
 //! A node that dies: how long until it is noticed, and until its tasks wait again.
 //!
-//! Three deaths. The agent alone is killed: its tasks live on, held by their supervisor, and wait
-//! again only once the node's time to come back is over. Every process of the node is killed, as
-//! when the host goes. The agent is stopped and stays silent, as when it hangs: its connection is
-//! there and nothing comes over it.
+//! Four deaths. The agent is killed and its commands end with it, by its setting: its supervisor says
+//! so, and they wait again at once. The agent is killed and its commands live on, held by their
+//! supervisor: they wait again only once the node's time to come back is over. Every process of the
+//! node is killed, as when the host goes: nobody is left to say so, and its silence is all there is.
+//! The agent is stopped and stays silent, as when it hangs: its connection is there and nothing comes
+//! over it.
 
 use std::time::Instant;
 
@@ -26,8 +28,10 @@ const QUEUED_S: f64 = 10.0;
 /// How a node dies.
 #[derive(Clone, Copy, Debug)]
 enum Death {
-    /// The agent is killed; the supervisor of its tasks lives.
+    /// The agent is killed, and its commands end.
     Agent,
+    /// The agent is killed, and its commands live on.
+    AgentAlone,
     /// Every process of the node is killed.
     Host,
     /// The agent is stopped.
@@ -37,9 +41,18 @@ enum Death {
 impl Death {
     const fn words(self) -> &'static str {
         match self {
-            Self::Agent => "agent killed",
+            Self::Agent => "agent killed with its commands",
+            Self::AgentAlone => "agent killed alone",
             Self::Host => "every process of the node killed",
             Self::Silent => "agent silent (SIGSTOP)",
+        }
+    }
+
+    /// What becomes of commands when their agent ends.
+    const fn orphans(self) -> &'static str {
+        match self {
+            Self::Agent => "end",
+            _ => "keep",
         }
     }
 }
@@ -47,8 +60,9 @@ impl Death {
 pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (death, noticed_s, queued_s) in [
-        (Death::Agent, GONE_S, QUEUED_S),
-        (Death::Host, GONE_S, GONE_S),
+        (Death::Agent, GONE_S, GONE_S),
+        (Death::AgentAlone, GONE_S, QUEUED_S),
+        (Death::Host, STALE_S, QUEUED_S),
         (Death::Silent, STALE_S, QUEUED_S),
     ] {
         let (mut noticed, mut queued) = (Vec::new(), Vec::new());
@@ -73,14 +87,16 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
 /// Seconds until the node was seen as gone, and until its tasks waited.
 fn round(death: Death, tasks: u32) -> Result<(f64, f64)> {
     let mut served = Served::start()?;
-    let settings = format!("cores = {tasks}\nmemory = \"1G\"\nworkers = 1");
+    let orphans = death.orphans();
+    let settings =
+        format!("cores = {tasks}\nmemory = \"1G\"\nworkers = 1\norphans = \"{orphans}\"");
     served.cluster.join("cpu-1", &settings)?;
     let job = served.submit(served::array(tasks, served::command(&["sleep", "300"])))?;
     until("the starts", || (running(&served, job).ok()? == tasks).then_some(()))?;
     let start = Instant::now();
     let agent = ["agent", "--exit-with-parent"];
     match death {
-        Death::Agent => served.cluster.kill_agent("cpu-1"),
+        Death::Agent | Death::AgentAlone => served.cluster.kill_agent("cpu-1"),
         Death::Silent => served.signal(&agent, Signal::STOP)?,
         Death::Host => {
             served.signal(&agent, Signal::KILL)?;
