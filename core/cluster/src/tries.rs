@@ -54,6 +54,7 @@ impl Cluster {
             }
             Report::Returned { try_id } => {
                 if let Some(node) = known {
+                    self.is_stray_no_more(node, try_id);
                     self.returned(at, node, try_id, effects);
                 }
             }
@@ -73,9 +74,7 @@ impl Cluster {
 
     fn ended(&mut self, at: At, id: NodeId, end: &End, effects: &mut Vec<Effect>) -> Option<JobId> {
         let End { try_id, ref exit, usage, heir } = *end;
-        if self.node_mut(id).strays.remove(&try_id) {
-            self.has_changed(id);
-        }
+        self.is_stray_no_more(id, try_id);
         let live = match heir {
             Some(heir) => self.hand_on(at, id, try_id, usage, heir, effects),
             None => self.release(at, id, try_id, usage),
@@ -98,6 +97,13 @@ impl Cluster {
             self.test_when_empty(at, id, effects);
         }
         Some(live.task.job)
+    }
+
+    /// A try that was given up is over on its node, or was never begun there.
+    fn is_stray_no_more(&mut self, node: NodeId, try_id: TryId) {
+        if self.node_mut(node).strays.remove(&try_id) {
+            self.has_changed(node);
+        }
     }
 
     /// Takes the lease of a try back, and counts what it has cost.

@@ -88,3 +88,20 @@ fn who_takes_back_leaves_others_what_they_are_guaranteed() {
         }
     }
 }
+
+/// Found by thinking of a journal whose end is lost, not by the simulation.
+#[test]
+fn a_try_that_is_not_known_and_never_began_keeps_its_node_from_no_work() {
+    let mut env = Env::new().node("a", 1, 0);
+    env.submit(array(1, "0-9")).unwrap();
+    env.down("a");
+    // It waits there for the lease of the first.
+    let up = env.up("a", 1, 0, &[1, 50]);
+    assert_eq!(stops(&up), [("a".to_owned(), 50)]);
+    env.returned("a", 50);
+    let next = launches(&env.ended("a", 1, Exit::Code(0)));
+    assert_eq!(
+        next.iter().map(|(node, try_id, _)| (node.as_str(), *try_id)).collect::<Vec<_>>(),
+        [("a", 51)]
+    );
+}
