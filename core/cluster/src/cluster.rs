@@ -50,6 +50,8 @@ pub struct Cluster {
     pub(crate) jobs_made: u64,
     pub(crate) tries_made: u64,
     pub(crate) tests_made: u64,
+    /// Whether this came from a backup, and nodes may still hold what it does not know.
+    pub(crate) returning: bool,
 }
 
 impl Machine for Cluster {
@@ -81,10 +83,13 @@ impl Machine for Cluster {
             }
             Event::Tick => self.tick(at, effects),
             Event::NodeGone { node, holds } => self.node_gone(at, &node, &holds, effects),
+            Event::Restored { taken } => self.restored(at, taken, effects),
         }
-        self.place(at, effects);
-        if let Some((node, job)) = ended {
-            self.look_ahead(at, node, job, effects);
+        if !self.awaits_nodes(at) {
+            self.place(at, effects);
+            if let Some((node, job)) = ended {
+                self.look_ahead(at, node, job, effects);
+            }
         }
         effects.extend(self.next_timer().map(Effect::Wake));
     }
@@ -139,7 +144,7 @@ impl Cluster {
     fn next_timer(&self) -> Option<At> {
         let backoff = self.backoffs.first().map(|(ready, _)| *ready);
         let node = self.timers.first().map(|(at, _)| *at);
-        node.into_iter().chain(backoff).min()
+        node.into_iter().chain(backoff).chain(self.given_up_at()).min()
     }
 }
 

@@ -88,6 +88,11 @@ pub enum Event {
         /// The tries that outlive it: live, or ended and not acknowledged.
         holds: Vec<TryId>,
     },
+    /// What came before is a backup that was restored: more may have happened since it was taken.
+    Restored {
+        /// When the backup was taken.
+        taken: At,
+    },
 }
 
 /// The answer to a request that changed something.

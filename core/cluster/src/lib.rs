@@ -40,6 +40,7 @@ mod queue;
 mod ranges;
 mod requests;
 mod reserve;
+mod restored;
 mod room;
 mod rule;
 mod settings;

@@ -120,8 +120,10 @@ impl Cluster {
 
     pub(crate) fn node_down(&mut self, at: At, name: &str, effects: &mut Vec<Effect>) {
         let Some(id) = self.names.get(name).copied() else { return };
+        let returning = self.returning;
         let node = self.node_mut(id);
-        if node.state == NodeState::Up {
+        // After a restore the time to come back counts from the scheduler's start.
+        if node.state == NodeState::Up || (returning && node.state == NodeState::Late) {
             (node.state, node.since) = (NodeState::Late, at);
             let sentence = "its connection is gone";
             effects.push(note(at, Level::Warn, Subject::Node(name.to_owned()), sentence));

@@ -211,11 +211,15 @@ impl Cluster {
         sum
     }
 
-    /// The nodes that are up. A scheduler that has just been started has heard none of them yet,
-    /// and says so by an event for each.
+    /// The nodes that are up; after a restore those too that may come back. A scheduler that has just
+    /// been started has heard none of them yet, and says so by an event for each.
     #[must_use]
     pub fn up_nodes(&self) -> Vec<String> {
-        let up = self.nodes.iter().filter(|node| node.state == NodeState::Up);
+        let up = self.nodes.iter().filter(|node| match node.state {
+            NodeState::Up => true,
+            NodeState::Late => self.returning,
+            NodeState::Lost => false,
+        });
         up.map(|node| node.name().to_owned()).collect()
     }
 

@@ -92,7 +92,8 @@ impl Cluster {
         let start =
             if aside.is_some() { None } else { kept.map_or_else(planned, |kept| kept.start) };
         let quota = self.waits_for_quota(class);
-        let sentence = aside.or(quota).unwrap_or_else(|| self.search(at, class, id));
+        let returning = self.waits_for_nodes(at);
+        let sentence = aside.or(returning).or(quota).unwrap_or_else(|| self.search(at, class, id));
         let (ahead, ahead_count) = if job.queued { self.ahead(at, class, id) } else { (vec![], 0) };
         Ok(Why {
             job: id,

@@ -20,9 +20,10 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::{Store, checksum, damaged, wrong};
 use crate::error::SchedulerError;
 
-/// The format of a row: 1 is one event, 2 a block of events, each with its length before it. A
-/// newer one is refused, an older one is understood.
-pub(super) const FORMAT: u32 = 2;
+/// The format of a row: 1 is one event, 2 a block of events, each with its length before it; 3 is the
+/// same, with a snapshot that says whether it came from a backup. A newer one is refused, an older
+/// one is understood.
+pub(super) const FORMAT: u32 = 3;
 /// Bytes of one block, at which it is closed.
 const BLOCK_BYTES: usize = 1 << 20;
 /// Events after which a snapshot is worth its time: they are applied again in a tenth of a second.
@@ -85,6 +86,15 @@ impl Stored {
             rest = tail;
         }
         if rest.is_empty() { Ok(events) } else { Err("has wrong lengths") }
+    }
+
+    /// The state of a snapshot.
+    fn cluster(&self) -> Result<Cluster, String> {
+        let bytes = self.sound()?;
+        let before_backups = [bytes, &[0]].concat();
+        // What stood at the end before there were backups came from none.
+        let bytes = if self.format < 3 { &before_backups } else { bytes };
+        codec::decode_snapshot(bytes).map_err(|error| error.to_string())
     }
 
     /// The bytes, where the checksum holds.
@@ -206,11 +216,7 @@ impl Store {
         let mut harm = None;
         while let Some(row) = rows.next().map_err(damaged)? {
             let stored = Stored::read(row).map_err(damaged)?;
-            let cluster = stored
-                .sound()
-                .map_err(str::to_owned)
-                .and_then(|bytes| codec::decode_snapshot(bytes).map_err(|error| error.to_string()));
-            match cluster {
+            match stored.cluster() {
                 Ok(cluster) => return Ok(Some((stored.seq, stored.at, cluster))),
                 Err(what) => {
                     tracing::warn!("the snapshot after block {} {what}", stored.seq);
