@@ -220,6 +220,14 @@ impl Client {
         }
     }
 
+    /// As [`Self::ask`], where the answer may take as long as it takes.
+    ///
+    /// # Errors
+    /// As [`Self::ask`], but for one that is late.
+    pub fn ask_patiently(&self, request: &Request) -> Result<Reply, Failure> {
+        self.runtime.block_on(ask(&self.connection, request))
+    }
+
     fn within(&self, request: &Request) -> Result<Reply, Failure> {
         self.runtime.block_on(async {
             tokio::time::timeout(REPLY_TIMEOUT, ask(&self.connection, request)).await.map_err(

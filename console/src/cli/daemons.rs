@@ -1,5 +1,5 @@
 //! The daemons' entry points: `gantry scheduler`, `gantry agent`, `gantry join`; and what an
-//! administrator does with a scheduler: init, token, reload, check, repair.
+//! administrator does with a scheduler: init, token, reload, backup, restore, check, repair.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -15,6 +15,7 @@ use gantry_wire::{JournalUse, Reply, Request, SchedulerStatus};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::backup;
 use super::client::{Client, Reach, resolve, unexpected};
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
@@ -56,6 +57,20 @@ enum SchedulerVerb {
     Status,
     /// Read the settings file again, without a restart.
     Reload,
+    /// Copy everything that brings the scheduler back when its disk is lost, also while it runs; asked
+    /// by an administrator who may read the scheduler's folder.
+    Backup {
+        /// A new folder for the backup. It holds the keys of the cluster: keep it as those are kept.
+        to: PathBuf,
+    },
+    /// Make a scheduler's folder of a backup, after each of its files was held against its checksum.
+    Restore {
+        /// The folder that the backup is in.
+        backup: PathBuf,
+        /// The scheduler's new folder, empty or not there yet.
+        #[arg(long, value_name = "FOLDER")]
+        to: PathBuf,
+    },
     /// Read the journal of a scheduler that does not run, and say what is wrong; exits with 1 where
     /// it is damaged.
     Check {
@@ -106,6 +121,8 @@ impl Scheduler {
             Some(SchedulerVerb::Token { node }) => token(cluster.or(self.dir), node, format),
             Some(SchedulerVerb::Status) => status(cluster.or(self.dir), format),
             Some(SchedulerVerb::Reload) => reload(cluster.or(self.dir), format),
+            Some(SchedulerVerb::Backup { to }) => backup::backup(cluster.or(self.dir), &to, format),
+            Some(SchedulerVerb::Restore { backup, to }) => backup::restore(&backup, &to, format),
             Some(SchedulerVerb::Check { folder }) => {
                 let report = gantry_scheduler::check(&folder).map_err(Failure::trouble)?;
                 journal(&report, format)?;

@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod backup;
 pub mod batch;
 pub mod chosen;
 pub mod client;

@@ -20,7 +20,8 @@ use gantry_model::{At, Reject, RejectKind};
 use gantry_wire::{AuditPage, AuditQuery, AuditReport};
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use chain::Entry;
+pub(crate) use chain::{Entry, hexadecimal};
+pub(crate) use files::HEAD;
 use files::{Head, Limits, Log};
 
 use crate::error::SchedulerError;
@@ -38,6 +39,18 @@ const BATCH_MAX: usize = 512;
 pub fn verify(folder: &Path) -> Result<AuditReport, SchedulerError> {
     files::verify(folder, None, Limits::default())
         .map_err(|error| SchedulerError::file("reading the audit log in", folder, &error))
+}
+
+/// Writes a line into the log of a scheduler that does not run; says what is wrong with the log that
+/// was there.
+///
+/// # Errors
+/// Where it cannot be written.
+pub(crate) fn write_down(folder: &Path, entry: Entry) -> Result<Option<String>, SchedulerError> {
+    let fail = |error| SchedulerError::file("writing the audit log in", folder, &error);
+    let (mut log, wrong) = Log::open(folder, Limits::default()).map_err(fail)?;
+    log.append(vec![entry]).map_err(fail)?;
+    Ok(wrong)
 }
 
 /// What the thread is asked.

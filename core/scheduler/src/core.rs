@@ -1,7 +1,7 @@
 //! The way to the cluster, for sessions: one bounded channel to the thread that owns it.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,7 @@ use gantry_model::{
     At, JobRow, Level, Machine, Millis, NodeFacts, Note, Order, Principal, Reject, RejectKind,
     Subject, TryId,
 };
-use gantry_wire::{HistoryQuery, NotePage, NoteQuery, UseBy, UseRow};
+use gantry_wire::{HistoryQuery, JournalCopy, NotePage, NoteQuery, UseBy, UseRow};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::access::{Access, Change, Grants};
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     AddToken { hash: String, principal: Principal, expires: At, done: Done },
     /// Use a token up.
     Redeem { hash: String, principal: Principal, done: Done },
+    /// Copy the journal into this file.
+    Copy { to: PathBuf, done: oneshot::Sender<Result<JournalCopy, Reject>> },
     /// Change who has access.
     Access { by: String, change: Change, done: oneshot::Sender<Result<Principal, Reject>> },
     /// End, after what came before this.
@@ -148,7 +150,10 @@ pub(crate) struct Restored {
 }
 
 /// Applies the journal.
-fn restore(store: &mut Store, settings: ClusterSettings) -> Result<Restored, SchedulerError> {
+pub(crate) fn restore(
+    store: &mut Store,
+    settings: ClusterSettings,
+) -> Result<Restored, SchedulerError> {
     let begun = std::time::Instant::now();
     let state = RefCell::new((Cluster::new(settings.clone()), At(0)));
     let mut effects = Vec::new();
@@ -296,6 +301,13 @@ impl Core {
     /// Uses a token up.
     pub(crate) async fn redeem(&self, hash: String, principal: Principal) -> Result<(), Reject> {
         self.done(|done| Command::Redeem { hash, principal, done }).await
+    }
+
+    /// Copies the journal, as it is now, into a file.
+    pub(crate) async fn copy(&self, to: PathBuf) -> Result<JournalCopy, Reject> {
+        let (done, copied) = oneshot::channel();
+        self.commands.send(Command::Copy { to, done }).await.map_err(|_| ending())?;
+        copied.await.unwrap_or_else(|_| Err(ending()))
     }
 
     /// Changes who has access; the answer, whom it was about, comes once that is durable and holds.

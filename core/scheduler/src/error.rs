@@ -36,6 +36,9 @@ pub enum SchedulerError {
         /// Why.
         reason: String,
     },
+    /// A backup that cannot be made or used.
+    #[error("{0}")]
+    Backup(String),
     /// Another scheduler uses the journal.
     #[error("another scheduler is using {folder}; stop it first", folder = folder.display())]
     InUse {

@@ -7,7 +7,7 @@
 //! need (samples, curves) is kept beside the machine ([`board`]) and is gone after a restart; what
 //! decides is in the journal ([`store`]), and so is the event log, of which [`notes`] has the newest
 //! lines at hand. Who may do what is decided in [`roles`] and [`access`], and what was done is in
-//! [`audit`].
+//! [`audit`]. [`backup`] is what brings a scheduler back whose disk is lost.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -16,6 +16,7 @@ mod access;
 mod agents;
 mod alerts;
 mod audit;
+mod backup;
 mod board;
 mod clock;
 mod core;
@@ -44,6 +45,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 pub use audit::verify as verify_audit;
+pub use backup::{BackupReport, backup, copy_stopped, restore};
 pub use error::SchedulerError;
 pub use store::{JournalReport, check, repair};
 use update::Pictures;

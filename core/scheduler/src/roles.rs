@@ -27,6 +27,8 @@ pub(crate) enum Deed {
     SeeAccess,
     /// Looks at the audit log.
     SeeAudit,
+    /// Copies the journal for a backup.
+    Backup,
     /// Lets people and nodes in, changes roles and takes access away.
     ChangeAccess,
 }
@@ -60,7 +62,7 @@ use May::{All, No, Own};
 
 /// Who may do what.
 #[rustfmt::skip]
-const TABLE: [Row; 9] = [
+const TABLE: [Row; 10] = [
     (Deed::Look, "look at jobs, nodes, readings, events, use", [All, All, All, All]),
     (Deed::ReadOutput, "read what tasks have printed", [Own, Own, All, All]),
     (Deed::Submit, "submit jobs", [No, All, All, All]),
@@ -69,6 +71,7 @@ const TABLE: [Row; 9] = [
     (Deed::Reload, "have the settings read again", [No, No, All, All]),
     (Deed::SeeAccess, "see who has access", [Own, Own, All, All]),
     (Deed::SeeAudit, "read and verify the audit log", [No, No, All, All]),
+    (Deed::Backup, "back the scheduler up", [No, No, No, All]),
     (Deed::ChangeAccess, "make tokens, grant and revoke access", [No, No, No, All]),
 ];
 
@@ -132,9 +135,12 @@ impl Asked {
     pub(crate) const fn changes(&self) -> bool {
         match self.deed {
             Deed::Look | Deed::ReadOutput | Deed::SeeAccess | Deed::SeeAudit => false,
-            Deed::Submit | Deed::SteerJob | Deed::SteerNode | Deed::Reload | Deed::ChangeAccess => {
-                true
-            }
+            Deed::Submit
+            | Deed::SteerJob
+            | Deed::SteerNode
+            | Deed::Reload
+            | Deed::Backup
+            | Deed::ChangeAccess => true,
         }
     }
 }
@@ -188,6 +194,7 @@ pub(crate) fn asked(request: &Request) -> Asked {
         }
         Request::Audit { .. } => Asked::new(Deed::SeeAudit, "audit", Whom::Nothing),
         Request::VerifyAudit => Asked::new(Deed::SeeAudit, "verify-audit", Whom::Nothing),
+        Request::Copy => Asked::new(Deed::Backup, "backup", Whom::Nothing),
     }
 }
 
@@ -306,6 +313,7 @@ mod tests {
             (Request::UserToken { user: "ada".into(), role: Role::User }, "---y"),
             (Request::Audit { query: AuditQuery::default() }, "--yy"),
             (Request::VerifyAudit, "--yy"),
+            (Request::Copy, "---y"),
         ]
     }
 

@@ -10,12 +10,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gantry_cluster::{Cluster, ClusterSettings, Effect, Event};
 use gantry_model::limits::JOBS_PAGE_MAX;
 use gantry_model::{At, JobRow, Machine, Millis, Principal, Reject, RejectKind};
-use gantry_wire::NoteQuery;
+use gantry_wire::{JournalCopy, NoteQuery};
 use tokio::sync::{mpsc, watch};
 
 use crate::access::{Access, Change};
@@ -258,6 +258,12 @@ impl Shell {
             Command::Redeem { hash, principal, done } => {
                 let result = self.store.redeem(&hash, &principal, self.clock.now());
                 let _ = done.send(refusable(result)?);
+            }
+            Command::Copy { to, done } => {
+                let (at, begun) = (self.clock.now(), Instant::now());
+                let bytes = readable("journal", self.store.copy(&to));
+                let took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let _ = done.send(bytes.map(|bytes| JournalCopy { at, bytes, took_us }));
             }
             Command::Access { by, change, done } => {
                 let result = self.change_access(&by, &change);

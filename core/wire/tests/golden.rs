@@ -25,9 +25,10 @@ use gantry_wire::frame::{self, KINDS, Message};
 use gantry_wire::message::{NodeStatus, Output};
 use gantry_wire::{
     AccessRow, AgentMessage, AuditPage, AuditQuery, AuditReport, AuditRow, Found, GpuNode, GpuPage,
-    GpuRow, Greeting, HistoryQuery, Holder, JoinReply, JoinRequest, JournalUse, Metric, NodeReply,
-    NodeRequest, NotePage, NotePlace, NoteQuery, NoteRow, Peer, Point, RenewRequest, Reply,
-    Request, SchedulerMessage, SchedulerStatus, Scope, SeriesRow, Update, UseBy, UseRow, Verdict,
+    GpuRow, Greeting, HistoryQuery, Holder, JoinReply, JoinRequest, JournalCopy, JournalUse,
+    Metric, NodeReply, NodeRequest, NotePage, NotePlace, NoteQuery, NoteRow, Peer, Point,
+    RenewRequest, Reply, Request, SchedulerMessage, SchedulerStatus, Scope, SeriesRow, Update,
+    UseBy, UseRow, Verdict,
 };
 
 fn facts() -> NodeFacts {
@@ -504,6 +505,7 @@ fn trust(table: &mut String) {
         ("user-token", Request::UserToken { user, role }),
         ("audit", Request::Audit { query: audit_query() }),
         ("verify-audit", Request::VerifyAudit),
+        ("copy", Request::Copy),
     ] {
         line(table, name, &request);
     }
@@ -517,6 +519,7 @@ fn trust(table: &mut String) {
         ("access", Reply::Access { rows: vec![access_row()], more: true }),
         ("audit", Reply::Audit(AuditPage { rows: vec![audit_row()], first: 299, more: true })),
         ("verified", Reply::Verified(report)),
+        ("copied", Reply::Copied(JournalCopy { at: At(1), bytes: 2, took_us: 3 })),
     ] {
         line(table, name, &reply);
     }

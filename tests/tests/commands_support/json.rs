@@ -110,6 +110,8 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
     let other = cluster.folder().join("other").display().to_string();
     let man = cluster.folder().join("man").display().to_string();
     let scheduler = cluster.folder().join("scheduler").display().to_string();
+    let backup = cluster.folder().join("backup").display().to_string();
+    let restored = cluster.folder().join("restored").display().to_string();
     let mut forms = Forms::new();
     for line in [
         "submit -- true",
@@ -175,6 +177,8 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
         &["config", "list", "--of", "scheduler", "--dir", &scheduler],
         &["config", "check", "--of", "scheduler", "--dir", &scheduler],
         &["doctor", "--agent-dir", &scheduler],
+        &["scheduler", "backup", &backup],
+        &["scheduler", "restore", &backup, "--to", &restored],
         &["man", &man],
     ] {
         take(&cluster, line, &mut forms).with_context(|| format!("{line:?}"))?;

@@ -14,7 +14,7 @@ use gantry_wire::{AuditPage, AuditQuery, AuditReport, AuditRow};
 use super::chain::{self, BEGINNING, Entry};
 
 /// The file that names the newest line.
-const HEAD: &str = "audit.head";
+pub(crate) const HEAD: &str = "audit.head";
 /// What the names of files begin and end with.
 const NAME: (&str, &str) = ("audit-", ".log");
 /// Rows of one page, and the bytes of their texts: with all around them they fit a frame.

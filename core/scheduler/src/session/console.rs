@@ -159,6 +159,11 @@ async fn answer(shared: &Shared, caller: &Caller, request: Request) -> Result<Re
             tracing::info!(user, "the settings were read again");
             Ok(Reply::Reloaded(waits))
         }
+        Request::Copy => {
+            let copied = core.copy(shared.folder.join(crate::store::COPY)).await?;
+            tracing::info!(user, bytes = copied.bytes, "the journal was copied for a backup");
+            Ok(Reply::Copied(copied))
+        }
         Request::Spec { job } => spec(shared, user, job).await,
         Request::Search { job, text } => search(shared, job, text).await,
         Request::Output { task, offset } => output(shared, task, offset).await.map(Reply::Output),

@@ -8,10 +8,11 @@
 //!   written without a sync of their own.
 //! - [`alerts`]: which alerts are raised, in the same way.
 //! - [`tokens`]: hashes of join tokens; [`access`]: who has access, and with which role.
-//! - [`repair`]: what a damaged file still holds.
+//! - [`repair`]: what a damaged file still holds; [`copy`]: a copy of a sound one.
 
 mod access;
 mod alerts;
+mod copy;
 mod events;
 mod history;
 mod journal;
@@ -29,6 +30,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 
 use crate::error::SchedulerError;
 
+pub(crate) use copy::{COPY, is_journal};
 pub(crate) use events::Retention;
 pub(crate) use journal::record;
 pub use repair::{JournalReport, check, repair};
@@ -36,7 +38,7 @@ pub use repair::{JournalReport, check, repair};
 /// Statements that are kept prepared: more than there are.
 const STATEMENTS: usize = 32;
 /// The file in the scheduler's folder.
-const FILE: &str = "journal.sqlite";
+pub(crate) const FILE: &str = "journal.sqlite";
 
 /// The store of one scheduler.
 pub(crate) struct Store {
@@ -82,14 +84,7 @@ impl Store {
     /// Opens the store of a folder, or makes it.
     pub(crate) fn open(folder: &Path) -> Result<Self, SchedulerError> {
         let path = folder.join(FILE);
-        // Jobs carry commands and environments: nobody else reads them.
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| SchedulerError::file("opening", &path, &error))?;
+        private(&path)?;
         let database = Connection::open(&path).map_err(wrong)?;
         // Held as long as the process lives: two schedulers would interleave their journals.
         database
@@ -184,6 +179,12 @@ CREATE TABLE IF NOT EXISTS tokens (
     used INTEGER NOT NULL
 );
 ";
+
+/// Makes a file that nobody else reads, where there is none: jobs carry commands and environments.
+fn private(path: &Path) -> Result<(), SchedulerError> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    file.map(|_| ()).map_err(|error| SchedulerError::file("opening", path, &error))
+}
 
 fn checksum(seq: i64, at: At, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();

@@ -17,6 +17,8 @@ use super::*;
 use crate::access::Grant;
 use crate::core::Started;
 
+mod copies;
+
 fn event(n: u64) -> Event {
     Event::NodeDown { node: format!("node-{n}") }
 }

@@ -91,6 +91,11 @@ impl Store {
         }
     }
 
+    /// Forgets all tokens: which of them were used since a backup is not known.
+    pub(crate) fn forget_all_tokens(&mut self) -> Result<(), SchedulerError> {
+        self.database.execute_batch("DELETE FROM tokens; DELETE FROM user_tokens").map_err(wrong)
+    }
+
     /// Forgets the tokens of somebody whose access was taken away.
     pub(crate) fn forget_tokens(&mut self, principal: &Principal) -> Result<(), SchedulerError> {
         let (table, column) = table(principal);

@@ -25,7 +25,7 @@ pub use agent::{
     SchedulerMessage, Verdict,
 };
 pub use gpus::{GpuNode, GpuPage, GpuRow, Holder};
-pub use status::{JournalUse, SchedulerStatus};
+pub use status::{JournalCopy, JournalUse, SchedulerStatus};
 
 /// A curve of one metric of one job, newest last, thinned to what a screen can show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,6 +200,8 @@ pub enum Request {
     },
     /// Look whether the audit log is as it was written.
     VerifyAudit,
+    /// Copy the journal, as it is now, to a file beside it, for a backup.
+    Copy,
 }
 
 /// Which ended jobs are wanted.
@@ -407,6 +409,8 @@ pub enum Reply {
     Audit(AuditPage),
     /// Whether the audit log is as it was written.
     Verified(AuditReport),
+    /// The journal is copied.
+    Copied(JournalCopy),
 }
 
 /// A node with what is known of it now.

@@ -31,6 +31,17 @@ pub struct JournalUse {
     pub snapshot: Option<At>,
 }
 
+/// A copy of a journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalCopy {
+    /// When it was made, by the scheduler's clock: everything acknowledged before then is in it.
+    pub at: At,
+    /// Its bytes.
+    pub bytes: u64,
+    /// How long nothing else was decided meanwhile, in microseconds.
+    pub took_us: u64,
+}
+
 impl JournalUse {
     /// How long a sync has taken on average, in microseconds; none where there was none.
     #[must_use]
