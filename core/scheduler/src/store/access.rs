@@ -52,7 +52,9 @@ impl Store {
         ];
         let insert = "INSERT OR REPLACE INTO access (kind, name, role, revoked, void, since, by)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        self.database.execute(insert, row).map(|_| ()).map_err(wrong)
+        self.write(*since, |transaction| {
+            transaction.execute(insert, row).map(|_| ()).map_err(wrong)
+        })
     }
 
     /// Everything that is kept of who has access.

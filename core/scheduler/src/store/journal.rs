@@ -7,15 +7,16 @@
 //! noticed. Two snapshots are kept, and the blocks since the older one: a damaged snapshot costs
 //! time and nothing else.
 //!
-//! Rows at the very end that are damaged, with no good one after them, are cut and reported. Damage
-//! before a good row stops the scheduler: an administrator decides what to give up.
+//! Rows at the very end that are damaged, with no good one after them, are cut and reported where they
+//! were not acknowledged ([`super::head`]). Any other damage, and an end that is not there, stops the
+//! scheduler: an administrator decides what to give up.
 
 use std::time::Instant;
 
 use gantry_cluster::{Cluster, Event};
 use gantry_model::At;
 use gantry_wire::{WireError, codec};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{Store, checksum, damaged, wrong};
 use crate::error::SchedulerError;
@@ -136,7 +137,33 @@ impl Store {
         }
         self.since_snapshot += records.len() as i64;
         self.last = seq;
+        self.head.keep(seq);
         Ok(())
+    }
+
+    /// Writes what is acknowledged and is no event, as one transaction with one sync; with it a block
+    /// without events, so that it is missed as well where the journal's end is lost.
+    pub(super) fn write(
+        &mut self,
+        at: At,
+        write: impl FnOnce(&Transaction) -> Result<(), SchedulerError>,
+    ) -> Result<(), SchedulerError> {
+        let seq = self.last + 1;
+        let transaction = self.database.transaction().map_err(wrong)?;
+        write(&transaction)?;
+        let crc = checksum(seq, at, &[]);
+        transaction.execute(INSERT, params![seq, at.0 as i64, FORMAT, crc, []]).map_err(wrong)?;
+        transaction.commit().map_err(wrong)?;
+        self.last = seq;
+        self.head.keep(seq);
+        Ok(())
+    }
+
+    /// What was acknowledged and is not there, in a sentence.
+    pub(super) fn missed(&self) -> Option<String> {
+        let head = self.head.known().filter(|head| *head > self.last)?;
+        let first = self.last + 1;
+        Some(format!("block {first} {MISSING}; everything up to block {head} was acknowledged"))
     }
 
     /// Gives what the journal holds: a snapshot where there is one, then every event after it in
@@ -150,6 +177,9 @@ impl Store {
         start: impl FnOnce(At, Cluster),
         mut apply: impl FnMut(i64, At, Event),
     ) -> Result<Replayed, SchedulerError> {
+        if let Some(missed) = self.missed() {
+            return Err(SchedulerError::Journal(missed));
+        }
         let mut replayed = Replayed::default();
         if let Some((seq, at, cluster)) = self.newest_snapshot()? {
             replayed.snapshot = seq;
@@ -188,6 +218,9 @@ impl Store {
             return Err(SchedulerError::Journal(format!("block {} {MISSING}", expected + 1)));
         }
         if let Some((seq, what)) = harm {
+            if self.head.known().is_some_and(|head| seq <= head) {
+                return Err(SchedulerError::Journal(format!("block {seq} {what}")));
+            }
             replayed.cut = Some(self.cut(seq, &what)?);
         }
         self.since_snapshot = replayed.events;
@@ -205,6 +238,7 @@ impl Store {
             })
             .map_err(wrong)?;
         self.last = from - 1;
+        self.head.keep(self.last);
         Ok(format!("block {from} {what}; it and what followed, {count} blocks in all, were cut"))
     }
 

@@ -3,6 +3,7 @@
 //!
 //! - [`journal`]: events in blocks; a batch is one transaction and one sync (WAL,
 //!   `synchronous=FULL`), so it is there whole or not at all. Snapshots let old events go.
+//! - [`head`]: how far it was acknowledged, so that an end that is lost is missed.
 //! - [`history`]: one row per ended job, for questions about users, groups and times.
 //! - [`events`]: the event log, a row a line. It and the history follow from the journal and are
 //!   written without a sync of their own.
@@ -14,6 +15,7 @@ mod access;
 mod alerts;
 mod copy;
 mod events;
+mod head;
 mod history;
 mod journal;
 mod repair;
@@ -45,6 +47,8 @@ pub(crate) struct Store {
     database: Connection,
     /// The number of the newest block.
     last: i64,
+    /// Up to which block everything was acknowledged.
+    head: head::Head,
     /// Events since the newest snapshot.
     since_snapshot: i64,
     /// Where the event log begins and ends.
@@ -111,8 +115,8 @@ impl Store {
             .map_err(wrong)?;
         database.set_prepared_statement_cache_capacity(STATEMENTS);
         let log = events::Log::open(&database).map_err(damaged)?;
-        let counted = Counted::default();
-        Ok(Self { database, last: last.unwrap_or(0), since_snapshot: 0, log, counted })
+        let (last, head) = (last.unwrap_or(0), head::Head::open(folder)?);
+        Ok(Self { database, last, head, since_snapshot: 0, log, counted: Counted::default() })
     }
 
     /// What the journal has cost so far.

@@ -38,7 +38,7 @@ pub fn check(folder: &Path) -> Result<JournalReport, SchedulerError> {
         });
     }
     match Store::open(folder) {
-        Ok(store) => Ok(look(&store.database, store.last)),
+        Ok(store) => Ok(look(&store)),
         Err(SchedulerError::Journal(damage)) => {
             Ok(JournalReport { damage: Some(damage), ..JournalReport::default() })
         }
@@ -47,7 +47,8 @@ pub fn check(folder: &Path) -> Result<JournalReport, SchedulerError> {
 }
 
 /// Reads every row, one by one.
-fn look(database: &Connection, last: i64) -> JournalReport {
+fn look(store: &Store) -> JournalReport {
+    let (database, last) = (&store.database, store.last);
     let mut report = JournalReport::default();
     let integrity: rusqlite::Result<String> =
         database.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
@@ -75,6 +76,9 @@ fn look(database: &Connection, last: i64) -> JournalReport {
                 return report;
             }
         }
+    }
+    if let Some(missed) = store.missed() {
+        report.damage.get_or_insert(missed);
     }
     report
 }
@@ -140,6 +144,8 @@ pub fn repair(folder: &Path) -> Result<JournalReport, SchedulerError> {
     transaction.execute("DELETE FROM sqlite_sequence WHERE name = 'events'", []).map_err(wrong)?;
     transaction.execute(insert, [end]).map_err(wrong)?;
     transaction.commit().map_err(wrong)?;
+    let last = new.head.known().map_or(last, |head| last.max(head));
+    new.head.keep(end);
     Ok(JournalReport {
         events,
         snapshot: (start > 0).then_some(start as u64),

@@ -85,7 +85,11 @@ impl Store {
             )),
             Some(_) => {
                 let update = format!("UPDATE {table} SET used = 1 WHERE hash = ?1 AND used = 0");
-                let changed = self.database.execute(&update, [hash]).map_err(wrong)?;
+                let mut changed = 0;
+                self.write(now, |transaction| {
+                    changed = transaction.execute(&update, [hash]).map_err(wrong)?;
+                    Ok(())
+                })?;
                 if changed == 1 { Ok(Ok(())) } else { refuse("the token was used already".into()) }
             }
         }
