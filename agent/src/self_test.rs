@@ -1,11 +1,15 @@
 //! The test after a trouble: whether the node, or one GPU of it, can be given work again.
 //!
-//! Of the node: memory is written with patterns and read back, and cores compute a sum whose result
-//! is known. Of a GPU: the driver answers and lists it, it is not lost, no memory error was left
+//! Of the node: a file is written in the folder that tasks run in, memory is written with patterns and
+//! read back, and cores compute a sum whose result is known. Storage that is away often comes back by
+//! itself: it is waited for. Of a GPU: the driver answers and lists it, it is not lost, no memory error was left
 //! uncorrected while the test went on, and no row of it waits for a repair. A command of the
 //! administrator's (`gpu_test`, for example `dcgmi diag`) is run on it beside that. A test takes a
 //! few seconds, and [`COMMAND_MAX`] at most.
 
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +19,8 @@ use tokio::sync::watch;
 
 /// How long a command may take.
 const COMMAND_MAX: Duration = Duration::from_secs(90);
+/// How long storage that cannot be written is waited for: the cluster gives a test up after two minutes.
+const STORAGE_MAX: Duration = Duration::from_secs(90);
 /// Between two looks at whether it has ended.
 const LOOK_EACH: Duration = Duration::from_millis(50);
 /// Bytes of memory that each thread writes and reads.
@@ -34,6 +40,8 @@ pub(crate) struct SelfTest {
     pub(crate) gpu: Option<(usize, String)>,
     /// The administrator's command for GPUs.
     pub(crate) command: Vec<String>,
+    /// The folder in which a command runs that names none.
+    pub(crate) folder: PathBuf,
     /// The node's samples.
     pub(crate) samples: watch::Receiver<Sample>,
 }
@@ -42,7 +50,7 @@ impl SelfTest {
     /// Runs the test; says what is wrong, if anything is.
     pub(crate) fn run(mut self) -> Option<String> {
         let result = match self.gpu.take() {
-            None => node(),
+            None => storage(&self.folder, STORAGE_MAX).and_then(|()| node()),
             Some((place, uuid)) => self.gpu(place, &uuid),
         };
         result.err()
@@ -146,6 +154,32 @@ fn run(command: &[String], uuid: &str) -> Result<(), String> {
     Err(format!("{program} ended with {status}: {last}"))
 }
 
+/// Waits until a file can be written in a folder.
+fn storage(folder: &Path, wait: Duration) -> Result<(), String> {
+    let begun = Instant::now();
+    loop {
+        match write(folder) {
+            Ok(()) => return Ok(()),
+            Err(error) if begun.elapsed() >= wait => {
+                let (shown, seconds) = (folder.display(), wait.as_secs());
+                return Err(format!("{shown} could not be written for {seconds} s: {error}"));
+            }
+            Err(_) => std::thread::sleep(LOOK_EACH),
+        }
+    }
+}
+
+fn write(folder: &Path) -> io::Result<()> {
+    let path = folder.join("self-test.part");
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(&[0x55; 4096])?;
+        file.sync_all()
+    });
+    // What is left of it is written over by the next test.
+    let _ = fs::remove_file(&path);
+    written
+}
+
 /// Tests memory and cores: one thread a core.
 fn node() -> Result<(), String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -187,7 +221,7 @@ fn core_and_memory(core: usize) -> Result<(), String> {
 const KNOWN: &str = "3014637776d42a85266a46eecaa689d23eed6e49a3cea1f282afce1001b796c7";
 
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
+    use std::fmt::Write as _;
     let mut text = String::new();
     for byte in bytes {
         // Writing to a string cannot fail.
@@ -203,6 +237,19 @@ mod tests {
     #[test]
     fn this_node_is_sound() {
         assert_eq!(node(), Ok(()));
+    }
+
+    #[test]
+    fn storage_is_waited_for_until_it_can_be_written() {
+        let root = tempfile::TempDir::new().unwrap();
+        let folder = root.path().join("work");
+        let wrong = storage(&folder, Duration::ZERO).unwrap_err();
+        assert!(wrong.contains("could not be written for 0 s"), "{wrong}");
+        let waits = folder.clone();
+        let test = std::thread::spawn(move || storage(&waits, STORAGE_MAX));
+        fs::create_dir(&folder).unwrap();
+        assert_eq!(test.join().unwrap(), Ok(()));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "nothing is left of it");
     }
 
     #[test]
@@ -233,7 +280,9 @@ mod tests {
     #[test]
     fn a_gpu_that_is_not_read_fails() {
         let (say, samples) = watch::channel(Sample::default());
-        let test = SelfTest { gpu: Some((0, "GPU-1".into())), command: Vec::new(), samples };
+        let folder = PathBuf::new();
+        let test =
+            SelfTest { gpu: Some((0, "GPU-1".into())), command: Vec::new(), folder, samples };
         let run = std::thread::spawn(move || test.run());
         while !run.is_finished() {
             say.send_replace(Sample {

@@ -390,9 +390,10 @@ impl Shell {
         };
         let inputs = self.parts.inputs.clone();
         let (command, samples) = (self.parts.gpu_test.clone(), self.parts.samples.clone());
+        let folder = self.parts.plan.places.work.clone();
         tokio::task::spawn_blocking(move || {
             let wrong = match test {
-                Ok(gpu) => SelfTest { gpu, command, samples }.run(),
+                Ok(gpu) => SelfTest { gpu, command, folder, samples }.run(),
                 Err(wrong) => Some(wrong),
             };
             // The shell is gone only when the agent is ending.

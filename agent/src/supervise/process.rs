@@ -38,6 +38,8 @@ pub(super) struct Ready {
     group: Option<Group>,
     program: String,
     folder: PathBuf,
+    /// What it means that there is no such folder: the node's fault where the job named none.
+    without_folder: u8,
 }
 
 /// Makes a command ready, or says how a shell would say that it cannot be started.
@@ -51,14 +53,19 @@ pub(super) fn prepare(start: &Start, room: &Room, isolation: &Isolation) -> Resu
     let account = room.account.as_ref();
     let output = open_output(&start.output, account)
         .and_then(|file| Ok((file.try_clone()?, file)))
-        .map_err(|error| cannot(126, format!("the output file cannot be written: {error}")))?;
+        .map_err(|error| {
+            // A file that the job has named is the job's to have; the others are the node's.
+            let code = if start.launch.output.is_some() { 126 } else { 125 };
+            cannot(code, format!("the output file cannot be written: {error}"))
+        })?;
     if let Some(checkpoint) = &start.checkpoint {
         let made = fs::create_dir_all(checkpoint)
             .and_then(|()| account.map_or(Ok(()), |account| scratch::give(checkpoint, account)));
         made.map_err(|error| {
-            cannot(126, format!("the checkpoint folder cannot be made: {error}"))
+            cannot(125, format!("the checkpoint folder cannot be made: {error}"))
         })?;
     }
+    let without_folder = if folder { 126 } else { 125 };
     let folder = if folder { &start.folder } else { room.folder(&start.folder) };
     let mut command = Command::new(program);
     if let Some(clean) = room.clean_environment() {
@@ -80,7 +87,8 @@ pub(super) fn prepare(start: &Start, room: &Room, isolation: &Isolation) -> Resu
         command.current_dir(folder);
     }
     let (steps, group) = steps(start, room, isolation, folder)?;
-    Ok(Ready { command, steps, group, program: program.clone(), folder: folder.to_owned() })
+    let (program, folder) = (program.clone(), folder.to_owned());
+    Ok(Ready { command, steps, group, program, folder, without_folder })
 }
 
 /// What a process finds on its standard input: an operation, what it shall do.
@@ -135,7 +143,7 @@ fn steps(
 impl Ready {
     /// Starts the command and gives its group.
     pub(super) fn start(self) -> Result<(Pid, Option<Group>), Exit> {
-        let Self { command, steps, group, program, folder } = self;
+        let Self { command, steps, group, program, folder, without_folder } = self;
         let user = steps.user.as_ref().map(|user| user.account.name.clone());
         // Its end is waited for by number: dropping the handle does nothing to the process.
         let failed = match child::spawn(command, steps) {
@@ -154,7 +162,8 @@ impl Ready {
             Err((None, error)) => match error.kind() {
                 // The kernel does not say which of the two it misses.
                 _ if user.is_none() && !folder.is_dir() => {
-                    cannot(126, format!("there is no folder {} on this node", folder.display()))
+                    let sentence = format!("there is no folder {} on this node", folder.display());
+                    cannot(without_folder, sentence)
                 }
                 ErrorKind::NotFound => cannot(127, format!("{program} is not found on this node")),
                 _ => cannot(126, format!("{program} cannot be run: {error}")),
