@@ -3,7 +3,11 @@
 //! For each kind of fault a cluster of its own runs tasks that note their start and their end. In the
 //! middle of them the fault is done, seen to have happened, and ended. Then it is counted: tasks
 //! without an end (lost), tasks with two ends (doubled), starts that came to no end (killed), and how
-//! long it took until a task that was submitted afterwards was done.
+//! long it took until a task that was submitted afterwards was done. Harm to storage and memory is done by
+//! [`harm`]; what this machine does not allow is skipped aloud.
+
+mod harm;
+mod place;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +21,9 @@ use gantry_tests::chance::Chance;
 use gantry_tests::relay::{Relay, Weather};
 use gantry_tests::until;
 use rustix::process::{Pid, Signal, kill_process};
+
+use harm::Harm;
+use place::Place;
 
 use crate::Size;
 use crate::deadnode::clean;
@@ -45,6 +52,8 @@ enum Fault {
     Partition,
     /// One packet of ten lost, and one of twenty doubled.
     Loss,
+    /// Harm to storage or memory.
+    Harm(Harm),
 }
 
 /// Whose process it is.
@@ -65,6 +74,10 @@ const FAULTS: [Fault; 8] = [
     Fault::Partition,
     Fault::Loss,
 ];
+
+fn all() -> impl Iterator<Item = Fault> {
+    FAULTS.into_iter().chain(Harm::ALL.map(Fault::Harm))
+}
 
 impl Part {
     const fn word(self) -> &'static str {
@@ -92,6 +105,7 @@ impl Fault {
             Self::Stop(part) => format!("SIGSTOP of the {}", part.word()),
             Self::Partition => "partition of the node".into(),
             Self::Loss => "10 % of packets lost".into(),
+            Self::Harm(harm) => harm.words().into(),
         }
     }
 }
@@ -102,14 +116,24 @@ struct Outcome {
     lost: u32,
     doubled: u32,
     killed: u32,
+    /// Starts that were refused for what the journal holds.
+    refused: u32,
+    /// Jobs that were acknowledged and are not known any more.
+    forgotten: u32,
     recoveries_s: Vec<f64>,
 }
 
 pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     let times = size.count.unwrap_or(TIMES).max(1);
     let mut rows = Vec::new();
-    for fault in FAULTS {
+    for fault in all() {
         let words = fault.words();
+        if let Fault::Harm(harm) = fault
+            && let Some(why) = harm.is_beyond()
+        {
+            eprintln!("SKIPPED: {words}: {why}");
+            continue;
+        }
         let outcome = storm(fault, times).with_context(|| format!("{words}, seed {SEED}"))?;
         let longest = outcome.recoveries_s.iter().copied().fold(0.0, f64::max);
         let none = |what: &str, count: u32| {
@@ -132,6 +156,13 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
             Row::new(format!("{words}: recovery, max"), "s", longest)
                 .goal(Goal::AtMost(RECOVERY_S)),
         ]);
+        if let Fault::Harm(harm) = fault {
+            rows.push(none("forgotten", outcome.forgotten));
+            if matches!(harm, Harm::Torn | Harm::Flipped) {
+                let what = format!("{words}: starts refused");
+                rows.push(Row::new(what, "starts", f64::from(outcome.refused)));
+            }
+        }
     }
     Ok(rows)
 }
@@ -142,6 +173,8 @@ struct Scene {
     relay: Relay,
     marks: PathBuf,
     chance: Chance,
+    // Dropped last: the daemons are on it.
+    place: Option<Place>,
 }
 
 /// Does one fault again and again.
@@ -157,13 +190,18 @@ fn storm(fault: Fault, times: u32) -> Result<Outcome> {
     let relay = Relay::start(served.cluster.address()?, weather)?;
     served.cluster.join_through(NODE, SETTINGS, relay.address)?;
     let marks = served.cluster.folder().join("marks");
-    let mut scene = Scene { served, relay, marks, chance: Chance::new(SEED) };
+    let place = match fault {
+        Fault::Harm(harm) => harm.place(&mut served)?,
+        _ => None,
+    };
+    let mut scene = Scene { served, relay, marks, chance: Chance::new(SEED), place };
     let mut outcome = Outcome::default();
     let mut jobs = Vec::new();
     for _ in 0..times {
         let job = scene.work()?;
         jobs.push(job);
-        outcome.recoveries_s.push(scene.fault(fault)?);
+        let recovery_s = scene.fault(fault, &jobs, &mut outcome)?;
+        outcome.recoveries_s.push(recovery_s);
         let ended = || {
             let row = scene.served.job(job).ok()?;
             row.state.is_ended().then_some(())
@@ -193,7 +231,7 @@ impl Scene {
 
     /// Does a fault, looks that it happened, and ends it; gives the seconds until a task that was
     /// submitted after it is done.
-    fn fault(&mut self, fault: Fault) -> Result<f64> {
+    fn fault(&mut self, fault: Fault, jobs: &[JobId], outcome: &mut Outcome) -> Result<f64> {
         let (least, most) = HELD_MS;
         let held = Duration::from_millis(least + self.chance.below(most - least));
         let start = match fault {
@@ -214,9 +252,10 @@ impl Scene {
                 until("a packet that is lost", || (self.lost_packets() > before).then_some(()))?;
                 Instant::now()
             }
+            Fault::Harm(harm) => self.harm(harm, held, jobs, outcome)?,
         };
         let one = self.served.submit(served::command(&["true"]))?;
-        self.served.wait_done(one)?;
+        self.wait_resuming(one)?;
         Ok(start.elapsed().as_secs_f64())
     }
 
