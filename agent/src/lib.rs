@@ -30,7 +30,8 @@ mod spool;
 pub mod supervise;
 pub mod worker;
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -83,6 +84,9 @@ pub async fn serve(
     for place in [&places.output, &places.work, &places.checkpoints] {
         std::fs::create_dir_all(place).map_err(|error| AgentError::file("making", place, error))?;
     }
+    // What a task has printed is for its owner and for operators, who ask the scheduler for it.
+    std::fs::set_permissions(&places.output, Permissions::from_mode(0o700))
+        .map_err(|error| AgentError::file("closing", &places.output, error))?;
     let _lock = lock(&folder)?;
     let (spool, ends) = spool::Spool::open(&folder.join("spool"))?;
     let counters = Arc::new(ingest::Counters::default());

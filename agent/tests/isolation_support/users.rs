@@ -52,20 +52,25 @@ pub(crate) async fn commands_run_as_their_submitter() {
     let cannot = "cat /etc/shadow || su -c true || echo refused";
     let lines = run(&mut session, script(3, "nobody", cannot)).await;
     assert_eq!(lines.last().unwrap(), "refused");
+    // Nor does a job get at the node's key, at what others have printed, or at what the agent knows.
+    let reads = "agent=$(dirname $GANTRY_AGENT); \
+                 for file in $agent/agent.key $GANTRY_AGENT/j2/* $agent/tries/* /proc/$PPID/environ /proc/$PPID/mem; do \
+                 head -c 1 $file > /dev/null 2>&1 && echo read $file; done; echo over";
+    assert_eq!(run(&mut session, script(4, "nobody", reads)).await, ["over"]);
     // It can be stopped, and its folder may be one that it may not enter.
-    start(&mut session, script(4, "nobody", "echo up; sleep 1000")).await;
-    session.lines(4, 1).await;
-    session.order(Order::Stop { try_id: TryId(4) }).await;
-    assert_eq!(session.end(4).await, Exit::Signal(15));
+    start(&mut session, script(5, "nobody", "echo up; sleep 1000")).await;
+    session.lines(5, 1).await;
+    session.order(Order::Stop { try_id: TryId(5) }).await;
+    assert_eq!(session.end(5).await, Exit::Signal(15));
     let secret = bench.folder().join("secret");
     fs::create_dir(&secret).unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o700)).unwrap();
-    let mut launch = script(5, "nobody", "true");
+    let mut launch = script(6, "nobody", "true");
     if let gantry_model::TaskWork::Command { folder, .. } = &mut launch.work {
         *folder = Some(secret.display().to_string());
     }
     start(&mut session, launch).await;
-    let Exit::NotStarted { code: 126, sentence } = session.end(5).await else { panic!() };
+    let Exit::NotStarted { code: 126, sentence } = session.end(6).await else { panic!() };
     assert!(sentence.starts_with("nobody cannot go to the folder"), "{sentence}");
     agent.stop().await;
 }
