@@ -196,6 +196,10 @@ async fn greet(
     let quic = quic.map_err(|error| match error {
         // What this end says where it does not trust a certificate, or no key fits it.
         ConnectionError::TransportError(error) => LinkError::Untrusted(error.to_string()),
+        ConnectionError::TimedOut => {
+            let seconds = transport::IDLE.as_millis().div_ceil(1000) as u64;
+            LinkError::Timeout { what: "shaking hands", seconds }
+        }
         error => LinkError::Closed(error.to_string()),
     })?;
     let connection = Connection::new(quic)?;

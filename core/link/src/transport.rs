@@ -25,7 +25,7 @@ const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Counted from the last word from the other side, or from the first keep-alive sent to it since:
 /// with that, a silent node is noticed three seconds after its last word at the latest.
-const IDLE: Duration = Duration::from_millis(1850);
+pub(crate) const IDLE: Duration = Duration::from_millis(1850);
 /// A little more than between two samples of an agent: those keep its connection alive, and half of
 /// all packets of ten thousand agents would be keep-alives otherwise.
 const KEEP_ALIVE: Duration = Duration::from_millis(1100);

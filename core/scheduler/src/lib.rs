@@ -140,6 +140,9 @@ async fn serve_with(
         webhook,
         audit,
         strangers: session::Strangers::default(),
+        said: session::Strangers::default(),
+        turned_away: session::Tallied::default(),
+        given_up: session::Tallied::default(),
     });
     let _metrics = metrics::start(&shared).await?;
     let mut sessions = JoinSet::new();

@@ -71,6 +71,7 @@ impl Source for ClusterPages {
         let kept = core.board().journal;
         journal(&mut page, &kept, core.clock.now());
         webhook(&mut page, self.0.webhook.counts());
+        unheard(&mut page, &self.0);
         Ok(page)
     }
 }
@@ -169,4 +170,25 @@ fn webhook(page: &mut Page, counts: Counts) {
     page.counter("gantry_webhook_dropped", Unit::None, help).add(&none, counts.dropped);
     let help = "Lines of the event log that wait for the webhook";
     page.gauge("gantry_webhook_waiting", Unit::None, help).add(&none, counts.waiting);
+}
+
+/// Who was not heard, and why.
+fn unheard(page: &mut Page, shared: &Shared) {
+    for (name, help, counts) in [
+        (
+            "gantry_callers_turned_away",
+            "Callers that were turned away before anything was heard of them, by the reason",
+            &shared.turned_away,
+        ),
+        (
+            "gantry_requests_given_up",
+            "Requests that were given up before they were whole, by the reason",
+            &shared.given_up,
+        ),
+    ] {
+        let family = page.counter(name, Unit::None, help);
+        for (reason, count) in counts.all() {
+            family.add(&labels([("reason", reason)]), count);
+        }
+    }
 }

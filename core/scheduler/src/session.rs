@@ -27,7 +27,7 @@ use crate::audit::{Audit, Entry};
 use crate::core::Core;
 use crate::update::Pictures;
 use crate::webhook::Webhook;
-pub(crate) use strangers::Strangers;
+pub(crate) use strangers::{Strangers, Tallied};
 
 /// What every session needs.
 pub(crate) struct Shared {
@@ -41,6 +41,12 @@ pub(crate) struct Shared {
     pub(crate) webhook: Webhook,
     pub(crate) audit: Audit,
     pub(crate) strangers: Strangers,
+    /// Callers that were turned away of late, for the log alone: not all of them guess.
+    pub(crate) said: Strangers,
+    /// Callers that were turned away.
+    pub(crate) turned_away: Tallied,
+    /// Requests of callers who are heard that were given up before they were whole.
+    pub(crate) given_up: Tallied,
 }
 
 impl Shared {
@@ -71,7 +77,10 @@ pub(crate) async fn run(shared: Arc<Shared>, incoming: Incoming) {
     let (peer, greeted) = match greet(&shared, incoming).await {
         Ok(greeted) => greeted,
         Err(error) => {
-            tracing::warn!(%remote, "a caller was turned away: {error}");
+            shared.turned_away.count((&error).into());
+            if shared.said.is_said(remote.ip(), shared.core.clock.now()) {
+                tracing::warn!(%remote, "a caller was turned away: {error}");
+            }
             strangers::turned_away(&shared, remote.ip(), &error).await;
             return;
         }

@@ -14,6 +14,7 @@ use gantry_wire::{
 };
 use tokio::task::JoinSet;
 
+use super::strangers::Unheard;
 use super::{Caller, Greeted, Shared, trust};
 use crate::update;
 
@@ -100,9 +101,11 @@ async fn serve(
     mut sender: Sender,
     mut receiver: Receiver,
 ) {
-    let Ok(Ok(request)) = tokio::time::timeout(REQUEST_TIMEOUT, receiver.expect()).await else {
-        // The console has left or does not speak; its stream ends with this function.
-        return;
+    let request = match tokio::time::timeout(REQUEST_TIMEOUT, receiver.expect()).await {
+        Ok(Ok(request)) => request,
+        // It has left, does not speak, or speaks something else: its stream ends with this function.
+        Ok(Err(error)) => return shared.given_up.count((&error).into()),
+        Err(_) => return shared.given_up.count(Unheard::Late),
     };
     let reply = match request {
         // Everybody who is heard may watch; what not everybody may see is left out.

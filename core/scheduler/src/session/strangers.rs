@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use gantry_link::{Connection, LinkError};
@@ -54,9 +55,73 @@ impl Strangers {
         self.count(address, now, 0) < TRIES_MAX
     }
 
+    /// Whether one more from this address has a line in the log: a flood of callers fills no disk.
+    pub(super) fn is_said(&self, address: IpAddr, now: At) -> bool {
+        self.count(address, now, 1) <= TRIES_MAX
+    }
+
     /// Counts something that was wrong; says which it was within the time.
     pub(super) fn wrong(&self, address: IpAddr, now: At) -> u32 {
         self.count(address, now, 1)
+    }
+}
+
+/// Why somebody was not heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unheard {
+    /// Its certificate does not count here.
+    Untrusted,
+    /// It was refused with a sentence.
+    Refused,
+    /// It did not go on in time.
+    Late,
+    /// What it sent is no message.
+    Malformed,
+    /// It left.
+    Left,
+}
+
+impl Unheard {
+    const ALL: [Self; 5] =
+        [Self::Untrusted, Self::Refused, Self::Late, Self::Malformed, Self::Left];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Untrusted => "untrusted",
+            Self::Refused => "refused",
+            Self::Late => "late",
+            Self::Malformed => "malformed",
+            Self::Left => "left",
+        }
+    }
+}
+
+impl From<&LinkError> for Unheard {
+    fn from(error: &LinkError) -> Self {
+        match error {
+            LinkError::Untrusted(_) => Self::Untrusted,
+            LinkError::Refused(_) => Self::Refused,
+            LinkError::Timeout { .. } => Self::Late,
+            LinkError::Wire(_) => Self::Malformed,
+            _ => Self::Left,
+        }
+    }
+}
+
+/// How many were not heard, by the reason.
+#[derive(Debug, Default)]
+pub(crate) struct Tallied([AtomicU64; Unheard::ALL.len()]);
+
+impl Tallied {
+    pub(super) fn count(&self, why: Unheard) {
+        self.0[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Each reason with its number.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let word =
+            |(count, why): (&AtomicU64, Unheard)| (why.word(), count.load(Ordering::Relaxed));
+        self.0.iter().zip(Unheard::ALL).map(word).collect::<Vec<_>>().into_iter()
     }
 }
 
