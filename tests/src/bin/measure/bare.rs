@@ -2,9 +2,10 @@
 //!
 //! What a decision costs is measured here, one event at a time. Tries that were launched are kept
 //! in the order of their launch, so that a benchmark can end them as it likes; whatever it does,
-//! it is what a scheduler would hear.
+//! it is what a scheduler would hear. Those that were launched ahead wait on their node, and the
+//! next of them has the lease of one of its job that has ended there, as a node does it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
@@ -21,6 +22,7 @@ const BEGIN: u64 = 1_780_000_000_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Running {
     pub(crate) node: String,
+    pub(crate) job: JobId,
     pub(crate) try_id: TryId,
 }
 
@@ -28,6 +30,8 @@ pub(crate) struct Running {
 pub(crate) struct Bare {
     pub(crate) cluster: Cluster,
     pub(crate) running: VecDeque<Running>,
+    /// What waits for a lease, by node and job.
+    ahead: BTreeMap<(String, JobId), VecDeque<TryId>>,
     at: At,
     effects: Vec<Effect>,
     requests: u64,
@@ -38,6 +42,7 @@ impl Bare {
         Self {
             cluster: Cluster::new(settings),
             running: VecDeque::new(),
+            ahead: BTreeMap::new(),
             at: At(BEGIN),
             effects: Vec::new(),
             requests: 0,
@@ -52,12 +57,43 @@ impl Bare {
         self.cluster.apply(self.at, event, &mut self.effects);
         let took = start.elapsed();
         let before = self.running.len();
-        for effect in &self.effects {
-            if let Effect::Order { node, order: Order::Launch(launch) } = effect {
-                self.running.push_back(Running { node: node.clone(), try_id: launch.try_id });
+        self.carry_out();
+        (took, self.running.len() - before)
+    }
+
+    /// Does on the nodes what the effects so far order, and reports what they return, which may lead
+    /// to further orders.
+    fn carry_out(&mut self) {
+        let mut done = 0;
+        while let Some(effect) = self.effects.get(done).cloned() {
+            done += 1;
+            let Effect::Order { node, order } = effect else { continue };
+            match order {
+                Order::Launch(launch) => {
+                    let (job, try_id) = (launch.task.job, launch.try_id);
+                    self.running.push_back(Running { node, job, try_id });
+                }
+                Order::Ahead(launch) => {
+                    let waiting = self.ahead.entry((node, launch.task.job)).or_default();
+                    waiting.push_back(launch.try_id);
+                }
+                Order::Recall { try_id } if self.recall(&node, try_id) => {
+                    self.at.0 += 1;
+                    let returned = Event::Report { node, report: Report::Returned { try_id } };
+                    self.cluster.apply(self.at, returned, &mut self.effects);
+                }
+                _ => {}
             }
         }
-        (took, self.running.len() - before)
+    }
+
+    /// Takes back what waits on a node; says whether it waited there.
+    fn recall(&mut self, node: &str, try_id: TryId) -> bool {
+        let mut here = self.ahead.iter_mut().filter(|((on, _), _)| on == node);
+        here.any(|(_, waiting)| {
+            let place = waiting.iter().position(|one| *one == try_id);
+            place.and_then(|place| waiting.remove(place)).is_some()
+        })
     }
 
     /// Takes what the last event asked for.
@@ -108,9 +144,13 @@ impl Bare {
     /// A try's end is reported.
     pub(crate) fn ended(&mut self, running: Running) -> (Duration, usize) {
         let usage = Usage { cpu_ms: 1, memory_peak: MemoryMib(1), ..Usage::default() };
-        let report =
-            Report::Ended { try_id: running.try_id, exit: Exit::Code(0), usage, heir: None };
-        let done = self.apply(Event::Report { node: running.node, report });
+        let Running { node, job, try_id } = running;
+        let heir = self.ahead.get_mut(&(node.clone(), job)).and_then(VecDeque::pop_front);
+        if let Some(heir) = heir {
+            self.running.push_back(Running { node: node.clone(), job, try_id: heir });
+        }
+        let report = Report::Ended { try_id, exit: Exit::Code(0), usage, heir };
+        let done = self.apply(Event::Report { node, report });
         self.forget();
         done
     }
