@@ -118,17 +118,10 @@ impl Cluster {
         }
     }
 
+    /// A node's connection is gone: it has its time to come back.
     pub(crate) fn node_down(&mut self, at: At, name: &str, effects: &mut Vec<Effect>) {
-        let Some(id) = self.names.get(name).copied() else { return };
-        let returning = self.returning;
-        let node = self.node_mut(id);
-        // After a restore the time to come back counts from the scheduler's start.
-        if node.state == NodeState::Up || (returning && node.state == NodeState::Late) {
-            (node.state, node.since) = (NodeState::Late, at);
-            let sentence = "its connection is gone";
-            effects.push(note(at, Level::Warn, Subject::Node(name.to_owned()), sentence));
-            // What was due on it before this was heard is done now: its timer is set anew.
-            self.look_at_node(at, id, effects);
+        if let Some(id) = self.names.get(name).copied() {
+            self.is_late(at, id, "its connection is gone", effects);
         }
     }
 
@@ -141,9 +134,29 @@ impl Cluster {
         holds: &[TryId],
         effects: &mut Vec<Effect>,
     ) {
-        self.node_down(at, name, effects);
-        if let Some(id) = self.names.get(name).copied() {
-            self.keep_only(at, id, &holds.iter().copied().collect(), effects);
+        let Some(id) = self.names.get(name).copied() else { return };
+        let held: BTreeSet<TryId> = holds.iter().copied().collect();
+        let live = self.node(id).live.keys();
+        let (on, gone): (Vec<&TryId>, Vec<&TryId>) = live.partition(|id| held.contains(id));
+        let sentence = format!(
+            "its agent is gone; {} tasks outlive it, {} are queued again",
+            on.len(),
+            gone.len()
+        );
+        self.is_late(at, id, &sentence, effects);
+        self.keep_only(at, id, &held, effects);
+    }
+
+    fn is_late(&mut self, at: At, id: NodeId, sentence: &str, effects: &mut Vec<Effect>) {
+        let returning = self.returning;
+        let node = self.node_mut(id);
+        // After a restore the time to come back counts from the scheduler's start.
+        if node.state == NodeState::Up || (returning && node.state == NodeState::Late) {
+            (node.state, node.since) = (NodeState::Late, at);
+            let name = node.name().to_owned();
+            effects.push(note(at, Level::Warn, Subject::Node(name), sentence));
+            // What was due on it before this was heard is done now: its timer is set anew.
+            self.look_at_node(at, id, effects);
         }
     }
 
