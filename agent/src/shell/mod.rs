@@ -312,8 +312,10 @@ impl Shell {
         if let Some(supervisor) = &mut self.supervisor {
             supervisor.welcomed(&self.parts.plan, welcomed);
         }
-        let up =
-            AgentMessage::Up { facts: self.parts.facts.clone(), holds: self.parts.node.holds() };
+        let up = AgentMessage::Up {
+            facts: Box::new(self.parts.facts.clone()),
+            holds: self.parts.node.holds(),
+        };
         if outbox.try_send(up).is_ok() {
             self.session = Some((session, outbox));
             // What an earlier connection was to hear is told again, as of now.

@@ -199,7 +199,7 @@ impl Scheduler {
         let welcome = Verdict::Welcome { version: VERSION_MAX, cluster: "test".into(), at: At(1) };
         sender.send(&welcome).await.unwrap();
         let (facts, holds) = match within(receiver.expect()).await.unwrap() {
-            AgentMessage::Up { facts, holds } => (facts, holds),
+            AgentMessage::Up { facts, holds } => (*facts, holds),
             AgentMessage::Gone { welcomed, holds } => {
                 return Some(Call::Gone { welcomed, holds });
             }

@@ -74,7 +74,7 @@ impl Machine for Cluster {
                 effects.push(Effect::Reply { request, answer });
             }
             Event::Settings(settings) => self.set(at, *settings, effects),
-            Event::NodeUp { facts, holds } => self.node_up(at, facts, &holds, effects),
+            Event::NodeUp { facts, holds } => self.node_up(at, *facts, &holds, effects),
             Event::NodeDown { node } => self.node_down(at, &node, effects),
             Event::Report { node, report } => ended = self.report(at, &node, report, effects),
             Event::Found { node, finding } => self.found(at, &node, finding, effects),

@@ -47,7 +47,7 @@ pub enum Event {
     /// A node's agent has connected.
     NodeUp {
         /// What it says of its node.
-        facts: NodeFacts,
+        facts: Box<NodeFacts>,
         /// The tries it holds: live, or ended and not acknowledged.
         holds: Vec<TryId>,
     },

@@ -41,7 +41,7 @@ fn machine(name: &str, devices: &[(&str, u64, Option<&str>, u16, u16)]) -> NodeF
 fn with(facts: Vec<NodeFacts>) -> Env {
     let mut env = Env::new();
     for facts in facts {
-        env.apply(Event::NodeUp { facts, holds: Vec::new() });
+        env.apply(Event::NodeUp { facts: Box::new(facts), holds: Vec::new() });
     }
     env
 }
@@ -139,7 +139,7 @@ fn a_gpu_that_vanishes_under_a_lease_is_given_to_nobody() {
     let mut one = two;
     one.gpus.truncate(1);
     one.resources.gpus = 1;
-    env.apply(Event::NodeUp { facts: one, holds: vec![gantry_model::TryId(1)] });
+    env.apply(Event::NodeUp { facts: Box::new(one), holds: vec![gantry_model::TryId(1)] });
     let waits = env.submit(gpus(1, GpuDemand::default())).unwrap();
     assert_eq!(env.state(waits), JobState::Wait);
     env.ended("g", 1, Exit::Code(0));
@@ -157,12 +157,12 @@ fn leases_follow_their_gpus_when_one_before_them_vanishes() {
     // The first is gone: what was the second is the first now, and it is taken.
     let facts = machine("g", &three[1..]);
     let holds = vec![gantry_model::TryId(1), gantry_model::TryId(2)];
-    env.apply(Event::NodeUp { facts, holds });
+    env.apply(Event::NodeUp { facts: Box::new(facts), holds });
     env.submit(gpus(1, GpuDemand::default())).unwrap();
     assert_eq!(devices(&env)[2], [1]);
     // It comes back, and its task still has it.
     let holds = (1..=3).map(gantry_model::TryId).collect();
-    env.apply(Event::NodeUp { facts: machine("g", &three), holds });
+    env.apply(Event::NodeUp { facts: Box::new(machine("g", &three)), holds });
     let waits = env.submit(gpus(1, GpuDemand::default())).unwrap();
     assert_eq!(env.state(waits), JobState::Wait);
 }

@@ -237,7 +237,10 @@ fn what_a_job_took_is_counted() {
 #[test]
 fn a_try_that_a_cut_journal_forgot_keeps_its_id() {
     let mut env = Env::new();
-    env.apply(Event::NodeUp { facts: facts("a", 2, 0), holds: vec![gantry_model::TryId(41)] });
+    env.apply(Event::NodeUp {
+        facts: Box::new(facts("a", 2, 0)),
+        holds: vec![gantry_model::TryId(41)],
+    });
     env.ended("a", 41, Exit::Code(0));
     env.submit(spec(1)).unwrap();
     assert_eq!(launches(&env.effects)[0].1, 42);

@@ -274,7 +274,7 @@ impl World {
         let Some(said) = link.to_cluster.pop_front() else { return false };
         link.known = true;
         self.hear(match said {
-            Said::Up { holds } => Heard::NodeUp { facts: facts(server), holds },
+            Said::Up { holds } => Heard::NodeUp { facts: Box::new(facts(server)), holds },
             Said::Report(report) => Heard::Report { node: name(server), report },
         });
         true

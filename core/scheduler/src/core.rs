@@ -37,7 +37,7 @@ pub(crate) enum Command {
     /// Something happened; somebody may wait for the answer.
     Event(Event, Option<Replied>),
     /// An agent has connected and said what it is and holds.
-    Enter(NodeFacts, Vec<TryId>, Agent),
+    Enter(Box<NodeFacts>, Vec<TryId>, Agent),
     /// A session has ended.
     Leave { node: String, session: u64 },
     /// An agent is gone, as its node says.
@@ -233,7 +233,7 @@ impl Core {
     pub(crate) async fn enter(
         &self,
         called: Called,
-        facts: NodeFacts,
+        facts: Box<NodeFacts>,
         holds: Vec<TryId>,
         connection: Connection,
     ) -> mpsc::Receiver<Order> {

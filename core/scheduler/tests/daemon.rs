@@ -128,7 +128,11 @@ async fn tokens_and_certificates_are_good_for_what_they_were_made_for() {
     // An agent that speaks for another node is turned away.
     let mut session = connect(daemon.address, &redeemed[0], Peer::Agent).await.unwrap();
     let facts = NodeFacts { name: "cpu-9".into(), ..NodeFacts::default() };
-    session.sender.send(&AgentMessage::Up { facts, holds: Vec::new() }).await.unwrap();
+    session
+        .sender
+        .send(&AgentMessage::Up { facts: Box::new(facts), holds: Vec::new() })
+        .await
+        .unwrap();
     let reason = session.connection.closed().await;
     assert!(reason.contains("own node"), "{reason}");
     let Reply::Nodes { rows: nodes, .. } = ask(&console, Request::Nodes { after: None }).await

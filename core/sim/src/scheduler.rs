@@ -187,7 +187,7 @@ impl Scheduler {
                 }
                 *newest = session;
                 self.taken.insert(server, session);
-                (Event::NodeUp { facts: *facts, holds }, Then::Enter { session })
+                (Event::NodeUp { facts, holds }, Then::Enter { session })
             }
             Input::Report { session, server, report } => {
                 let current = self.taken.get(&server) == Some(&session);

@@ -535,7 +535,7 @@ fn messages_have_the_bytes_of_version_1() {
     line(&mut table, "welcome", &Verdict::Welcome { version: 1, cluster: "c".into(), at: At(5) });
     line(&mut table, "refused", &Verdict::Refused(Reject::invalid("no")));
     for (name, message) in [
-        ("up", AgentMessage::Up { facts: facts(), holds: vec![TryId(300)] }),
+        ("up", AgentMessage::Up { facts: Box::new(facts()), holds: vec![TryId(300)] }),
         ("started", AgentMessage::Report(Report::Started { try_id: TryId(7) })),
         ("ended", AgentMessage::Report(ended())),
         ("keyframe", AgentMessage::Reading(Box::new(keyframe()))),

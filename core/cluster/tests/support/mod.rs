@@ -76,7 +76,7 @@ impl Env {
 
     pub fn up(&mut self, name: &str, cores: u32, gpus: u32, holds: &[u64]) -> Vec<Effect> {
         let holds = holds.iter().map(|id| TryId(*id)).collect();
-        self.apply(Event::NodeUp { facts: facts(name, cores, gpus), holds })
+        self.apply(Event::NodeUp { facts: Box::new(facts(name, cores, gpus)), holds })
     }
 
     pub fn down(&mut self, name: &str) -> Vec<Effect> {

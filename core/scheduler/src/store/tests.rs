@@ -172,7 +172,7 @@ fn story() -> Vec<(At, Event)> {
     };
     let events = [
         submit("a"),
-        Event::NodeUp { facts: facts.clone(), holds: Vec::new() },
+        Event::NodeUp { facts: Box::new(facts.clone()), holds: Vec::new() },
         submit("b"),
         submit("c"),
         started(1),
@@ -180,7 +180,7 @@ fn story() -> Vec<(At, Event)> {
         ended(1, Exit::Code(1)),
         Event::NodeDown { node: "cpu-1".into() },
         Event::Tick,
-        Event::NodeUp { facts, holds: vec![TryId(2)] },
+        Event::NodeUp { facts: Box::new(facts), holds: vec![TryId(2)] },
         ended(2, Exit::Code(0)),
         Event::Tick,
     ];

@@ -100,6 +100,6 @@ pub(crate) async fn greeted(
 ) -> Session {
     let mut session = connect(address, identity, Peer::Agent).await.unwrap();
     let holds = holds.iter().map(|id| TryId(*id)).collect();
-    session.sender.send(&AgentMessage::Up { facts, holds }).await.unwrap();
+    session.sender.send(&AgentMessage::Up { facts: Box::new(facts), holds }).await.unwrap();
     session
 }

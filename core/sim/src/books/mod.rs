@@ -175,7 +175,7 @@ impl Books {
             }
             Event::NodeUp { facts, holds } => {
                 self.keep_only(number(&facts.name), holds);
-                self.place(number(&facts.name)).come(facts.clone());
+                self.place(number(&facts.name)).come((**facts).clone());
             }
             Event::NodeDown { node } => self.place(number(node)).go(),
             Event::NodeGone { node, holds } => {

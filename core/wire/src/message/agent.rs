@@ -58,7 +58,7 @@ pub enum AgentMessage {
     /// that is not acknowledged yet.
     Up {
         /// The node's facts.
-        facts: NodeFacts,
+        facts: Box<NodeFacts>,
         /// Tries it holds.
         holds: Vec<TryId>,
     },

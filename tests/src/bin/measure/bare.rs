@@ -103,7 +103,7 @@ impl Bare {
 
     /// A node connects.
     pub(crate) fn node(&mut self, facts: NodeFacts) -> (Duration, usize) {
-        let done = self.apply(Event::NodeUp { facts, holds: Vec::new() });
+        let done = self.apply(Event::NodeUp { facts: Box::new(facts), holds: Vec::new() });
         self.forget();
         done
     }

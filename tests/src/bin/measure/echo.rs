@@ -79,7 +79,7 @@ async fn serve(
 ) -> Result<()> {
     let session = connect(address, identity, Peer::Agent).await?;
     let (mut sender, mut receiver) = (session.sender, session.receiver);
-    sender.send(&AgentMessage::Up { facts, holds: Vec::new() }).await?;
+    sender.send(&AgentMessage::Up { facts: Box::new(facts), holds: Vec::new() }).await?;
     // Whoever started this waits for it.
     let _ = ready.send(());
     let (reports, mut outbox) = mpsc::unbounded_channel();

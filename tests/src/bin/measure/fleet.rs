@@ -232,7 +232,7 @@ async fn serve(
     welcomed: &mut impl FnMut(),
 ) -> Result<(), LinkError> {
     let (mut sender, mut receiver) = (session.sender, session.receiver);
-    sender.send(&AgentMessage::Up { facts, holds: Vec::new() }).await?;
+    sender.send(&AgentMessage::Up { facts: Box::new(facts), holds: Vec::new() }).await?;
     lock(&shared.since)[number] = Some(Instant::now());
     welcomed();
     let mut encoder = Encoder::default();

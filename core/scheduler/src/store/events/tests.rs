@@ -205,7 +205,7 @@ fn story(folder: &Path, kept: usize) -> Vec<Note> {
             ..Default::default()
         };
         let event = if n % 2 == 0 {
-            Event::NodeUp { facts, holds: Vec::new() }
+            Event::NodeUp { facts: Box::new(facts), holds: Vec::new() }
         } else {
             Event::NodeDown { node: facts.name }
         };
