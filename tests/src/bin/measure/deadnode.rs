@@ -3,7 +3,9 @@
 //! Four deaths. The agent is killed and its commands end with it, by its setting: its supervisor says
 //! so, and they wait again at once. The agent is killed and its commands live on, held by their
 //! supervisor: they wait again only once the node's time to come back is over. Every process of the
-//! node is killed, as when the host goes: nobody is left to say so, and its silence is all there is.
+//! node is killed, as when the host goes: nobody is left to say so, and its silence is all there is. So
+//! it takes what the link waits before it gives a connection up, and its tasks the node's time to come
+//! back after that; the goal is that of an agent that is gone.
 //! The agent is stopped and stays silent, as when it hangs: its connection is there and nothing comes
 //! over it.
 
@@ -62,7 +64,7 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     for (death, noticed_s, queued_s) in [
         (Death::Agent, GONE_S, GONE_S),
         (Death::AgentAlone, GONE_S, QUEUED_S),
-        (Death::Host, STALE_S, QUEUED_S),
+        (Death::Host, GONE_S, GONE_S),
         (Death::Silent, STALE_S, QUEUED_S),
     ] {
         let (mut noticed, mut queued) = (Vec::new(), Vec::new());
