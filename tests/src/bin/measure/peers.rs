@@ -93,7 +93,7 @@ pub(crate) fn round_trip(size: &Size, count: u32) -> Result<Option<Peer>> {
 
 /// Milliseconds of `squeue` with so many jobs that wait, on the Slurm that this host has.
 pub(crate) fn queue(size: &Size, count: u32) -> Result<Option<Peer>> {
-    let Some(name) = printed(Command::new("sinfo").arg("--version")) else { return Ok(None) };
+    let Some(name) = slurm_name() else { return Ok(None) };
     let mut jobs = Vec::new();
     for first in (0..count).step_by(SLURM_ARRAY_MAX as usize) {
         let last = (count - first).min(SLURM_ARRAY_MAX) - 1;
@@ -202,17 +202,24 @@ fn library(size: &Size, count: u32, slots: u32) -> Result<Option<(String, f64)>>
 
 /// Slurm as this host has it, where it answers and has a node.
 fn slurm(size: &Size, count: u32) -> Result<Option<Peer>> {
-    let version = printed(Command::new("sinfo").arg("--version"));
+    let Some(name) = slurm_name() else { return Ok(None) };
     let nodes = printed(Command::new("sinfo").args(["--noheader", "--states", "idle"]));
-    let (Some(name), Some(_)) = (version, nodes.filter(|nodes| !nodes.is_empty())) else {
+    if nodes.is_none_or(|nodes| nodes.is_empty()) {
         return Ok(None);
-    };
+    }
     // What it does in so many seconds: with a thousand one would wait for minutes.
     let rate = f64::from(SLURM_FIRST) / slurm_array(SLURM_FIRST)?;
     let most = ((rate * SLURM_ROUND_S) as u32).max(SLURM_FIRST);
     let count = count.min(SLURM_ARRAY_MAX).min(most);
     let took = over_rounds(size.rounds(), || slurm_array(count))?;
     Ok(Some(Peer { name: format!("{name}, {count}"), value: f64::from(count) / took }))
+}
+
+/// The Slurm whose controller answers. Its commands alone are none: without one each of them tries
+/// for nine seconds before it fails.
+fn slurm_name() -> Option<String> {
+    printed(Command::new("scontrol").arg("ping"))?;
+    printed(Command::new("sinfo").arg("--version"))
 }
 
 /// Seconds in which Slurm runs so many `true`.
