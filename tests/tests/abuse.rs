@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use gantry_link::{Caller, Connection, Identity, Session};
+use gantry_link::{Caller, Connection, Credentials, Identity, Session};
 use gantry_model::{JobSpec, Work};
 use gantry_tests::{Cluster, free_ports, until};
 use gantry_wire::frame::{self, HEADER_BYTES};
@@ -95,12 +95,13 @@ async fn first_packets(identity: &Identity, count: usize) -> Result<Vec<Vec<u8>>
     sink.set_nonblocking(true)?;
     let sink = tokio::net::UdpSocket::from_std(sink)?;
     let caller = std::sync::Arc::new(Caller::new(sink.local_addr()?)?);
+    let credentials = Credentials::new(identity)?;
     let mut calls = JoinSet::new();
     let mut packets = BTreeMap::new();
     let mut bytes = vec![0; 2048];
     while packets.len() < count {
-        let (caller, identity) = (caller.clone(), identity.clone());
-        calls.spawn(async move { caller.connect(&identity, Peer::Console).await.is_ok() });
+        let (caller, credentials) = (caller.clone(), credentials.clone());
+        calls.spawn(async move { caller.connect(&credentials, Peer::Console).await.is_ok() });
         let known = packets.len();
         while packets.len() == known {
             let length = sink.recv(&mut bytes).await?;
@@ -138,11 +139,11 @@ async fn a_thousand_half_open_connections_keep_nobody_out() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peers_that_dribble_and_floods_of_streams_slow_nobody_down() -> Result<()> {
     let site = Site::start().await?;
-    let caller = Caller::new(site.address)?;
+    let (caller, credentials) = (Caller::new(site.address)?, Credentials::new(&site.identity)?);
     let whole = frame::write(&Request::Status)?;
     let (mut sessions, mut dribbling) = (Vec::new(), JoinSet::new());
     for _ in 0..50 {
-        let session = caller.connect(&site.identity, Peer::Console).await?;
+        let session = caller.connect(&credentials, Peer::Console).await?;
         // As many streams as one may have beside its first, each with one byte now and then.
         for _ in 0..63 {
             let (mut sender, receiver) = session.connection.open().await?;
@@ -174,10 +175,11 @@ async fn peers_that_dribble_and_floods_of_streams_slow_nobody_down() -> Result<(
 async fn a_flood_of_connections_is_served_beside_others() -> Result<()> {
     let site = Site::start().await?;
     let caller = std::sync::Arc::new(Caller::new(site.address)?);
+    let credentials = Credentials::new(&site.identity)?;
     let mut calls = JoinSet::new();
     for _ in 0..500 {
-        let (caller, identity) = (caller.clone(), site.identity.clone());
-        calls.spawn(async move { caller.connect(&identity, Peer::Console).await });
+        let (caller, credentials) = (caller.clone(), credentials.clone());
+        calls.spawn(async move { caller.connect(&credentials, Peer::Console).await });
     }
     site.is_served("500 calls at once").await?;
     let sessions = calls.join_all().await;

@@ -1,6 +1,7 @@
 //! The calling end: agents, consoles and nodes that join.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_model::At;
@@ -42,7 +43,21 @@ pub async fn connect(
     identity: &Identity,
     peer: Peer,
 ) -> Result<Session, LinkError> {
-    Caller::new(address)?.connect(identity, peer).await
+    Caller::new(address)?.connect(&Credentials::new(identity)?, peer).await
+}
+
+/// An identity made ready to be shown, as often as it takes: its key is read and checked once.
+#[derive(Clone, Debug)]
+pub struct Credentials(Arc<rustls::ClientConfig>);
+
+impl Credentials {
+    /// Of this identity.
+    ///
+    /// # Errors
+    /// Where it cannot be used.
+    pub fn new(identity: &Identity) -> Result<Self, LinkError> {
+        Ok(Self(Arc::new(tls::client(identity)?)))
+    }
 }
 
 /// A socket to call the scheduler from, again and again, and as many peers at once: its buffers
@@ -66,11 +81,19 @@ impl Caller {
     ///
     /// # Errors
     /// As [`connect`].
-    pub async fn connect(&self, identity: &Identity, peer: Peer) -> Result<Session, LinkError> {
-        self.greet(tls::client(identity)?, peer).await
+    pub async fn connect(
+        &self,
+        credentials: &Credentials,
+        peer: Peer,
+    ) -> Result<Session, LinkError> {
+        self.greet(credentials.0.clone(), peer).await
     }
 
-    async fn greet(&self, tls: rustls::ClientConfig, peer: Peer) -> Result<Session, LinkError> {
+    async fn greet(
+        &self,
+        tls: Arc<rustls::ClientConfig>,
+        peer: Peer,
+    ) -> Result<Session, LinkError> {
         let address = self.address;
         let fail = |reason: String| LinkError::Connect { address, reason };
         let attempt = async {
@@ -130,7 +153,7 @@ async fn enter(
     let fingerprint = token::fingerprint(token)?;
     let (request_der, key) = authority::request()?;
     let tls = tls::joining(fingerprint.clone())?;
-    let mut session = Caller::new(address)?.greet(tls, peer).await?;
+    let mut session = Caller::new(address)?.greet(Arc::new(tls), peer).await?;
     let request = JoinRequest { token: token.trim().into(), node: name.into(), request_der };
     session.sender.send(&request).await?;
     match session.receiver.expect().await? {

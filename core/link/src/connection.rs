@@ -9,6 +9,7 @@ use quinn::{ReadError, RecvStream, SendStream};
 
 use crate::error::LinkError;
 use crate::identity::PeerIdentity;
+use crate::transport::STREAMS_MAX;
 
 /// How long opening a stream or sending one message may take before the peer counts as stuck.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,6 +63,11 @@ impl Connection {
             .await?
             .map_err(|error| LinkError::Closed(error.to_string()))?;
         Ok((Sender(send), Receiver::new(receive)))
+    }
+
+    /// Lets the peer open as many streams as anyone may.
+    pub(crate) fn allow_streams(&self) {
+        self.quic.set_max_concurrent_bi_streams(STREAMS_MAX.into());
     }
 
     /// Waits for a stream that the peer opens; `None` once the connection has ended.

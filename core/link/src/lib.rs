@@ -25,13 +25,14 @@ pub mod outside;
 pub mod own;
 mod place;
 pub mod server;
+mod socket;
 mod tls;
 pub mod token;
 mod transport;
 
 pub use authority::{Authority, Term};
 pub use backoff::Backoff;
-pub use connect::{Caller, Session, connect, join, join_user, renew};
+pub use connect::{Caller, Credentials, Session, connect, join, join_user, renew};
 pub use connection::{Connection, Receiver, Sender};
 pub use error::LinkError;
 pub use identity::{Identity, IdentityKind, PeerIdentity};

@@ -216,6 +216,9 @@ async fn greet(
         sender.delivered().await;
         return Err(LinkError::Refused(reject));
     }
+    if greeting.peer == Peer::Console {
+        connection.allow_streams();
+    }
     Ok((connection, greeting, sender, receiver))
 }
 

@@ -12,8 +12,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName,
+    RootCertStore, ServerConfig, SignatureScheme,
 };
 
 use crate::authority::fingerprint;
@@ -26,9 +26,14 @@ pub(crate) const SERVER_NAME: &str = "scheduler.gantry";
 /// The protocol's name in the handshake; the version is agreed in the first message.
 const ALPN: &[u8] = b"gantry";
 
-/// The one place where the cryptography is chosen.
+/// The one place where the cryptography is chosen. Of what both sides know the caller's first suite is
+/// taken: that of RFC 8446 which every program must know comes first, as its hash is one that
+/// processors have an instruction for. With the longest first a handshake took a tenth more.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    let mut provider = rustls::crypto::ring::default_provider();
+    let first = CipherSuite::TLS13_AES_128_GCM_SHA256;
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
+    Arc::new(provider)
 }
 
 fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, LinkError> {

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use gantry_link::{Backoff, Caller, Identity, LinkError, Session, connect};
+use gantry_link::{Backoff, Caller, Credentials, Identity, LinkError, Session, connect};
 use gantry_model::{At, NodeFacts};
 use gantry_telemetry::Encoder;
 use gantry_wire::{AgentMessage, Peer, Request, SchedulerMessage, Scope, Update};
@@ -202,10 +202,15 @@ async fn call_together(shared: Arc<Shared>, group: Group) {
 /// One agent: it connects again and again.
 async fn agent(shared: Arc<Shared>, caller: Arc<Caller>, number: usize, member: Member) {
     let mut backoff = Backoff::new(WAIT_MAX);
+    let Ok(credentials) = Credentials::new(&member.identity) else {
+        // It is missed by whoever waits for all.
+        shared.failures.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
     // Closed only with the fleet. It is given back after the first welcome.
     let mut ramp = shared.ramp.acquire().await.ok();
     loop {
-        match caller.connect(&member.identity, Peer::Agent).await {
+        match caller.connect(&credentials, Peer::Agent).await {
             Ok(session) => {
                 let begun = Instant::now();
                 let facts = member.facts.clone();
