@@ -10,6 +10,7 @@
 //! a stranger cannot make it more than five messages at their limits.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::delta::{Answer, Delta, Keyframe, Reading, Sequence};
 use crate::encoder::WAITING_MAX;
@@ -25,16 +26,15 @@ const HELD_MAX: usize = 1 + WAITING_MAX;
 /// Makes samples of readings.
 #[derive(Clone, Debug, Default)]
 pub struct Decoder {
-    newest: Option<Sample>,
+    newest: Option<Arc<Sample>>,
     /// The place of the newest sample; 0 where there is none.
     head: Sequence,
     /// Which of the readings up to the newest came, the newest in the lowest bit.
     came: u64,
     /// Keyframes, oldest first. None of them is older than the one that the newest delta used.
     held: VecDeque<Held>,
-    /// Memory of the sample before, and of the numbers.
-    spare: Sample,
-    numbers: Vec<u64>,
+    /// Memory of the sample before.
+    spare: Option<Arc<Sample>>,
     counts: Counts,
 }
 
@@ -110,7 +110,13 @@ impl Decoder {
     /// The newest sample.
     #[must_use]
     pub fn newest(&self) -> Option<&Sample> {
-        self.newest.as_ref()
+        self.newest.as_deref()
+    }
+
+    /// The newest sample, to be kept without a copy.
+    #[must_use]
+    pub fn share(&self) -> Option<Arc<Sample>> {
+        self.newest.clone()
     }
 
     /// What became of all readings so far.
@@ -152,13 +158,13 @@ impl Decoder {
             return Taken { verdict: Verdict::Unknown, answer };
         };
         let held = std::mem::take(&mut self.held);
-        let mut numbers = std::mem::take(&mut self.numbers);
+        let mut numbers = Vec::new();
         let Flat { layout, numbers: base } = &held[place].flat;
         let count = delta.count as usize;
         let readable = count <= NUMBERS_MAX
             && unpack(&delta.numbers, base, count, &mut numbers).is_some()
             && self.show(order, layout, &numbers).is_ok();
-        (self.held, self.numbers) = (held, numbers);
+        self.held = held;
         if !readable {
             return plain(Verdict::Refused);
         }
@@ -169,12 +175,14 @@ impl Decoder {
 
     /// Makes the newest sample of these numbers, if they are newer and are one.
     fn show(&mut self, order: Verdict, layout: &Layout, numbers: &[u64]) -> Result<(), Malformed> {
-        let mut sample = std::mem::take(&mut self.spare);
+        // Where somebody keeps it still, the new one takes memory of its own.
+        let spare = self.spare.take().and_then(Arc::into_inner);
+        let mut sample = spare.unwrap_or_default();
         restore(layout, numbers, &mut sample)?;
-        self.spare = if order == Verdict::Newer {
-            self.newest.replace(sample).unwrap_or_default()
-        } else {
-            sample
+        let sample = Arc::new(sample);
+        self.spare = match order {
+            Verdict::Newer => self.newest.replace(sample),
+            _ => Some(sample),
         };
         Ok(())
     }

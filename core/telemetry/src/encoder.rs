@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use crate::delta::{Answer, Delta, Keyframe, Reading, Sequence};
 use crate::flat::Flat;
-use crate::pack::pack;
+use crate::pack::Packer;
 use crate::sample::Sample;
 
 /// Samples after which a keyframe is worth its bytes again: it costs two deltas, and deltas grow
@@ -34,6 +34,9 @@ pub struct Encoder {
     waiting: VecDeque<Sent>,
     /// The newest sample.
     flat: Flat,
+    /// Memory for its lists while it is made flat.
+    lists: Vec<u64>,
+    packer: Packer,
     /// Whether deltas against the base have grown long.
     growth: Growth,
 }
@@ -58,7 +61,7 @@ impl Encoder {
     /// The reading to send for a sample; `None` where the sample is beyond the limits of what a
     /// decoder takes.
     pub fn encode(&mut self, sample: &Sample) -> Option<Reading> {
-        self.flat.set(sample);
+        self.flat.set(sample, &mut self.lists);
         if !self.flat.is_within_limits() {
             return None;
         }
@@ -69,7 +72,7 @@ impl Encoder {
         if self.is_keyframe_due(base.sequence) {
             return Some(self.keyframe());
         }
-        let numbers = pack(&self.flat.numbers, &base.flat.numbers);
+        let numbers = self.packer.pack(&self.flat.numbers, &base.flat.numbers);
         self.growth =
             if numbers.len() * 4 > base.length * 3 { Growth::Long } else { Growth::Short };
         Some(Reading::Delta(Delta {
@@ -113,7 +116,7 @@ impl Encoder {
     }
 
     fn keyframe(&mut self) -> Reading {
-        let numbers = pack(&self.flat.numbers, &[]);
+        let numbers = self.packer.pack(&self.flat.numbers, &[]);
         if self.waiting.len() >= WAITING_MAX {
             self.waiting.pop_front();
         }

@@ -6,7 +6,7 @@
 
 use gantry_model::{At, JobId, TaskId};
 
-use crate::flat::{Flat, Layout, Malformed, NUMBERS_MAX};
+use crate::flat::{Layout, Malformed, NUMBERS_MAX};
 
 /// Something of a sample that can be put into a flat one and taken from it again, in the same order.
 pub(crate) trait Field {
@@ -21,55 +21,59 @@ pub(crate) trait Group: Field + Default {}
 
 /// Where fields are put.
 pub(crate) struct Sink<'a> {
-    flat: &'a mut Flat,
+    numbers: Vec<u64>,
     lists: Vec<u64>,
+    layout: &'a mut Layout,
     /// Counts and texts that were put so far; those behind are left from the sample before.
     counts: usize,
     texts: usize,
 }
 
 impl<'a> Sink<'a> {
-    pub(crate) fn new(flat: &'a mut Flat) -> Self {
-        Self { flat, lists: Vec::new(), counts: 0, texts: 0 }
+    /// Puts into this layout, and into numbers whose memory is used again.
+    pub(crate) fn new(layout: &'a mut Layout, mut numbers: Vec<u64>, mut lists: Vec<u64>) -> Self {
+        numbers.clear();
+        lists.clear();
+        Self { numbers, lists, layout, counts: 0, texts: 0 }
     }
 
-    /// Forgets what is left from the sample before, and gives the numbers of the lists.
-    pub(crate) fn finish(self) -> Vec<u64> {
-        self.flat.layout.counts.truncate(self.counts);
-        self.flat.layout.texts.truncate(self.texts);
-        self.lists
+    /// Forgets what is left from the sample before, and gives the numbers and those of the lists.
+    pub(crate) fn finish(self) -> (Vec<u64>, Vec<u64>) {
+        self.layout.counts.truncate(self.counts);
+        self.layout.texts.truncate(self.texts);
+        (self.numbers, self.lists)
     }
 
     fn number(&mut self, number: u64) {
-        self.flat.numbers.push(number);
+        self.numbers.push(number);
     }
 
     fn count(&mut self, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        match self.flat.layout.counts.get_mut(self.counts) {
+        match self.layout.counts.get_mut(self.counts) {
             Some(place) => *place = count,
-            None => self.flat.layout.counts.push(count),
+            None => self.layout.counts.push(count),
         }
         self.counts += 1;
     }
 
     fn text(&mut self, text: &str) {
-        match self.flat.layout.texts.get_mut(self.texts) {
+        match self.layout.texts.get_mut(self.texts) {
             Some(place) if place == text => {}
             Some(place) => text.clone_into(place),
-            None => self.flat.layout.texts.push(text.to_owned()),
+            None => self.layout.texts.push(text.to_owned()),
         }
         self.texts += 1;
     }
 
     /// Puts a list whose length is a number like any other.
     pub(crate) fn list<T: Field>(&mut self, items: &[T]) {
-        std::mem::swap(&mut self.flat.numbers, &mut self.lists);
+        std::mem::swap(&mut self.numbers, &mut self.lists);
         self.number(items.len() as u64);
         for item in items {
             item.put(self);
         }
-        std::mem::swap(&mut self.flat.numbers, &mut self.lists);
+        std::mem::swap(&mut self.numbers, &mut self.lists);
     }
 }
 

@@ -53,14 +53,14 @@ impl Layout {
 }
 
 impl Flat {
-    /// Becomes this sample. Its memory is used again.
-    pub(crate) fn set(&mut self, sample: &Sample) {
-        self.numbers.clear();
-        let mut sink = Sink::new(self);
+    /// Becomes this sample. Its memory, and that of `lists`, is used again.
+    pub(crate) fn set(&mut self, sample: &Sample, lists: &mut Vec<u64>) {
+        let numbers = std::mem::take(&mut self.numbers);
+        let mut sink = Sink::new(&mut self.layout, numbers, std::mem::take(lists));
         sample.put(&mut sink);
-        let lists = sink.finish();
+        (self.numbers, *lists) = sink.finish();
         self.layout.fixed = self.numbers.len() as u32;
-        self.numbers.extend(lists);
+        self.numbers.extend_from_slice(lists);
     }
 
     /// Whether a decoder would take it.

@@ -18,24 +18,66 @@ use std::fmt;
 const WIDTHS: [u32; 8] = [0, 6, 9, 12, 18, 22, 26, 64];
 /// The longest prefix has no closing zero.
 const ONES_MAX: u32 = WIDTHS.len() as u32 - 1;
+/// Bits of the longest difference that is not written with all 64.
+const SHORT_BITS: u32 = WIDTHS[ONES_MAX as usize - 1];
+/// Bits that the longest of those takes with its prefix.
+const SHORT_LENGTH: u32 = ONES_MAX + SHORT_BITS;
 /// Bytes of the longest: its prefix and all 64 bits.
 const DIFFERENCE_BYTES_MAX: usize = 9;
-/// The prefix for each number of bits that a difference has.
-const ONES: [u8; 65] = ones();
 
-const fn ones() -> [u8; 65] {
-    let mut ones = [0; 65];
-    let mut bits = 0;
-    let mut class = 0;
-    while bits < ones.len() {
-        if bits > WIDTHS[class] as usize {
-            class += 1;
+/// How a difference is written.
+#[derive(Clone, Copy)]
+struct Form {
+    /// The bits of the difference's own.
+    mask: u32,
+    prefix: u8,
+    /// Bits before the difference's own.
+    shift: u8,
+    /// Bits in all; 0 where the prefix is the longest.
+    length: u8,
+}
+
+impl Form {
+    const LONG: Self = Self { mask: 0, prefix: (1 << ONES_MAX) - 1, shift: 0, length: 0 };
+
+    const fn of(ones: u32) -> Self {
+        if ones >= ONES_MAX {
+            return Self::LONG;
         }
-        ones[bits] = class as u8;
+        let width = WIDTHS[ones as usize];
+        Self {
+            mask: (1 << width) - 1,
+            prefix: (1 << ones) - 1,
+            shift: ones as u8 + 1,
+            length: (ones + 1 + width) as u8,
+        }
+    }
+}
+
+/// The form for each number of bits that a short difference has.
+const BY_BITS: [Form; SHORT_BITS as usize + 1] = {
+    let mut forms = [Form::LONG; SHORT_BITS as usize + 1];
+    let (mut bits, mut ones) = (0, 0);
+    while bits < forms.len() {
+        if bits > WIDTHS[ones] as usize {
+            ones += 1;
+        }
+        forms[bits] = Form::of(ones as u32);
         bits += 1;
     }
-    ones
-}
+    forms
+};
+
+/// The form for each of the first bits of one that is read.
+const BY_PREFIX: [Form; 1 << ONES_MAX] = {
+    let mut forms = [Form::LONG; 1 << ONES_MAX];
+    let mut first = 0;
+    while first < forms.len() {
+        forms[first] = Form::of(first.trailing_ones());
+        first += 1;
+    }
+    forms
+};
 
 /// Packed differences. Encoded as a run of bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,17 +108,35 @@ impl Packed {
     }
 }
 
-/// Packs `numbers` as their differences from `base`.
-pub(crate) fn pack(numbers: &[u64], base: &[u64]) -> Packed {
-    let mut bits = BitWriter::new(numbers.len());
-    let (within, beyond) = numbers.split_at(base.len().min(numbers.len()));
-    for (number, base) in within.iter().zip(base) {
-        bits.difference(fold(number.wrapping_sub(*base)));
+/// Packs numbers, one list after the other. Its memory is used again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Packer {
+    bytes: Vec<u8>,
+}
+
+impl Packer {
+    /// Packs `numbers` as their differences from `base`.
+    pub(crate) fn pack(&mut self, numbers: &[u64], base: &[u64]) -> Packed {
+        let room = numbers.len() * DIFFERENCE_BYTES_MAX + 8;
+        if self.bytes.len() < room {
+            self.bytes.resize(room, 0);
+        }
+        let mut bits = BitWriter { bytes: &mut self.bytes, at: 0, word: 0, held: 0 };
+        let (within, beyond) = numbers.split_at(base.len().min(numbers.len()));
+        let (pairs, odd) = within.as_chunks::<2>();
+        let (base_pairs, base_odd) = base[..within.len()].as_chunks::<2>();
+        for ([first, second], [base, next]) in pairs.iter().zip(base_pairs) {
+            bits.pair(fold(first.wrapping_sub(*base)), fold(second.wrapping_sub(*next)));
+        }
+        for (number, base) in odd.iter().zip(base_odd) {
+            bits.difference(fold(number.wrapping_sub(*base)));
+        }
+        for number in beyond {
+            bits.difference(fold(*number));
+        }
+        let used = bits.used();
+        Packed(self.bytes[..used].to_vec())
     }
-    for number in beyond {
-        bits.difference(fold(*number));
-    }
-    Packed(bits.finish())
 }
 
 /// Sets `numbers` to so many numbers, from their differences from `base`; `None` where the bytes
@@ -92,9 +152,17 @@ pub(crate) fn unpack(
         return None;
     }
     let mut bits = BitReader::new(&packed.0);
-    let within = base.len().min(count);
-    numbers.extend(base[..within].iter().map(|base| base.wrapping_add(unfold(bits.difference()))));
-    numbers.extend((within..count).map(|_| unfold(bits.difference())));
+    numbers.extend_from_slice(&base[..base.len().min(count)]);
+    numbers.resize(count, 0);
+    let (pairs, odd) = numbers.as_chunks_mut::<2>();
+    for [first, second] in pairs {
+        let (difference, next) = bits.pair();
+        *first = first.wrapping_add(unfold(difference));
+        *second = second.wrapping_add(unfold(next));
+    }
+    for number in odd {
+        *number = number.wrapping_add(unfold(bits.difference()));
+    }
     (bits.used() == packed.0.len()).then_some(())
 }
 
@@ -108,10 +176,17 @@ fn unfold(folded: u64) -> u64 {
     (folded >> 1) ^ (folded & 1).wrapping_neg()
 }
 
+/// How many bits a number has: from the exponent of it as a float, for which every processor has an
+/// instruction, and not every x86 one for counting zeros.
+fn bits_of(number: u32) -> usize {
+    (f64::from(number).to_bits() >> 52).saturating_sub(1022) as usize
+}
+
 /// Writes eight bytes at a time, of which those behind the last whole one are written again: a
-/// branch that depends on the numbers would cost more than the store.
-struct BitWriter {
-    bytes: Vec<u8>,
+/// branch that depends on the numbers would cost more than the store. Most differences are short, and
+/// two of them are one write.
+struct BitWriter<'a> {
+    bytes: &'a mut [u8],
     /// The first byte that is not whole yet.
     at: usize,
     /// Its bits, and how many they are.
@@ -119,24 +194,39 @@ struct BitWriter {
     held: u32,
 }
 
-impl BitWriter {
-    /// A writer with room for so many differences.
-    fn new(count: usize) -> Self {
-        Self { bytes: vec![0; count * DIFFERENCE_BYTES_MAX + 8], at: 0, word: 0, held: 0 }
+impl BitWriter<'_> {
+    #[inline]
+    fn pair(&mut self, first: u64, second: u64) {
+        if (first | second) >> SHORT_BITS != 0 {
+            self.difference(first);
+            return self.difference(second);
+        }
+        let ((first, bits), (second, more)) = (short(first), short(second));
+        if bits + more <= 56 {
+            return self.put(first | second << bits, bits + more);
+        }
+        self.put(first, bits);
+        self.put(second, more);
     }
 
+    #[inline]
     fn difference(&mut self, folded: u64) {
-        let ones = u32::from(ONES[(64 - folded.leading_zeros()) as usize]);
-        let prefix = (1 << ones) - 1;
-        if ones < ONES_MAX {
-            return self.put(prefix | folded << (ones + 1), ones + 1 + WIDTHS[ones as usize]);
+        if folded >> SHORT_BITS == 0 {
+            let (value, bits) = short(folded);
+            return self.put(value, bits);
         }
-        self.put(prefix, ONES_MAX);
+        self.long(folded);
+    }
+
+    #[cold]
+    fn long(&mut self, folded: u64) {
+        self.put(Form::LONG.prefix.into(), ONES_MAX);
         self.put(folded & 0xffff_ffff, 32);
         self.put(folded >> 32, 32);
     }
 
     /// Puts at most 56 bits: with the 7 that may be held they stay within the word.
+    #[inline]
     fn put(&mut self, value: u64, bits: u32) {
         self.word |= value << self.held;
         self.held += bits;
@@ -146,11 +236,17 @@ impl BitWriter {
         self.held %= 8;
     }
 
-    fn finish(mut self) -> Vec<u8> {
-        self.bytes.truncate(self.at + usize::from(self.held > 0));
-        self.bytes.shrink_to_fit();
-        self.bytes
+    /// Bytes that were written, the last one perhaps in part.
+    fn used(&self) -> usize {
+        self.at + usize::from(self.held > 0)
     }
+}
+
+/// A short difference with its prefix, and how many bits that is.
+#[inline]
+fn short(folded: u64) -> (u64, u32) {
+    let form = BY_BITS[bits_of(folded as u32)];
+    (u64::from(form.prefix) | folded << form.shift, form.length.into())
 }
 
 /// Reads on behind the end, where all bits are zeros: its owner looks at how many it used.
@@ -168,13 +264,36 @@ impl<'a> BitReader<'a> {
         Self { bytes, at: 0, word: 0, held: 0 }
     }
 
+    /// Two after one refill, where both are short.
+    #[inline]
+    fn pair(&mut self) -> (u64, u64) {
+        let first = self.difference();
+        let form = self.form();
+        let second = if form.length > 0 && self.held >= SHORT_LENGTH {
+            self.short(form)
+        } else {
+            self.difference()
+        };
+        (first, second)
+    }
+
+    #[inline]
     fn difference(&mut self) -> u64 {
         self.refill();
-        let ones = self.word.trailing_ones().min(ONES_MAX);
-        if ones < ONES_MAX {
-            let bits = ones + 1 + WIDTHS[ones as usize];
-            return (self.take(bits)) >> (ones + 1);
-        }
+        let form = self.form();
+        if form.length > 0 { self.short(form) } else { self.long() }
+    }
+
+    #[inline]
+    fn short(&mut self, form: Form) -> u64 {
+        let value = self.word >> form.shift & u64::from(form.mask);
+        self.word >>= form.length;
+        self.held -= u32::from(form.length);
+        value
+    }
+
+    #[cold]
+    fn long(&mut self) -> u64 {
         self.take(ONES_MAX);
         self.refill();
         let low = self.take(32);
@@ -182,8 +301,13 @@ impl<'a> BitReader<'a> {
         self.take(32) << 32 | low
     }
 
+    fn form(&self) -> Form {
+        BY_PREFIX[self.word as usize % BY_PREFIX.len()]
+    }
+
     /// Fills the word up with whole bytes, without a branch (Giesen 2018, "Reading bits in far too
     /// many ways", variant 4). Bits above those that count are right already.
+    #[inline]
     fn refill(&mut self) {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let eight = if let Some(eight) = rest.first_chunk::<8>() {

@@ -30,12 +30,21 @@ fn configuration() -> Configuration<LittleEndian, Varint, Limit<DECODED_BYTES_MA
 /// # Errors
 /// Where it is longer than [`VALUE_BYTES_MAX`], or cannot be encoded at all.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, WireError> {
-    let bytes = bincode::serde::encode_to_vec(value, configuration())
-        .map_err(|error| WireError::Encode(error.to_string()))?;
-    if bytes.len() > VALUE_BYTES_MAX {
-        return Err(WireError::TooLong { length: bytes.len(), limit: VALUE_BYTES_MAX });
-    }
+    let mut bytes = Vec::new();
+    append(value, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Encodes a value behind what is in `bytes` already.
+pub(crate) fn append<T: Serialize>(value: &T, bytes: &mut Vec<u8>) -> Result<(), WireError> {
+    let before = bytes.len();
+    bincode::serde::encode_into_std_write(value, bytes, configuration())
+        .map_err(|error| WireError::Encode(error.to_string()))?;
+    let length = bytes.len() - before;
+    if length > VALUE_BYTES_MAX {
+        return Err(WireError::TooLong { length, limit: VALUE_BYTES_MAX });
+    }
+    Ok(())
 }
 
 /// Decodes a value that takes all of `bytes`.

@@ -21,6 +21,9 @@ use crate::message;
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 12;
 
+/// Bytes that most messages stay below, with their header.
+const USUAL_BYTES: usize = 512;
+
 const MAGIC: [u8; 2] = *b"GY";
 const CODEC: u8 = 1;
 
@@ -56,13 +59,14 @@ pub struct Header {
 
 /// Encodes a message with its header.
 pub fn write<T: Message>(message: &T) -> Result<Vec<u8>, WireError> {
-    let value = codec::encode(message)?;
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + value.len());
-    bytes.extend(MAGIC);
-    bytes.extend([CODEC, T::KIND]);
-    bytes.extend((value.len() as u32).to_le_bytes());
-    bytes.extend(crc32fast::hash(&value).to_le_bytes());
-    bytes.extend(value);
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    bytes.resize(HEADER_BYTES, 0);
+    codec::append(message, &mut bytes)?;
+    let (header, value) = bytes.split_at_mut(HEADER_BYTES);
+    header[..2].copy_from_slice(&MAGIC);
+    header[2..4].copy_from_slice(&[CODEC, T::KIND]);
+    header[4..8].copy_from_slice(&(value.len() as u32).to_le_bytes());
+    header[8..].copy_from_slice(&crc32fast::hash(value).to_le_bytes());
     Ok(bytes)
 }
 

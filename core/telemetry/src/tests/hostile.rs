@@ -7,7 +7,7 @@ use crate::decoder::{Decoder, Verdict};
 use crate::delta::{Delta, Keyframe, Reading, Sequence};
 use crate::encoder::Encoder;
 use crate::flat::{Flat, NUMBERS_MAX, restore};
-use crate::pack::{Packed, pack, unpack};
+use crate::pack::{Packed, Packer, unpack};
 use crate::sample::Sample;
 
 /// A keyframe with numbers of a stranger's choice.
@@ -96,7 +96,7 @@ proptest! {
     ) {
         let (numbers, mut base): (Vec<u64>, Vec<u64>) = numbers.into_iter().unzip();
         base.truncate(shorter);
-        let packed = pack(&numbers, &base);
+        let packed = Packer::default().pack(&numbers, &base);
         let mut back = vec![1, 2, 3];
         prop_assert_eq!(unpack(&packed, &base, numbers.len(), &mut back), Some(()));
         prop_assert_eq!(&back, &numbers);
@@ -112,10 +112,10 @@ proptest! {
         other in (0..50_u64, prop::num::u64::ANY),
     ) {
         let (one, other) = (any(one.0, one.1), any(other.0, other.1));
-        let (mut flat, mut fresh) = (Flat::default(), Flat::default());
-        flat.set(&other);
-        flat.set(&one);
-        fresh.set(&one);
+        let (mut flat, mut fresh, mut lists) = (Flat::default(), Flat::default(), Vec::new());
+        flat.set(&other, &mut lists);
+        flat.set(&one, &mut lists);
+        fresh.set(&one, &mut Vec::new());
         prop_assert_eq!(&flat, &fresh);
         let mut back = other;
         prop_assert_eq!(restore(&flat.layout, &flat.numbers, &mut back), Ok(()));
