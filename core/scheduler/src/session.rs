@@ -74,22 +74,23 @@ struct Greeted {
 /// Serves one caller until it leaves.
 pub(crate) async fn run(shared: Arc<Shared>, incoming: Incoming) {
     let remote = incoming.remote();
-    let (peer, greeted) = match greet(&shared, incoming).await {
+    // In boxes, so that an agent's session, of which there are thousands, is no larger than itself.
+    let (peer, greeted) = match Box::pin(greet(&shared, incoming)).await {
         Ok(greeted) => greeted,
         Err(error) => {
             shared.turned_away.count((&error).into());
             if shared.said.is_said(remote.ip(), shared.core.clock.now()) {
                 tracing::warn!(%remote, "a caller was turned away: {error}");
             }
-            strangers::turned_away(&shared, remote.ip(), &error).await;
+            Box::pin(strangers::turned_away(&shared, remote.ip(), &error)).await;
             return;
         }
     };
     let result = match peer {
-        Peer::Agent => agent::run(&shared, greeted).await,
-        Peer::Console => console::run(&shared, greeted).await,
-        Peer::Joining | Peer::JoiningUser => join::run(&shared, greeted, peer).await,
-        Peer::Renewing => renew::run(&shared, greeted).await,
+        Peer::Agent => Box::pin(agent::run(&shared, greeted)).await,
+        Peer::Console => Box::pin(console::run(&shared, greeted)).await,
+        Peer::Joining | Peer::JoiningUser => Box::pin(join::run(&shared, greeted, peer)).await,
+        Peer::Renewing => Box::pin(renew::run(&shared, greeted)).await,
     };
     // A peer that just leaves is the normal end of a session.
     if let Err(error) = result

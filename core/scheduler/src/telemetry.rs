@@ -5,6 +5,7 @@
 //! come beyond that have no past, and their newest sample is shown all the same.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use gantry_model::health::{Ailment, Stage};
 use gantry_model::{At, Millis};
@@ -25,7 +26,6 @@ const FRESH: Millis = Millis::from_seconds(5);
 #[derive(Default)]
 pub(crate) struct Telemetry {
     nodes: BTreeMap<String, Known>,
-    watches: BTreeMap<String, Watch>,
     /// How many series there are.
     series: usize,
     /// Where a reading is a trouble.
@@ -58,10 +58,12 @@ pub(crate) struct Taken {
 }
 
 /// What is known of a node.
+#[derive(Default)]
 struct Known {
-    sample: Sample,
-    at: At,
+    /// Its newest sample, and when it came.
+    newest: Option<(Arc<Sample>, At)>,
     past: Vec<Past>,
+    watch: Watch,
 }
 
 /// The past of one reading.
@@ -84,19 +86,17 @@ impl Telemetry {
             };
             Some((ailment.trouble, place))
         });
-        self.watches.entry(node.to_owned()).or_default().know(at, troubles);
+        self.nodes.entry(node.to_owned()).or_default().watch.know(at, troubles);
     }
 
     /// Takes a node's sample; says what follows from it. The cluster's own series
     /// gets its value with the first sample of each second, so that many nodes cost no more than one
     /// look at each a second.
-    pub(crate) fn take(&mut self, node: &str, sample: Sample, at: At) -> Taken {
+    pub(crate) fn take(&mut self, node: &str, sample: Arc<Sample>, at: At) -> Taken {
         let limits = self.limits;
         let said = self.alerts.look(node, at, &sample);
         if !self.nodes.contains_key(node) {
-            let past = Vec::new();
-            let known = Known { sample: Sample::default(), at, past };
-            self.nodes.insert(node.to_owned(), known);
+            self.nodes.insert(node.to_owned(), Known::default());
         }
         let Some(known) = self.nodes.get_mut(node) else {
             return Taken { seen: Vec::new(), said };
@@ -113,8 +113,8 @@ impl Telemetry {
                 past.series.push(at, value);
             }
         }
-        let seen = self.watches.entry(node.to_owned()).or_default().look(at, &sample, &limits);
-        (known.sample, known.at) = (sample, at);
+        let seen = known.watch.look(at, &sample, &limits);
+        known.newest = Some((sample, at));
         self.count(at);
         Taken { seen, said }
     }
@@ -125,13 +125,14 @@ impl Telemetry {
             return;
         }
         self.counted = Some(second);
-        let fresh = self.nodes.values().filter(|known| at.since(known.at) < FRESH);
+        let newest = self.nodes.values().filter_map(|known| known.newest.as_ref());
+        let fresh = newest.filter(|(_, came)| at.since(*came) < FRESH);
         let (mut busy, mut nodes, mut power_mw) = (0_u64, 0_u64, None);
         let (mut gpu_busy, mut gpus) = (0_u64, 0_u64);
-        for known in fresh {
-            busy += u64::from(known.sample.cpu_permille);
+        for (sample, _) in fresh {
+            busy += u64::from(sample.cpu_permille);
             nodes += 1;
-            for gpu in &known.sample.gpus {
+            for gpu in &sample.gpus {
                 if let Some(permille) = gpu.busy_permille {
                     gpu_busy += u64::from(permille);
                     gpus += 1;
@@ -151,8 +152,8 @@ impl Telemetry {
     }
 
     /// A node's newest sample and when it came.
-    pub(crate) fn newest(&self, node: &str) -> Option<(Sample, At)> {
-        self.nodes.get(node).map(|known| (known.sample.clone(), known.at))
+    pub(crate) fn newest(&self, node: &str) -> Option<(Arc<Sample>, At)> {
+        self.nodes.get(node)?.newest.clone()
     }
 
     /// The cluster's processor use, one value a cell, oldest first.
@@ -185,7 +186,7 @@ impl Telemetry {
         span: Millis,
         cells: usize,
     ) -> Option<Vec<SeriesRow>> {
-        let known = self.nodes.get(node)?;
+        let known = self.nodes.get(node).filter(|known| known.newest.is_some())?;
         let wanted: Vec<&Past> =
             known.past.iter().filter(|past| quantities.contains(&past.quantity)).collect();
         let cells = cells.clamp(1, CELLS_MAX / wanted.len().max(1));
@@ -235,9 +236,9 @@ mod tests {
 
     use super::*;
 
-    fn sample(cpu_permille: u32, gpus: usize) -> Sample {
+    fn sample(cpu_permille: u32, gpus: usize) -> Arc<Sample> {
         let gpu = GpuSample { busy_permille: Some(7), ..GpuSample::default() };
-        Sample { cpu_permille, gpus: vec![gpu; gpus], ..Sample::default() }
+        Arc::new(Sample { cpu_permille, gpus: vec![gpu; gpus], ..Sample::default() })
     }
 
     #[test]

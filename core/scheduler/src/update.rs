@@ -237,7 +237,7 @@ pub(crate) fn with_samples(core: &Core, rows: Vec<NodeRow>) -> Vec<NodeStatus> {
     rows.into_iter()
         .map(|row| {
             let (sample, sampled) = board.telemetry.newest(&row.facts.name).unzip();
-            NodeStatus { row, sample, sampled }
+            NodeStatus { row, sample: sample.map(Arc::unwrap_or_clone), sampled }
         })
         .collect()
 }

@@ -89,7 +89,6 @@ struct Condition {
     holds: Option<bool>,
     /// How long it must hold, and be gone.
     after: Millis,
-    detail: String,
 }
 
 impl Watch {
@@ -109,13 +108,14 @@ impl Watch {
     pub(crate) fn look(&mut self, at: At, sample: &Sample, limits: &Limits) -> Vec<Seen> {
         let mut seen = Vec::new();
         let node = node(at, sample, limits);
+        // Most samples change nothing: words are made of those alone that do.
         let gpus = sample
             .gpus
             .iter()
             .enumerate()
             .flat_map(|(place, gpu)| self::gpu(place as u16, gpu, limits));
         for condition in node.into_iter().chain(gpus) {
-            let Condition { trouble, gpu, holds, after, detail } = condition;
+            let Condition { trouble, gpu, holds, after } = condition;
             let Some(holds) = holds else { continue };
             let key = (trouble, gpu);
             // What never was wrong has no watchman: nearly all of ten thousand nodes.
@@ -137,6 +137,7 @@ impl Watch {
             if sign == Sign::Over {
                 self.men.remove(&key);
             }
+            let detail = detail(trouble, gpu, at, sample, limits);
             seen.push(Seen { trouble, sign, gpu, detail });
         }
         for (place, gpu) in sample.gpus.iter().enumerate() {
@@ -171,90 +172,96 @@ fn rule(trouble: Trouble, after: Millis) -> Rule {
     }
 }
 
-fn node(at: At, sample: &Sample, limits: &Limits) -> Vec<Condition> {
-    let offset = Millis(sample.at.0.abs_diff(at.0));
-    let free = sample.disk_free_mib;
-    let silent = sample.driver_silent_s;
-    let mut all = vec![
-        Condition {
-            trouble: Trouble::Clock,
-            gpu: None,
-            holds: Some(offset > limits.clock),
-            after: Millis::from_seconds(30),
-            detail: format!("its clock is off by {offset}"),
-        },
-        Condition {
-            trouble: Trouble::DiskFull,
-            gpu: None,
-            holds: (sample.disk_total_mib > 0).then_some(free < limits.disk_free_mib),
-            after: Millis::from_seconds(5),
-            detail: format!("the disk of the agent's folder has {free} MiB left"),
-        },
-        Condition {
-            trouble: Trouble::DriverHung,
-            gpu: None,
-            holds: Some(
-                silent.is_some_and(|silent| u64::from(silent) * 1000 >= limits.driver_silent.0),
-            ),
-            after: Millis(0),
-            detail: format!("the gpu driver has not answered for {} s", silent.unwrap_or(0)),
-        },
-    ];
-    if let Some(storage) = sample.storage {
-        all.push(Condition {
-            trouble: Trouble::StorageSilent,
-            gpu: None,
-            holds: Some(storage.answer_ms.is_none()),
-            after: limits.storage_silent,
-            detail: format!("the shared storage has not answered for {}", limits.storage_silent),
-        });
-        all.push(Condition {
-            trouble: Trouble::StorageSlow,
-            gpu: None,
-            holds: storage.answer_ms.map(|took| u64::from(took) > limits.storage_slow.0),
-            after: Millis::from_seconds(60),
-            detail: format!(
-                "the shared storage answers after {} ms",
-                storage.answer_ms.unwrap_or(0)
-            ),
-        });
-    }
-    all
-}
-
-fn gpu(place: u16, gpu: &GpuSample, limits: &Limits) -> Vec<Condition> {
-    let held = |reasons: u64| gpu.throttle.map(|throttle| throttle & reasons != 0);
-    let condition = |trouble, holds, after, detail: &str| Condition {
-        trouble,
-        gpu: Some(place),
-        holds,
-        after,
-        detail: detail.to_owned(),
-    };
-    let at = gpu.temperature_c.map_or(String::new(), |celsius| format!(" at {celsius} C"));
-    let hot = format!("the gpu is slowed down by heat{at}");
-    vec![
-        condition(Trouble::GpuLost, Some(gpu.lost), Millis(0), "the driver has lost the gpu"),
-        condition(Trouble::GpuHot, held(THROTTLE_HEAT), limits.throttled, &hot),
+fn node(at: At, sample: &Sample, limits: &Limits) -> [Condition; 5] {
+    let condition = |trouble, holds, after| Condition { trouble, gpu: None, holds, after };
+    let silent = sample.driver_silent_s.map(|silent| u64::from(silent) * 1000);
+    let storage = sample.storage;
+    let slow = |took| u64::from(took) > limits.storage_slow.0;
+    [
         condition(
-            Trouble::GpuPower,
-            held(THROTTLE_POWER),
-            limits.throttled,
-            "the gpu is slowed down by a lack of power",
+            Trouble::Clock,
+            Some(offset(at, sample) > limits.clock),
+            Millis::from_seconds(30),
         ),
         condition(
-            Trouble::RemapPending,
-            gpu.remap_pending,
-            Millis(0),
-            "a row of the gpu's memory waits for a reset to be replaced",
+            Trouble::DiskFull,
+            (sample.disk_total_mib > 0).then_some(sample.disk_free_mib < limits.disk_free_mib),
+            Millis::from_seconds(5),
         ),
         condition(
-            Trouble::RemapFailed,
-            gpu.remap_failed,
+            Trouble::DriverHung,
+            Some(silent.is_some_and(|silent| silent >= limits.driver_silent.0)),
             Millis(0),
-            "a row of the gpu's memory could not be replaced",
+        ),
+        condition(
+            Trouble::StorageSilent,
+            storage.map(|storage| storage.answer_ms.is_none()),
+            limits.storage_silent,
+        ),
+        condition(
+            Trouble::StorageSlow,
+            storage.and_then(|storage| storage.answer_ms.map(slow)),
+            Millis::from_seconds(60),
         ),
     ]
+}
+
+fn gpu(place: u16, gpu: &GpuSample, limits: &Limits) -> [Condition; 5] {
+    let held = |reasons: u64| gpu.throttle.map(|throttle| throttle & reasons != 0);
+    let condition = |trouble, holds, after| Condition { trouble, gpu: Some(place), holds, after };
+    [
+        condition(Trouble::GpuLost, Some(gpu.lost), Millis(0)),
+        condition(Trouble::GpuHot, held(THROTTLE_HEAT), limits.throttled),
+        condition(Trouble::GpuPower, held(THROTTLE_POWER), limits.throttled),
+        condition(Trouble::RemapPending, gpu.remap_pending, Millis(0)),
+        condition(Trouble::RemapFailed, gpu.remap_failed, Millis(0)),
+    ]
+}
+
+/// How far a node's clock is off.
+fn offset(at: At, sample: &Sample) -> Millis {
+    Millis(sample.at.0.abs_diff(at.0))
+}
+
+/// A condition in words, with its reading.
+fn detail(trouble: Trouble, gpu: Option<u16>, at: At, sample: &Sample, limits: &Limits) -> String {
+    match trouble {
+        Trouble::Clock => format!("its clock is off by {}", offset(at, sample)),
+        Trouble::DiskFull => {
+            format!("the disk of the agent's folder has {} MiB left", sample.disk_free_mib)
+        }
+        Trouble::DriverHung => {
+            let silent = sample.driver_silent_s.unwrap_or(0);
+            format!("the gpu driver has not answered for {silent} s")
+        }
+        Trouble::StorageSilent => {
+            format!("the shared storage has not answered for {}", limits.storage_silent)
+        }
+        Trouble::StorageSlow => {
+            let took = sample.storage.and_then(|storage| storage.answer_ms).unwrap_or(0);
+            format!("the shared storage answers after {took} ms")
+        }
+        Trouble::GpuLost => "the driver has lost the gpu".into(),
+        Trouble::GpuHot => {
+            let gpu = gpu.and_then(|place| sample.gpus.get(usize::from(place)));
+            let celsius = gpu.and_then(|gpu| gpu.temperature_c);
+            let at = celsius.map_or(String::new(), |celsius| format!(" at {celsius} C"));
+            format!("the gpu is slowed down by heat{at}")
+        }
+        Trouble::GpuPower => "the gpu is slowed down by a lack of power".into(),
+        Trouble::RemapPending => {
+            "a row of the gpu's memory waits for a reset to be replaced".into()
+        }
+        Trouble::RemapFailed => "a row of the gpu's memory could not be replaced".into(),
+        // None of these is read from a sample's conditions.
+        Trouble::XidUser
+        | Trouble::XidGpu
+        | Trouble::XidMemory
+        | Trouble::XidBus
+        | Trouble::XidLink
+        | Trouble::Ecc
+        | Trouble::NotReady => String::new(),
+    }
 }
 
 #[cfg(test)]

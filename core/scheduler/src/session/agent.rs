@@ -1,6 +1,6 @@
 //! An agent's session: what its node is and holds, orders to it, reports and samples from it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gantry_cluster::Event;
 use gantry_link::{Connection, LinkError, Receiver, Sender};
@@ -130,14 +130,16 @@ impl Agent<'_> {
             let mut decoder = self.decoder.lock().unwrap_or_else(PoisonError::into_inner);
             let taken = decoder.take(reading);
             let newer = taken.verdict == Verdict::Newer;
-            (taken, newer.then(|| decoder.newest().cloned()).flatten())
+            (taken, newer.then(|| decoder.share()).flatten())
         };
         if let Some(answer) = taken.answer {
             // Where it reads nothing it gets no answer; it sends keyframes then, and lives.
             let _ = self.answer.try_send(answer);
         }
         let Some(mut sample) = sample else { return };
-        sample.gpus.truncate(GPUS_MAX);
+        if sample.gpus.len() > GPUS_MAX {
+            Arc::make_mut(&mut sample).gpus.truncate(GPUS_MAX);
+        }
         let at = self.shared.core.clock.now();
         let taken = self.shared.core.board().telemetry.take(&self.node, sample, at);
         crate::settings::say(&self.shared.core, taken.said);
@@ -194,14 +196,15 @@ async fn tell(
     mut orders: mpsc::Receiver<Order>,
     mut answers: mpsc::Receiver<Answer>,
 ) -> Result<(), LinkError> {
-    let mut taken = Vec::with_capacity(TOGETHER_MAX);
     loop {
         tokio::select! {
-            count = orders.recv_many(&mut taken, TOGETHER_MAX) => {
-                if count == 0 {
-                    return Ok(());
+            first = orders.recv() => {
+                let Some(first) = first else { return Ok(()) };
+                // Not before there is one: ten thousand agents wait here.
+                let mut messages = vec![SchedulerMessage::Order(first)];
+                while messages.len() < TOGETHER_MAX && let Ok(next) = orders.try_recv() {
+                    messages.push(SchedulerMessage::Order(next));
                 }
-                let messages: Vec<_> = taken.drain(..).map(SchedulerMessage::Order).collect();
                 sender.send_all(&messages).await?;
             }
             Some(answer) = answers.recv() => {

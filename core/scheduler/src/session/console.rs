@@ -347,7 +347,7 @@ async fn gpus(
     let board = shared.core.board();
     let node = |row: &NodeRow| {
         let known = board.telemetry.newest(&row.facts.name);
-        GpuNode::new(row, known.as_ref().map(|(sample, at)| (sample, *at)), job)
+        GpuNode::new(row, known.as_ref().map(|(sample, at)| (sample.as_ref(), *at)), job)
     };
     Ok(GpuPage { nodes: rows.iter().map(node).collect(), holders, more })
 }
