@@ -4,7 +4,7 @@
 mod pace;
 
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant, SystemTime};
 
 use gantry_link::{Backoff, Connection, Own};
@@ -24,12 +24,15 @@ use crate::term::graphics::Wanted;
 use crate::term::{self, Screen};
 use crate::ui;
 use crate::ui::palette::Palette;
-use crate::ui::theme::{Colours, Glyphs};
+use crate::ui::theme::{Colours, Glyphs, Theme};
 
 /// The longest wait between two attempts to connect.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Between two looks at the clock: ages are counted in seconds.
 const TICK: Duration = Duration::from_secs(1);
+/// So long after the last key its consequences beside the list are shown: a key that is held comes
+/// thirty times a second.
+const REST: Duration = Duration::from_millis(150);
 /// Messages that wait.
 const MESSAGES_MAX: usize = 256;
 /// Requests that wait: what can be marked on one screen, and what a screen asks for itself.
@@ -123,10 +126,16 @@ where
     let mut app = App::new(keymap, term::size());
     app.read_only = options.read_only;
     let mut pace = Pace::default();
+    // When no key has been pressed for a moment.
+    let mut rest = None;
     loop {
         let message = tokio::select! {
             message = received.recv() => message.unwrap_or(Message::Gone),
             _ = clock.tick() => Message::Tick,
+            () = until(rest) => {
+                rest = None;
+                Message::Tick
+            }
             signal = signals.next() => match signal {
                 Signal::End => return Ok(screen.end(false)?),
                 Signal::Continue => {
@@ -143,6 +152,9 @@ where
         waiting.extend(pace.lean_again(Instant::now()).map(Message::Lean));
         // Numbers change with the second; what a person does is seen at once.
         let mut due = waiting.iter().any(|message| matches!(message, Message::Tick));
+        if waiting.iter().any(|message| matches!(message, Message::Key(_) | Message::Mouse(..))) {
+            rest = Some(tokio::time::Instant::now() + REST);
+        }
         let mut effects = Vec::new();
         for message in waiting {
             app.apply(now(), message, &mut effects);
@@ -167,8 +179,9 @@ where
                 Effect::Copy(text) => screen.copy(&text)?,
                 Effect::Mouse(on) => screen.mouse(on)?,
                 Effect::Export(name) => {
-                    let said = Message::Said(screen.export(&name, now()));
-                    app.apply(now(), said, &mut Vec::new());
+                    // What is a picture on this terminal is drawn with half blocks in a text.
+                    let said = export(&name, now(), &drawn(&app, theme).0);
+                    app.apply(now(), Message::Said(said), &mut Vec::new());
                 }
                 Effect::Redraw => screen.redraw(),
                 Effect::Suspend => screen.suspend()?,
@@ -180,13 +193,42 @@ where
             continue;
         }
         tokio::time::sleep(pace.until_next(Instant::now())).await;
-        let (columns, rows) = app.size;
-        let mut frame = Buffer::empty(Rect::new(0, 0, columns, rows));
-        let cursor = ui::render(&app, theme, &mut frame);
+        let (frame, cursor) = drawn(&app, theme);
         let begun = Instant::now();
         let over = if screen.shows_pictures() { ui::rasters(&app) } else { Vec::new() };
         screen.draw(frame, cursor, over)?;
         pace.drawn(begun, begun.elapsed());
+    }
+}
+
+/// A frame, and the place of its cursor.
+fn drawn(app: &App, theme: Theme) -> (Buffer, (u16, u16)) {
+    let (columns, rows) = app.size;
+    let mut frame = Buffer::empty(Rect::new(0, 0, columns, rows));
+    let cursor = ui::render(app, theme, &mut frame);
+    (frame, cursor)
+}
+
+/// Writes a frame as text to a new file in the working folder, whose name begins so. Says where it is,
+/// or why there is none.
+fn export(name: &str, at: At, frame: &Buffer) -> String {
+    let time = ui::clock(at).replace(':', "");
+    let name = format!("{name}-{time}.txt");
+    let text = ui::lines(frame).join("\n");
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&name);
+    match file.and_then(|mut file| file.write_all(text.trim_end().as_bytes())) {
+        Ok(()) => format!("wrote {name} into the folder that the console was started in"),
+        Err(error) => {
+            format!("writing {name} failed: {error}; start the console in a folder of yours")
+        }
+    }
+}
+
+/// Waits until a moment; for ever where there is none.
+async fn until(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

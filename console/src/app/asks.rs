@@ -101,7 +101,7 @@ impl App {
                 if let Some((each_ms, request)) = self.further_nodes_asked() {
                     self.ask_each(About::FurtherNodes, each_ms, request, effects);
                 }
-                if let Some(node) = self.node.clone() {
+                if let Some(node) = self.looked_at.clone() {
                     self.ask_strips(std::slice::from_ref(&node), effects);
                     let subject = Some(Subject::Node(node.clone()));
                     let query = NoteQuery { subject, ..NoteQuery::default() };

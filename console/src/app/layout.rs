@@ -60,7 +60,7 @@ pub fn node_detail(app: &App, height: u16) -> u16 {
         return 0;
     }
     let nodes = node_rows(app);
-    let chosen = nodes.iter().find(|node| Some(&node.row.facts.name) == app.node.as_ref());
+    let chosen = nodes.iter().find(|node| Some(&node.row.facts.name) == app.looked_at.as_ref());
     let gpus_and_ailments =
         chosen.map_or(0, |node| node.row.facts.gpus.len() + node.row.ailments.len()) as u16;
     (gpus_and_ailments + 7).min(height / 2)

@@ -195,6 +195,9 @@ pub struct App {
     pub job: Option<JobId>,
     /// The chosen node.
     pub node: Option<String>,
+    /// The node whose details are shown: the chosen one, once nobody has pressed a key for a moment.
+    /// A key so costs what it changes in the list, and whoever runs down a list asks for nothing.
+    pub looked_at: Option<String>,
     /// The chosen GPU.
     pub gpu: Option<(String, u16)>,
     /// The chosen line of the event log.
@@ -276,6 +279,7 @@ impl Machine for App {
 
     fn apply(&mut self, at: At, event: Message, effects: &mut Vec<Effect>) {
         self.at = at;
+        let pressed = matches!(event, Message::Key(_) | Message::Mouse(..));
         self.urgent |=
             !matches!(event, Message::Update { .. } | Message::Answer { .. } | Message::Tick);
         match event {
@@ -300,6 +304,10 @@ impl Machine for App {
         let over = |(since, _): &(At, String)| at.since(*since).0 > MESSAGE_MS;
         if self.message.as_ref().is_some_and(over) {
             self.message = None;
+        }
+        if (!pressed || self.looked_at.is_none()) && self.looked_at != self.node {
+            self.looked_at.clone_from(&self.node);
+            self.urgent = true;
         }
         self.settle();
         self.ask_what_is_due(effects);
@@ -344,6 +352,7 @@ impl App {
             received: At(0),
             job: None,
             node: None,
+            looked_at: None,
             gpu: None,
             event: None,
             marked: BTreeSet::new(),

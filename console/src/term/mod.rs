@@ -18,7 +18,6 @@ use crossterm::event::{
 };
 use crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, queue, style};
-use gantry_model::At;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -174,22 +173,6 @@ impl Screen {
             queue!(out, DisableMouseCapture)?;
         }
         out.flush()
-    }
-
-    /// Writes the frame to a new file in the working folder, whose name begins so. Says where it is,
-    /// or why there is none.
-    #[must_use]
-    pub fn export(&self, name: &str, at: At) -> String {
-        let time = crate::ui::clock(at).replace(':', "");
-        let name = format!("{name}-{time}.txt");
-        let text = crate::ui::lines(&self.frames.last).join("\n");
-        let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&name);
-        match file.and_then(|mut file| file.write_all(text.trim_end().as_bytes())) {
-            Ok(()) => format!("wrote {name} into the folder that the console was started in"),
-            Err(error) => {
-                format!("writing {name} failed: {error}; start the console in a folder of yours")
-            }
-        }
     }
 
     /// Gives the terminal back and stops this job, as the shell would at Ctrl-Z; takes the

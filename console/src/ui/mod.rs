@@ -97,7 +97,7 @@ pub fn plain(update: &Update, columns: u16) -> String {
     for message in [Message::Link(Link::Live), picture] {
         gantry_model::Machine::apply(&mut app, update.at, message, &mut Vec::new());
     }
-    app.node = None;
+    (app.node, app.looked_at) = (None, None);
     let mut buffer = Buffer::empty(Rect::new(0, 0, columns, rows));
     render(&app, Theme { colours: Colours::Mono, glyphs: Glyphs::Unicode }, &mut buffer);
     let mut lines = lines(&buffer);

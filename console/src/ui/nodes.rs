@@ -266,7 +266,7 @@ fn closed(row: &NodeRow) -> String {
 pub(super) fn draw(app: &App, update: &Update, sheet: &mut Sheet<'_>) -> u16 {
     let nodes = node_rows(app);
     let (columns, height) = (sheet.columns(), sheet.rows());
-    let chosen = nodes.iter().find(|node| Some(&node.row.facts.name) == app.node.as_ref());
+    let chosen = nodes.iter().find(|node| Some(&node.row.facts.name) == app.looked_at.as_ref());
     let below = node_detail(app, height);
     let top = u16::from(height >= ROWS_ROOMY);
     let y = {

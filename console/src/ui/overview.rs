@@ -256,7 +256,7 @@ fn chart_of(
 
 /// What there is to say of the chosen node.
 fn chosen_line(app: &App, update: &Update) -> Option<String> {
-    let name = app.node.as_ref()?;
+    let name = app.looked_at.as_ref()?;
     let node = update.nodes.iter().find(|node| node.row.facts.name == *name)?;
     let row = &node.row;
     let here = update.jobs.iter().filter(|job| !job.state.is_ended() && job.nodes.contains(name));

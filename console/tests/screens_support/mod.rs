@@ -431,6 +431,8 @@ impl Console {
                 self.look();
             }
         }
+        // Nobody presses a key for a moment.
+        self.send(Message::Tick);
         self
     }
 
