@@ -29,8 +29,6 @@ use gantry_wire::Output;
 use pack::{Pack, Packer, Segment};
 pub(crate) use tail::{Said, Tail};
 
-/// Bytes of one piece: with its frame it stays below 64 KiB.
-const PIECE_BYTES: u64 = 32 * 1024;
 /// Bytes of the last piece, which a screen asks for each second.
 const LAST_BYTES: u64 = 8 * 1024;
 /// Bytes of the output of one task, over all its starts. One that writes more is ended: a loop that
@@ -208,7 +206,7 @@ impl Outputs {
         let (start, count) = if offset == u64::MAX {
             (length.saturating_sub(LAST_BYTES), LAST_BYTES)
         } else {
-            (offset.min(length), PIECE_BYTES)
+            (offset.min(length), Output::PIECE_BYTES)
         };
         let bytes = parts.read(start, count)?;
         Ok(Output { next: start + bytes.len() as u64, bytes, live })

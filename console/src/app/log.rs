@@ -11,8 +11,6 @@ use gantry_wire::Output;
 
 /// Bytes of an output that are kept.
 const BYTES_MAX: usize = 1 << 20;
-/// Bytes that are asked for before the first that is known.
-const PIECE: u64 = 48 * 1024;
 /// Lines left above the first when earlier ones are asked for.
 const NEAR_THE_TOP: usize = 50;
 
@@ -107,7 +105,20 @@ impl Log {
         let near =
             self.back > 0 && self.lines.len() - self.back.min(self.lines.len()) < NEAR_THE_TOP;
         let more = self.is_of(job) && self.first > 0 && self.bytes.len() < BYTES_MAX;
-        (near && more).then(|| self.first.saturating_sub(PIECE))
+        (near && more).then(|| self.first.saturating_sub(Output::PIECE_BYTES))
+    }
+
+    /// The piece from a byte on, as a node would give it, as far as it is kept.
+    #[must_use]
+    pub fn piece(&self, offset: u64) -> Option<Output> {
+        let end = self.first + self.bytes.len() as u64;
+        let kept = offset.max(self.first)..offset.saturating_add(Output::PIECE_BYTES).min(end);
+        let at = |place: u64| (place - self.first) as usize;
+        let next = kept.end;
+        (!kept.is_empty()).then(|| {
+            let bytes = self.bytes[at(kept.start)..at(kept.end)].to_vec();
+            Output { bytes, next, live: self.live }
+        })
     }
 
     /// Whether lines before the first are known to exist.
@@ -282,6 +293,31 @@ mod tests {
         assert_eq!(text(&log), ["a new try"]);
         log.open(JobId(2));
         assert!(log.is_empty() && !log.known);
+    }
+
+    #[test]
+    fn what_lies_before_is_asked_for_so_that_it_joins() {
+        let line = "0123456\n";
+        let whole = line.repeat(40_000);
+        let mut node = Log::default();
+        node.take(JOB, &piece(0, &whole));
+        let mut log = Log::default();
+        log.take(JOB, &piece(300_000, &whole[300_000..]));
+        for _ in 0..100 {
+            log.back = log.len() - 1;
+            let Some(offset) = log.wants(JOB) else { break };
+            let earlier = node.piece(offset).unwrap();
+            assert!(earlier.bytes.len() as u64 <= Output::PIECE_BYTES);
+            let before = log.len();
+            log.take_piece(JOB, &earlier);
+            assert!(log.len() > before, "at {offset}");
+        }
+        assert_eq!((log.len(), log.begins_later()), (40_000, false));
+        // Where less is kept than was asked for it joins all the same.
+        let mut late = Log::default();
+        late.take(JOB, &piece(1000, "one\ntwo\n"));
+        assert_eq!(late.piece(998), Some(piece(1000, "one\ntwo\n")));
+        assert_eq!((late.piece(1008), late.piece(u64::MAX)), (None, None));
     }
 
     #[test]

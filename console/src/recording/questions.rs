@@ -1,26 +1,29 @@
 //! What a recording asks beside the pictures: what a console that looks at these screens asks too, so
 //! that a replay can answer. Of each question the newest answer is kept, and written only where it is
-//! another one than before.
+//! another one than before. Outputs are different: their pieces join, and what a job had printed before
+//! the recording is asked for once, as far back as [`PAGES_MAX`] pieces reach.
 
 use std::collections::BTreeMap;
 
 use gantry_model::{JobId, JobState, Subject};
 use gantry_wire::codec::{self, VALUE_BYTES_MAX};
-use gantry_wire::{NotePlace, NoteQuery, Reply, Request, Scope, Update};
+use gantry_wire::{NotePlace, NoteQuery, Output, Reply, Request, Scope, Update};
 
-use crate::app::Gpus;
 use crate::app::asks::TO_THE_END;
+use crate::app::{Gpus, Log};
 
 /// Jobs that are asked about: the newest ones.
 const JOBS_MAX: usize = 32;
 /// Nodes that are asked about.
 const NODES_MAX: usize = 32;
 /// Pages of a list that are asked for.
-pub(super) const PAGES_MAX: usize = 16;
+const PAGES_MAX: usize = 16;
 /// Looks between two at what changes slowly, or takes much room: the past of GPUs.
 const SELDOM: u64 = 4;
 /// Questions whose answers are known.
 const ANSWERS_MAX: usize = 4_096;
+/// Jobs whose outputs a replay joins, each up to the megabyte that a console keeps.
+const OUTPUTS_MAX: usize = 64;
 /// Bytes of all answers that a replay keeps.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -30,6 +33,8 @@ struct Asked {
     waits: bool,
     gpus: bool,
     several: bool,
+    /// Whether what it had printed before was asked for.
+    earlier: bool,
     /// Looks since its end was seen.
     ended: Option<u32>,
 }
@@ -52,11 +57,13 @@ impl Questions {
             Scope::Jobs => {
                 let before = std::mem::take(&mut self.jobs);
                 for row in update.jobs.iter().take(JOBS_MAX) {
-                    let looks = before.get(&row.job).and_then(|job| job.ended);
+                    let known = before.get(&row.job);
+                    let looks = known.and_then(|job| job.ended);
                     let asked = Asked {
                         waits: row.state == JobState::Wait,
                         gpus: row.resources.gpus > 0 && row.tasks.run > 0,
                         several: row.tasks.total() > 1,
+                        earlier: known.is_some_and(|job| job.earlier),
                         ended: row.state.is_ended().then(|| looks.unwrap_or(0)),
                     };
                     self.jobs.insert(row.job, asked);
@@ -72,16 +79,18 @@ impl Questions {
         }
     }
 
-    /// What to ask now. What has ended is asked about twice more, since its last words may come late.
-    pub(super) fn due(&mut self) -> Vec<Request> {
+    /// What to ask now, and of how many pages. What has ended is asked about twice more, since its last
+    /// words may come late.
+    pub(super) fn due(&mut self) -> Vec<(Request, usize)> {
         let seldom = self.looks.is_multiple_of(SELDOM);
         self.looks += 1;
-        let mut due = vec![
-            Request::Gpus { after: None, job: None },
-            Request::Notes { query: NoteQuery::default() },
-        ];
-        let behind = self.behind.clone();
-        due.extend(behind.map(|after| Request::Nodes { after: Some(after) }));
+        let mut due = Vec::new();
+        let mut ask = |request| due.push((request, PAGES_MAX));
+        ask(Request::Gpus { after: None, job: None });
+        ask(Request::Notes { query: NoteQuery::default() });
+        if let Some(after) = self.behind.clone() {
+            ask(Request::Nodes { after: Some(after) });
+        }
         for (job, asked) in &mut self.jobs {
             let job = *job;
             if let Some(looks) = &mut asked.ended {
@@ -90,30 +99,34 @@ impl Questions {
                     continue;
                 }
             }
-            due.push(Request::Spec { job });
-            due.push(Request::Metrics { job });
-            due.push(Request::Output { task: job.task(0), offset: TO_THE_END });
+            let mut ask = |request| due.push((request, PAGES_MAX));
+            ask(Request::Spec { job });
+            ask(Request::Metrics { job });
             if asked.several {
-                due.push(Request::Tasks { job, from: 0 });
+                ask(Request::Tasks { job, from: 0 });
             }
             if asked.waits {
-                due.push(Request::Why { job, indices: None });
+                ask(Request::Why { job, indices: None });
             }
             if asked.gpus {
-                due.push(Request::Gpus { after: None, job: Some(job) });
+                ask(Request::Gpus { after: None, job: Some(job) });
             }
+            let pages = if std::mem::replace(&mut asked.earlier, true) { 1 } else { PAGES_MAX };
+            due.push((Request::Output { task: job.task(0), offset: TO_THE_END }, pages));
         }
         if seldom {
             let look = Gpus::default();
             for node in &self.nodes {
                 let subject = Some(Subject::Node(node.clone()));
-                due.push(Request::Notes { query: NoteQuery { subject, ..NoteQuery::default() } });
-                due.push(Request::Series {
+                let query = NoteQuery { subject, ..NoteQuery::default() };
+                due.push((Request::Notes { query }, PAGES_MAX));
+                let series = Request::Series {
                     node: node.clone(),
                     quantities: vec![look.metric.quantity()],
                     span: look.span(),
                     cells: look.cells(),
-                });
+                };
+                due.push((series, PAGES_MAX));
             }
         }
         due
@@ -148,6 +161,12 @@ pub(super) fn next_page(request: &Request, reply: &Reply) -> Option<Request> {
         (Request::Tasks { job, .. }, Reply::Tasks { rows, more: true }) => {
             Some(Request::Tasks { job: *job, from: rows.last()?.task.index + 1 })
         }
+        // What was printed before.
+        (Request::Output { task, .. }, Reply::Output(output)) => {
+            let start = output.next.saturating_sub(output.bytes.len() as u64);
+            let offset = start.saturating_sub(Output::PIECE_BYTES);
+            (start > 0).then_some(Request::Output { task: *task, offset })
+        }
         _ => None,
     }
 }
@@ -157,11 +176,18 @@ pub(super) fn next_page(request: &Request, reply: &Reply) -> Option<Request> {
 pub(super) struct Answers {
     known: BTreeMap<Vec<u8>, Vec<u8>>,
     bytes: usize,
+    outputs: BTreeMap<JobId, Log>,
 }
 
 impl Answers {
     /// Keeps an answer; not more of them than there is room for.
     pub(super) fn keep(&mut self, request: &Request, reply: &Reply) {
+        if let (Request::Output { task, offset }, Reply::Output(output)) = (request, reply) {
+            self.hear(task.job, output);
+            if *offset != TO_THE_END {
+                return;
+            }
+        }
         let (Ok(key), Ok(body)) = (codec::encode(request), codec::encode(reply)) else { return };
         let before = self.known.get(&key).map_or(0, Vec::len);
         let bytes = self.bytes - before + body.len();
@@ -172,7 +198,15 @@ impl Answers {
         }
     }
 
-    /// The answer to a question: to the same one, or what lies behind a line of the event log.
+    /// Joins a piece of a job's output to those before.
+    pub(super) fn hear(&mut self, job: JobId, output: &Output) {
+        if self.outputs.len() < OUTPUTS_MAX || self.outputs.contains_key(&job) {
+            self.outputs.entry(job).or_default().take_piece(job, output);
+        }
+    }
+
+    /// The answer to a question: to the same one, what lies behind a line of the event log, or a piece
+    /// of an output.
     pub(super) fn of(&self, request: &Request) -> Option<Reply> {
         if let Request::Notes { query: query @ NoteQuery { place: NotePlace::Behind(last), .. } } =
             request
@@ -183,6 +217,11 @@ impl Answers {
             };
             page.rows.retain(|row| row.number > *last);
             return Some(Reply::Notes(page));
+        }
+        if let Request::Output { task, offset } = request
+            && *offset != TO_THE_END
+        {
+            return self.outputs.get(&task.job)?.piece(*offset).map(Reply::Output);
         }
         let body = self.known.get(&codec::encode(request).ok()?)?;
         codec::decode(body).ok()
@@ -205,7 +244,7 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use gantry_model::{At, JobRow, Level, NodeFacts, NodeRow, Note, Summary, TaskCounts};
-    use gantry_wire::{NodeStatus, NotePage, NoteRow, Output};
+    use gantry_wire::{NodeStatus, NotePage, NoteRow};
 
     use super::*;
 
@@ -240,9 +279,9 @@ mod tests {
     }
 
     /// How often each kind is asked.
-    fn kinds(due: &[Request]) -> String {
+    fn kinds(due: &[(Request, usize)]) -> String {
         let mut counted: BTreeMap<&str, u32> = BTreeMap::new();
-        for request in due {
+        for (request, _) in due {
             let kind = match request {
                 Request::Gpus { .. } => "gpus",
                 Request::Notes { .. } => "notes",
@@ -349,6 +388,48 @@ mod tests {
     }
 
     #[test]
+    fn pieces_of_an_output_join_and_what_was_printed_before_is_asked_for_once() {
+        let mut questions = Questions::default();
+        let row = job(7, JobState::Run, 1);
+        let pages = |questions: &mut Questions| {
+            questions.look_at(Scope::Jobs, &update(vec![row.clone()], &[], 0));
+            let of = |(request, pages): &(Request, usize)| {
+                matches!(request, Request::Output { .. }).then_some(*pages)
+            };
+            questions.due().iter().find_map(of)
+        };
+        assert_eq!((pages(&mut questions), pages(&mut questions)), (Some(PAGES_MAX), Some(1)));
+
+        // A node with 100,000 bytes, whose end and all before it are asked for; more is printed later.
+        let whole: Vec<u8> =
+            (0..12_500).flat_map(|n: u32| format!("{n:07}\n").into_bytes()).collect();
+        let piece = |from: usize, to: usize| Output {
+            bytes: whole[from..to].to_vec(),
+            next: to as u64,
+            live: true,
+        };
+        let task = JobId(7).task(0);
+        let mut answers = Answers::default();
+        let mut next = Some(Request::Output { task, offset: TO_THE_END });
+        while let Some(request) = next.take() {
+            let Request::Output { offset, .. } = request else { panic!("{request:?}") };
+            let from = if offset == TO_THE_END { 80_000 } else { offset as usize };
+            let to = (from + Output::PIECE_BYTES as usize).min(88_000);
+            let reply = Reply::Output(piece(from, to));
+            answers.keep(&request, &reply);
+            next = next_page(&request, &reply);
+        }
+        answers.hear(JobId(7), &piece(84_000, 100_000));
+        for offset in [0, 30_000, 60_000, 90_000] {
+            let to = (offset + Output::PIECE_BYTES as usize).min(100_000);
+            let asked = Request::Output { task, offset: offset as u64 };
+            assert_eq!(answers.of(&asked), Some(Reply::Output(piece(offset, to))), "{offset}");
+        }
+        let other = Request::Output { task: JobId(8).task(0), offset: 0 };
+        assert_eq!(answers.of(&other), None);
+    }
+
+    #[test]
     fn what_a_replay_keeps_is_bounded() {
         let mut answers = Answers::default();
         let large = "x".repeat(60_000);
@@ -357,6 +438,7 @@ mod tests {
             answers.keep(&request, &output(&large));
         }
         assert!(answers.bytes <= ANSWER_BYTES_MAX && answers.known.len() < 2_000);
+        assert_eq!(answers.outputs.len(), OUTPUTS_MAX);
         // What is known already is kept up to date all the same.
         let first = Request::Output { task: JobId(0).task(0), offset: TO_THE_END };
         answers.keep(&first, &output("short"));

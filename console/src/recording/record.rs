@@ -253,12 +253,12 @@ impl Followed {
     }
 
     /// Asks questions one after another, and for the pages that follow.
-    fn ask(&mut self, due: Vec<Request>) {
+    fn ask(&mut self, due: Vec<(Request, usize)>) {
         let (connection, send) = (self.connection.clone(), self.send.clone());
         self.asking = Some(tokio::spawn(async move {
-            for request in due {
+            for (request, pages) in due {
                 let mut next = Some(request);
-                for _ in 0..questions::PAGES_MAX {
+                for _ in 0..pages {
                     let Some(request) = next.take() else { break };
                     // What one node cannot answer now, the next look asks again.
                     let Ok(reply) = exchange(&connection, &request).await else { break };

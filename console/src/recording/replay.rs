@@ -193,6 +193,9 @@ impl Player {
             Heard::Live => self.messages.send(Message::Link(Link::Live)).await,
             Heard::Away(why) => self.messages.send(Message::Link(Link::Reconnecting(why))).await,
             Heard::Picture { scope: of, update } => {
+                if let (Scope::Job(job), Some(output)) = (of, &update.output) {
+                    self.answers.hear(job, output);
+                }
                 self.newest.keep(of, update);
                 if of == scope { self.show(scope).await } else { Ok(()) }
             }

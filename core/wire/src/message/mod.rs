@@ -446,6 +446,12 @@ pub struct Output {
     pub live: bool,
 }
 
+impl Output {
+    /// Bytes of one piece: with its frame it stays below 64 KiB. Who asks for what lies before a piece
+    /// asks from so many bytes before it, and the two join.
+    pub const PIECE_BYTES: u64 = 32 * 1024;
+}
+
 /// One picture of what a console watches. It replaces the one before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Update {
