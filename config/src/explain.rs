@@ -37,14 +37,15 @@ struct Described {
     counts: bool,
 }
 
-/// Explains a key, with a file's text and what is set beside it.
+/// Explains a key, with a file's text, that of the site's file below it where there is one, and what is
+/// set beside both.
 ///
 /// # Errors
 /// Where there is no such key, or the file cannot be read as TOML.
 pub fn explain<T: Settings>(
     key: &str,
-    path: &str,
-    text: &str,
+    (path, text): (&str, &str),
+    site: Option<(&str, &str)>,
     overrides: &[Override],
 ) -> Result<Explained, SettingsError> {
     let known = T::KEYS.iter().any(|one| fits(one, key));
@@ -58,7 +59,11 @@ pub fn explain<T: Settings>(
     }
     // What is wrong with the file is said with its place.
     crate::load::parse::<T>(path, text)?;
+    if let Some((path, text)) = site {
+        crate::load::parse::<T>(path, text)?;
+    }
     let table: Table = toml::from_str(text).unwrap_or_default();
+    let below: Table = site.and_then(|(_, text)| toml::from_str(text).ok()).unwrap_or_default();
     let described = describe(T::FILE);
     let own = described.iter().find(|one| fits(&one.key, key));
     let or_near = own.or_else(|| {
@@ -76,6 +81,7 @@ pub fn explain<T: Settings>(
     };
     let layers = vec![
         (Layer::Default, shown.clone().filter(|_| counts)),
+        (Layer::Site, look_up(&below, key).map(ToString::to_string)),
         (Layer::File, look_up(&table, key).map(ToString::to_string)),
         (Layer::Environment, beside(Layer::Environment)),
         (Layer::Flag, beside(Layer::Flag)),
@@ -174,7 +180,7 @@ mod tests {
 
     fn every_key_is_described<T: Settings>() {
         for key in T::KEYS {
-            let found = explain::<T>(key, "x.toml", "", &[]).unwrap();
+            let found = explain::<T>(key, ("x.toml", ""), None, &[]).unwrap();
             assert!(!found.meaning.is_empty(), "{key} of the {} has no comment", T::NAME);
             let shown = found.value.or(found.example);
             let table =
@@ -200,24 +206,34 @@ mod tests {
             ("", vec![environment, flag("node_timeout=30s")], "30s", Layer::Flag),
         ] {
             let found =
-                explain::<SchedulerSettings>("node_timeout", "s.toml", text, &beside).unwrap();
+                explain::<SchedulerSettings>("node_timeout", ("s.toml", text), None, &beside)
+                    .unwrap();
             assert_eq!((found.value.as_deref(), found.from), (Some(value), from), "{text}");
-            assert_eq!(found.layers.len(), 4);
+            assert_eq!(found.layers.len(), 5);
             assert!(found.meaning.starts_with("How long a node may be away"), "{}", found.meaning);
         }
         let group = "[groups.chest]\nweight = 7";
         let found =
-            explain::<SchedulerSettings>("groups.chest.weight", "s.toml", group, &[]).unwrap();
+            explain::<SchedulerSettings>("groups.chest.weight", ("s.toml", group), None, &[])
+                .unwrap();
         assert_eq!(found.value.as_deref(), Some("7"));
-        let found = explain::<AgentSettings>("node", "a.toml", "", &[]).unwrap();
+        let site = Some(("/etc/s.toml", "node_timeout = \"8s\""));
+        let explained = |text| {
+            explain::<SchedulerSettings>("node_timeout", ("s.toml", text), site, &[]).unwrap()
+        };
+        assert_eq!(explained("").from, Layer::Site);
+        assert_eq!(explained("node_timeout = \"9s\"").value.as_deref(), Some("\"9s\""));
+        let found = explain::<AgentSettings>("node", ("a.toml", ""), None, &[]).unwrap();
         assert_eq!((found.value, found.example.as_deref()), (None, Some("\"cpu-1\"")));
     }
 
     #[test]
     fn a_key_that_there_is_not_gets_the_nearest() {
-        let error = explain::<SchedulerSettings>("nodetimeout", "s.toml", "", &[]).unwrap_err();
+        let error =
+            explain::<SchedulerSettings>("nodetimeout", ("s.toml", ""), None, &[]).unwrap_err();
         assert!(error.to_string().ends_with("did you mean node_timeout"), "{error}");
-        let error = explain::<SchedulerSettings>("listen", "s.toml", "listen = ", &[]).unwrap_err();
+        let error =
+            explain::<SchedulerSettings>("listen", ("s.toml", "listen = "), None, &[]).unwrap_err();
         assert!(error.to_string().starts_with("s.toml:1:"), "{error}");
     }
 }

@@ -1,5 +1,7 @@
-//! Where a setting's value comes from: default < file < environment < flag.
+//! Where a setting's value comes from: default < site < file < environment < flag.
 //!
+//! A daemon of the package, whose folder is below `/var/lib/gantry`, has a file of the site too, below
+//! its own: `/etc/gantry` holds what is the same on every host, the daemon's folder what is its own.
 //! A daemon's environment may set any key of its file (`GANTRY_SET_NODE_TIMEOUT=10s`, a point written
 //! as two underscores), and its command line any key at all (`--set node_timeout=10s`). Both are
 //! checked as the file is, and a mistake names what said it.
@@ -24,7 +26,9 @@ static FLAGS: OnceLock<Vec<Override>> = OnceLock::new();
 pub enum Layer {
     /// The program.
     Default,
-    /// The settings file.
+    /// The file of the site, in `/etc/gantry`.
+    Site,
+    /// The settings file in the daemon's folder.
     File,
     /// A variable of the environment.
     Environment,
@@ -38,6 +42,7 @@ impl Layer {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Default => "default",
+            Self::Site => "site",
             Self::File => "file",
             Self::Environment => "environment",
             Self::Flag => "flag",
@@ -153,10 +158,24 @@ pub(crate) fn from_environment<T: Settings>(
     Ok(all)
 }
 
-/// Puts what is set beside the file over it. What is wrong with a value is said of what set it.
-pub(crate) fn over<T: Settings>(text: &str, overrides: &[Override]) -> Result<T, SettingsError> {
+/// Puts the file over the site's, and over both what is set beside them. What is wrong with a value is
+/// said of what set it; both texts are known to be sound, each by itself.
+pub(crate) fn over<T: Settings>(
+    site: &str,
+    text: &str,
+    overrides: &[Override],
+) -> Result<T, SettingsError> {
     let mut table: Table = toml::from_str(text).unwrap_or_default();
     let mut settings = None;
+    if !site.is_empty() {
+        let below: Table = toml::from_str(site).unwrap_or_default();
+        table = together(below, table);
+        let read = Value::Table(table.clone()).try_into::<T>();
+        settings = Some(read.map_err(|error| {
+            let reason = crate::load::explain_mistake(error.message(), T::KEYS);
+            SettingsError::Value { path: "both settings files together".into(), reason }
+        })?);
+    }
     for one in overrides {
         let wrong = |reason| SettingsError::Value { path: one.source(), reason };
         one.put_into(&mut table).map_err(wrong)?;
@@ -167,6 +186,20 @@ pub(crate) fn over<T: Settings>(text: &str, overrides: &[Override]) -> Result<T,
     }
     // Without an override there is nothing to put over the file.
     settings.map_or_else(|| crate::load::parse("", text), Ok)
+}
+
+/// One table over another: key by key, where both have a table of that name.
+fn together(mut below: Table, above: Table) -> Table {
+    for (key, value) in above {
+        let value = match (below.remove(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => {
+                Value::Table(together(below, above))
+            }
+            (_, above) => above,
+        };
+        below.insert(key, value);
+    }
+    below
 }
 
 #[cfg(test)]
@@ -190,12 +223,25 @@ mod tests {
         ];
         let mut all = from_environment::<AgentSettings>(set.into_iter()).unwrap();
         all.extend(flags(&["cores=3", "labels=[\"nvme\"]"]));
-        let settings: AgentSettings = over(file, &all).unwrap();
+        let settings: AgentSettings = over("", file, &all).unwrap();
         assert_eq!(settings.cores, Some(3));
         assert!(settings.isolation.pin && settings.labels.contains("nvme"));
         assert_eq!(settings.grace, gantry_model::Millis::from_seconds(30));
-        let plain: AgentSettings = over(file, &[]).unwrap();
+        let plain: AgentSettings = over("", file, &[]).unwrap();
         assert_eq!(plain.cores, Some(1));
+    }
+
+    #[test]
+    fn a_daemons_own_file_counts_before_the_sites_key_by_key() {
+        let site =
+            "cores = 8\nlabels = [\"site=north\"]\n[isolation]\npin = true\numask = \"077\"\n";
+        let own = "node = \"a\"\ncores = 4\n[isolation]\npin = false\n";
+        let settings: AgentSettings = over(site, own, &[]).unwrap();
+        assert_eq!((settings.node.as_str(), settings.cores), ("a", Some(4)));
+        assert!(settings.labels.contains("site=north") && !settings.isolation.pin);
+        assert_eq!(settings.isolation.umask, "077".parse().unwrap());
+        let flagged: AgentSettings = over(site, own, &flags(&["cores=2"])).unwrap();
+        assert_eq!(flagged.cores, Some(2));
     }
 
     #[test]
@@ -209,7 +255,7 @@ mod tests {
             ("lisen=1", &["--set lisen", "did you mean \"listen\""]),
             ("jobs_max.x=1", &["no table"]),
         ] {
-            let found = over::<SchedulerSettings>("jobs_max = 1", &flags(&[flag]));
+            let found = over::<SchedulerSettings>("", "jobs_max = 1", &flags(&[flag]));
             let sentence = found.unwrap_err().to_string();
             for part in parts {
                 assert!(sentence.contains(part), "{sentence} lacks {part}");

@@ -22,7 +22,7 @@ pub use agent::{AgentSettings, DeidentifySettings, IngestSettings, Orphans, TlsS
 pub use alerts::AlertSettings;
 pub use explain::{Explained, explain};
 pub use isolation::{CgroupPlace, CpuLimit, IsolationSettings, RunAs, Umask};
-pub use load::{Settings, SettingsError, load, load_file, read_file};
+pub use load::{Settings, SettingsError, load, load_file, read_file, read_site, site_of};
 pub use nearest::nearest;
 pub use network::Network;
 pub use scheduler::SchedulerSettings;

@@ -58,15 +58,35 @@ pub enum SettingsError {
     },
 }
 
-/// Reads settings from a file, and what the environment and the command line of this process set
-/// beside it ([`crate::layers`]); a file that is not there stands for the defaults.
+/// The settings files of the package's daemons, each with the site's file that counts below it.
+const SITES: [(&str, &str); 2] = [
+    ("/var/lib/gantry/scheduler/scheduler.toml", "/etc/gantry/scheduler.toml"),
+    ("/var/lib/gantry/agent/agent.toml", "/etc/gantry/agent.toml"),
+];
+
+/// The site's file below a settings file; nothing for a daemon in a folder of its own, which a file in
+/// `/etc` has no say in.
+#[must_use]
+pub fn site_of(path: &Path) -> Option<&'static Path> {
+    let found = SITES.iter().find(|(own, _)| path == Path::new(own));
+    found.map(|(_, site)| Path::new(*site))
+}
+
+/// Reads settings from a file, the site's below it ([`site_of`]), and what the environment and the
+/// command line of this process set beside both ([`crate::layers`]); a file that is not there stands for
+/// the defaults.
 ///
 /// # Errors
 /// Where the file cannot be read, or something is wrong.
 pub fn load_file<T: Settings>(path: &Path) -> Result<T, SettingsError> {
     let (name, text) = read_file(path)?;
     parse::<T>(&name, &text)?;
-    let settings: T = layers::over(&text, &layers::overrides::<T>()?)?;
+    let site = read_site(path)?;
+    if let Some((name, text)) = &site {
+        parse::<T>(name, text)?;
+    }
+    let site = site.map_or_else(String::new, |(_, text)| text);
+    let settings: T = layers::over(&site, &text, &layers::overrides::<T>()?)?;
     settings.validate().map_err(|reason| SettingsError::Value { path: name, reason })?;
     Ok(settings)
 }
@@ -82,6 +102,14 @@ pub fn read_file(path: &Path) -> Result<(String, String), SettingsError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((name, String::new())),
         Err(error) => Err(SettingsError::Read { path: name, reason: error.to_string() }),
     }
+}
+
+/// The name and the text of the site's file below a settings file; nothing where there is none.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn read_site(path: &Path) -> Result<Option<(String, String)>, SettingsError> {
+    site_of(path).map(read_file).transpose()
 }
 
 /// Reads settings from text that came from `path`.

@@ -1,6 +1,6 @@
 //! `gantry config`: what the settings of the daemons are, and where each comes from.
 //!
-//! default < file < environment < flag, as [`gantry_config::layers`] has them. The environment is
+//! default < site < file < environment < flag, as [`gantry_config::layers`] has them. The environment is
 //! that of this command: a daemon under systemd has the one of its unit.
 
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use gantry_config::layers::{self, Layer};
 use gantry_config::{
     AgentSettings, Explained, SchedulerSettings, Settings, SettingsError, explain, load_file,
-    nearest, read_file,
+    nearest, read_file, read_site, site_of,
 };
 use serde_json::{Value, json};
 
@@ -85,7 +85,9 @@ impl Daemon {
     fn explain(self, key: &str, file: &Path) -> Result<Explained, Failure> {
         fn of<T: Settings>(key: &str, file: &Path) -> Result<Explained, SettingsError> {
             let (name, text) = read_file(file)?;
-            explain::<T>(key, &name, &text, &layers::overrides::<T>()?)
+            let site = read_site(file)?;
+            let site = site.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
+            explain::<T>(key, (&name, &text), site, &layers::overrides::<T>()?)
         }
         match self {
             Self::Scheduler => of::<SchedulerSettings>(key, file),
@@ -186,6 +188,9 @@ fn text(one: &Explained, file: &Path) -> String {
     for (layer, said) in &one.layers {
         let place = match layer {
             Layer::Default => String::new(),
+            Layer::Site => {
+                site_of(file).map_or_else(String::new, |site| site.display().to_string())
+            }
             Layer::File => file.display().to_string(),
             Layer::Environment => layers::variable(&one.key),
             Layer::Flag => format!("--set {}=VALUE", one.key),
