@@ -35,6 +35,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use gantry_config::AgentSettings;
 use gantry_library::Library;
@@ -42,11 +43,14 @@ use gantry_link::Own;
 use gantry_node::{Node, NodeSettings};
 use supervise::isolation::Isolation;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 pub use error::AgentError;
 
 /// Events that wait for the shell; whoever brings more waits.
 const INPUTS_MAX: usize = 4096;
+/// Between two signs of life.
+const ALIVE_EACH: Duration = Duration::from_secs(5);
 /// Workers where the settings name no number.
 const WORKERS_MAX: u32 = 8;
 
@@ -65,6 +69,21 @@ pub async fn serve(
     folder: &Path,
     settings: AgentSettings,
     stop: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    serve_alive(folder, settings, stop, || {}).await
+}
+
+/// The same; `alive` is called once the node is served, and then every few seconds for as long as the
+/// agent's thread gets to its work. Whether the scheduler is there has no say in it: an agent that
+/// waits for it does its work.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_alive(
+    folder: &Path,
+    settings: AgentSettings,
+    stop: impl Future<Output = ()>,
+    alive: impl Fn() + Send + 'static,
 ) -> Result<(), AgentError> {
     // Before anything is made in its folder.
     let own = Own::load(settings.scheduler, folder, "agent")?;
@@ -145,9 +164,18 @@ pub async fn serve(
     let mut shell = shell::Shell::new(parts, ends)?;
     let session = session::start(own, inputs, samples)
         .map_err(|error| AgentError::file("starting the session of", &folder, error))?;
+    let mut sign = tokio::time::interval(ALIVE_EACH);
+    sign.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let signs = async {
+        loop {
+            sign.tick().await;
+            alive();
+        }
+    };
     let result = tokio::select! {
         () = stop => Ok(()),
         result = shell.run(received) => result,
+        never = signs => never,
     };
     // The session ends with the shell that hears it.
     drop(shell);

@@ -30,6 +30,7 @@ const KNOWN_TO: &[(&str, &[&str])] = &[
     ("nvml_wrapper", &["agent/src/probe"]),
     ("dicom_ul", &["agent/src/ingest"]),
     ("hyper", &["core/metrics/src"]),
+    ("sd_notify", &["console/src/cli/daemon.rs"]),
     ("prometheus_client", &["core/metrics/src"]),
     ("ureq", &["core/scheduler/src/webhook", "core/library/src/bucket.rs"]),
     ("rusty_s3", &["core/library/src/bucket.rs"]),

@@ -184,10 +184,7 @@ fn delegated() -> Result<PathBuf, String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let own = own(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
         .ok_or("there is no cgroup v2")?;
-    let base = match own.parent() {
-        Some(parent) if own.ends_with(LEAF) => parent.to_owned(),
-        _ => own,
-    };
+    let base = base_of(own, std::env::var_os("NOTIFY_SOCKET").is_some())?;
     // The kernel lets root write anywhere: whether it may is what the service manager has noted.
     let ours = if rustix::process::geteuid().is_root() {
         ["trusted.delegate", "user.delegate"].iter().any(|name| {
@@ -199,6 +196,20 @@ fn delegated() -> Result<PathBuf, String> {
         access(&base) && access(&base.join("cgroup.procs"))
     };
     if ours { Ok(base) } else { Err("no delegated cgroup".into()) }
+}
+
+/// The group that tries get theirs in, where this process is in `own`; `served` says that a service
+/// manager has started it. One that knows no DelegateSubgroup puts the next agent into the group itself,
+/// which the kernel refuses while tries below it have limits: then none are made.
+fn base_of(own: PathBuf, served: bool) -> Result<PathBuf, String> {
+    match own.parent() {
+        Some(parent) if own.ends_with(LEAF) => Ok(parent.to_owned()),
+        _ if served => Err(
+            "this service manager has no DelegateSubgroup (systemd has it from 254 on), and could not start the agent again beside tasks"
+                .into(),
+        ),
+        _ => Ok(own),
+    }
 }
 
 /// The folder of this process' group, told by the kernel's tables of mounts and of groups.

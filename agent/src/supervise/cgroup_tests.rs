@@ -134,3 +134,13 @@ fn memory_that_is_not_there_ends_all(place: &Place, limits: &Limits) {
     let Exit::OutOfMemory { used, limit } = exit else { panic!("{exit:?}") };
     assert!(limit == MemoryMib(64) && used >= MemoryMib(60) && used <= MemoryMib(65), "{exit:?}");
 }
+
+#[test]
+fn a_service_has_groups_only_where_its_manager_can_start_it_again() {
+    let at = PathBuf::from("/sys/fs/cgroup/system.slice/gantry-agent.service");
+    for served in [false, true] {
+        assert_eq!(base_of(at.join(LEAF), served).as_ref(), Ok(&at));
+    }
+    assert_eq!(base_of(at.clone(), false).as_ref(), Ok(&at));
+    assert!(base_of(at, true).unwrap_err().contains("DelegateSubgroup"));
+}

@@ -31,6 +31,11 @@ use crate::output;
 use crate::runner::exit_of;
 use crate::worker::alone;
 
+/// What a service manager says to the agent alone: a task that took it for its own would speak in its
+/// name, or write its output as the journal of the agent.
+const OF_SERVICE: [&str; 5] =
+    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "INVOCATION_ID", "JOURNAL_STREAM"];
+
 /// A command of which everything is there but its process.
 pub(super) struct Ready {
     command: Command,
@@ -71,10 +76,11 @@ pub(super) fn prepare(start: &Start, room: &Room, isolation: &Isolation) -> Resu
     if let Some(clean) = room.clean_environment() {
         command.env_clear().envs(clean);
     }
+    command.args(rest).envs(room.defaults()).env_remove("GANTRY_RESUME");
+    for of_service in OF_SERVICE {
+        command.env_remove(of_service);
+    }
     command
-        .args(rest)
-        .envs(room.defaults())
-        .env_remove("GANTRY_RESUME")
         .envs(threads(start))
         .envs(&start.launch.environment)
         .envs(start.environment.iter().map(|(name, value)| (name, value)))

@@ -10,6 +10,7 @@ use gantry_wire::{Reply, Request};
 use serde_json::json;
 
 use super::client::{Client, Reach, unexpected};
+use super::daemons::hand_over;
 use super::time;
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
@@ -57,6 +58,7 @@ pub(super) fn restore(backup: &Path, to: &Path, format: Format) -> Outcome {
     let begun = Instant::now();
     let report =
         gantry_scheduler::restore(backup, to, &mut output::progress).map_err(Failure::trouble)?;
+    hand_over(to)?;
     let took = begun.elapsed();
     let mut value = value(&report, to, took);
     value["summary"] = json!(report.summary);

@@ -1,9 +1,8 @@
 //! The daemons' entry points: `gantry scheduler`, `gantry agent`, `gantry join`; and what an
 //! administrator does with a scheduler: init, token, reload, backup, restore, check, repair.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -13,10 +12,10 @@ use gantry_model::{Millis, Summary};
 use gantry_scheduler::JournalReport;
 use gantry_wire::{JournalUse, Reply, Request, SchedulerStatus};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::backup;
 use super::client::{Client, Reach, resolve, unexpected};
+use super::daemon::{self, Threads};
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
 
@@ -24,6 +23,9 @@ use crate::output::Format;
 const SCHEDULER_FOLDER: &str = "/var/lib/gantry/scheduler";
 /// Where an agent keeps its files when nothing names another folder.
 pub(super) const AGENT_FOLDER: &str = "/var/lib/gantry/agent";
+
+/// Where a package has the units of its services.
+const UNITS: &str = "/usr/lib/systemd/system";
 
 /// `gantry scheduler`.
 #[derive(Debug, Args)]
@@ -137,8 +139,8 @@ impl Scheduler {
                 self.tie.fasten()?;
                 layers::keep_flags(self.flags.set);
                 let settings: SchedulerSettings = settings(&self.dir.join("scheduler.toml"))?;
-                daemon(Threads::Some, |stop| async move {
-                    gantry_scheduler::serve(&self.dir, settings, stop)
+                daemon::run(Threads::Some, |stop| async move {
+                    gantry_scheduler::serve_alive(&self.dir, settings, stop, daemon::alive)
                         .await
                         .map_err(Failure::trouble)
                 })
@@ -149,10 +151,16 @@ impl Scheduler {
 
 fn init(folder: &Path, name: &str, format: Format) -> Outcome {
     gantry_scheduler::init(folder, name).map_err(Failure::trouble)?;
+    hand_over(folder)?;
     let shown = folder.display();
     let people = || {
+        let (start, then) = if is_service(folder, Path::new(SCHEDULER_FOLDER), "scheduler") {
+            ("systemctl enable --now gantry-scheduler".into(), String::new())
+        } else {
+            (format!("gantry scheduler --dir {shown}"), format!(" --dir {shown}"))
+        };
         format!(
-            "cluster {name} made in {shown}\nnext: gantry scheduler --dir {shown}\nthen: gantry scheduler --dir {shown} token NODE"
+            "cluster {name} made in {shown}\nnext: {start}\nthen: gantry scheduler{then} token NODE"
         )
     };
     format.print("cluster", &json!({ "name": name, "folder": folder }), people, || {
@@ -281,8 +289,10 @@ impl Agent {
         self.tie.fasten()?;
         layers::keep_flags(self.flags.set);
         let settings: AgentSettings = settings(&self.dir.join("agent.toml"))?;
-        daemon(Threads::One, |stop| async move {
-            gantry_agent::serve(&self.dir, settings, stop).await.map_err(Failure::trouble)
+        daemon::run(Threads::One, |stop| async move {
+            gantry_agent::serve_alive(&self.dir, settings, stop, daemon::alive)
+                .await
+                .map_err(Failure::trouble)
         })
     }
 }
@@ -348,8 +358,15 @@ impl Join {
             let text = format!("node = {node:?}\nscheduler = {:?}\n", address.to_string());
             write(&path, &text)?;
         }
-        let shown = dir.display();
-        let people = || format!("{node} has joined\nnext: gantry agent --dir {shown}");
+        hand_over(dir)?;
+        let people = || {
+            let start = if is_service(dir, Path::new(AGENT_FOLDER), "agent") {
+                "systemctl enable --now gantry-agent".to_owned()
+            } else {
+                format!("gantry agent --dir {}", dir.display())
+            };
+            format!("{node} has joined\nnext: {start}")
+        };
         format.print("joined", &json!({ "node": node }), people, || node.to_owned())?;
         Ok(0)
     }
@@ -377,6 +394,33 @@ impl Join {
     }
 }
 
+/// Whether the folder is the one of the package's service, which is installed.
+fn is_service(folder: &Path, own: &Path, role: &str) -> bool {
+    folder == own && Path::new(UNITS).join(format!("gantry-{role}.service")).exists()
+}
+
+/// Gives what root has made in a daemon's folder to the account that the folder belongs to, which the
+/// daemon runs as and which otherwise could not read its own key. What has a second name may be a file
+/// of somebody else's, and stays.
+pub(super) fn hand_over(folder: &Path) -> Result<(), Failure> {
+    let fail = |error: std::io::Error| {
+        let shown = folder.display();
+        Failure::trouble(format!("giving the files in {shown} to its owner failed: {error}"))
+    };
+    let owner = std::fs::metadata(folder).map_err(fail)?;
+    if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let known = std::fs::symlink_metadata(&path).map_err(fail)?;
+        if known.is_file() && known.nlink() == 1 && known.uid() == 0 {
+            lchown(&path, Some(owner.uid()), Some(owner.gid())).map_err(fail)?;
+        }
+    }
+    Ok(())
+}
+
 fn make(folder: &Path, mode: u32) -> Result<(), Failure> {
     std::fs::DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(|error| {
         Failure::trouble(format!("making the folder {} failed: {error}", folder.display()))
@@ -391,57 +435,4 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 /// Reads a daemon's settings; a missing file stands for the defaults.
 fn settings<T: gantry_config::Settings>(path: &Path) -> Result<T, Failure> {
     gantry_config::load_file(path).map_err(Failure::usage_of)
-}
-
-/// Threads that serve a scheduler's connections, however many cores there are.
-const SERVERS_MAX: usize = 8;
-
-/// How many threads carry a daemon's connections.
-#[derive(Clone, Copy, Debug)]
-enum Threads {
-    /// One: an agent keeps its session and its supervisor on threads of their own, and what passes
-    /// between threads costs more than what it is about.
-    One,
-    /// Some: a scheduler serves ten thousand agents. Its machine has a thread of its own.
-    Some,
-}
-
-/// Runs a daemon until it ends by itself or SIGTERM or SIGINT arrives.
-fn daemon<F, D>(threads: Threads, start: F) -> Outcome
-where
-    F: FnOnce(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) -> D,
-    D: Future<Output = Result<(), Failure>>,
-{
-    log();
-    let mut builder = match threads {
-        Threads::One => tokio::runtime::Builder::new_current_thread(),
-        Threads::Some => tokio::runtime::Builder::new_multi_thread(),
-    };
-    if matches!(threads, Threads::Some) {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        builder.worker_threads((cores / 2).clamp(1, SERVERS_MAX));
-    }
-    let runtime = builder.enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let stop = Box::pin(async move {
-            tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
-        });
-        start(stop).await
-    })?;
-    Ok(0)
-}
-
-/// Sends the log to standard error: to the journal under systemd, to the screen by hand.
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("GANTRY_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    // A second daemon in one process, as in a test, keeps the first one's log.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .try_init();
 }

@@ -9,6 +9,7 @@ pub mod client;
 mod completions;
 mod config;
 mod create;
+mod daemon;
 pub mod daemons;
 mod doctor;
 pub mod events;

@@ -57,6 +57,9 @@ const CONNECTIONS_MAX: usize = 20_000;
 /// Between two looks at whether the scheduler's own certificates are due: they last for a year.
 const OWN_EACH: Duration = Duration::from_hours(1);
 
+/// Between two signs of life.
+const ALIVE_EACH: Duration = Duration::from_secs(5);
+
 /// Makes a new cluster in a folder: its authority, the scheduler's identity and the first
 /// administrator's, whose name is operator.
 ///
@@ -86,6 +89,34 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), SchedulerError> {
     serve_with(folder, settings, stop, Millis(0), |_| {}).await
+}
+
+/// The same; `alive` is called once the cluster is served, and then every few seconds for as long as the
+/// thread that decides answers.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_alive(
+    folder: &Path,
+    settings: SchedulerSettings,
+    stop: impl Future<Output = ()>,
+    alive: impl Fn() + Send + 'static,
+) -> Result<(), SchedulerError> {
+    let with = |core: &core::Core| drop(tokio::spawn(signs(core.clone(), alive)));
+    serve_with(folder, settings, stop, Millis(0), with).await
+}
+
+/// Gives signs of life until the cluster is there no more.
+async fn signs(core: core::Core, alive: impl Fn()) {
+    let mut each = tokio::time::interval(ALIVE_EACH);
+    each.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        each.tick().await;
+        if core.read(|_| ()).await.is_err() {
+            return;
+        }
+        alive();
+    }
 }
 
 /// The same by a clock so far `ahead` of the host's; `with` is given the way to the cluster once it is
