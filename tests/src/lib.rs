@@ -10,6 +10,7 @@
 pub mod chance;
 pub mod hosts;
 pub mod malformed;
+pub mod package;
 pub mod relay;
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
