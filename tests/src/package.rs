@@ -15,12 +15,8 @@ use serde_json::Value;
 
 /// Where a release lays what it makes before cargo-deb takes it.
 const MADE: &str = "../target/package/";
-/// Where cargo-deb puts what it finds beside the maintainer scripts, by the end of its name.
-const BESIDE: [(&str, &str); 3] = [
-    (".service", "usr/lib/systemd/system/"),
-    (".sysusers", "usr/lib/sysusers.d/gantry.conf"),
-    (".tmpfile", "usr/lib/tmpfiles.d/gantry.conf"),
-];
+/// Where cargo-deb puts the units that it finds beside the maintainer scripts.
+const UNITS: &str = "usr/lib/systemd/system/";
 /// The program, which is not copied: it is large.
 const PROGRAM: &str = "usr/bin/gantry";
 
@@ -60,13 +56,8 @@ impl Package {
             }
         }
         let scripts = metadata["maintainer-scripts"].as_str().context("no scripts")?;
-        for source in fitting(&root.join("console").join(scripts).join("*"))? {
-            let name = name_of(&source);
-            let Some((_, to)) = BESIDE.iter().find(|(end, _)| name.ends_with(end)) else {
-                continue;
-            };
-            let place = if to.ends_with('/') { format!("{to}{name}") } else { (*to).to_owned() };
-            files.insert(place, (source, 0o644));
+        for source in fitting(&root.join("console").join(scripts).join("*.service"))? {
+            files.insert(format!("{UNITS}{}", name_of(&source)), (source, 0o644));
         }
         Ok(Self { files, metadata })
     }
