@@ -15,6 +15,7 @@ mod error;
 pub mod exchange;
 pub mod import;
 pub mod ingest;
+mod leave;
 mod metrics;
 mod output;
 mod pipe;
@@ -70,21 +71,23 @@ pub async fn serve(
     settings: AgentSettings,
     stop: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    serve_alive(folder, settings, stop, || {}).await
+    serve_alive(folder, settings, None, stop, || {}).await
 }
 
 /// The same; `alive` is called once the node is served, and then every few seconds for as long as the
 /// agent's thread gets to its work. Whether the scheduler is there has no say in it: an agent that
-/// waits for it does its work.
+/// waits for it does its work. With `leave_after` it leaves the cluster after so long, and ends.
 ///
 /// # Errors
 /// As [`serve`].
 pub async fn serve_alive(
     folder: &Path,
     settings: AgentSettings,
+    leave_after: Option<Duration>,
     stop: impl Future<Output = ()>,
     alive: impl Fn() + Send + 'static,
 ) -> Result<(), AgentError> {
+    let leave = leave::Leave::after(leave_after);
     // Before anything is made in its folder.
     let own = Own::load(settings.scheduler, folder, "agent")?;
     let folder =
@@ -156,6 +159,7 @@ pub async fn serve_alive(
             places,
         },
         facts,
+        leave,
         tasks,
         gpu_test: settings.gpu_test.clone(),
         samples: samples.clone(),

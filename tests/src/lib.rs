@@ -12,6 +12,7 @@ pub mod hosts;
 pub mod malformed;
 pub mod package;
 pub mod relay;
+pub mod slurm;
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};

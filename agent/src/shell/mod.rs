@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::now;
 use crate::error::AgentError;
+use crate::leave::Leave;
 use crate::output::{Hearing, Outputs, Tail};
 use crate::probe::GpuList;
 use crate::self_test::SelfTest;
@@ -110,6 +111,7 @@ pub(crate) struct Parts {
     pub(crate) pool: Pool,
     pub(crate) plan: Plan,
     pub(crate) facts: NodeFacts,
+    pub(crate) leave: Leave,
     pub(crate) tasks: Arc<AtomicU32>,
     pub(crate) gpu_test: Vec<String>,
     pub(crate) samples: watch::Receiver<Sample>,
@@ -178,7 +180,7 @@ impl Shell {
         Ok(shell)
     }
 
-    /// Runs until `inputs` closes or the spool fails.
+    /// Runs until `inputs` closes, the node leaves or the spool fails.
     pub(crate) async fn run(
         &mut self,
         mut inputs: mpsc::Receiver<Input>,
@@ -202,6 +204,9 @@ impl Shell {
                     self.parts.pool.spread();
                     // Acknowledged ends, for which nobody waits.
                     self.parts.spool.write()?;
+                    if self.parts.leave.is_now(self.parts.node.holds().is_empty()) {
+                        return Ok(());
+                    }
                 }
                 () = tokio::time::sleep(wait) => {
                     self.wake = None;
@@ -325,6 +330,7 @@ impl Shell {
                 syncing.outgoing.retain(|message| !reports(message));
             }
             let lately = self.found.iter().filter(|(at, _)| at.elapsed() < FOUND_AGAIN);
+            self.outgoing.extend(self.parts.leave.message());
             self.outgoing.extend(lately.map(|(_, finding)| AgentMessage::Found(finding.clone())));
             self.apply(Event::Connected)?;
         }

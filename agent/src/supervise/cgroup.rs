@@ -199,7 +199,7 @@ fn delegated() -> Result<PathBuf, String> {
 }
 
 /// The group that tries get theirs in, where this process is in `own`; `served` says that a service
-/// manager has started it. One that knows no DelegateSubgroup puts the next agent into the group itself,
+/// manager has started it. One that knows no `DelegateSubgroup` puts the next agent into the group itself,
 /// which the kernel refuses while tries below it have limits: then none are made.
 fn base_of(own: PathBuf, served: bool) -> Result<PathBuf, String> {
     match own.parent() {

@@ -266,6 +266,7 @@ impl Session {
             AgentMessage::Report(Report::Returned { try_id }) => {
                 panic!("{try_id} is returned, and nothing was launched ahead")
             }
+            AgentMessage::Leaves { .. } => {}
             AgentMessage::Up { .. } | AgentMessage::Gone { .. } => {
                 panic!("an agent says once what it is")
             }

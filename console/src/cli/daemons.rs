@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use gantry_config::layers::{self, Override};
@@ -274,6 +275,9 @@ pub struct Agent {
     /// The agent's folder.
     #[arg(long, value_name = "DIR", default_value = AGENT_FOLDER)]
     dir: PathBuf,
+    /// Leave the cluster after this long, as 2h: get no task that would not end before, and end.
+    #[arg(long, value_name = "TIME")]
+    leave_after: Option<Millis>,
     #[command(flatten)]
     flags: Flags,
     #[command(flatten)]
@@ -290,7 +294,8 @@ impl Agent {
         layers::keep_flags(self.flags.set);
         let settings: AgentSettings = settings(&self.dir.join("agent.toml"))?;
         daemon::run(Threads::One, |stop| async move {
-            gantry_agent::serve_alive(&self.dir, settings, stop, daemon::alive)
+            let leave_after = self.leave_after.map(|after| Duration::from_millis(after.0));
+            gantry_agent::serve_alive(&self.dir, settings, leave_after, stop, daemon::alive)
                 .await
                 .map_err(Failure::trouble)
         })

@@ -26,6 +26,7 @@ mod models;
 pub mod needs;
 pub mod nodes;
 pub mod nouns;
+mod pilot;
 mod pipeline;
 pub mod series;
 pub mod serve;
@@ -166,6 +167,8 @@ pub enum Command {
     Config(config::Config),
     /// Look for what stands in the way on this machine, and say how to mend it.
     Doctor(doctor::Doctor),
+    /// Bring nodes from the allocations of another scheduler, for a time.
+    Pilot(pilot::Pilot),
     /// Join a node to a cluster with a token, or get a person's identity with one.
     Join(daemons::Join),
     /// Carry out built-in operations for an agent.
@@ -275,6 +278,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Access(access) => access.run(cluster, format),
         Command::Audit(audit) => audit.run(cluster, format),
         Command::Agent(agent) => agent.run(),
+        Command::Pilot(pilot) => pilot.run(cluster, format),
         Command::Join(join) => join.run(&cluster, format),
         Command::Worker | Command::Supervise => {
             unreachable!("handled before anything else is set up")
@@ -424,6 +428,13 @@ mod tests {
             ("logs j1 -f --search error", false),
             ("cancel j1.3 j2", true),
             ("cancel j1 --elements 0-9", true),
+            ("pilot slurm --nodes 2 --gpus 4 --time 2h --folder /f", true),
+            ("pilot slurm --time 2h", false),
+            ("pilot", false),
+            ("submit --slurm a.sh --ignore qos -- x", true),
+            ("queue --format %i --no-header", true),
+            ("queue --no-header", false),
+            ("config import slurm.conf --to /d", true),
             ("scheduler reload", true),
             ("scheduler check /tmp", true),
             ("scheduler repair /tmp", true),

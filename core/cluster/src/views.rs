@@ -7,7 +7,7 @@ use gantry_model::health::Ailment;
 use gantry_model::resources::GPU_WHOLE;
 use gantry_model::{
     Exit, GpuPart, IndexSet, JobId, JobRow, JobSpec, JobState, NodeId, NodeRow, NodeState,
-    OwnerRow, Reject, Summary, TaskCounts, TaskId, TaskRow, TaskState,
+    OwnerRow, Reject, Summary, TaskCounts, TaskId, TaskRow, TaskState, Window,
 };
 
 use crate::changes::shortened;
@@ -162,6 +162,12 @@ impl Cluster {
     #[must_use]
     pub fn ailments(&self, node: &str) -> Vec<Ailment> {
         self.names.get(node).map_or_else(Vec::new, |id| self.node(*id).ailments.clone())
+    }
+
+    /// A node's maintenance windows.
+    #[must_use]
+    pub fn windows(&self, node: &str) -> Vec<Window> {
+        self.names.get(node).map_or_else(Vec::new, |id| self.node(*id).windows.clone())
     }
 
     /// The node that a task runs on, or ran on last.

@@ -544,6 +544,7 @@ fn messages_have_the_bytes_of_version_1() {
         ("tested", AgentMessage::Tested { number: 7, wrong: Some("no".into()) }),
         ("progress", AgentMessage::Progress { task: JobId(1).task(2), permille: 500 }),
         ("gone", AgentMessage::Gone { welcomed: At(5), holds: vec![TryId(300)] }),
+        ("leaves", AgentMessage::Leaves { after: Millis(300) }),
         (
             "metrics",
             AgentMessage::Metrics {

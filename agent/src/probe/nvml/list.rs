@@ -18,6 +18,33 @@ use crate::probe::topology::{self, Ends};
 /// `NVLinks` of one GPU, as NVML counts them.
 const LINKS_MAX: u32 = 18;
 
+/// Which GPUs an agent may give to work: those that its environment names, as an allocation of Slurm or
+/// a container does, all of them where it names none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Allowed(Option<Vec<String>>);
+
+impl Allowed {
+    /// Reads the value of `CUDA_VISIBLE_DEVICES`: indexes, or beginnings of UUIDs.
+    pub(super) fn of(variable: Option<&str>) -> Self {
+        let names = |text: &str| {
+            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            names.map(str::to_owned).collect()
+        };
+        Self(variable.map(names))
+    }
+
+    fn has(&self, index: u32, uuid: &str) -> bool {
+        let named = |names: &Vec<String>| names.iter().any(|name| name.parse() == Ok(index));
+        self.0.as_ref().is_none_or(named) || self.has_uuid(uuid)
+    }
+
+    fn has_uuid(&self, uuid: &str) -> bool {
+        let begins =
+            |name: &String| name.parse::<u32>().is_err() && uuid.starts_with(name.as_str());
+        self.0.as_ref().is_none_or(|names| names.iter().any(begins))
+    }
+}
+
 /// What is known of one that work can be given, whether or not it can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
@@ -44,7 +71,11 @@ pub(super) struct Listed<'nvml> {
 ///
 /// # Errors
 /// Where there are GPUs and none of them, nor of those known before, can be named.
-pub(super) fn list<'nvml>(nvml: &'nvml Nvml, before: &[Known]) -> Result<Listed<'nvml>, NvmlError> {
+pub(super) fn list<'nvml>(
+    nvml: &'nvml Nvml,
+    allowed: &Allowed,
+    before: &[Known],
+) -> Result<Listed<'nvml>, NvmlError> {
     let mut listed = Listed {
         wholes: BTreeMap::new(),
         instances: BTreeMap::new(),
@@ -54,7 +85,7 @@ pub(super) fn list<'nvml>(nvml: &'nvml Nvml, before: &[Known]) -> Result<Listed<
     let mut fresh = Vec::new();
     let mut failed = None;
     for index in 0..nvml.device_count()? {
-        match add(nvml, index, &mut listed, &mut fresh) {
+        match add(nvml, allowed, index, &mut listed, &mut fresh) {
             Ok(()) => {}
             Err(error) => {
                 listed.nameless.insert(index, error.to_string());
@@ -79,12 +110,14 @@ pub(super) fn list<'nvml>(nvml: &'nvml Nvml, before: &[Known]) -> Result<Listed<
 /// Adds the GPU with an index, or the instances of one that is divided.
 fn add<'nvml>(
     nvml: &'nvml Nvml,
+    allowed: &Allowed,
     index: u32,
     listed: &mut Listed<'nvml>,
     fresh: &mut Vec<Known>,
 ) -> Result<(), NvmlError> {
     let gpu = nvml.device_by_index(index)?;
     let whole = gpu.uuid()?;
+    let all_of_it = allowed.has(index, &whole);
     let ends = ends(&gpu);
     // A GPU that knows no MIG says so by an error.
     let divided = gpu.mig_mode().is_ok_and(|mode| mode.current != 0);
@@ -93,10 +126,13 @@ fn add<'nvml>(
             // A place without an instance is an error.
             let Ok(instance) = gpu.mig_device_by_index(place) else { continue };
             let facts = facts(&instance, &ends)?;
+            if !all_of_it && !allowed.has_uuid(&facts.uuid) {
+                continue;
+            }
             listed.instances.insert(facts.uuid.clone(), instance);
             fresh.push(Known { facts, whole: whole.clone(), ends: ends.clone() });
         }
-    } else {
+    } else if all_of_it {
         fresh.push(Known { facts: facts(&gpu, &ends)?, whole: whole.clone(), ends });
     }
     listed.wholes.insert(whole, gpu);
@@ -156,6 +192,22 @@ fn ends(gpu: &Device<'_>) -> Ends {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_has_the_gpus_that_its_environment_names() {
+        for (variable, named) in [
+            (None, [true, true]),
+            (Some(""), [false, false]),
+            (Some("0"), [true, false]),
+            (Some("1,7"), [false, true]),
+            (Some("GPU-0"), [true, false]),
+            (Some("GPU-1b, GPU-0a"), [true, true]),
+        ] {
+            let allowed = Allowed::of(variable);
+            let found = [(0, "GPU-0a"), (1, "GPU-1b")].map(|(at, uuid)| allowed.has(at, uuid));
+            assert_eq!(found, named, "{variable:?}");
+        }
+    }
 
     #[test]
     fn what_is_lost_keeps_its_place_and_what_is_divided_does_not() {

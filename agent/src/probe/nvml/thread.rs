@@ -15,14 +15,19 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
 use super::events::Listener;
+use super::list::Allowed;
 use super::list::{self, Known, Listed};
 use super::read::Meter;
 use super::{Pace, Shared};
 
 /// Runs until nobody wants GPUs any more.
 pub(super) fn run(shared: &Arc<Shared>, library: Option<&Path>, pace: Pace) {
-    let mut reader =
-        Reader { known: Vec::new(), meters: BTreeMap::new(), nameless: BTreeMap::new() };
+    let mut reader = Reader {
+        allowed: Allowed::of(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref()),
+        known: Vec::new(),
+        meters: BTreeMap::new(),
+        nameless: BTreeMap::new(),
+    };
     while !shared.is_over() {
         shared.asked();
         let opened = match library {
@@ -42,6 +47,7 @@ pub(super) fn run(shared: &Arc<Shared>, library: Option<&Path>, pace: Pace) {
 
 /// What outlives an opened NVML.
 struct Reader {
+    allowed: Allowed,
     known: Vec<Known>,
     /// By UUID, of whole GPUs and instances.
     meters: BTreeMap<String, Meter>,
@@ -60,7 +66,7 @@ impl Reader {
         let mut listener: Option<Listener> = None;
         let mut heard = BTreeSet::new();
         while !shared.is_over() {
-            let mut listed = list::list(nvml, &self.known)?;
+            let mut listed = list::list(nvml, &self.allowed, &self.known)?;
             let is_new = listed.known != self.known;
             self.known = std::mem::take(&mut listed.known);
             let known = &self.known;

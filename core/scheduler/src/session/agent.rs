@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gantry_cluster::Event;
 use gantry_link::{Connection, LinkError, Receiver, Sender};
 use gantry_model::limits::{GPUS_MAX, NAME_CHARACTERS_MAX};
-use gantry_model::{Exit, Order, Reject, RejectKind, Report};
+use gantry_model::{Action, Exit, Millis, Order, Reject, RejectKind, Report, Window};
 use gantry_telemetry::{Answer, Decoder, Reading, Verdict};
 use gantry_wire::{AgentMessage, Point, SchedulerMessage};
 use tokio::sync::mpsc;
@@ -21,6 +21,14 @@ const ANSWERS_MAX: usize = 16;
 const TOGETHER_MAX: usize = 256;
 /// Characters of why a try ended: what a screen can show, and little of a record.
 const REASON_CHARACTERS_MAX: usize = 1000;
+/// Why a node is kept free whose agent has said that it leaves.
+const LEAVES: &str = "its agent leaves then";
+/// How long it is kept free: it is gone long before the end of that.
+const LEAVES_FOR: Millis = Millis::from_seconds(3600);
+/// Within this time two words of a node's leaving mean the same.
+const LEAVES_APART: Millis = Millis::from_seconds(30);
+/// Further ahead nothing is planned.
+const LEAVES_MAX: Millis = Millis::from_seconds(366 * 86_400);
 
 pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkError> {
     let Greeted { connection, sender, mut receiver, at: welcomed, _counted } = greeted;
@@ -118,9 +126,30 @@ impl Agent<'_> {
                 wrong.as_mut().map(cut);
                 shared.core.tell(Event::Tested { node: node.clone(), number, wrong }).await;
             }
+            AgentMessage::Leaves { after } => self.leaves(after).await,
             AgentMessage::Up { .. } | AgentMessage::Gone { .. } => {
                 tracing::warn!(node, "an agent said later what may only be said first");
             }
+        }
+    }
+
+    /// Keeps the node free from the time on at which it will be gone. It says so on each connection, and
+    /// the times differ by what messages take.
+    async fn leaves(&self, after: Millis) {
+        let (core, node) = (&self.shared.core, self.node.clone());
+        let from = core.clock.now().after(after.min(LEAVES_MAX));
+        let known = core.read(move |cluster| cluster.windows(&node)).await.unwrap_or_default();
+        let is_same = |window: &Window| {
+            window.reason == LEAVES && window.from.0.abs_diff(from.0) < LEAVES_APART.0
+        };
+        if known.iter().any(is_same) {
+            return;
+        }
+        let window = Window { from, until: from.after(LEAVES_FOR), reason: LEAVES.into() };
+        let action = Action::AddWindow { node: self.node.clone(), window };
+        let event = Event::Act { request: 0, user: self.node.clone(), action };
+        if let Err(reject) = core.ask(event).await {
+            tracing::warn!(self.node, "its leaving was not planned: {}", reject.sentence);
         }
     }
 

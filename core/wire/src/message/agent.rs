@@ -1,7 +1,7 @@
 //! What agents and nodes that join say, and what they are told.
 
 use gantry_model::health::Finding;
-use gantry_model::{At, JobId, NodeFacts, NodeId, Order, Reject, Report, TaskId, TryId};
+use gantry_model::{At, JobId, Millis, NodeFacts, NodeId, Order, Reject, Report, TaskId, TryId};
 use gantry_telemetry::{Answer, Point, Reading};
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +95,11 @@ pub enum AgentMessage {
         welcomed: At,
         /// Tries that outlive it, live or with an end that is not acknowledged.
         holds: Vec<TryId>,
+    },
+    /// After [`Self::Up`]: the node will be gone after so long, and shall be free by then.
+    Leaves {
+        /// From now.
+        after: Millis,
     },
 }
 
