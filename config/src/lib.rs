@@ -17,6 +17,7 @@ mod load;
 mod nearest;
 mod network;
 pub mod scheduler;
+pub mod slurm;
 
 pub use agent::{AgentSettings, DeidentifySettings, IngestSettings, Orphans, TlsSettings};
 pub use alerts::AlertSettings;

@@ -21,9 +21,10 @@ use gantry::recording::{Head, Heard, Reader, Writer};
 use gantry::ui::{self, palette::Palette, theme::Colours, theme::Glyphs, theme::Theme};
 use gantry_config::jobs::JobFile;
 use gantry_config::layers::Override;
+use gantry_config::slurm;
 use gantry_config::{
     AGENT_FILE, AgentSettings, KEYS_FILE, Network, PIPELINES, SCHEDULER_FILE, SchedulerSettings,
-    Settings, THEMES,
+    Settings, SettingsError, THEMES,
 };
 use gantry_imaging::dicom::deidentify::{Profile, deidentify};
 use gantry_imaging::dicom::write::{Subject, ct_series};
@@ -184,6 +185,50 @@ fn job_files() {
                 Err(_) => false,
             }
         },
+        further_percent: 5,
+    });
+}
+
+#[test]
+fn files_of_slurm() {
+    let script = "#!/bin/bash\n#SBATCH -J x -N 1-1 -n 2 -c 3 --mem=4G --gres=gpu:a:1 -t 1-2:3:4\n#SBATCH \
+        -a 0-9:3%2 -d afterok:1,aftercorr:j2 -o o-%A_%a -e \"e %x\" --signal=B:USR1@9 -L a:2 --nice=3\n\
+        srun ./a; x=$(squeue)\n#SBATCH -p a\n";
+    let several =
+        "#!/bin/bash\n#SBATCH --nodes=2 --ntasks-per-node=4 --mem-per-cpu=5 --export=A=1\n";
+    let conf = "Licenses=m:5\nNodeName=DEFAULT RealMemory=9\nNodeName=n[01-03,7]x Boards=2 \\\n \
+        SocketsPerBoard=2 CoresPerSocket=8 ThreadsPerCore=2 Gres=gpu:a:4(S:0),b Feature=a,b\n\
+        PartitionName=p Nodes=n[01-02]x Default=YES MaxTime=1-0 AllowAccounts=c\nInclude x\n";
+    let corpus = [script, several, conf].map(|text| text.as_bytes().to_vec()).into();
+    let of_slurm = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let found = slurm::import::import(&text);
+        for name in found.nodes.keys() {
+            let file = found.agent_file(name).unwrap();
+            let text = format!("node = \"n\"\n{file}");
+            is_toml(gantry_config::load::<AgentSettings>("a", &text).err(), &text);
+        }
+        let file = found.scheduler_file();
+        is_toml(gantry_config::load::<SchedulerSettings>("s", &file).err(), &file);
+        let batch =
+            slurm::Batch { name: "x".into(), text, folder: "/f".into(), ..Default::default() };
+        match slurm::translate(&batch) {
+            Ok(translated) => translated.spec.validate().is_ok(),
+            Err(refused) => {
+                assert!(!refused.is_empty(), "it is refused, and nobody says why");
+                !found.nodes.is_empty() || refused.iter().any(|one| one.what != "#!")
+            }
+        }
+    };
+    // Values may be out of their limits, as they are in the file; the form is ours.
+    fn is_toml(error: Option<SettingsError>, text: &str) {
+        assert!(!matches!(error, Some(SettingsError::Text { .. })), "{error:?}: {text}");
+    }
+    check(&Target {
+        name: "slurm-files",
+        corpus,
+        mend: unmended,
+        take: &of_slurm,
         further_percent: 5,
     });
 }

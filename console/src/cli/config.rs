@@ -3,6 +3,8 @@
 //! default < site < file < environment < flag, as [`gantry_config::layers`] has them. The environment is
 //! that of this command: a daemon under systemd has the one of its unit.
 
+mod import;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -41,6 +43,8 @@ enum Verb {
     List(Place),
     /// Read the settings as the daemon would, and say what is wrong.
     Check(Place),
+    /// Make settings of what a slurm.conf says of nodes, partitions, accounts and licences.
+    Import(import::Import),
 }
 
 /// Whose settings.
@@ -124,12 +128,15 @@ impl Config {
     /// # Errors
     /// Where there is no such key, or a file is wrong.
     pub fn run(&self, cluster: &Reach, format: Format) -> Outcome {
-        let (Verb::Explain { place, .. } | Verb::List(place) | Verb::Check(place)) = &self.verb;
+        let place = match &self.verb {
+            Verb::Import(import) => return import.run(format),
+            Verb::Explain { place, .. } | Verb::List(place) | Verb::Check(place) => place,
+        };
         layers::keep_flags(place.flags.set.clone());
         match &self.verb {
             Verb::Explain { key, .. } => one(key, place, cluster, format),
             Verb::List(_) => all(place, cluster, format),
-            Verb::Check(_) => check(place, cluster, format),
+            _ => check(place, cluster, format),
         }
     }
 }

@@ -1,10 +1,14 @@
 //! Commands that look at jobs: list, show, wait; and a job as a row and as JSON, as every other
 //! command prints it too.
 
+mod columns;
+
 use clap::Args;
 use gantry_model::{At, JobRow, JobState, MemoryMib, Millis, Resources, Spent, TaskRow};
 use gantry_wire::{Reply, Request};
 use serde_json::{Value, json};
+
+use columns::Columns;
 
 use super::chosen::Chosen;
 use super::client::{Client, Reach, unexpected};
@@ -34,6 +38,12 @@ pub struct List {
     /// At most so many, newest first.
     #[arg(long, short = 'n', default_value_t = 1000)]
     limit: usize,
+    /// Lines of this form, as squeue has it: %i %j %T, %.10i for ten characters to the right.
+    #[arg(long = "format", short = 'o', value_name = "FORMAT")]
+    form: Option<String>,
+    /// With --format: no line over the columns.
+    #[arg(long, requires = "form")]
+    no_header: bool,
 }
 
 impl List {
@@ -42,6 +52,7 @@ impl List {
     /// # Errors
     /// Where the scheduler is not there.
     pub fn run(&self, cluster: Reach, format: Format, ended: Ended) -> Outcome {
+        let columns = self.form.as_deref().map(Columns::read).transpose()?;
         let client = Client::connect(cluster)?;
         let ended = self.all || ended == Ended::Show;
         let mut all = Vec::new();
@@ -57,8 +68,19 @@ impl List {
         }
         all.truncate(self.limit);
         let value: Vec<Value> = all.iter().map(job_value).collect();
-        format.print("jobs", &value, || job_table(&all), || ids(&all))?;
+        let people = || match &columns {
+            Some(columns) => self.lines(columns, &all),
+            None => job_table(&all),
+        };
+        format.print("jobs", &value, people, || ids(&all))?;
         Ok(0)
+    }
+
+    fn lines(&self, columns: &Columns, rows: &[JobRow]) -> String {
+        let now = time::now();
+        let titles = (!self.no_header).then(|| columns.titles());
+        let lines = titles.into_iter().chain(rows.iter().map(|row| columns.row(row, now)));
+        lines.collect::<Vec<_>>().join("\n")
     }
 }
 

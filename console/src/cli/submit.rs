@@ -1,4 +1,6 @@
-//! `gantry submit`: a command as a job, or every job of a file.
+//! `gantry submit`: a command as a job, every job of a file, or a batch script of Slurm.
+
+mod slurm;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -57,7 +59,7 @@ impl Submission {
 /// `gantry submit`.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "gantry submit [OPTIONS] -- CMD [ARGS]\n       gantry submit FILE.toml",
+    override_usage = "gantry submit [OPTIONS] -- CMD [ARGS]\n       gantry submit FILE.toml\n       gantry submit --slurm SCRIPT [-- ARGS]",
     after_help = "A job file holds [[job]] tables with these flags as keys (and name, command or script, \
                   environment); [defaults] holds what they share. Jobs wait for one another by name: \
                   after = [\"prepare\"]. Nothing of a file starts before all of it is accepted."
@@ -66,8 +68,15 @@ pub struct Submit {
     /// A job file, ending in .toml; - reads it from standard input.
     #[arg(value_name = "FILE", conflicts_with = "command")]
     file: Option<PathBuf>,
+    /// A batch script of Slurm, whose #SBATCH lines say what it needs; what follows -- is given to it.
+    #[arg(long, value_name = "SCRIPT", conflicts_with = "file")]
+    slurm: Option<PathBuf>,
+    /// With --slurm: an option of sbatch, or a command of Slurm, that does not matter, as qos; may be
+    /// repeated.
+    #[arg(long, value_name = "NAME", requires = "slurm")]
+    ignore: Vec<String>,
     /// The command and its arguments, after --.
-    #[arg(last = true, required_unless_present = "file", value_name = "CMD")]
+    #[arg(last = true, required_unless_present_any = ["file", "slurm"], value_name = "CMD")]
     command: Vec<String>,
     #[command(flatten)]
     submission: Submission,
@@ -106,6 +115,15 @@ impl Submit {
     /// # Errors
     /// Where the file is wrong, a job is refused or the scheduler is not there.
     pub fn run(self, cluster: Reach, format: Format) -> Outcome {
+        if let Some(script) = &self.slurm {
+            if self.flags != JobFlags::default() {
+                return Err(Failure::usage(
+                    "a batch script says itself what it needs, in its #SBATCH lines; of the flags only --ignore, --wait, --key and --dry-run go with it",
+                ));
+            }
+            let (arguments, ignore) = (&self.command, &self.ignore);
+            return slurm::submit(script, arguments, ignore, &self.submission, cluster, format);
+        }
         let Some(file) = &self.file else {
             return self.submission.submit(self.flags.spec(&self.command)?, cluster, format);
         };
@@ -282,6 +300,8 @@ mod tests {
             &["--warning", "soon", "--", "x"],
             &["--retry-codes", "0", "--", "x"],
             &["python", "train.py"],
+            &["--slurm", "a.sh", "jobs.toml"],
+            &["--ignore", "qos", "--", "x"],
         ] {
             assert!(line(arguments).is_err(), "{arguments:?}");
         }
@@ -289,6 +309,8 @@ mod tests {
             (&["run.sh"][..], "gantry submit -- run.sh"),
             (&["nowhere.toml"], "reading the job file nowhere.toml failed"),
             (&["jobs.toml", "--cores", "2"], "under [defaults] or [[job]]"),
+            (&["--slurm", "nowhere.sh"], "reading the batch script nowhere.sh failed"),
+            (&["--slurm", "a.sh", "--cores", "2"], "in its #SBATCH lines"),
             (&["--env", "A", "--", "x"], "write --env NAME=VALUE"),
             (&["--gpus", "0.5", "--mig", "1g", "--", "x"], "ask for one of the two"),
             (&["--mig", "1g", "--", "x"], "add --gpus 1"),

@@ -112,6 +112,12 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
     let scheduler = cluster.folder().join("scheduler").display().to_string();
     let backup = cluster.folder().join("backup").display().to_string();
     let restored = cluster.folder().join("restored").display().to_string();
+    let conf = cluster.folder().join("slurm.conf");
+    std::fs::write(
+        &conf,
+        "NodeName=a CPUs=2 RealMemory=9 Gres=gpu:1\nPartitionName=p Nodes=a MaxTime=60\nLicenses=m:2\n",
+    )?;
+    let conf = conf.display().to_string();
     let mut forms = Forms::new();
     for line in [
         "submit -- true",
@@ -176,6 +182,8 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
         &["config", "explain", "node_timeout", "--of", "scheduler", "--dir", &scheduler],
         &["config", "list", "--of", "scheduler", "--dir", &scheduler],
         &["config", "check", "--of", "scheduler", "--dir", &scheduler],
+        &["config", "import", &conf],
+        &["pilot", "slurm", "--time", "2h", "--folder", &other, "--dry-run"],
         &["doctor", "--agent-dir", &scheduler],
         &["scheduler", "backup", &backup],
         &["scheduler", "restore", &backup, "--to", &restored],
