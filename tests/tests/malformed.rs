@@ -189,6 +189,11 @@ fn job_files() {
     });
 }
 
+/// Values may be out of their limits, as they are in the file that was read; the form is ours.
+fn is_toml(error: Option<&SettingsError>, text: &str) {
+    assert!(!matches!(error, Some(SettingsError::Text { .. })), "{error:?}: {text}");
+}
+
 #[test]
 fn files_of_slurm() {
     let script = "#!/bin/bash\n#SBATCH -J x -N 1-1 -n 2 -c 3 --mem=4G --gres=gpu:a:1 -t 1-2:3:4\n#SBATCH \
@@ -206,10 +211,10 @@ fn files_of_slurm() {
         for name in found.nodes.keys() {
             let file = found.agent_file(name).unwrap();
             let text = format!("node = \"n\"\n{file}");
-            is_toml(gantry_config::load::<AgentSettings>("a", &text).err(), &text);
+            is_toml(gantry_config::load::<AgentSettings>("a", &text).err().as_ref(), &text);
         }
         let file = found.scheduler_file();
-        is_toml(gantry_config::load::<SchedulerSettings>("s", &file).err(), &file);
+        is_toml(gantry_config::load::<SchedulerSettings>("s", &file).err().as_ref(), &file);
         let batch =
             slurm::Batch { name: "x".into(), text, folder: "/f".into(), ..Default::default() };
         match slurm::translate(&batch) {
@@ -220,10 +225,6 @@ fn files_of_slurm() {
             }
         }
     };
-    // Values may be out of their limits, as they are in the file; the form is ours.
-    fn is_toml(error: Option<SettingsError>, text: &str) {
-        assert!(!matches!(error, Some(SettingsError::Text { .. })), "{error:?}: {text}");
-    }
     check(&Target {
         name: "slurm-files",
         corpus,

@@ -262,11 +262,13 @@ impl Session {
                 let points = points.into_iter().map(|(name, point)| (task, name, point));
                 self.metrics.extend(points);
             }
-            AgentMessage::Reading(_) | AgentMessage::Found(_) | AgentMessage::Tested { .. } => {}
+            AgentMessage::Reading(_)
+            | AgentMessage::Found(_)
+            | AgentMessage::Tested { .. }
+            | AgentMessage::Leaves { .. } => {}
             AgentMessage::Report(Report::Returned { try_id }) => {
                 panic!("{try_id} is returned, and nothing was launched ahead")
             }
-            AgentMessage::Leaves { .. } => {}
             AgentMessage::Up { .. } | AgentMessage::Gone { .. } => {
                 panic!("an agent says once what it is")
             }

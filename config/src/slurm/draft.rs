@@ -40,22 +40,27 @@ impl Export {
     }
 }
 
-/// Variables of a session or a shell, which are none of a job's.
-const OF_SESSION: [&str; 16] = [
+/// Variables of a session, a shell or an account, which are none of a job's: the node sets its own.
+const OF_SESSION: [&str; 21] = [
     "_",
     "COLUMNS",
     "DBUS_SESSION_BUS_ADDRESS",
     "DISPLAY",
+    "HOME",
     "INVOCATION_ID",
     "JOURNAL_STREAM",
     "LINES",
+    "LOGNAME",
     "LS_COLORS",
     "MAIL",
     "NOTIFY_SOCKET",
     "OLDPWD",
     "PWD",
+    "SHELL",
     "SHLVL",
     "TERM",
+    "TMPDIR",
+    "USER",
     "WINDOWID",
     "XAUTHORITY",
 ];
@@ -273,6 +278,20 @@ impl Draft {
                 "is not said: what the script prints is in gantry logs, not in slurm-%j.out".into(),
             ));
         }
+        if let Export::All(_) = self.export {
+            let kept: Vec<&str> = batch
+                .environment
+                .keys()
+                .map(String::as_str)
+                .filter(|name| is_secret(name))
+                .collect();
+            if !kept.is_empty() {
+                remarks.push(whole("--export", format!(
+                    "{} does not go with the job, as the name says that it is secret; let the script read it from a file of yours",
+                    kept.join(", ")
+                )));
+            }
+        }
         let environment = match self.variables(batch, tasks, &spec) {
             Ok(environment) => environment,
             Err(why) => {
@@ -373,15 +392,20 @@ impl Draft {
     }
 }
 
+/// Whether a variable's name says that it is a secret.
+fn is_secret(name: &str) -> bool {
+    let upper = name.to_uppercase();
+    SECRET.iter().any(|part| upper.contains(part))
+}
+
 /// Whether a variable of who submits goes with the job.
 fn is_carried(name: &str) -> bool {
-    let upper = name.to_uppercase();
     // A shell's functions are no variables that another shell would want.
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     plain
         && !OF_SESSION.contains(&name)
         && !OF_OTHERS.iter().any(|begin| name.starts_with(begin))
-        && !SECRET.iter().any(|part| upper.contains(part))
+        && !is_secret(name)
 }
 
 /// A path as it is from a folder.

@@ -13,9 +13,14 @@ fn batch(text: &str) -> Batch {
         folder: "/home/ada/work".into(),
         user: "ada".into(),
         host: "login".into(),
-        environment: [("PATH", "/usr/bin:/bin"), ("DATA", "/d"), ("API_TOKEN", "x"), ("TERM", "t")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+        environment: [
+            ("PATH", "/usr/bin:/bin"),
+            ("DATA", "/d"),
+            ("API_TOKEN", "x"),
+            ("HOME", "/h"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into(),
         ..Batch::default()
     }
 }
@@ -26,8 +31,8 @@ fn job(text: &str) -> Translated {
 
 /// The job of a script with these options and an empty body.
 fn with(options: &str) -> JobSpec {
-    let lines: String = options.lines().map(|line| format!("#SBATCH {line}\n")).collect();
-    job(&format!("#!/bin/bash\n{lines}true\n")).spec
+    let lines: Vec<String> = options.lines().map(|line| format!("#SBATCH {line}")).collect();
+    job(&format!("#!/bin/bash\n{}\ntrue\n", lines.join("\n"))).spec
 }
 
 fn is(job: &JobSpec, variable: &str, value: &str) -> bool {
@@ -93,7 +98,7 @@ fn what_each_option_comes_to() {
     }
     let all = with("");
     assert!(all.environment["DATA"] == "/d" && !all.environment.contains_key("API_TOKEN"));
-    assert!(!all.environment.contains_key("TERM"));
+    assert!(!all.environment.contains_key("HOME"));
 }
 
 #[test]
@@ -141,7 +146,10 @@ fn what_does_not_matter_is_said_or_can_be_named() {
     let translated = translate(&Batch { ignore, ..batch(text) }).unwrap();
     let said: Vec<(usize, &str)> =
         translated.remarks.iter().map(|one| (one.line, one.what.as_str())).collect();
-    assert_eq!(said, [(5, "#SBATCH"), (2, "--mail-type"), (3, "--mail-user"), (0, "--output")]);
+    assert_eq!(
+        said,
+        [(5, "#SBATCH"), (2, "--mail-type"), (3, "--mail-user"), (0, "--output"), (0, "--export")]
+    );
     assert_eq!(translated.spec.resources.cores, 1);
 }
 

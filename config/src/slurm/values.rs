@@ -229,10 +229,10 @@ mod tests {
 
     #[test]
     fn dependencies_signals_and_gpus_as_slurm_writes_them() {
+        use DependencyKind::Ok as Done;
         let found = dependencies("afterok:12:j13,aftercorr:14").unwrap();
         let shown: Vec<(u64, DependencyKind, DependencyScope)> =
-            found.iter().map(|one| (one.job.0.into(), one.kind, one.scope)).collect();
-        use DependencyKind::Ok as Done;
+            found.iter().map(|one| (one.job.0, one.kind, one.scope)).collect();
         assert_eq!(
             shown,
             [

@@ -168,18 +168,16 @@ impl Slurm {
 
     /// The scheduler as nodes on other hosts reach it.
     fn address(&self, cluster: &Reach) -> Result<SocketAddr, Failure> {
-        match &self.scheduler {
-            Some(text) => resolve(text),
-            None => {
-                let address = Access::find(cluster.clone())?.address;
-                if address.ip().is_loopback() {
-                    return Err(Failure::usage(format!(
-                        "the scheduler is reached at {address} here, which the nodes cannot; say --scheduler HOST:PORT"
-                    )));
-                }
-                Ok(address)
-            }
+        if let Some(text) = &self.scheduler {
+            return resolve(text);
         }
+        let address = Access::find(cluster.clone())?.address;
+        if address.ip().is_loopback() {
+            return Err(Failure::usage(format!(
+                "the scheduler is reached at {address} here, which the nodes cannot; say --scheduler HOST:PORT"
+            )));
+        }
+        Ok(address)
     }
 
     /// The first folders that no living job of Slurm has.

@@ -52,7 +52,9 @@ pub(super) fn submit(
         let what = if format == Format::Json {
             all.join("; ")
         } else {
-            all.iter().for_each(|one| output::complain(one));
+            for one in &all {
+                output::complain(one);
+            }
             format!("what is wrong stands above ({} in all)", all.len())
         };
         Failure::usage(format!(
