@@ -47,5 +47,9 @@ pub const THEMES: &[(&str, &str)] = &[
 pub const KEYS_FILE: &str = include_str!("../files/keys.toml");
 /// A Grafana dashboard over the numbers that a scheduler gives to Prometheus.
 pub const DASHBOARD_FILE: &str = include_str!("../files/grafana.json");
+/// Agents on the nodes of a Kubernetes cluster.
+pub const KUBERNETES_FILE: &str = include_str!("../files/kubernetes.yml");
+/// A scheduler and an agent in containers on one host.
+pub const COMPOSE_FILE: &str = include_str!("../files/compose.yml");
 /// Alerting rules for Prometheus over the same numbers.
 pub const RULES_FILE: &str = include_str!("../files/prometheus-rules.yml");
