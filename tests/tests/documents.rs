@@ -1,0 +1,245 @@
+//! The book in `docs`: its reference is written from the code, its commands are ones, its messages are
+//! those of the sources, and its links lead somewhere.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gantry_config::{AgentSettings, SchedulerSettings, Settings, explain, layers};
+use gantry_tests::installed;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn book() -> PathBuf {
+    root().join("docs/src")
+}
+
+/// Every page, by its path below the book, with its text.
+fn pages() -> Vec<(String, String)> {
+    let (mut found, mut folders) = (Vec::new(), vec![book()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "md") {
+                let name = path.strip_prefix(book()).unwrap().display().to_string();
+                found.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Holds a page against what the code says, or writes it.
+fn golden(name: &str, text: &str) {
+    let path = book().join(name);
+    if std::env::var_os("GANTRY_BLESS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    let line = known.lines().zip(text.lines()).position(|(one, other)| one != other);
+    assert!(
+        known == text,
+        "{name} is not what the code says, from line {line:?} on; GANTRY_BLESS=1 writes it anew"
+    );
+}
+
+const WRITTEN: &str = "Written by gantry itself (`cargo test --test documents`).";
+
+/// The help of a command and of those below it.
+fn help(command: &clap::Command, name: &str, text: &mut String) {
+    let mut own = command
+        .clone()
+        .disable_help_subcommand(true)
+        .term_width(100)
+        .mut_args(|argument| argument.hide_env_values(true));
+    let body = own.render_long_help().to_string();
+    let body: Vec<&str> = body.lines().map(str::trim_end).collect();
+    let _ = write!(text, "\n## {name}\n\n```text\n{}\n```\n", body.join("\n").trim());
+}
+
+#[test]
+fn the_page_of_commands_is_their_help() {
+    let mut all = gantry::cli::nouns::command().term_width(100);
+    all.build();
+    let mut text = format!(
+        "# Commands\n\n{WRITTEN} `gantry NOUN VERB` is the short command under another name.\n"
+    );
+    for command in all.get_subcommands().filter(|one| !one.is_hide_set()) {
+        let name = format!("gantry {}", command.get_name());
+        help(command, &name, &mut text);
+        // What is a command of its own stands there; these are verbs of nothing else.
+        let own = |one: &&clap::Command| {
+            !one.is_hide_set()
+                && all.find_subcommand(one.get_name()).is_none()
+                && one.get_name() != "help"
+        };
+        for verb in command.get_subcommands().filter(own) {
+            help(verb, &format!("{name} {}", verb.get_name()), &mut text);
+        }
+    }
+    golden("reference/commands.md", &text);
+}
+
+fn settings_of<T: Settings>(text: &mut String) {
+    let _ = write!(text, "\n## The {}\n\nIn `{}.toml`.\n", T::NAME, T::NAME);
+    for key in T::KEYS {
+        let found = explain::<T>(key, ("", ""), None, &[]).unwrap();
+        let _ = write!(text, "\n### {key}\n\n{}\n\n", found.meaning);
+        let value = match (&found.value, &found.example) {
+            (Some(value), _) => format!("default: `{value}`"),
+            (None, Some(example)) => format!("not set; for example `{key} = {example}`"),
+            (None, None) => "not set".to_owned(),
+        };
+        let _ = write!(text, "- {value}\n- variable: `{}`\n", layers::variable(key));
+    }
+}
+
+#[test]
+fn the_page_of_settings_is_what_the_shipped_files_say() {
+    let mut text = format!(
+        "# Settings\n\n{WRITTEN} [Settings of a site](../site.md) says where they stand.\n"
+    );
+    settings_of::<SchedulerSettings>(&mut text);
+    settings_of::<AgentSettings>(&mut text);
+    golden("reference/settings.md", &text);
+}
+
+/// The words of a line as a shell takes them, where only double quotes are special.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted, mut begun) = (Vec::new(), String::new(), false, false);
+    for c in line.chars().chain([' ']) {
+        match c {
+            '"' => (quoted, begun) = (!quoted, true),
+            c if c.is_whitespace() && !quoted => {
+                if std::mem::take(&mut begun) {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            c => {
+                word.push(c);
+                begun = true;
+            }
+        }
+    }
+    words
+}
+
+#[test]
+fn every_command_of_the_book_is_one() {
+    let mut count = 0;
+    for (name, text) in pages() {
+        let mut shell = false;
+        for line in text.lines() {
+            if line.starts_with("```") {
+                shell = line == "```sh";
+            } else if shell && line.starts_with("gantry ") {
+                let parsed = gantry::cli::nouns::parse(words(line));
+                assert!(parsed.is_ok(), "{name}: {line}: {}", parsed.unwrap_err());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 60, "only {count} commands were found");
+}
+
+/// All sources of the product, by name.
+fn sources() -> Vec<String> {
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let names = String::from_utf8(listed.stdout).unwrap();
+    let own = names.lines().filter(|name| !name.starts_with("tests/") && !name.contains("/tests/"));
+    own.filter_map(|name| std::fs::read_to_string(root().join(name)).ok()).collect()
+}
+
+#[test]
+fn every_message_that_is_explained_is_one() {
+    let text = std::fs::read_to_string(book().join("troubleshooting.md")).unwrap();
+    let messages: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("## `")?.strip_suffix('`')).collect();
+    assert!(messages.len() >= 15, "{messages:?}");
+    let sources = sources();
+    for message in messages {
+        // What stands between what differs is found in one source, in this order.
+        let found = sources.iter().any(|source| {
+            let mut rest = source.as_str();
+            message.split('…').map(str::trim).filter(|part| part.len() > 3).all(|part| {
+                let at = rest.find(part);
+                rest = at.map_or("", |at| &rest[at + part.len()..]);
+                at.is_some()
+            })
+        });
+        assert!(found, "no source says {message:?}");
+    }
+}
+
+#[test]
+fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
+    let pages = pages();
+    let names: BTreeSet<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
+    let links = |text: &str| -> Vec<String> {
+        let parts = text.split("](").skip(1);
+        parts.filter_map(|part| Some(part.split_once(')')?.0.to_owned())).collect()
+    };
+    for (name, text) in &pages {
+        if name.starts_with("reference/commands") {
+            continue;
+        }
+        let folder = Path::new(name).parent().unwrap();
+        for link in links(text).iter().filter(|link| !link.contains("://")) {
+            let target = match link.strip_prefix("../") {
+                Some(up) => up.to_owned(),
+                None => folder.join(link).display().to_string(),
+            };
+            assert!(names.contains(target.as_str()), "{name} leads to {link}, which is not there");
+        }
+        if name == "SUMMARY.md" {
+            let listed: BTreeSet<String> = links(text).into_iter().collect();
+            let missing: Vec<_> = names
+                .iter()
+                .filter(|one| **one != name.as_str() && !listed.contains(**one))
+                .collect();
+            assert!(missing.is_empty(), "the summary lacks {missing:?}");
+        }
+    }
+}
+
+#[test]
+fn the_glossary_has_every_word_of_the_architecture() {
+    let architecture = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let section = architecture.split("## Words").nth(1).unwrap().split("\n## ").next().unwrap();
+    let glossary = std::fs::read_to_string(book().join("glossary.md")).unwrap().to_lowercase();
+    let mut words = section.split("**").skip(1).step_by(2);
+    assert!(section.matches("**").count() >= 30);
+    let missing: Vec<&str> = words
+        .by_ref()
+        .filter(|word| !glossary.contains(&format!("**{}**", word.to_lowercase())))
+        .collect();
+    assert!(missing.is_empty(), "the glossary lacks {missing:?}");
+}
+
+#[test]
+fn mdbook_makes_a_book_of_it() {
+    if !installed("mdbook", "the book") {
+        eprintln!("SKIPPED: the book was not built; cargo install mdbook");
+        return;
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let output = Command::new("mdbook")
+        .args(["build", "--dest-dir"])
+        .arg(folder.path())
+        .arg(root().join("docs"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(folder.path().join("troubleshooting.html").exists());
+}
