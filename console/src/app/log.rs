@@ -70,7 +70,8 @@ impl Log {
         } else if output.next > end {
             let new = (output.next - end) as usize;
             self.bytes.extend(&output.bytes[output.bytes.len() - new..]);
-        } else if output.next == end {
+        } else if output.next == end || self.holds(start, &output.bytes) {
+            // Pictures and answers go by different ways: one may be older than what is here.
             return;
         } else {
             // A new try has begun: its output is shorter.
@@ -83,6 +84,12 @@ impl Log {
             self.back += self.lines.len().saturating_sub(before);
         }
         self.back = self.back.min(self.lines.len().saturating_sub(1));
+    }
+
+    /// Whether these bytes are what is kept from a place on.
+    fn holds(&self, start: u64, bytes: &[u8]) -> bool {
+        let place = start.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        place.and_then(|at| self.bytes.get(at..at + bytes.len())) == Some(bytes)
     }
 
     /// Takes a piece that was asked for: the end, or what lies before the first byte.
@@ -287,6 +294,8 @@ mod tests {
         );
         log.take(JOB, &piece(108, "three\nfour\n"));
         assert_eq!(log.back, 3, "what is read stays");
+        log.take(JOB, &piece(104, "two\nthree\n"));
+        assert_eq!(log.len(), 5, "one that came late changes nothing");
         log.take(JOB, &piece(5000, "later\n"));
         assert_eq!((text(&log), log.begins_later()), (vec!["later".to_owned()], true));
         log.take(JOB, &piece(0, "a new try\n"));

@@ -420,6 +420,8 @@ mod tests {
             next = next_page(&request, &reply);
         }
         answers.hear(JobId(7), &piece(84_000, 100_000));
+        // A picture that was taken before what was asked since, and is written later.
+        answers.hear(JobId(7), &piece(79_000, 87_000));
         for offset in [0, 30_000, 60_000, 90_000] {
             let to = (offset + Output::PIECE_BYTES as usize).min(100_000);
             let asked = Request::Output { task, offset: offset as u64 };

@@ -326,7 +326,7 @@ fn log(app: &App, sheet: &mut Sheet<'_>) {
     // From the last line up, since a long one may take several rows.
     let mut y = rows;
     let width = usize::from(columns.saturating_sub(2)).max(1);
-    for number in (0..end).rev() {
+    let parts_of = |number| {
         let line = log.line(number);
         let line: String = line.chars().skip(usize::from(log.sideways)).collect();
         let parts = if log.wrap { super::words::folded(&line, width) } else { vec![line] };
@@ -335,6 +335,10 @@ fn log(app: &App, sheet: &mut Sheet<'_>) {
         if log.is_match(number) {
             style = style.add_modifier(Modifier::UNDERLINED | Modifier::BOLD);
         }
+        (parts, style)
+    };
+    for number in (0..end).rev() {
+        let (parts, style) = parts_of(number);
         for part in parts.iter().rev() {
             if y == 0 {
                 return;
@@ -351,8 +355,16 @@ fn log(app: &App, sheet: &mut Sheet<'_>) {
         };
         sheet.text(1, 1, none, theme.dim());
     } else if y > 0 {
-        // Few lines stand at the top, not at the bottom: close up.
+        // Few lines stand at the top, not at the bottom: close up. What comes behind them, where one has
+        // scrolled to the first, fills the rest.
         lift(y as u16, sheet);
+        let behind = (end..log.len()).flat_map(|number| {
+            let (parts, style) = parts_of(number);
+            parts.into_iter().map(move |part| (part, style))
+        });
+        for (row, (part, style)) in (rows - y + 1..=rows).zip(behind) {
+            sheet.text(1, row as u16, &part, style);
+        }
     }
 }
 
