@@ -130,6 +130,15 @@ pub struct Gantry {
     host: Option<String>,
 }
 
+/// By this a service manager starts an agent.
+const AGENT_UNIT: &str = include_str!("../../config/package/gantry-agent.service");
+
+/// The variables that a unit sets.
+fn environment(unit: &str) -> impl Iterator<Item = (&str, &str)> {
+    let set = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
+    set.filter_map(|variable| variable.split_once('='))
+}
+
 impl Gantry {
     /// The binary at this path: `env!("CARGO_BIN_EXE_gantry-under-test")`.
     #[must_use]
@@ -145,6 +154,9 @@ impl Gantry {
             None => Command::new(&self.program),
         };
         command.args(arguments).stdin(Stdio::null()).env_remove("GANTRY_LIBRARY");
+        if arguments.first() == Some(&"agent") {
+            command.envs(environment(AGENT_UNIT));
+        }
         match &self.cluster {
             Some(folder) => command.env("GANTRY_CLUSTER", folder),
             None => command.env_remove("GANTRY_CLUSTER"),
