@@ -25,7 +25,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKES_MAX: usize = 128;
 const TURN: Duration = Duration::from_millis(100);
 /// A caller that has waited so long is about to give up; it is left to call again.
-const PATIENCE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(7);
 /// Half-open connections above which a caller must first prove its address.
 const HALF_OPEN_MAX: usize = 256;
 
