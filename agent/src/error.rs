@@ -15,9 +15,11 @@ pub enum AgentError {
         /// What to change.
         reason: String,
     },
-    /// The receiver cannot answer with TLS.
-    #[error("[ingest.tls] cannot be used: {reason}")]
+    /// The receiver cannot answer, or call back, with TLS.
+    #[error("[{section}] cannot be used: {reason}")]
     Tls {
+        /// The section of the settings.
+        section: &'static str,
         /// What to change.
         reason: String,
     },

@@ -92,6 +92,8 @@ pub struct IngestSettings {
     /// Where those are told what is kept for good who ask and hang up before the answer, by their
     /// AE titles.
     pub commitment: BTreeMap<String, SocketAddr>,
+    /// Speaks TLS with who is called back; plain where absent.
+    pub calls: Option<CallSettings>,
     /// A series is complete once nothing new came for this long.
     #[serde(deserialize_with = "text")]
     pub series_stable: Millis,
@@ -112,6 +114,21 @@ pub struct TlsSettings {
     pub key: PathBuf,
     /// Whose certificates those need who call; none is asked for where absent.
     pub authority: Option<PathBuf>,
+}
+
+/// TLS with peers that are called, by the site's own certificates (PEM).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallSettings {
+    /// Whose certificates they must show.
+    pub authority: PathBuf,
+    /// What is shown to those that ask for one, followed by those between it and its authority.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// The names in their certificates, by their AE titles; the address that is called where absent.
+    #[serde(default)]
+    pub names: BTreeMap<String, String>,
 }
 
 /// De-identification: the basic profile of PS3.15 annex E.
@@ -160,6 +177,7 @@ impl Default for IngestSettings {
             deidentify: None,
             tls: None,
             commitment: BTreeMap::new(),
+            calls: None,
             series_stable: Millis::from_seconds(60),
             storage_free_min: MemoryMib(1024),
             associations_max: 32,
@@ -209,6 +227,10 @@ impl Settings for AgentSettings {
         "ingest.tls.key",
         "ingest.tls.authority",
         "ingest.commitment",
+        "ingest.calls.authority",
+        "ingest.calls.certificate",
+        "ingest.calls.key",
+        "ingest.calls.names",
         "ingest.series_stable",
         "ingest.storage_free_min",
         "ingest.associations_max",
@@ -244,6 +266,14 @@ impl Settings for AgentSettings {
                 "the AE title {:?} is longer than the 16 characters of DICOM",
                 ingest.ae_title
             )),
+            Some(ingest)
+                if ingest
+                    .calls
+                    .as_ref()
+                    .is_some_and(|calls| calls.certificate.is_some() != calls.key.is_some()) =>
+            {
+                Err("ingest.calls has a certificate without its key, or the other way round; name both or none".into())
+            }
             Some(ingest) if ingest.associations_max == 0 => {
                 Err("associations_max = 0 would refuse every scanner; raise it".into())
             }

@@ -19,7 +19,9 @@ mod network;
 pub mod scheduler;
 pub mod slurm;
 
-pub use agent::{AgentSettings, DeidentifySettings, IngestSettings, Orphans, TlsSettings};
+pub use agent::{
+    AgentSettings, CallSettings, DeidentifySettings, IngestSettings, Orphans, TlsSettings,
+};
 pub use alerts::AlertSettings;
 pub use explain::{Explained, explain};
 pub use isolation::{CgroupPlace, CpuLimit, IsolationSettings, RunAs, Umask};

@@ -6,7 +6,9 @@ use dicom_core::{DataElement, PrimitiveValue, Tag, VR, dicom_value};
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::entries::IMPLICIT_VR_LITTLE_ENDIAN;
-use dicom_ul::association::{CloseSocket, SyncAssociation};
+#[cfg(test)]
+use dicom_ul::association::ClientAssociation;
+use dicom_ul::association::{CloseSocket, ServerAssociation, SyncAssociation};
 use dicom_ul::pdu::{PDataValue, PDataValueType, Pdu};
 use gantry_imaging::dicom::data_set;
 
@@ -83,31 +85,53 @@ pub(super) fn read(bytes: &[u8]) -> Option<Command> {
     })
 }
 
+/// What messages are sent over.
+pub(super) trait Line {
+    /// Sends one PDU.
+    fn put(&mut self, pdu: &Pdu) -> Result<(), String>;
+
+    /// Sends a data set, in as many PDUs as the peer's need.
+    fn put_data(&mut self, context: u8, bytes: &[u8]) -> Result<(), String>;
+}
+
+macro_rules! line {
+    ($association:ident) => {
+        impl<S: Read + Write + CloseSocket> Line for $association<S> {
+            fn put(&mut self, pdu: &Pdu) -> Result<(), String> {
+                SyncAssociation::send(self, pdu).map_err(|error| error.to_string())
+            }
+
+            fn put_data(&mut self, context: u8, bytes: &[u8]) -> Result<(), String> {
+                let mut writer = SyncAssociation::send_pdata(self, context);
+                writer.write_all(bytes).map_err(|error| error.to_string())?;
+                writer.finish().map_err(|error| error.to_string())
+            }
+        }
+    };
+}
+line!(ServerAssociation);
+// Tests call as others do.
+#[cfg(test)]
+line!(ClientAssociation);
+
 /// Sends a command.
-pub(super) fn send<S: Read + Write + CloseSocket>(
-    association: &mut impl SyncAssociation<S>,
-    context: u8,
-    bytes: Vec<u8>,
-) -> Result<(), String> {
+pub(super) fn send(association: &mut impl Line, context: u8, bytes: Vec<u8>) -> Result<(), String> {
     let value = PDataValue {
         presentation_context_id: context,
         value_type: PDataValueType::Command,
         is_last: true,
         data: bytes,
     };
-    SyncAssociation::send(association, &Pdu::PData { data: vec![value] })
-        .map_err(|error| error.to_string())
+    association.put(&Pdu::PData { data: vec![value] })
 }
 
-/// Sends a data set, in as many PDUs as the peer's need.
-pub(super) fn send_data<S: Read + Write + CloseSocket>(
-    association: &mut impl SyncAssociation<S>,
+/// Sends a data set.
+pub(super) fn send_data(
+    association: &mut impl Line,
     context: u8,
     bytes: &[u8],
 ) -> Result<(), String> {
-    let mut writer = association.send_pdata(context);
-    writer.write_all(bytes).map_err(|error| error.to_string())?;
-    writer.finish().map_err(|error| error.to_string())
+    association.put_data(context, bytes)
 }
 
 /// The answer to a command.

@@ -5,21 +5,17 @@
 //! read anew for every request: a peer deletes its own copy on the strength of the answer. What was
 //! set aside is kept too, but is no instance of the class it claims, so it is not committed to.
 
-use std::io::{Read, Write};
-use std::net::SocketAddr;
-
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR, dicom_value};
 use dicom_dictionary_std::tags;
 use dicom_encoding::transfer_syntax::TransferSyntaxIndex;
 use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
-use dicom_ul::association::{CloseSocket, SyncAssociation};
 use dicom_ul::pdu::{Pdu, PresentationContextResultReason};
 use gantry_imaging::dicom::data_set;
 use gantry_library::Library;
 
-use super::command::{self, Command};
-use super::send;
+use super::command::{self, Command, Line};
+use super::send::{self, Peer};
 use crate::error::AgentError;
 
 /// Storage Commitment Push Model SOP Class.
@@ -109,9 +105,9 @@ impl Report {
     }
 
     /// Tells it within an association.
-    pub(super) fn tell<S: CloseSocket + Read + Write>(
+    pub(super) fn tell(
         &self,
-        association: &mut impl SyncAssociation<S>,
+        association: &mut impl Line,
         context: u8,
         syntax: &str,
     ) -> Result<(), String> {
@@ -153,15 +149,11 @@ impl Report {
 }
 
 /// Calls a peer that has hung up before its answer was there.
-pub(super) fn call_back(
-    address: SocketAddr,
-    own_ae: &str,
-    peer_ae: &str,
-    report: &Report,
-) -> Result<(), AgentError> {
-    let fail = |reason: String| AgentError::Send { peer: address, reason };
-    let mut association = send::open_as_provider(address, own_ae, peer_ae, CLASS)?;
-    let accepted = association.presentation_contexts().iter().find(|context| {
+pub(super) fn call_back(peer: &Peer, report: &Report) -> Result<(), AgentError> {
+    let fail = |reason: String| AgentError::Send { peer: peer.address, reason };
+    let (mut association, ended) = send::open_as_provider(peer, CLASS)?;
+    let fail = |reason: String| fail(send::with_reason(reason, &ended));
+    let accepted = association.contexts().iter().find(|context| {
         context.abstract_syntax.trim_end_matches('\0') == CLASS
             && context.reason == PresentationContextResultReason::Acceptance
     });
@@ -169,8 +161,8 @@ pub(super) fn call_back(
         .map(|one| (one.id, one.transfer_syntax.trim_end_matches('\0').to_owned()))
         .ok_or_else(|| fail("the peer does not take reports of storage commitment".into()))?;
     report.tell(&mut association, context, &syntax).map_err(fail)?;
-    match association.receive().map_err(|error| fail(error.to_string()))? {
-        Pdu::PData { .. } => association.release().map_err(|error| fail(error.to_string())),
+    match association.receive().map_err(fail)? {
+        Pdu::PData { .. } => association.release().map_err(fail),
         other => Err(fail(format!("the peer answered with {}", other.short_description()))),
     }
 }
@@ -188,13 +180,18 @@ fn text(data: &InMemDicomObject, tag: Tag) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::net::{Shutdown, TcpListener};
+    use std::path::Path;
+    use std::time::Duration;
 
-    use dicom_ul::association::Association;
     use dicom_ul::association::client::ClientAssociationOptions;
     use dicom_ul::association::server::ServerAssociationOptions;
+    use dicom_ul::association::{Association, SyncAssociation};
+    use gantry_config::CallSettings;
+    use gantry_link::Outside;
 
     use super::*;
     use crate::ingest::tests::{Bench, CT, EXPLICIT_LE, scan};
+    use crate::ingest::tls_tests::certificate;
 
     /// The command of a request, and its data set.
     fn request(references: &[(&str, &str)]) -> (Vec<u8>, Vec<u8>) {
@@ -302,13 +299,42 @@ mod tests {
 
     #[test]
     fn who_hangs_up_is_called_back() {
+        called_back(None);
+    }
+
+    #[test]
+    fn who_hangs_up_is_called_back_with_tls() {
+        let folder = tempfile::TempDir::new().unwrap();
+        for name in ["gantry", "scanner"] {
+            certificate(folder.path(), name);
+        }
+        called_back(Some(folder.path()));
+    }
+
+    /// With TLS where there is a folder of certificates.
+    fn called_back(certificates: Option<&Path>) {
+        let file = |name: &str| certificates.map(|folder| folder.join(name));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let bench = Bench::new(|settings| {
             settings.commitment.insert("SCANNER".into(), address);
+            settings.calls = file("scanner-ca.pem").map(|authority| CallSettings {
+                authority,
+                certificate: file("gantry.pem"),
+                key: file("gantry.key"),
+                names: [("SCANNER".to_owned(), "localhost".to_owned())].into(),
+            });
+        });
+        let outside = file("scanner.pem").map(|own| {
+            let (key, authority) = (file("scanner.key").unwrap(), file("gantry-ca.pem"));
+            Outside::new(&own, &key, authority.as_deref()).unwrap()
         });
         let answered = std::thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
+            let stream = match outside {
+                None => stream,
+                Some(outside) => outside.accept(stream, Duration::from_secs(20)).unwrap(),
+            };
             let mut caller =
                 ServerAssociationOptions::new().promiscuous(true).establish(stream).unwrap();
             assert_eq!(caller.peer_ae_title().trim(), "GANTRY");

@@ -5,6 +5,7 @@
 //! unless patients are to be taken out of it, which comes before anything is kept.
 
 mod association;
+mod client;
 mod command;
 mod commitment;
 mod complete;

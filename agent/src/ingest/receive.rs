@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dicom_ul::association::server::{AccessControl, DefaultNegotiation, ServerAssociationOptions};
 use dicom_ul::pdu::{AssociationRJServiceUserReason, UserIdentity};
-use gantry_config::IngestSettings;
+use gantry_config::{CallSettings, IngestSettings};
 use gantry_imaging::dicom::deidentify::Profile;
 use gantry_library::Library;
 use gantry_link::{Outside, Refused};
@@ -21,6 +21,7 @@ use super::commitment::{self, Report};
 use super::complete::Completion;
 use super::group::Group;
 use super::refusals::Reason;
+use super::send::{Peer, Tls};
 use super::{Counters, Deidentifier};
 use crate::error::AgentError;
 
@@ -97,9 +98,16 @@ pub(crate) fn start(
     };
     let tls = settings.tls.as_ref().map(|tls| {
         Outside::new(&tls.certificate, &tls.key, tls.authority.as_deref())
-            .map_err(|error| AgentError::Tls { reason: error.to_string() })
+            .map_err(|error| AgentError::Tls { section: "ingest.tls", reason: error.to_string() })
     });
     let tls = tls.transpose()?;
+    if let Some(calls) = &settings.calls {
+        // Read again for each call; what is wrong with them is said now.
+        secure(calls, "").load().map_err(|error| AgentError::Tls {
+            section: "ingest.calls",
+            reason: error.to_string(),
+        })?;
+    }
     let listener = TcpListener::bind(settings.listen).map_err(fail)?;
     let address = listener.local_addr().map_err(fail)?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -227,8 +235,24 @@ fn call_back(settings: &IngestSettings, calling_ae: &str, report: &Report) {
         );
         return;
     };
-    match commitment::call_back(*address, &settings.ae_title, calling_ae, report) {
+    let name = |calls: &CallSettings| {
+        calls.names.get(calling_ae).cloned().unwrap_or_else(|| address.ip().to_string())
+    };
+    let peer = Peer {
+        tls: settings.calls.as_ref().map(|calls| secure(calls, &name(calls))),
+        ..Peer::plain(*address, &settings.ae_title, calling_ae)
+    };
+    match commitment::call_back(&peer, report) {
         Ok(()) => tracing::info!(calling_ae, "answered a storage commitment by a call"),
         Err(error) => tracing::error!(calling_ae, "answering a storage commitment failed: {error}"),
+    }
+}
+
+/// How a peer of this name is spoken with.
+fn secure(calls: &CallSettings, name: &str) -> Tls {
+    Tls {
+        authority: calls.authority.clone(),
+        own: calls.certificate.clone().zip(calls.key.clone()),
+        name: name.to_owned(),
     }
 }

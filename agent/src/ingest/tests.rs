@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use super::command::{OUT_OF_RESOURCES, SUCCESS};
 use super::refusals::{Reason, Refusals};
-use super::send::send;
+use super::send::{Peer, send};
 use super::{Counters, Receiver, start};
 use crate::error::AgentError;
 
@@ -62,7 +62,7 @@ impl Bench {
     pub(super) fn send(&self, files: &[Vec<u8>]) -> Result<Vec<u16>, AgentError> {
         let mut statuses = Vec::new();
         let on_each = &mut |status| statuses.push(status);
-        send(self.address(), "SCANNER", "GANTRY", files, on_each).map(|()| statuses)
+        send(&Peer::plain(self.address(), "SCANNER", "GANTRY"), files, on_each).map(|()| statuses)
     }
 
     /// The counts once every association has ended.

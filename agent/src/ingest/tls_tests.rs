@@ -1,22 +1,27 @@
-//! TLS of the receiver, with dcmtk's sender where it is installed, and with peers that do not speak it.
+//! TLS of the receiver and of the sender, with dcmtk's where they are installed, with each other, and with
+//! peers that do not speak it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
-use gantry_config::TlsSettings;
+use gantry_config::{CallSettings, TlsSettings};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use super::refusals::Reason;
+use super::send::{Peer, Tls, send};
 use super::tests::{Bench, scan};
+use crate::error::AgentError;
 
 /// An authority's certificate, a certificate of it, and the key of that, as files `NAME-ca.pem`,
 /// `NAME.pem` and `NAME.key`.
-fn certificate(folder: &Path, name: &str) {
+pub(super) fn certificate(folder: &Path, name: &str) {
     let (key, own) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let mut params = CertificateParams::default();
     // Another than that of what it signs, which would look as if it had signed itself.
@@ -133,7 +138,7 @@ fn peers_that_break_off_or_speak_no_tls_end_at_once_and_the_receiver_goes_on() {
         assert_eq!(bench.counts().associations, 0);
         assert!(refused(&bench).contains(&(word, count)), "{bytes:?}: {:?}", refused(&bench));
     }
-    assert!(bench.send(&scan()).is_err(), "our own sender speaks no TLS");
+    assert!(bench.send(&scan()).is_err(), "our own sender, in plain");
 }
 
 #[test]
@@ -154,7 +159,124 @@ fn files_that_cannot_be_used_are_named_when_the_agent_starts() {
             key: at.join(key),
             authority: authority.map(|name| at.join(name)),
         };
+        let calls = CallSettings {
+            authority: tls.authority.clone().unwrap_or_else(|| at.join("one-ca.pem")),
+            certificate: Some(tls.certificate.clone()),
+            key: Some(tls.key.clone()),
+            names: BTreeMap::new(),
+        };
         let error = Bench::try_new(|settings| settings.tls = Some(tls)).err().unwrap().to_string();
-        assert!(error.contains(expected), "{error}");
+        assert!(error.contains(expected) && error.contains("[ingest.tls]"), "{error}");
+        let error = Bench::try_new(|settings| settings.calls = Some(calls)).err().unwrap();
+        let error = error.to_string();
+        assert!(error.contains(expected) && error.contains("[ingest.calls]"), "{error}");
+    }
+}
+
+/// How our sender speaks TLS, with the files of [`bench`].
+fn secure(folder: &Path, authority: &str, own: Option<&str>, name: &str) -> Tls {
+    Tls {
+        authority: folder.join(format!("{authority}-ca.pem")),
+        own: own.map(|own| (folder.join(format!("{own}.pem")), folder.join(format!("{own}.key")))),
+        name: name.to_owned(),
+    }
+}
+
+fn call(address: SocketAddr, tls: Option<Tls>) -> Result<Vec<u16>, AgentError> {
+    let mut statuses = Vec::new();
+    let peer = Peer { tls, ..Peer::plain(address, "SCANNER", "GANTRY") };
+    send(&peer, &scan(), &mut |status| statuses.push(status)).map(|()| statuses)
+}
+
+#[test]
+fn our_sender_checks_who_answers_and_shows_who_it_is() {
+    let (bench, folder) = bench(true);
+    let at = folder.path();
+    let sent = call(bench.address(), Some(secure(at, "gantry", Some("scanner"), "localhost")));
+    assert_eq!(sent.unwrap(), [0; 4]);
+    assert_eq!((bench.counts().received, bench.stored().len()), (4, 4));
+    for (what, tls, expected) in [
+        ("plain", None, "check that a receiver listens there"),
+        (
+            "another authority",
+            Some(secure(at, "stranger", Some("scanner"), "localhost")),
+            "its certificate was not accepted",
+        ),
+        (
+            "another name",
+            Some(secure(at, "gantry", Some("scanner"), "127.0.0.1")),
+            "bear the name 127.0.0.1",
+        ),
+        ("no certificate", Some(secure(at, "gantry", None, "localhost")), "it may ask for ours"),
+        (
+            "a stranger's certificate",
+            Some(secure(at, "gantry", Some("stranger"), "localhost")),
+            "it may ask for ours",
+        ),
+        ("no file", Some(secure(at, "nobody", None, "localhost")), "nobody-ca.pem failed"),
+        ("no name", Some(secure(at, "gantry", None, "a b")), "is no name"),
+    ] {
+        let error = call(bench.address(), tls).unwrap_err().to_string();
+        assert!(error.contains(expected), "{what}: {error}");
+    }
+    assert_eq!(bench.counts().received, 4);
+    let plain = Bench::new(|_| {});
+    let error = call(plain.address(), Some(secure(at, "gantry", None, "localhost")));
+    assert!(error.unwrap_err().to_string().contains("TLS was not agreed on"));
+}
+
+#[test]
+fn dcmtk_takes_over_tls_what_we_send() {
+    let (_bench, folder) = bench(true);
+    let at = folder.path();
+    fs::create_dir(at.join("taken")).unwrap();
+    // Somebody else may take the port in between: then the receiver ends, and says so.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let started = Command::new("storescp")
+        .current_dir(at)
+        .args(["+tls", "gantry.key", "gantry.pem", "+cf", "scanner-ca.pem", "-aet", "GANTRY"])
+        .args(["-od", "taken", &port.to_string()])
+        .spawn();
+    let mut storescp = match started {
+        Ok(storescp) => Ended(storescp),
+        Err(error) => {
+            eprintln!("SKIPPED, TLS is not tested with storescp of dcmtk: {error}");
+            return;
+        }
+    };
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(address).is_err() {
+        assert_eq!(storescp.0.try_wait().unwrap(), None, "storescp ended");
+        assert!(Instant::now() < deadline, "storescp does not listen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let sent = call(address, Some(secure(at, "gantry", Some("scanner"), "localhost")));
+    assert_eq!(sent.unwrap(), [0; 4]);
+    let taken = || {
+        let entries = fs::read_dir(at.join("taken")).unwrap();
+        uids(entries.map(|entry| fs::read(entry.unwrap().path()).unwrap()))
+    };
+    assert_eq!(taken(), uids(scan()));
+    for own in [None, Some("stranger")] {
+        let error = call(address, Some(secure(at, "gantry", own, "localhost")));
+        assert!(error.is_err(), "{own:?}");
+    }
+    assert!(call(address, None).is_err(), "in plain");
+    assert_eq!(taken().len(), 4);
+}
+
+fn uids(files: impl IntoIterator<Item = Vec<u8>>) -> BTreeSet<String> {
+    let uid = |file: Vec<u8>| gantry_imaging::dicom::inspect(&file).unwrap().sop_instance_uid;
+    files.into_iter().map(uid).collect()
+}
+
+/// A program that ends with its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -26,7 +26,7 @@ use gantry_learning::Predictor;
 use gantry_library::{Library, ModelId, SeriesId, SeriesRecord, now_ms};
 
 use self::desk::{Desk, Present};
-use crate::ingest::send;
+use crate::ingest::send::{self, Peer, Tls};
 use crate::predictions;
 
 /// Between two looks into the library.
@@ -48,6 +48,8 @@ pub struct Receiver {
     pub called: String,
     /// Ours.
     pub calling: String,
+    /// Whether TLS is spoken with it.
+    pub tls: Option<Tls>,
 }
 
 /// What a service is told.
@@ -392,8 +394,11 @@ impl Service {
             .and_then(|mut all| all.next())
             .ok_or_else(|| format!("{} is no address that can be found", receiver.to))?;
         let mut status = send::NOT_SENT;
-        send::send(address, &receiver.calling, &receiver.called, &[bytes], &mut |one| status = one)
-            .map_err(words)?;
+        let peer = Peer {
+            tls: receiver.tls.clone(),
+            ..Peer::plain(address, &receiver.calling, &receiver.called)
+        };
+        send::send(&peer, &[bytes], &mut |one| status = one).map_err(words)?;
         if status != 0 {
             return Err(format!(
                 "{} refused the segmentation of series {series} with status {status:#06x}",

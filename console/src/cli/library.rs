@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use gantry_agent::ingest::send::{self, Peer};
 use gantry_agent::{import, ingest};
 use gantry_imaging::dicom::deidentify::Profile;
 use gantry_library::{Library, SeriesId};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::client::resolve;
 use super::completions;
+use super::secure::Secure;
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
 
@@ -121,6 +123,8 @@ pub struct Send {
     /// Our AE title.
     #[arg(long, default_value = "SCANNER")]
     calling: String,
+    #[command(flatten)]
+    secure: Secure,
     /// A folder, or a file.
     path: PathBuf,
 }
@@ -132,9 +136,13 @@ impl Send {
     /// Where the path cannot be read or the receiver does not answer.
     pub fn run(&self, format: Format) -> Outcome {
         let address = resolve(&self.to)?;
+        let peer = Peer {
+            tls: self.secure.tls(&self.to)?,
+            ..Peer::plain(address, &self.calling, &self.called)
+        };
         let files = read_files(&self.path)?;
         let mut refused = 0_u64;
-        ingest::send::send(address, &self.calling, &self.called, &files, &mut |status| {
+        send::send(&peer, &files, &mut |status| {
             if status != 0 {
                 refused += 1;
             }

@@ -28,6 +28,7 @@ pub mod nodes;
 pub mod nouns;
 mod pilot;
 mod pipeline;
+mod secure;
 pub mod series;
 pub mod serve;
 mod service;

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::completions;
 use super::library::Place;
+use super::secure::Secure;
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
 
@@ -44,6 +45,8 @@ pub struct Serve {
     /// Our AE title.
     #[arg(long, default_value = "GANTRY", requires = "send")]
     calling: String,
+    #[command(flatten)]
+    secure: Secure,
     /// Answer programs at this address; without a password, so take the loopback or a management
     /// network.
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -66,14 +69,22 @@ impl Serve {
             return Err(Failure::usage(format!("--places is 1 to {PLACES_MAX}")));
         }
         let library = self.place.open()?;
-        let (called, calling) = (self.called, self.calling);
+        if self.send.is_none() && self.secure.is_set() {
+            return Err(Failure::usage(
+                "--tls-authority is for a receiver; name it with --send HOST:PORT",
+            ));
+        }
+        let send = self.send.map(|to| {
+            let tls = self.secure.tls(&to)?;
+            Ok::<_, Failure>(Receiver { to, called: self.called, calling: self.calling, tls })
+        });
         let settings = ServeSettings {
             name: self.name,
             model: self.model,
             modality: self.modality,
             body_part: self.body_part,
             stable: Duration::from_secs(self.stable),
-            send: self.send.map(|to| Receiver { to, called, calling }),
+            send: send.transpose()?,
             listen: self.listen,
             places: self.places,
         };

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use gantry_agent::{import, ingest};
+use gantry_agent::import;
+use gantry_agent::ingest::send::{self, Peer};
 use gantry_imaging::{measure, nifti};
 use gantry_learning::TrainSettings;
 use gantry_library::{Library, SeriesId};
@@ -87,9 +88,10 @@ impl<'a> Chain<'a> {
     /// Sends everything as a scanner does, then imports the folders that lie beside it.
     fn send(&self, worklist: &Worklist) -> Result<u64, Failure> {
         let mut sent = 0;
+        let peer = Peer::plain(self.site.ingest(), "SCANNER", "GANTRY");
         let parts = worklist.scans.iter().map(|scan| &scan.files).chain([&worklist.others]);
         for files in parts.filter(|files| !files.is_empty()) {
-            ingest::send::send(self.site.ingest(), "SCANNER", "GANTRY", files, &mut |status| {
+            send::send(&peer, files, &mut |status| {
                 sent += u64::from(status == 0);
             })
             .map_err(Failure::trouble)?;

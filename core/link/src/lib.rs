@@ -36,6 +36,6 @@ pub use connect::{Caller, Credentials, Session, connect, join, join_user, renew}
 pub use connection::{Connection, Receiver, Sender};
 pub use error::LinkError;
 pub use identity::{Identity, IdentityKind, PeerIdentity};
-pub use outside::{Outside, Refused};
+pub use outside::{Ended, Outside, Outward, Refused};
 pub use own::Own;
 pub use server::{Incoming, Server, Times};

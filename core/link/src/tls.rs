@@ -37,8 +37,14 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, LinkError> {
+    all_roots(vec![authority.clone()])
+}
+
+fn all_roots(all: Vec<CertificateDer<'static>>) -> Result<Arc<RootCertStore>, LinkError> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.clone()).map_err(wrong)?;
+    for one in all {
+        roots.add(one).map_err(wrong)?;
+    }
     Ok(Arc::new(roots))
 }
 
@@ -83,11 +89,7 @@ pub(crate) fn outside(
     let builder = match authority {
         None => builder.with_no_client_auth(),
         Some(all) => {
-            let mut roots = RootCertStore::empty();
-            for one in all {
-                roots.add(one).map_err(wrong)?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            let verifier = WebPkiClientVerifier::builder_with_provider(all_roots(all)?, provider())
                 .build()
                 .map_err(wrong)?;
             builder.with_client_cert_verifier(verifier)
@@ -96,6 +98,24 @@ pub(crate) fn outside(
     let mut config = builder.with_single_cert(chain, key).map_err(wrong)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// The side that calls peers from outside the cluster: as [`outside`], the other way round. They show a
+/// certificate of the authority that bears the name they are called by; we show ours to who asks.
+pub(crate) fn outward(
+    authority: Vec<CertificateDer<'static>>,
+    own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<ClientConfig, LinkError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS12, &rustls::version::TLS13])
+        .map_err(wrong)?
+        .with_root_certificates(all_roots(authority)?);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(wrong)?,
+    };
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
-use gantry_agent::ingest::send::Sender;
+use gantry_agent::ingest::send::{Peer as Called, Sender};
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::{Geometry, Volume};
 use gantry_library::Library;
@@ -163,8 +163,9 @@ pub(crate) fn send(
     associations: u32,
 ) -> Result<f64> {
     let next = AtomicUsize::new(0);
+    let called = Called::plain(address, "SCANNER", "GANTRY");
     let one = || -> Result<()> {
-        let mut sender = Sender::open(address, "SCANNER", "GANTRY", &[(CLASS, EXPLICIT_LE)])?;
+        let mut sender = Sender::open(&called, &[(CLASS, EXPLICIT_LE)])?;
         while let Some(number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
             let status = sender.store(&template.number(*number))?;
             ensure!(status == 0, "image {number} was answered with {status:04x}");

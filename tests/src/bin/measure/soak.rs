@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use gantry_agent::ingest::send::Sender;
+use gantry_agent::ingest::send::{Peer, Sender};
 use gantry_library::Library;
 
 use crate::Size;
@@ -42,10 +42,11 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
 pub(crate) fn killed(template: &Template, count: u32) -> Result<Row> {
     let mut site = Site::start()?;
     let address = site.address;
+    let peer = Peer::plain(address, "SCANNER", "GANTRY");
     let acknowledged = Mutex::new(Vec::new());
     let next = AtomicU32::new(0);
     let until_killed = || -> Result<()> {
-        let mut sender = Sender::open(address, "SCANNER", "GANTRY", &[(CLASS, EXPLICIT_LE)])?;
+        let mut sender = Sender::open(&peer, &[(CLASS, EXPLICIT_LE)])?;
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             // The kill ends it.
