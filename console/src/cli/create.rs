@@ -1,4 +1,5 @@
-//! `gantry library create`: an empty library, with its objects in its folder or in an S3 bucket.
+//! `gantry library create`: an empty library, in its folder, with its objects in an S3 bucket, or all of it
+//! there.
 
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use crate::output::Format;
 /// `gantry library create`.
 #[derive(Debug, Args)]
 pub(super) struct Create {
-    /// Keep the objects in this bucket, as <s3://BUCKET/PREFIX>; records stay in the folder. The keys come
+    /// Keep the objects in this bucket, as <s3://BUCKET/PREFIX>. The keys come
     /// from `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or from the file that
     /// `AWS_SHARED_CREDENTIALS_FILE` names, here and wherever the library is used.
     #[arg(long, value_name = "URL", requires = "endpoint")]
@@ -20,6 +21,10 @@ pub(super) struct Create {
     /// The storage of the bucket, as <https://s3.example.org>.
     #[arg(long, value_name = "URL", requires = "objects")]
     endpoint: Option<String>,
+    /// Keep the records there too, so that hosts share no folder: each has one of its own, made by this
+    /// command, which opens the library where the bucket holds it already.
+    #[arg(long, requires = "objects")]
+    records: bool,
     /// The storage's region.
     #[arg(long, default_value = "us-east-1")]
     region: String,
@@ -35,12 +40,16 @@ impl Create {
         let place = self.place()?;
         match &place {
             None => Library::create(&folder),
+            Some(place) if self.records => Library::open_in_bucket(&folder, place),
             Some(place) => Library::create_in_bucket(&folder, place),
         }
         .map_err(Failure::usage_of)?;
         let shown = folder.display();
         let people = || match &self.objects {
             None => format!("an empty library is in {shown}"),
+            Some(bucket) if self.records => {
+                format!("{shown} is a folder of the library in {bucket}")
+            }
             Some(bucket) => format!("an empty library is in {shown}, its objects in {bucket}"),
         };
         let value = json!({ "folder": folder, "objects": self.objects });

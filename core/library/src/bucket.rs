@@ -68,6 +68,15 @@ struct Answer {
     bytes: Vec<u8>,
 }
 
+/// What a storage lists.
+#[derive(Default)]
+pub(crate) struct Listed {
+    /// Names, and when what they name was put, in milliseconds since 1970.
+    pub(crate) keys: Vec<(String, u64)>,
+    /// Beginnings of names that go on behind a delimiter.
+    pub(crate) prefixes: Vec<String>,
+}
+
 /// What is sent.
 enum Ask<'a> {
     Put(&'a [u8], [(&'static str, String); 2]),
@@ -114,7 +123,12 @@ impl Bucket {
 
     /// The name of an object, spread over 256 beginnings.
     pub(crate) fn key(&self, hash: &ObjectHash) -> String {
-        format!("{}{}/{hash}", self.place.prefix, &hash.as_str()[..2])
+        self.below(&format!("{}/{hash}", &hash.as_str()[..2]))
+    }
+
+    /// A name below those that are the library's.
+    pub(crate) fn below(&self, name: &str) -> String {
+        format!("{}{name}", self.place.prefix)
     }
 
     /// What people call an object.
@@ -124,7 +138,12 @@ impl Bucket {
 
     /// Keeps bytes under their hash.
     pub(crate) fn put(&self, hash: &ObjectHash, bytes: &[u8]) -> Result<Made, LibraryError> {
-        let key = self.key(hash);
+        // Where another writer has made it, it is of the same bytes.
+        self.put_new(&self.key(hash), bytes)
+    }
+
+    /// Keeps bytes under a name, unless there are some already.
+    pub(crate) fn put_new(&self, key: &str, bytes: &[u8]) -> Result<Made, LibraryError> {
         if bytes.len() > BUCKET_OBJECT_BYTES_MAX {
             return Err(LibraryError::Invalid(format!(
                 "an object of {} bytes is over the limit of {BUCKET_OBJECT_BYTES_MAX} of a bucket",
@@ -133,16 +152,15 @@ impl Bucket {
         }
         let sum = STANDARD.encode(Sha256::digest(bytes));
         let headers = [("if-none-match", "*".to_owned()), ("x-amz-checksum-sha256", sum)];
-        let mut action = self.requests.put_object(Some(&self.credentials), &key);
+        let mut action = self.requests.put_object(Some(&self.credentials), key);
         for (name, value) in &headers {
             action.headers_mut().insert(*name, value.clone());
         }
-        let answer = self.ask("writing", &key, &action, &Ask::Put(bytes, headers))?;
+        let answer = self.ask("writing", key, &action, &Ask::Put(bytes, headers))?;
         match answer.status {
             200 | 201 => Ok(Made::New),
-            // Another writer has made it, of the same bytes.
             412 => Ok(Made::Known),
-            _ => Err(self.failed("writing", &key, &said(&answer))),
+            _ => Err(self.failed("writing", key, &said(&answer))),
         }
     }
 
@@ -192,28 +210,44 @@ impl Bucket {
         }
     }
 
-    /// The names of all objects.
+    /// The names of all that is below the library's prefix.
     pub(crate) fn keys(&self) -> Result<Vec<String>, LibraryError> {
-        let mut keys = Vec::new();
+        Ok(self.list(&self.place.prefix, None)?.keys.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// What begins with this; with a delimiter, only up to the next one.
+    pub(crate) fn list(
+        &self,
+        begin: &str,
+        delimiter: Option<char>,
+    ) -> Result<Listed, LibraryError> {
+        let mut listed = Listed::default();
         let mut token: Option<String> = None;
         loop {
             let mut action = self.requests.list_objects_v2(Some(&self.credentials));
-            action.with_prefix(self.place.prefix.clone());
+            action.with_prefix(begin.to_owned());
+            if let Some(delimiter) = delimiter {
+                action.with_delimiter(delimiter.to_string());
+            }
             if let Some(token) = token.take() {
                 action.with_continuation_token(token);
             }
-            let all = &self.place.prefix;
-            let answer = self.ask("listing", all, &action, &Ask::Page)?;
+            let answer = self.ask("listing", begin, &action, &Ask::Page)?;
             if answer.status != 200 {
-                return Err(self.failed("listing", all, &said(&answer)));
+                return Err(self.failed("listing", begin, &said(&answer)));
             }
             let text = String::from_utf8_lossy(&answer.bytes);
             let page = rusty_s3::actions::ListObjectsV2::parse_response(&text)
-                .map_err(|error| self.failed("listing", all, &error.to_string()))?;
-            keys.extend(page.contents.into_iter().map(|one| one.key));
+                .map_err(|error| self.failed("listing", begin, &error.to_string()))?;
+            for one in page.contents.into_iter().filter(|one| one.key.starts_with(begin)) {
+                let changed_ms = one.last_modified.as_deref().and_then(since_1970_ms);
+                listed.keys.push((one.key, changed_ms.unwrap_or_default()));
+            }
+            let prefixes = page.common_prefixes.into_iter().map(|one| one.prefix);
+            listed.prefixes.extend(prefixes.filter(|prefix| prefix.starts_with(begin)));
             token = page.next_continuation_token;
             if token.is_none() {
-                return Ok(keys);
+                return Ok(listed);
             }
         }
     }
@@ -282,6 +316,30 @@ impl Bucket {
     fn failed(&self, what: &'static str, key: &str, reason: &str) -> LibraryError {
         LibraryError::Remote { what, place: self.shown(key), reason: reason.to_owned() }
     }
+}
+
+/// Reads a storage's time, as `2026-11-30T11:22:33.456Z` (RFC 3339, in UTC), in milliseconds since 1970.
+fn since_1970_ms(text: &str) -> Option<u64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.split('-').map(str::parse::<u64>);
+    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
+    let mut time = time.split(':');
+    let (hour, minute) = (time.next()?.parse::<u64>().ok()?, time.next()?.parse::<u64>().ok()?);
+    let seconds: f64 = time.next()?.parse().ok()?;
+    let sound = (1970..10_000).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && (0.0..61.0).contains(&seconds);
+    if !sound {
+        return None;
+    }
+    // Years begin in March here, so that a leap day is their last (Fliegel & Van Flandern, CACM 11(10), 1968).
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    let minutes = ((days - 719_468) * 24 + hour) * 60 + minute;
+    Some(minutes * 60_000 + (seconds * 1e3).round() as u64)
 }
 
 /// Whether a storage may answer otherwise in a while: it is in trouble, has too much to do, or another
@@ -400,6 +458,22 @@ mod tests {
         ] {
             let answer = Answer { status, total: None, bytes: text.into_bytes() };
             assert_eq!(said(&answer), expected);
+        }
+    }
+
+    #[test]
+    fn a_storages_time_is_read() {
+        for (text, expected) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("1970-01-02T03:04:05.678Z", Some(97_445_678)),
+            ("2000-02-29T23:59:59.000Z", Some(951_868_799_000)),
+            ("2026-11-30T11:22:33.456Z", Some(1_796_037_753_456)),
+            ("2026-11-30T11:22:33", None),
+            ("2026-13-30T11:22:33Z", None),
+            ("2026-11-30", None),
+            ("", None),
+        ] {
+            assert_eq!(since_1970_ms(text), expected, "{text}");
         }
     }
 

@@ -178,13 +178,6 @@ pub(crate) fn record_names(folder: &Path) -> Result<Vec<String>, LibraryError> {
     Ok(names)
 }
 
-/// The paths of a folder's records, in the order of their names.
-pub(crate) fn records(folder: &Path) -> Result<Vec<PathBuf>, LibraryError> {
-    let mut names = record_names(folder)?;
-    names.sort();
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
-}
-
 fn names(folder: &Path) -> Result<Vec<String>, LibraryError> {
     let fail = |error| LibraryError::file("listing", folder, error);
     let entries = match fs::read_dir(folder) {

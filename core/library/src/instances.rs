@@ -4,16 +4,16 @@
 //! came earlier is kept beside it, flagged, and stays out of the series.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::LibraryError;
-use crate::files::{self, Made, NewFile};
+use crate::files::Made;
 use crate::ids::{ObjectHash, PatientKey, SeriesId};
 use crate::objects::NewObject;
 use crate::record;
+use crate::records::{Child, NewRecord};
 use crate::root::{Library, now_ms};
 
 /// Where bytes came from.
@@ -201,31 +201,32 @@ impl Library {
             objects.push(NewObject { hash: arrival.object.clone(), bytes: &arrival.bytes });
             records.push(self.record_of(arrival)?);
         }
-        let encoded: Vec<Vec<u8>> = records.iter().map(record::encode).collect::<Result<_, _>>()?;
-        let files: Vec<NewFile> = records
-            .iter()
-            .zip(&encoded)
-            .map(|(record, bytes)| NewFile { path: self.instance_path(record), bytes })
-            .collect();
-        let made = self.keep(&objects, &files)?;
+        let encoded = |record: &InstanceRecord| {
+            let (name, bytes) = (self.instance_record(record), record::encode(record)?);
+            Ok(NewRecord { name, bytes })
+        };
+        let new: Vec<NewRecord> =
+            records.iter().map(encoded).collect::<Result<_, LibraryError>>()?;
+        let made = self.keep(&objects, &new)?;
         made.into_iter().zip(records).map(|(made, record)| self.settle(made, record)).collect()
     }
 
     /// The record of an instance. It belongs to its series where both are of one patient.
     fn record_of(&self, arrival: &Arrival<'_>) -> Result<InstanceRecord, LibraryError> {
         let (key, object) = (arrival.key.as_ref(), arrival.object.clone());
-        let folder = self.series_folder(&self.series_id(&key.series_uid));
+        let name = head_of(&self.series_id(&key.series_uid));
         let head = SeriesHead {
             patient: self.patient_key(&key.patient_id, &key.study_uid),
             modality: key.modality.clone(),
             series_uid: key.series_uid.clone(),
         };
-        files::make_folder(&folder.join("instances"))?;
-        let path = folder.join("series.json");
-        if !path.is_file() {
-            record::create(&path, &head)?;
-        }
-        let first: SeriesHead = record::read(&path)?;
+        let first: SeriesHead = match self.records().find(&name)? {
+            Some(first) => first,
+            None => {
+                self.records().create(&name, &head)?;
+                self.records().read(&name)?
+            }
+        };
         let conflict = (first.patient != head.patient)
             .then(|| Conflict::OtherPatient { later: object.clone() });
         let (key, source) = (key.clone(), arrival.source.clone().into_owned());
@@ -240,25 +241,26 @@ impl Library {
             (Made::Known, Some(_)) => return Ok(Stored::Same),
             (Made::Known, None) => {}
         }
-        let first: InstanceRecord = record::read(&self.instance_path(&record))?;
+        let first: InstanceRecord = self.records().read(&self.instance_record(&record))?;
         if first.object == record.object {
             return Ok(Stored::Same);
         }
         let later = record.object.clone();
         record.conflict = Some(Conflict::OtherBytes { first: first.object, later });
-        match record::create(&self.instance_path(&record), &record)? {
+        match self.records().create(&self.instance_record(&record), &record)? {
             Made::New => Ok(Stored::Conflict),
             Made::Known => Ok(Stored::Same),
         }
     }
 
-    fn instance_path(&self, record: &InstanceRecord) -> PathBuf {
+    /// The name of an instance's record.
+    fn instance_record(&self, record: &InstanceRecord) -> String {
         let id = self.instance_name(&record.key.sop_instance_uid);
         let name = match record.conflict {
             None => format!("{id}.json"),
             Some(_) => format!("{id}-{}.json", &record.object.as_str()[..16]),
         };
-        self.series_folder(&self.series_id(&record.key.series_uid)).join("instances").join(name)
+        format!("{}/{name}", instances_of(&self.series_id(&record.key.series_uid)))
     }
 
     fn instance_name(&self, sop_instance_uid: &str) -> String {
@@ -270,17 +272,12 @@ impl Library {
     /// # Errors
     /// Where a record is damaged.
     pub fn series(&self) -> Result<Vec<SeriesRecord>, LibraryError> {
-        let mut all = Vec::new();
-        for path in files::list(&self.folder("series"))? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match self.series_record(&name.parse()?) {
-                Ok(record) => all.push(record),
-                // Its first instance is being written, or its writer was killed before.
-                Err(LibraryError::Unknown { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(all)
+        // A child without records: its first is being written, or its writer was killed before.
+        let children = self.records().children("series", "instances")?.into_iter();
+        children
+            .filter(|child| !child.records.is_empty())
+            .map(|child| self.series_of(&child.name.parse()?, &child))
+            .collect()
     }
 
     /// One series.
@@ -288,25 +285,22 @@ impl Library {
     /// # Errors
     /// Where there is none of this id.
     pub fn series_record(&self, id: &SeriesId) -> Result<SeriesRecord, LibraryError> {
-        let folder = self.series_folder(id);
-        let instances = folder.join("instances");
-        let names = files::record_names(&instances)?;
-        if names.is_empty() {
+        let child = self.records().child("series", id.as_str(), "instances")?;
+        if child.records.is_empty() {
             return Err(LibraryError::Unknown { kind: "series", name: id.to_string() });
         }
-        let head: SeriesHead = record::read(&folder.join("series.json"))?;
-        // Each new name in a folder changes its time: no need to read ten thousand records.
-        let changed = std::fs::metadata(&instances)
-            .and_then(|metadata| metadata.modified())
-            .map_err(|error| LibraryError::file("reading", &instances, error))?;
-        let since = changed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.series_of(id, &child)
+    }
+
+    fn series_of(&self, id: &SeriesId, child: &Child) -> Result<SeriesRecord, LibraryError> {
+        let head: SeriesHead = self.records().read(&head_of(id))?;
         Ok(SeriesRecord {
             id: id.clone(),
             patient: head.patient,
             modality: head.modality,
-            instances: names.len() as u64,
-            conflicts: names.iter().filter(|name| name.contains('-')).count() as u64,
-            last_received_ms: since.as_millis() as u64,
+            instances: child.records.len() as u64,
+            conflicts: child.records.iter().filter(|name| name.contains('-')).count() as u64,
+            last_received_ms: child.changed_ms,
         })
     }
 
@@ -353,22 +347,20 @@ impl Library {
         near: &mut Option<SeriesId>,
     ) -> Result<Option<String>, LibraryError> {
         let name = format!("{}.json", self.instance_name(sop_instance_uid));
-        let place = |series: &SeriesId| self.series_folder(series).join("instances").join(&name);
-        if !near.as_ref().is_some_and(|series| place(series).is_file()) {
-            let mut found = None;
-            for folder in files::list(&self.folder("series"))? {
-                let series: SeriesId =
-                    folder.file_name().unwrap_or_default().to_string_lossy().parse()?;
-                if place(&series).is_file() {
-                    found = Some(series);
-                    break;
-                }
-            }
-            let Some(found) = found else { return Ok(None) };
-            *near = Some(found);
+        let place = |series: &SeriesId| format!("{}/{name}", instances_of(series));
+        let mut found = None;
+        if let Some(series) = near {
+            found = self.records().find::<InstanceRecord>(&place(series))?;
         }
-        let Some(series) = near else { return Ok(None) };
-        let record: InstanceRecord = record::read(&place(series))?;
+        if found.is_none() {
+            let holds = self.records().child_with("series", "instances", &name)?;
+            let Some(series) = holds.map(|child| child.parse()).transpose()? else {
+                return Ok(None);
+            };
+            found = self.records().find(&place(&series))?;
+            *near = Some(series);
+        }
+        let Some(record) = found else { return Ok(None) };
         self.read_object(&record.object)?;
         Ok(Some(record.key.sop_class_uid))
     }
@@ -383,10 +375,16 @@ impl Library {
 
     fn instances(&self, id: &SeriesId) -> Result<Vec<InstanceRecord>, LibraryError> {
         self.series_record(id)?;
-        record::read_all(&self.series_folder(id).join("instances"))
+        self.records().read_all(&instances_of(id))
     }
+}
 
-    pub(crate) fn series_folder(&self, id: &SeriesId) -> PathBuf {
-        self.folder("series").join(id.as_str())
-    }
+/// The name of a series' own record.
+fn head_of(id: &SeriesId) -> String {
+    format!("series/{id}/series.json")
+}
+
+/// The folder of a series' instances.
+fn instances_of(id: &SeriesId) -> String {
+    format!("series/{id}/instances")
 }

@@ -7,8 +7,8 @@
 //!
 //! | in the folder | what |
 //! |---|---|
-//! | `library.json` | the format, and the salt of the ids |
-//! | `objects/ab/SHA256` | bytes, by their hash; in an S3 bucket where `library.json` names one |
+//! | `library.json` | the format, the salt of the ids, and the S3 bucket where there is one |
+//! | `objects/ab/SHA256` | bytes, by their hash; in the bucket where there is one |
 //! | `series/ID/series.json` | a series, by its UID |
 //! | `series/ID/instances/ID.json` | what was received of it, by instance UID |
 //! | `series/ID/instances/ID-SHA256.json` | what conflicts with an earlier one |
@@ -18,6 +18,9 @@
 //! | `models/ID.json`, `models/ID/N.json` | models, and the stages they went through |
 //! | `predictions/ID.json` | what a model said of a series |
 //! | `cache/` | results of pipeline steps, which may be removed at any time |
+//!
+//! All that is JSON may be in the bucket too, below `records/`: then the folder is each host's own, and
+//! what is put where nothing of its name is takes the place of names that are made once.
 //!
 //! No name in the folder comes from a patient or a DICOM UID: ids are salted hashes, and the
 //! originals stand only inside the records of `series/`. Each record carries a version and the hash
@@ -40,6 +43,7 @@ mod objects;
 mod predictions;
 mod quarantine;
 mod record;
+mod records;
 mod root;
 mod samples;
 mod split;

@@ -15,6 +15,11 @@ pub(crate) const BUCKET_ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Objects that are put into a bucket at once, each over a connection of its own: a batch of a receiver
 /// then takes a few round trips.
 pub(crate) const PUTS_MAX: usize = 16;
+/// Records that are read from a bucket, or made in it, at once. They are small: what they wait for is the
+/// way to the storage and back.
+pub(crate) const GETS_MAX: usize = 16;
+/// Bytes of a bucket's records that are kept once they were read: a hundred thousand of a common size.
+pub(crate) const RECORDS_BYTES_MAX: usize = 64 << 20;
 /// The slowest storage: a piece that takes longer, beside the silence that is allowed, is given up.
 pub(crate) const BUCKET_BYTES_PER_S_MIN: u64 = 1 << 20;
 /// Bytes of a page of names: 1000 of them, with all that is said of each.

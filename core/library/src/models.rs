@@ -4,10 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::LibraryError;
-use crate::files::{self, Made};
+use crate::files::Made;
 use crate::ids::{ModelId, ObjectHash};
 use crate::limits::STAGES_MAX;
-use crate::record;
 use crate::root::{Library, now_ms};
 
 /// Where a model stands.
@@ -73,9 +72,6 @@ impl Library {
         let metadata = draft.metadata.to_string();
         let id =
             ModelId::of(&[weights.as_str().as_bytes(), metadata.as_bytes(), draft.run.as_bytes()]);
-        let folder = self.folder("models");
-        files::make_folder(&folder)?;
-        let path = folder.join(format!("{id}.json"));
         let record = ModelRecord {
             id: id.clone(),
             name: draft.name,
@@ -85,7 +81,7 @@ impl Library {
             metrics: draft.metrics,
             created_ms: now_ms(),
         };
-        record::create(&path, &record)?;
+        self.records().create(&format!("models/{id}.json"), &record)?;
         Ok(id)
     }
 
@@ -94,11 +90,11 @@ impl Library {
     /// # Errors
     /// Where a record is damaged.
     pub fn models(&self) -> Result<Vec<ModelRecord>, LibraryError> {
-        record::read_all(&self.folder("models"))
+        self.records().read_all("models")
     }
 
-    pub(crate) fn has_model(&self, id: &ModelId) -> bool {
-        self.folder("models").join(format!("{id}.json")).is_file()
+    pub(crate) fn has_model(&self, id: &ModelId) -> Result<bool, LibraryError> {
+        self.records().holds(&format!("models/{id}.json"))
     }
 
     /// A model by its id, its name, or `run:NAME` for what a run left; the newest of several.
@@ -126,8 +122,8 @@ impl Library {
     }
 
     fn last_stage(&self, model: &ModelId) -> Result<Option<StageRecord>, LibraryError> {
-        let records = files::list(&self.folder("models").join(model.as_str()))?;
-        records.last().map(|path| record::read(path)).transpose()
+        let names = self.records().names(&format!("models/{model}"))?;
+        names.last().map(|name| self.records().read(name)).transpose()
     }
 
     /// The model that is served under a name or an id: of those that are approved the one approved
@@ -155,15 +151,14 @@ impl Library {
     /// # Errors
     /// Where the model is unknown or the storage fails.
     pub fn set_stage(&self, model: &ModelId, stage: Stage, by: &str) -> Result<(), LibraryError> {
-        if !self.has_model(model) {
+        if !self.has_model(model)? {
             return Err(LibraryError::Unknown { kind: "model", name: model.to_string() });
         }
-        let folder = self.folder("models").join(model.as_str());
-        files::make_folder(&folder)?;
-        let next = files::list(&folder)?.len() as u32;
+        let next = self.records().names(&format!("models/{model}"))?.len() as u32;
         for number in next..STAGES_MAX {
             let record = StageRecord { stage, by: by.to_owned(), at_ms: now_ms() };
-            if record::create(&folder.join(format!("{number:04}.json")), &record)? == Made::New {
+            let name = format!("models/{model}/{number:04}.json");
+            if self.records().create(&name, &record)? == Made::New {
                 return Ok(());
             }
         }

@@ -1,7 +1,5 @@
-//! Objects, bytes by their hash: in the library's own folder, or in a bucket of an S3 storage.
-//!
-//! Records stay in the folder in both cases: they are many and small, and a folder gives what they
-//! need, names that are made once and listed at once. Objects are what is large.
+//! Objects, bytes by their hash: in the library's own folder, or in a bucket of an S3 storage. They are
+//! what is large; records are kept by [`super::records`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,11 +7,12 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::at_once::at_once;
-use crate::bucket::{Bucket, BucketPlace};
+use crate::bucket::Bucket;
 use crate::error::LibraryError;
 use crate::files::{self, NewFile};
 use crate::ids::{ObjectHash, hex};
 use crate::limits::{OBJECT_BYTES_MAX, PUTS_MAX};
+use crate::records::{BELOW, NewRecord, Records};
 
 /// Where objects are kept. Clones are the same place.
 #[derive(Clone, Debug)]
@@ -32,11 +31,11 @@ pub(crate) struct NewObject<'a> {
 
 impl Objects {
     /// The objects of a library in this folder.
-    pub(crate) fn open(root: &Path, bucket: Option<&BucketPlace>) -> Result<Self, LibraryError> {
-        Ok(match bucket {
+    pub(crate) fn open(root: &Path, bucket: Option<&Arc<Bucket>>) -> Self {
+        match bucket {
             None => Self::Folder(root.join("objects")),
-            Some(place) => Self::Bucket(Arc::new(Bucket::open(place)?)),
-        })
+            Some(bucket) => Self::Bucket(bucket.clone()),
+        }
     }
 
     /// Bytes of these that take space in the library's own folder.
@@ -55,29 +54,25 @@ impl Objects {
         }
     }
 
-    /// Makes objects and files: an object is there before a file that names it, and all are durable
-    /// when this returns. Says which of the files were made.
+    /// Makes objects and records: an object is there before a record that names it, and all are durable
+    /// when this returns. Says which of the records were made.
     pub(crate) fn create(
         &self,
         objects: &[NewObject<'_>],
-        records: &[NewFile<'_>],
+        records: &[NewRecord],
+        kept: &Records,
     ) -> Result<Vec<files::Made>, LibraryError> {
-        let mut groups: Vec<Vec<NewFile<'_>>> = Vec::new();
-        match self {
-            Self::Folder(_) => {
-                let mut files = Vec::with_capacity(objects.len());
-                for object in objects {
-                    files.push(self.file(&object.hash, object.bytes)?);
-                }
-                groups.push(files);
-            }
-            Self::Bucket(bucket) => {
-                at_once(objects, PUTS_MAX, |object| bucket.put(&object.hash, object.bytes))?;
-            }
+        if let Self::Bucket(bucket) = self {
+            at_once(objects, PUTS_MAX, |object| bucket.put(&object.hash, object.bytes))?;
+            return kept.create_all(records);
         }
-        let mut all: Vec<&[NewFile<'_>]> = groups.iter().map(Vec::as_slice).collect();
-        all.push(records);
-        Ok(files::create_in_order(&all)?.pop().unwrap_or_default())
+        let mut files = Vec::with_capacity(objects.len());
+        for object in objects {
+            files.push(self.file(&object.hash, object.bytes)?);
+        }
+        // Both in one order of one file system, which takes two waits for the storage.
+        let made = files::create_in_order(&[&files, &kept.files(records)?])?;
+        Ok(made.into_iter().next_back().unwrap_or_default())
     }
 
     /// The file that will hold an object; its folder is made.
@@ -138,7 +133,11 @@ impl Objects {
                 }
                 Ok(all)
             }
-            Self::Bucket(bucket) => Ok(bucket.keys()?.into_iter().map(PathBuf::from).collect()),
+            Self::Bucket(bucket) => {
+                let records = bucket.below(BELOW);
+                let keys = bucket.keys()?.into_iter().filter(|key| !key.starts_with(&records));
+                Ok(keys.map(PathBuf::from).collect())
+            }
         }
     }
 

@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::LibraryError;
-use crate::files;
 use crate::ids::{ModelId, ObjectHash, PatientKey, PredictionId, SeriesId};
-use crate::record;
 use crate::root::{Library, now_ms};
 
 /// A prediction to be kept.
@@ -78,7 +76,7 @@ impl Library {
     /// fails.
     pub fn add_prediction(&self, draft: PredictionDraft) -> Result<PredictionId, LibraryError> {
         let series = self.series_record(&draft.series)?;
-        if !self.has_model(&draft.model) {
+        if !self.has_model(&draft.model)? {
             let name = draft.model.to_string();
             return Err(LibraryError::Unknown { kind: "model", name });
         }
@@ -89,9 +87,6 @@ impl Library {
             draft.model.as_str().as_bytes(),
             mask.as_str().as_bytes(),
         ]);
-        let folder = self.folder("predictions");
-        files::make_folder(&folder)?;
-        let path = folder.join(format!("{id}.json"));
         let record = PredictionRecord {
             id: id.clone(),
             series: draft.series,
@@ -105,7 +100,7 @@ impl Library {
             findings: draft.findings,
             created_ms: now_ms(),
         };
-        record::create(&path, &record)?;
+        self.records().create(&format!("predictions/{id}.json"), &record)?;
         Ok(id)
     }
 
@@ -114,7 +109,7 @@ impl Library {
     /// # Errors
     /// Where a record is damaged.
     pub fn predictions(&self) -> Result<Vec<PredictionRecord>, LibraryError> {
-        record::read_all(&self.folder("predictions"))
+        self.records().read_all("predictions")
     }
 
     /// The newest prediction of a series.

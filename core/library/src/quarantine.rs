@@ -3,10 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::LibraryError;
-use crate::files;
 use crate::ids::ObjectHash;
 use crate::instances::Source;
-use crate::record;
 use crate::root::{Library, now_ms};
 
 /// A file that was set aside.
@@ -39,9 +37,7 @@ impl Library {
         source: &Source,
     ) -> Result<(), LibraryError> {
         let object = self.put_object(bytes)?;
-        let folder = self.folder("quarantine");
-        files::make_folder(&folder)?;
-        let path = folder.join(format!("{object}.json"));
+        let name = format!("quarantine/{object}.json");
         let record = Quarantined {
             object,
             reason: reason.to_owned(),
@@ -50,7 +46,7 @@ impl Library {
             source: source.clone(),
             at_ms: now_ms(),
         };
-        record::create(&path, &record).map(|_| ())
+        self.records().create(&name, &record).map(|_| ())
     }
 
     /// Everything that was set aside.
@@ -58,6 +54,6 @@ impl Library {
     /// # Errors
     /// Where a record is damaged.
     pub fn quarantined(&self) -> Result<Vec<Quarantined>, LibraryError> {
-        record::read_all(&self.folder("quarantine"))
+        self.records().read_all("quarantine")
     }
 }

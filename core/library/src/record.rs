@@ -46,7 +46,7 @@ pub(crate) fn encode<T: Serialize + DeserializeOwned>(record: &T) -> Result<Vec<
     Ok(text.into_bytes())
 }
 
-/// Creates a record unless one of its name is there.
+/// Creates a file of a record unless one of its name is there.
 pub(crate) fn create<T>(path: &Path, record: &T) -> Result<Made, LibraryError>
 where
     T: Serialize + DeserializeOwned,
@@ -54,26 +54,25 @@ where
     files::create(path, &encode(record)?)
 }
 
-/// Reads a record and checks it.
+/// Reads a file of a record and checks it.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, LibraryError> {
-    let bytes = files::read(path)?;
-    let envelope: Envelope = serde_json::from_slice(&bytes)
+    decode(path, &files::read(path)?)
+}
+
+/// Checks the bytes of a record that lies in this place.
+pub(crate) fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, LibraryError> {
+    let envelope: Envelope = serde_json::from_slice(bytes)
         .map_err(|error| LibraryError::damaged(path, error.to_string()))?;
     if envelope.version > VERSION {
         let path = path.to_owned();
         return Err(LibraryError::Newer { path, found: envelope.version, known: VERSION });
     }
-    let text = String::from_utf8_lossy(&bytes).replacen(&envelope.sha256, NO_HASH, 1);
+    let text = String::from_utf8_lossy(bytes).replacen(&envelope.sha256, NO_HASH, 1);
     if sha256_hex(&[text.as_bytes()]) != envelope.sha256 {
         return Err(LibraryError::damaged(path, "its content does not have the hash it claims"));
     }
     serde_json::from_value(envelope.record)
         .map_err(|error| LibraryError::damaged(path, error.to_string()))
-}
-
-/// Reads every record of a folder, in the order of their names.
-pub(crate) fn read_all<T: DeserializeOwned>(folder: &Path) -> Result<Vec<T>, LibraryError> {
-    files::records(folder)?.iter().map(|path| read(path)).collect()
 }
 
 #[cfg(test)]

@@ -2,22 +2,28 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::{Bucket, BucketPlace};
 use crate::error::LibraryError;
-use crate::files::{self, Made, NewFile};
+use crate::files::{self, Made};
 use crate::ids::{ObjectHash, PatientKey, SeriesId, hex, sha256_hex};
 use crate::limits::{OBJECT_BYTES_MAX, RUN_NAME_MAX};
 use crate::objects::{NewObject, Objects};
 use crate::record;
+use crate::records::{NewRecord, Records};
 
-/// The format of a folder whose objects are in a bucket, the newest that is known.
-const FORMAT: u32 = 2;
+/// The format of a library whose records are in a bucket too, the newest that is known.
+const FORMAT: u32 = 3;
+/// The format of a folder whose objects are in a bucket.
+const FORMAT_OF_OBJECTS: u32 = 2;
 /// The format of a folder that holds everything itself, which older programs know too.
 const FORMAT_OF_FOLDER: u32 = 1;
+/// The record that says what a library is.
+const HEADER: &str = "library.json";
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -27,6 +33,9 @@ struct Header {
     /// Where the objects are, if they are not in the folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bucket: Option<BucketPlace>,
+    /// Whether the records are there too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    records_in_bucket: bool,
 }
 
 /// A library. Clones are the same one.
@@ -34,6 +43,7 @@ struct Header {
 pub struct Library {
     root: PathBuf,
     objects: Objects,
+    records: Records,
     salt: String,
     free_min_mib: u64,
 }
@@ -72,13 +82,18 @@ fn random_salt() -> Result<String, LibraryError> {
     Ok(hex(&salt))
 }
 
+/// The records that are in a bucket.
+fn in_bucket(bucket: &Arc<Bucket>) -> Records {
+    Records::Bucket(bucket.clone(), Arc::default())
+}
+
 impl Library {
     /// Opens the library of a folder.
     ///
     /// # Errors
     /// Where there is none, or a newer program made it.
     pub fn open(root: &Path) -> Result<Self, LibraryError> {
-        let path = root.join("library.json");
+        let path = root.join(HEADER);
         if !path.is_file() {
             return Err(LibraryError::Missing { path: root.to_owned() });
         }
@@ -87,8 +102,13 @@ impl Library {
             let path = root.to_owned();
             return Err(LibraryError::Newer { path, found: header.format, known: FORMAT });
         }
-        let objects = Objects::open(root, header.bucket.as_ref())?;
-        Ok(Self { root: root.to_owned(), objects, salt: header.salt, free_min_mib: 0 })
+        let bucket = header.bucket.as_ref().map(Bucket::open).transpose()?.map(Arc::new);
+        let records = match &bucket {
+            Some(bucket) if header.records_in_bucket => in_bucket(bucket),
+            _ => Records::Folder(root.to_owned()),
+        };
+        let objects = Objects::open(root, bucket.as_ref());
+        Ok(Self { root: root.to_owned(), objects, records, salt: header.salt, free_min_mib: 0 })
     }
 
     /// Makes an empty library in a folder, and the folder where it is not there.
@@ -132,6 +152,52 @@ impl Library {
         }
     }
 
+    /// Opens the library that is whole in a bucket, its records beside its objects, or makes an empty one
+    /// there; several may do so at once, each with a folder of its own. The folder keeps where the bucket
+    /// is, and what belongs to no library: folders of runs and of services, and the cache.
+    ///
+    /// # Errors
+    /// Where the folder is another library's or cannot be written, or the bucket cannot be used or holds
+    /// something else there already.
+    pub fn open_in_bucket(root: &Path, place: &BucketPlace) -> Result<Self, LibraryError> {
+        let bucket = Arc::new(Bucket::open(place)?);
+        let records = in_bucket(&bucket);
+        let header = match records.find::<Header>(HEADER)? {
+            Some(header) => header,
+            None => {
+                let known = bucket.keys()?.len();
+                // Another may be making it right now.
+                if known > 0 && !records.holds(HEADER)? {
+                    return Err(LibraryError::Invalid(format!(
+                        "{} holds {known} objects already, and no library; choose another prefix",
+                        bucket.shown(&place.prefix)
+                    )));
+                }
+                let bucket = Some(place.clone());
+                let (salt, created_ms) = (random_salt()?, now_ms());
+                let header =
+                    Header { format: FORMAT, salt, created_ms, bucket, records_in_bucket: true };
+                records.create(HEADER, &header)?;
+                records.read::<Header>(HEADER)?
+            }
+        };
+        if header.format > FORMAT {
+            let path = records.place(HEADER);
+            return Err(LibraryError::Newer { path, found: header.format, known: FORMAT });
+        }
+        // Hosts may reach the storage by names of their own.
+        let header = Header { bucket: Some(place.clone()), ..header };
+        files::make_folder(root)?;
+        let path = root.join(HEADER);
+        if record::create(&path, &header)? == Made::Known {
+            let known: Header = record::read(&path)?;
+            if known.salt != header.salt || known.bucket != header.bucket {
+                return Err(LibraryError::Exists { path: root.to_owned() });
+            }
+        }
+        Self::open(root)
+    }
+
     /// Opens the library of a folder, or makes an empty one. Several may do so at once. On storage
     /// that is mounted, prefer [`Library::open`]: where the mount is missing, this makes a library
     /// on the disk below it.
@@ -139,7 +205,7 @@ impl Library {
     /// # Errors
     /// Where the folder cannot be written.
     pub fn open_or_create(root: &Path) -> Result<Self, LibraryError> {
-        if !root.join("library.json").is_file() {
+        if !root.join(HEADER).is_file() {
             Self::make(root, &random_salt()?, None)?;
         }
         Self::open(root)
@@ -147,9 +213,10 @@ impl Library {
 
     fn make(root: &Path, salt: &str, bucket: Option<BucketPlace>) -> Result<Made, LibraryError> {
         files::make_folder(root)?;
-        let format = if bucket.is_some() { FORMAT } else { FORMAT_OF_FOLDER };
-        let header = Header { format, salt: salt.to_owned(), created_ms: now_ms(), bucket };
-        record::create(&root.join("library.json"), &header)
+        let format = if bucket.is_some() { FORMAT_OF_OBJECTS } else { FORMAT_OF_FOLDER };
+        let (salt, created_ms) = (salt.to_owned(), now_ms());
+        let header = Header { format, salt, created_ms, bucket, records_in_bucket: false };
+        record::create(&root.join(HEADER), &header)
     }
 
     /// Refuses to store once less than this would stay free.
@@ -247,11 +314,11 @@ impl Library {
         Ok(hash)
     }
 
-    /// Keeps objects, and files that name them. Says which of the files were made.
+    /// Keeps objects, and records that name them. Says which of the records were made.
     pub(crate) fn keep(
         &self,
         objects: &[NewObject<'_>],
-        records: &[NewFile<'_>],
+        records: &[NewRecord],
     ) -> Result<Vec<Made>, LibraryError> {
         if let Some(large) = objects.iter().find(|object| object.bytes.len() > OBJECT_BYTES_MAX) {
             return Err(LibraryError::Invalid(format!(
@@ -259,11 +326,15 @@ impl Library {
                 large.bytes.len()
             )));
         }
-        self.objects.create(objects, records)
+        self.objects.create(objects, records, &self.records)
     }
 
     pub(crate) const fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    pub(crate) const fn records(&self) -> &Records {
+        &self.records
     }
 
     /// Reads an object and checks it against its hash.
@@ -344,11 +415,11 @@ impl Library {
     /// Where a folder cannot be listed.
     pub fn counts(&self) -> Result<Counts, LibraryError> {
         let records = |name: &str| -> Result<u64, LibraryError> {
-            Ok(files::record_names(&self.folder(name))?.len() as u64)
+            Ok(self.records.names(name)?.len() as u64)
         };
         let (mut series, mut instances) = (0, 0);
-        for one in files::list(&self.folder("series"))? {
-            let count = files::record_names(&one.join("instances"))?.len() as u64;
+        for one in self.records.children("series", "instances")? {
+            let count = one.records.len() as u64;
             series += u64::from(count > 0);
             instances += count;
         }

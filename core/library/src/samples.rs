@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LibraryError;
-use crate::files;
 use crate::ids::{ObjectHash, PatientKey, SampleId, SeriesId, sha256_hex};
-use crate::record;
 use crate::root::{Library, now_ms};
 
 /// Who made a mask.
@@ -130,9 +128,6 @@ impl Library {
             mask.as_str().as_bytes(),
             draft.provenance.pipeline_hash.as_bytes(),
         ]);
-        let folder = self.folder("samples");
-        files::make_folder(&folder)?;
-        let path = folder.join(format!("{id}.json"));
         let record = SampleRecord {
             id: id.clone(),
             series: draft.series,
@@ -148,7 +143,7 @@ impl Library {
             provenance: draft.provenance,
             created_ms: now_ms(),
         };
-        record::create(&path, &record)?;
+        self.records().create(&sample_record(&id), &record)?;
         Ok(id)
     }
 
@@ -157,7 +152,7 @@ impl Library {
     /// # Errors
     /// Where a record is damaged.
     pub fn samples(&self) -> Result<Vec<SampleRecord>, LibraryError> {
-        record::read_all(&self.folder("samples"))
+        self.records().read_all("samples")
     }
 
     /// One sample.
@@ -165,11 +160,8 @@ impl Library {
     /// # Errors
     /// Where there is none of this id, or its record is damaged.
     pub fn sample(&self, id: &SampleId) -> Result<SampleRecord, LibraryError> {
-        let path = self.folder("samples").join(format!("{id}.json"));
-        if !path.is_file() {
-            return Err(LibraryError::Unknown { kind: "sample", name: id.to_string() });
-        }
-        record::read(&path)
+        let unknown = || LibraryError::Unknown { kind: "sample", name: id.to_string() };
+        self.records().find(&sample_record(id))?.ok_or_else(unknown)
     }
 
     /// What a set of samples is like.
@@ -206,4 +198,8 @@ impl Library {
             hash: sha256_hex(&ids),
         }
     }
+}
+
+fn sample_record(id: &SampleId) -> String {
+    format!("samples/{id}.json")
 }

@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LibraryError;
-use crate::files::{self, Made};
+use crate::files::Made;
 use crate::ids::{ObjectHash, SampleId};
 use crate::limits::{REASON_CHARACTERS_MAX, STAGES_MAX};
-use crate::record;
 use crate::root::{Library, now_ms};
 use crate::samples::{Author, SampleRecord};
 
@@ -99,9 +98,8 @@ impl Library {
     /// # Errors
     /// Where a record is damaged.
     pub fn sample_states(&self, sample: &SampleRecord) -> Result<Vec<StateRecord>, LibraryError> {
-        let folder = self.folder("samples").join(sample.id.as_str());
         let mut all = vec![sample.first_state()];
-        all.extend(record::read_all::<StateRecord>(&folder)?);
+        all.extend(self.records().read_all::<StateRecord>(&states_of(&sample.id))?);
         Ok(all)
     }
 
@@ -110,10 +108,9 @@ impl Library {
     /// # Errors
     /// Where a record is damaged.
     pub fn sample_state(&self, sample: &SampleRecord) -> Result<StateRecord, LibraryError> {
-        let folder = self.folder("samples").join(sample.id.as_str());
-        match files::records(&folder)?.last() {
+        match self.records().names(&states_of(&sample.id))?.last() {
             None => Ok(sample.first_state()),
-            Some(path) => record::read(path),
+            Some(name) => self.records().read(name),
         }
     }
 
@@ -200,10 +197,9 @@ impl Library {
         next: u32,
         record: &StateRecord,
     ) -> Result<(), LibraryError> {
-        let folder = self.folder("samples").join(sample.id.as_str());
-        files::make_folder(&folder)?;
         for number in next..STAGES_MAX {
-            if record::create(&folder.join(format!("{number:04}.json")), record)? == Made::New {
+            let name = format!("{}/{number:04}.json", states_of(&sample.id));
+            if self.records().create(&name, record)? == Made::New {
                 return Ok(());
             }
         }
@@ -228,4 +224,9 @@ fn standing(states: &[StateRecord]) -> Vec<&StateRecord> {
         }
     }
     held
+}
+
+/// The folder of what people said of a sample.
+fn states_of(id: &SampleId) -> String {
+    format!("samples/{id}")
 }

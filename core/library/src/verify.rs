@@ -11,13 +11,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::LibraryError;
-use crate::files;
 use crate::ids::{ObjectHash, PatientKey, SeriesId};
 use crate::instances::{InstanceRecord, SeriesHead};
 use crate::models::{ModelRecord, StageRecord};
 use crate::predictions::PredictionRecord;
 use crate::quarantine::Quarantined;
-use crate::record;
+use crate::records::Child;
 use crate::root::Library;
 use crate::samples::SampleRecord;
 use crate::states::StateRecord;
@@ -53,19 +52,19 @@ impl Library {
     pub fn verify(&self) -> Result<VerifyReport, LibraryError> {
         let (named, report) = (BTreeSet::new(), VerifyReport::default());
         let mut check = Check { library: self, named, report };
-        for folder in files::list(&self.folder("series"))? {
-            check.series(&folder)?;
+        for series in self.records().children("series", "instances")? {
+            check.series(&series)?;
         }
-        check.records::<Quarantined>(&self.folder("quarantine"))?;
-        check.records::<SampleRecord>(&self.folder("samples"))?;
+        check.records::<Quarantined>("quarantine")?;
+        check.records::<SampleRecord>("samples")?;
         check.states()?;
-        check.records::<ModelRecord>(&self.folder("models"))?;
-        for stages in files::list(&self.folder("models"))?.iter().filter(|path| path.is_dir()) {
-            for path in files::records(stages)? {
-                check.read::<StageRecord>(&path);
+        check.records::<ModelRecord>("models")?;
+        for model in self.records().folders("models")? {
+            for name in self.records().names(&format!("models/{model}"))? {
+                check.read::<StageRecord>(&name);
             }
         }
-        check.records::<PredictionRecord>(&self.folder("predictions"))?;
+        check.records::<PredictionRecord>("predictions")?;
         check.objects()?;
         Ok(check.report)
     }
@@ -130,7 +129,7 @@ impl Claims for PredictionRecord {
     fn problem(&self, library: &Library) -> Option<String> {
         let no_model = || format!("it names model {}, which is not there", self.model);
         not_of(library, &self.series, &self.patient)
-            .or_else(|| (!library.has_model(&self.model)).then(no_model))
+            .or_else(|| (!library.has_model(&self.model).unwrap_or_default()).then(no_model))
     }
 }
 
@@ -149,29 +148,30 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn series(&mut self, folder: &Path) -> Result<(), LibraryError> {
-        let instances = files::records(&folder.join("instances"))?;
-        if instances.is_empty() && !folder.join("series.json").exists() {
+    fn series(&mut self, series: &Child) -> Result<(), LibraryError> {
+        let head = format!("series/{}/series.json", series.name);
+        if series.records.is_empty() && !self.library.records().holds(&head)? {
             // Its writer was killed before the first record, or is about to write it.
             return Ok(());
         }
-        self.read::<SeriesHead>(&folder.join("series.json"));
-        for path in instances {
-            if let Some(instance) = self.read::<InstanceRecord>(&path) {
+        self.read::<SeriesHead>(&head);
+        for record in &series.records {
+            let name = format!("series/{}/instances/{record}", series.name);
+            if let Some(instance) = self.read::<InstanceRecord>(&name) {
                 self.named.insert(instance.object);
             }
         }
         Ok(())
     }
 
-    fn records<T: Claims>(&mut self, folder: &Path) -> Result<(), LibraryError> {
-        for path in files::records(folder)? {
-            let Some(record) = self.read::<T>(&path) else { continue };
-            if path.file_stem().is_none_or(|stem| *stem != *record.name()) {
-                self.damaged(&path, format!("it is the record of {}", record.name()));
+    fn records<T: Claims>(&mut self, folder: &str) -> Result<(), LibraryError> {
+        for name in self.library.records().names(folder)? {
+            let Some(record) = self.read::<T>(&name) else { continue };
+            if name != format!("{folder}/{}.json", record.name()) {
+                self.wrong(&name, format!("it is the record of {}", record.name()));
             }
             if let Some(problem) = record.problem(self.library) {
-                self.damaged(&path, problem);
+                self.wrong(&name, problem);
             }
             self.named.extend(record.objects());
         }
@@ -180,24 +180,28 @@ impl Check<'_> {
 
     /// What people have said of samples.
     fn states(&mut self) -> Result<(), LibraryError> {
-        for folder in files::list(&self.library.folder("samples"))?.iter().filter(|at| at.is_dir())
-        {
-            let name = folder.file_name().unwrap_or_default().to_string_lossy();
-            let sample = name.parse().and_then(|id| self.library.sample(&id)).ok();
-            for path in files::records(folder)? {
-                let Some(state) = self.read::<StateRecord>(&path) else { continue };
+        for id in self.library.records().folders("samples")? {
+            let sample = id.parse().and_then(|id| self.library.sample(&id)).ok();
+            for name in self.library.records().names(&format!("samples/{id}"))? {
+                let Some(state) = self.read::<StateRecord>(&name) else { continue };
                 // A sample that is damaged has been told already.
                 if sample.as_ref().is_some_and(|sample| sample.mask != state.mask) {
-                    self.damaged(&path, "it was said of another mask than that of its sample");
+                    self.wrong(&name, "it was said of another mask than that of its sample");
                 }
             }
         }
         Ok(())
     }
 
-    fn read<T: DeserializeOwned>(&mut self, path: &Path) -> Option<T> {
+    fn read<T: DeserializeOwned>(&mut self, name: &str) -> Option<T> {
         self.report.records += 1;
-        record::read(path).map_err(|error| self.damaged(path, error.to_string())).ok()
+        let read = self.library.records().read_anew(name);
+        read.map_err(|error| self.wrong(name, error.to_string())).ok()
+    }
+
+    fn wrong(&mut self, name: &str, reason: impl Into<String>) {
+        let place = self.library.records().place(name);
+        self.damaged(&place, reason);
     }
 
     fn objects(&mut self) -> Result<(), LibraryError> {

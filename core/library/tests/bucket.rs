@@ -4,12 +4,15 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use gantry_library::{BucketPlace, Library, LibraryError, Stored};
+use gantry_library::{
+    BucketPlace, LabelState, Library, LibraryError, Source, Stage, Stored, Verdict, now_ms,
+};
 use support::{key, model, prediction, sample, store};
 use tempfile::TempDir;
 
@@ -178,6 +181,107 @@ fn a_bucket_holds_objects_as_a_folder_does() {
     assert!(error.contains("no such bucket") && !error.contains("Signature"), "{error}");
     assert!(library.store_instance(&key("1.2", 1), &gantry_library::Source::Import, b"x").is_err());
     assert!(library.series().unwrap().len() == 1, "nothing is named that was not kept");
+}
+
+#[test]
+fn a_bucket_holds_a_whole_library() {
+    if !has_keys("a_bucket_holds_a_whole_library") {
+        return;
+    }
+    let Some(server) = Server::start("a library in a bucket") else { return };
+    let (one, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let place = server.place("site/");
+    let library = Library::open_in_bucket(one.path(), &place).unwrap();
+    holds_what_it_is_given(&library);
+    let names: Vec<String> = std::fs::read_dir(one.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(names, ["library.json"], "nothing else is in the folder");
+
+    // Another host, with a folder of its own, finds all of it, and what it adds is found.
+    let again = Library::open_in_bucket(other.path(), &place).unwrap();
+    assert_eq!(again.series().unwrap(), library.series().unwrap());
+    assert_eq!(again.samples().unwrap(), library.samples().unwrap());
+    assert_eq!(again.predictions().unwrap(), library.predictions().unwrap());
+    assert_eq!(again.counts().unwrap(), library.counts().unwrap());
+    let (mut near, instance) = (None, key("1.1", 1).sop_instance_uid);
+    assert!(again.find_kept(&instance, &mut near).unwrap().is_some());
+    assert_eq!(near, Some(library.series_id("1.1")));
+    assert_eq!(again.find_kept("9.9", &mut near).unwrap(), None);
+    let sample = again.samples().unwrap().remove(0);
+    let rejected = Verdict::Rejected("it moved".into());
+    again.judge_sample(&sample.id, &rejected, "ada").unwrap();
+    again.judge_sample(&sample.id, &Verdict::Final, "ada").unwrap();
+    assert_eq!(library.sample_state(&sample).unwrap().state, LabelState::Final);
+    assert_eq!(library.sample_states(&sample).unwrap().len(), 3);
+    let model = library.models().unwrap().remove(0);
+    again.set_stage(&model.id, Stage::Approved, "ada").unwrap();
+    assert_eq!(library.approved_model("lungs").unwrap(), Some(model));
+    again.quarantine(b"no image", "reason", "a sentence", &Source::Import).unwrap();
+    assert_eq!(library.quarantined().unwrap().len(), 1);
+
+    // Both at once: what both make is made once.
+    let before = now_ms();
+    std::thread::scope(|scope| {
+        for writer in [&library, &again, &library, &again] {
+            scope.spawn(move || {
+                for number in 1..=20 {
+                    store(writer, "1.7", number, format!("image {number}").as_bytes());
+                }
+            });
+        }
+    });
+    let series = library.series_record(&library.series_id("1.7")).unwrap();
+    assert_eq!((series.instances, series.conflicts), (20, 0));
+    // The storage's clock is this machine's, in seconds.
+    assert!(series.last_received_ms / 1000 >= before / 1000, "{series:?}");
+    assert!(library.complete_series(Duration::ZERO, now_ms() + 1000).unwrap().len() == 2);
+    assert!(library.complete_series(Duration::from_hours(1), now_ms()).unwrap().is_empty());
+    let report = again.verify().unwrap();
+    assert!(report.damage.is_empty(), "{report:?}");
+    assert_eq!((report.objects, report.unnamed), (30, 2), "{report:?}");
+
+    // Damage is seen, whatever was read before.
+    let name = format!("site/records/samples/{}.json", sample.id);
+    server.meddle(&name, "put(Body=b'{}')");
+    let damage = library.verify().unwrap().damage;
+    assert!(damage.len() == 1 && damage[0].path.ends_with(format!("{}.json", sample.id)));
+    let fresh = Library::open(one.path()).unwrap();
+    assert!(fresh.samples().is_err(), "a damaged record is none");
+    server.meddle(&name, "delete()");
+    assert!(fresh.samples().unwrap().is_empty());
+    let series = format!("site/records/series/{}/series.json", library.series_id("1.7"));
+    server.meddle(&series, "delete()");
+    let damage = Library::open(one.path()).unwrap().verify().unwrap().damage;
+    assert!(damage.len() == 1 && damage[0].reason.contains("not there"), "{damage:?}");
+
+    // A folder is of one library, and a bucket that holds something else is none.
+    let error = Library::open_in_bucket(one.path(), &server.place("b/")).unwrap_err();
+    assert!(matches!(error, LibraryError::Exists { .. }), "{error}");
+    server.run("scans.Object('c/a').put(Body=b'of someone else')");
+    let error = Library::open_in_bucket(&one.path().join("c"), &server.place("c/")).unwrap_err();
+    assert!(error.to_string().contains("choose another prefix"), "{error}");
+    let error = Library::create_in_bucket(&one.path().join("d"), &place).unwrap_err();
+    assert!(error.to_string().contains("choose another prefix"), "{error}");
+}
+
+#[test]
+fn many_make_a_library_in_a_bucket_and_it_is_one() {
+    if !has_keys("many_make_a_library_in_a_bucket_and_it_is_one") {
+        return;
+    }
+    let Some(server) = Server::start("a library that many make") else { return };
+    let folder = TempDir::new().unwrap();
+    let ids: BTreeSet<_> = std::thread::scope(|scope| {
+        let make = |number: u8| {
+            let (place, root) = (server.place(""), folder.path().join(number.to_string()));
+            move || Library::open_in_bucket(&root, &place).unwrap().series_id("1.1")
+        };
+        let all: Vec<_> = (0..8).map(|number| scope.spawn(make(number))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(ids.len(), 1, "one salt");
 }
 
 /// An object that is read in two pieces.
