@@ -178,7 +178,7 @@ fn what_went_out_comes_back_once_and_patients_stay_on_one_side() {
         fractions: gantry_library::Fractions { validation_percent: 20, test_percent: 20 },
         ..Choice::default()
     };
-    for (kind, form, _) in &FORMS[..5] {
+    for (kind, form, _) in &FORMS[..7] {
         let to = folder.path().join(form);
         let report = export(&library, *kind, &to, &choice).unwrap();
         let trained = match kind {
@@ -214,6 +214,63 @@ fn what_went_out_comes_back_once_and_patients_stay_on_one_side() {
 }
 
 #[test]
+fn segmentations_come_back_to_their_series() {
+    let folder = TempDir::new().unwrap();
+    let (library, samples) = library(&folder.path().join("library"));
+    let to = folder.path().join("segmentations");
+    export(&library, Kind::DicomSeg, &to, &Choice::default()).unwrap();
+    let other = Library::open_or_create(&folder.path().join("other")).unwrap();
+    let author = Author::Person("anna".into());
+    let none = import(&other, Kind::DicomSeg, &to, None, &author).unwrap();
+    assert_eq!((none.samples, none.left_out.len()), (0, samples.len()));
+    assert!(none.left_out[0].1.contains("import it first"), "{:?}", none.left_out[0]);
+    for series in library.series().unwrap() {
+        for object in library.series_objects(&series.id).unwrap() {
+            let file = library.read_object(&object).unwrap();
+            keep(&other, &file, &Source::Import, None).unwrap();
+        }
+    }
+    for known in [0, samples.len() as u64] {
+        let taken = import(&other, Kind::DicomSeg, &to, None, &author).unwrap();
+        assert_eq!((taken.samples, taken.known), (samples.len() as u64, known));
+    }
+    assert_eq!(other.series().unwrap().len(), samples.len(), "no series is added");
+    for sample in other.samples().unwrap() {
+        assert_eq!((sample.label.as_str(), &sample.provenance.author), ("lungs", &author));
+        let mask = nifti::read_mask(&other.read_object(&sample.mask).unwrap()).unwrap();
+        assert!(samples.values().any(|(_, lungs)| lungs.voxels == mask.voxels));
+    }
+    let named = import(&other, Kind::DicomSeg, &to, Some("air"), &author).unwrap();
+    assert_eq!((named.samples, named.known), (samples.len() as u64, 0));
+    std::fs::write(to.join("broken.dcm"), b"DICM").unwrap();
+    let broken = import(&other, Kind::DicomSeg, &to, None, &author).unwrap();
+    assert_eq!(broken.left_out.len(), 1);
+    assert!(other.verify().unwrap().damage.is_empty());
+}
+
+#[test]
+fn archives_of_others_come_in() {
+    let folder = TempDir::new().unwrap();
+    let Some(python) = python("numpy") else { return };
+    let code = "import numpy, sys; a = numpy.arange(24, dtype='i2').reshape(2, 3, 4); \
+                numpy.savez_compressed(sys.argv[1] + '/a.npz', image=a, mask=a > 20, spacing_mm=[1, 2, 3.5]); \
+                numpy.savez(sys.argv[1] + '/b.npz', image=a, mask=a > 20)";
+    let archives = folder.path().join("archives");
+    std::fs::create_dir(&archives).unwrap();
+    let made = Command::new(python).args(["-c", code]).arg(&archives).status().unwrap();
+    assert!(made.success());
+    let library = Library::open_or_create(&folder.path().join("library")).unwrap();
+    let taken = import(&library, Kind::Npz, &archives, Some("end"), &Author::Auto).unwrap();
+    assert_eq!((taken.samples, taken.left_out.len()), (1, 1));
+    assert!(taken.left_out[0].1.contains("no array spacing_mm"), "{:?}", taken.left_out);
+    let sample = library.samples().unwrap().remove(0);
+    assert_eq!(
+        (sample.size, sample.spacing_mm, sample.mask_voxels),
+        ([4, 3, 2], [1.0, 2.0, 3.5], 3)
+    );
+}
+
+#[test]
 fn shards_have_an_end_and_wrong_folders_are_refused() {
     let folder = TempDir::new().unwrap();
     let (library, _) = library(&folder.path().join("library"));
@@ -240,6 +297,9 @@ fn shards_have_an_end_and_wrong_folders_are_refused() {
         ),
         (Kind::NnUnet, "{", "dataset.json"),
         (Kind::Coco, "{}", "only goes out"),
+        (Kind::Npz, "{}", "--label"),
+        (Kind::WebDataset, "{}", "no case"),
+        (Kind::DicomSeg, "{}", "no case"),
     ] {
         std::fs::write(set.join("dataset.json"), text).unwrap();
         let error = import(&library, kind, &set, None, &Author::Auto).unwrap_err();

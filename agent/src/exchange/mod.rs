@@ -5,16 +5,17 @@
 //! | `nifti`, `nrrd`, `mha` | `images/ID.EXT`, `masks/ID.EXT` | yes |
 //! | `nnunet` | nnU-Net's raw data set: `imagesTr`, `labelsTr`, `imagesTs`, `dataset.json`, `splits_final.json` | yes |
 //! | `decathlon` | the Medical Segmentation Decathlon's datalist, as MONAI reads it | yes |
-//! | `npz` | `ID.npz` with image, mask and grid, for `NumPy` | out |
-//! | `webdataset` | tar shards of about 1 GB for each side of the split | out |
-//! | `dicom-seg` | `ID.dcm`, the masks as segmentations of their series | out (they come in as DICOM) |
-//! | `coco` | `images/ID-SLICE.png` and `annotations.json`, slice by slice | out |
+//! | `npz` | `ID.npz` with image, mask and grid, for `NumPy` | yes |
+//! | `webdataset` | tar shards of about 1 GB for each side of the split | yes |
+//! | `dicom-seg` | `ID.dcm`, the masks as segmentations of their series | yes, of series that are here |
+//! | `coco` | `images/ID-SLICE.png` and `annotations.json`, slice by slice | out: a picture has no grid |
 //!
 //! What goes out names samples by their ids, which say nothing of a patient, and puts no patient on
 //! two sides. It is written into an empty folder, the file that describes it last. What comes in
 //! becomes a series of its own, so that a sample always has its images: a case is a patient, since
-//! none of these forms knows whose a case is.
+//! none of these forms knows whose a case is. A segmentation stays with the series that it refers to.
 
+mod arrays;
 mod coco;
 mod fingerprint;
 mod out;

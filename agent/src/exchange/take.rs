@@ -1,20 +1,24 @@
 //! Samples on their way in.
 //!
 //! Each case becomes a CT series of its own, whose images are written from the case's volume, and a
-//! sample on the grid of the volume for each label of its mask. The same folder twice leaves the
-//! same samples once.
+//! sample on the grid of the volume for each label of its mask; a DICOM segmentation becomes samples of the
+//! series that it refers to. The same folder twice leaves the same samples once.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use gantry_imaging::dicom::inspect;
 use gantry_imaging::dicom::write::{Subject, ct_series};
+use gantry_imaging::dicom::{
+    FILE_BYTES_MAX, assemble, inspect, segmentation_mask, segmentation_subject,
+};
 use gantry_imaging::{Image, Mask, nifti};
-use gantry_library::{Arrival, Author, Library, Provenance, SampleDraft, Source};
+use gantry_library::{
+    Arrival, Author, Library, LibraryError, Provenance, SampleDraft, SeriesId, Source,
+};
 use serde::Deserialize;
 
-use super::{ExchangeError, ExchangeReport, Kind, Outcome, decode};
+use super::{ExchangeError, ExchangeReport, Kind, Outcome, arrays, decode};
 use crate::ingest::key;
 
 /// Cases of one data set.
@@ -48,77 +52,191 @@ pub fn import(
     label: Option<&str>,
     author: &Author,
 ) -> Outcome<ExchangeReport> {
-    let set = match kind {
-        Kind::Nifti | Kind::Nrrd | Kind::Mha => pairs(kind, from, label)?,
-        Kind::NnUnet => nnunet(from)?,
-        Kind::Decathlon => decathlon(from)?,
-        Kind::Npz | Kind::WebDataset | Kind::DicomSeg | Kind::Coco => {
+    let mut taking = Taking { library, author, report: ExchangeReport::default(), seen: 0 };
+    match kind {
+        Kind::Nifti | Kind::Nrrd | Kind::Mha => taking.set(&pairs(kind, from, label)?)?,
+        Kind::NnUnet => taking.set(&nnunet(from)?)?,
+        Kind::Decathlon => taking.set(&decathlon(from)?)?,
+        Kind::Npz => {
+            let labels = [(1, needed(label)?.to_owned())].into();
+            for path in files(from, ".npz")? {
+                let read = arrays::npz(&path);
+                let case = read.and_then(|(image, mask)| taking.case(&labels, &image, &mask));
+                taking.note(&name_of(&path), case)?;
+            }
+        }
+        Kind::WebDataset => {
+            for path in files(from, ".tar")? {
+                arrays::shard(&path, &mut |name, read| {
+                    let case = read.and_then(|one| {
+                        let said = label.or(one.label.as_deref());
+                        let labels = [(1, needed(said)?.to_owned())].into();
+                        taking.case(&labels, &one.image, &one.mask)
+                    });
+                    taking.note(name, case)
+                })?;
+            }
+        }
+        Kind::DicomSeg => {
+            for path in files(from, ".dcm")? {
+                let case = taking.segmentation(&path, label);
+                taking.note(&name_of(&path), case)?;
+            }
+        }
+        Kind::Coco => {
             return Err(ExchangeError::Refused(
-                "this kind only goes out; nifti, nrrd, mha, nnunet and decathlon come in, and DICOM with gantry import".into(),
+                "coco only goes out: its pictures have neither a grid nor a patient".into(),
             ));
         }
-    };
-    if set.cases.is_empty() {
+    }
+    if taking.seen == 0 {
         return Err(ExchangeError::file("importing", from, "there is no case in it"));
     }
-    let mut report = ExchangeReport::default();
-    for case in &set.cases {
-        match take(library, &set, case, author) {
-            Ok((samples, known)) => {
-                report.samples += samples;
-                report.known += known;
-            }
-            Err(ExchangeError::Library(error)) => return Err(error.into()),
-            Err(error) => report.left_out.push((case.name.clone(), error.to_string())),
-        }
-    }
-    Ok(report)
+    Ok(taking.report)
 }
 
-/// Takes one case: how many samples it has, and how many of them were there.
-fn take(library: &Library, set: &Set, case: &Case, author: &Author) -> Outcome<(u64, u64)> {
-    let image = decode(&case.image)?;
-    let wrong = |error: &dyn std::fmt::Display| ExchangeError::case(&case.name, error);
-    let mask = decode(&case.mask)?.to_mask().map_err(|error| wrong(&error))?;
-    image.require_same_grid(&mask).map_err(|error| wrong(&error))?;
-    if let Some(other) = mask.voxels.iter().find(|one| **one != 0 && !set.labels.contains_key(one))
-    {
-        return Err(wrong(&format!("its mask has the value {other}, which has no label")));
-    }
-    let mut packed = Vec::new();
-    nifti::write_image(&image, &mut packed).map_err(|error| wrong(&error))?;
-    // The patient's id is the case's content: names of cases repeat from set to set.
-    let subject = Subject::new(format!("imported {}", library.digest(&packed)));
-    let files = ct_series(&image, &subject).map_err(|error| wrong(&error))?;
-    let mut keys = Vec::with_capacity(files.len());
-    for file in &files {
-        keys.push(key(inspect(file).map_err(|refusal| wrong(&refusal))?));
-    }
-    let arrivals: Vec<Arrival<'_>> = keys
-        .iter()
-        .zip(&files)
-        .map(|(key, file)| Arrival::new(key, &Source::Import, file.as_slice()))
-        .collect();
-    library.store_batch(&arrivals)?;
-    let series = library.series_id(&subject.series_uid());
-    let (mut samples, mut known) = (0, 0);
-    for (value, label) in &set.labels {
-        let mask = mask.map(|one| u8::from(one == value));
-        if mask.count() == 0 {
-            continue;
+fn needed(label: Option<&str>) -> Outcome<&str> {
+    label.ok_or_else(|| ExchangeError::Refused("say what the masks mark with --label".into()))
+}
+
+/// What is taken in, and what became of it.
+struct Taking<'a> {
+    library: &'a Library,
+    author: &'a Author,
+    report: ExchangeReport,
+    seen: usize,
+}
+
+impl Taking<'_> {
+    fn set(&mut self, set: &Set) -> Outcome<()> {
+        for case in &set.cases {
+            let volumes = decode(&case.image).and_then(|image| Ok((image, decode(&case.mask)?)));
+            let taken = volumes.and_then(|(image, mask)| self.case(&set.labels, &image, &mask));
+            self.note(&case.name, taken)?;
         }
-        let draft = draft(library, &series, label, &image, &mask, &packed, author)?;
-        let before = library.counts()?.samples;
-        library.add_sample(draft)?;
-        samples += 1;
-        known += u64::from(library.counts()?.samples == before);
+        Ok(())
     }
-    Ok((samples, known))
+
+    /// Notes what became of a case: how many samples it has, and how many of them were there. Only what
+    /// fails for all ends the whole.
+    fn note(&mut self, name: &str, taken: Outcome<(u64, u64)>) -> Outcome<()> {
+        self.seen += 1;
+        match taken {
+            Ok((samples, known)) => {
+                self.report.samples += samples;
+                self.report.known += known;
+            }
+            Err(error @ (ExchangeError::Library(_) | ExchangeError::Refused(_))) => {
+                return Err(error);
+            }
+            Err(ExchangeError::Case { reason, .. }) => {
+                self.report.left_out.push((name.to_owned(), reason));
+            }
+            Err(error) => self.report.left_out.push((name.to_owned(), error.to_string())),
+        }
+        Ok(())
+    }
+
+    /// Takes one case as a series of its own.
+    fn case(
+        &self,
+        labels: &BTreeMap<u8, String>,
+        image: &Image,
+        mask: &Image,
+    ) -> Outcome<(u64, u64)> {
+        let wrong = |error: &dyn std::fmt::Display| ExchangeError::case("", error);
+        let mask = mask.to_mask().map_err(|error| wrong(&error))?;
+        image.require_same_grid(&mask).map_err(|error| wrong(&error))?;
+        let mut packed = Vec::new();
+        nifti::write_image(image, &mut packed).map_err(|error| wrong(&error))?;
+        // The patient's id is the case's content: names of cases repeat from set to set.
+        let subject = Subject::new(format!("imported {}", self.library.digest(&packed)));
+        check(labels, &mask)?;
+        let files = ct_series(image, &subject).map_err(|error| wrong(&error))?;
+        let mut keys = Vec::with_capacity(files.len());
+        for file in &files {
+            keys.push(key(inspect(file).map_err(|refusal| wrong(&refusal))?));
+        }
+        let arrivals: Vec<Arrival<'_>> = keys
+            .iter()
+            .zip(&files)
+            .map(|(key, file)| Arrival::new(key, &Source::Import, file.as_slice()))
+            .collect();
+        self.library.store_batch(&arrivals)?;
+        let series = self.library.series_id(&subject.series_uid());
+        self.samples(labels, &series, image, &mask, &packed)
+    }
+
+    /// Takes the segments of a segmentation as samples of the series that it is about.
+    fn segmentation(&self, path: &Path, label: Option<&str>) -> Outcome<(u64, u64)> {
+        let wrong = |error: &dyn std::fmt::Display| ExchangeError::case("", error);
+        let length = fs::metadata(path).map_err(|error| wrong(&error))?.len();
+        if length > FILE_BYTES_MAX as u64 {
+            return Err(wrong(&format!("it is larger than {FILE_BYTES_MAX} bytes")));
+        }
+        let bytes = fs::read(path).map_err(|error| wrong(&error))?;
+        let mut subject = segmentation_subject(&bytes).map_err(|refusal| wrong(&refusal))?;
+        let series = self.library.series_id(&subject.series_uid);
+        let objects = self.library.series_objects(&series).map_err(|error| match error {
+            LibraryError::Unknown { .. } => {
+                wrong(&"the series that it segments is not in the library; import it first")
+            }
+            error => error.into(),
+        })?;
+        let mut files = Vec::with_capacity(objects.len());
+        for object in &objects {
+            files.push(self.library.read_object(object)?);
+        }
+        let image = assemble(&files).map_err(|refusal| wrong(&refusal))?.image;
+        let mask = segmentation_mask(&bytes, &image.geometry).map_err(|refusal| wrong(&refusal))?;
+        if let (Some(label), 1) = (label, subject.labels.len()) {
+            subject.labels.values_mut().for_each(|one| label.clone_into(one));
+        }
+        check(&subject.labels, &mask)?;
+        let mut packed = Vec::new();
+        nifti::write_image(&image, &mut packed).map_err(|error| wrong(&error))?;
+        self.samples(&subject.labels, &series, &image, &mask, &packed)
+    }
+
+    /// Keeps a sample for each label of a mask.
+    fn samples(
+        &self,
+        labels: &BTreeMap<u8, String>,
+        series: &SeriesId,
+        image: &Image,
+        mask: &Mask,
+        packed: &[u8],
+    ) -> Outcome<(u64, u64)> {
+        let (mut samples, mut known) = (0, 0);
+        for (value, label) in labels {
+            let mask = mask.map(|one| u8::from(one == value));
+            if mask.count() == 0 {
+                continue;
+            }
+            let draft = draft(self.library, series, label, image, &mask, packed, self.author)?;
+            let before = self.library.counts()?.samples;
+            self.library.add_sample(draft)?;
+            samples += 1;
+            known += u64::from(self.library.counts()?.samples == before);
+        }
+        Ok((samples, known))
+    }
+}
+
+/// Returns an error where a mask has a value that means nothing.
+fn check(labels: &BTreeMap<u8, String>, mask: &Mask) -> Outcome<()> {
+    match mask.voxels.iter().find(|one| **one != 0 && !labels.contains_key(one)) {
+        None => Ok(()),
+        Some(other) => {
+            let reason = format!("its mask has the value {other}, which has no label");
+            Err(ExchangeError::case("", reason))
+        }
+    }
 }
 
 fn draft(
     library: &Library,
-    series: &gantry_library::SeriesId,
+    series: &SeriesId,
     label: &str,
     image: &Image,
     mask: &Mask,
@@ -153,8 +271,7 @@ fn pairs(kind: Kind, from: &Path, label: Option<&str>) -> Outcome<Set> {
         Kind::Mha => ".mha",
         _ => ".nii.gz",
     };
-    let label = label
-        .ok_or_else(|| ExchangeError::Refused("say what the masks mark with --label".into()))?;
+    let label = needed(label)?;
     let images = from.join("images");
     let mut cases = Vec::new();
     for name in names(&images)? {
@@ -241,6 +358,16 @@ fn described<T: serde::de::DeserializeOwned>(path: &Path) -> Outcome<T> {
     }
     let bytes = fs::read(path).map_err(|error| failed(&error))?;
     serde_json::from_slice(&bytes).map_err(|error| failed(&error))
+}
+
+/// The files of a folder whose names end so, in order.
+fn files(folder: &Path, end: &str) -> Outcome<Vec<PathBuf>> {
+    let names = names(folder)?.into_iter().filter(|name| name.ends_with(end));
+    Ok(names.map(|name| folder.join(name)).collect())
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The names of a folder's files, in order.

@@ -73,11 +73,11 @@ enum Form {
     Nnunet,
     /// The Medical Segmentation Decathlon's datalist, as MONAI reads it.
     Decathlon,
-    /// `NumPy` archives (export only).
+    /// `NumPy` archives.
     Npz,
-    /// Tar shards (export only).
+    /// Tar shards.
     Webdataset,
-    /// DICOM segmentations (export only; gantry import takes them).
+    /// DICOM segmentations; those that come in are of series that are there.
     DicomSeg,
     /// COCO annotations of slices (export only).
     Coco,

@@ -23,5 +23,7 @@ pub use inspect::{Instance, Pixels, Traces, inspect, traces};
 pub use pixels::{Frames, pixels};
 pub use read::{FILE_BYTES_MAX, data_set};
 pub use refusal::{Reason, Refusal};
-pub use segmentation::{SegmentationHead, segmentation, segmentation_mask};
+pub use segmentation::{
+    SegmentationHead, SegmentationSubject, segmentation, segmentation_mask, segmentation_subject,
+};
 pub use series::{Series, Spacing, assemble, grid};

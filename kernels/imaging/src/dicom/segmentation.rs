@@ -1,6 +1,8 @@
 //! Writing and reading DICOM Segmentation objects (PS3.3 A.51): one binary segment is written, any
 //! number is read.
 
+use std::collections::BTreeMap;
+
 use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::tags;
@@ -141,6 +143,42 @@ fn general(source: &Instance, head: &SegmentationHead, frames: usize) -> InMemDi
 pub fn segmentation_mask(bytes: &[u8], grid: &Geometry) -> Result<Mask, Refusal> {
     let file = read::parse(bytes)?;
     read::guarded(|| mask_of_file(&file, grid))
+}
+
+/// What a segmentation is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentationSubject {
+    /// The series whose images it segments.
+    pub series_uid: String,
+    /// What each of its segments marks, by the segment's number: the label in the mask.
+    pub labels: BTreeMap<u8, String>,
+}
+
+/// Reads what a segmentation is about.
+///
+/// # Errors
+/// Where it is none, refers to no series or to several, or has segments without a number or a label.
+pub fn segmentation_subject(bytes: &[u8]) -> Result<SegmentationSubject, Refusal> {
+    let file = read::parse(bytes)?;
+    let wrong = |sentence: &str| Refusal::new(Reason::Malformed, sentence);
+    let [series] = read::items(&file, tags::REFERENCED_SERIES_SEQUENCE) else {
+        return Err(wrong("the segmentation refers to no series, or to several"));
+    };
+    let series_uid = read::text(series, tags::SERIES_INSTANCE_UID)
+        .map(|uid| read::trimmed(&uid))
+        .filter(|uid| !uid.is_empty())
+        .ok_or_else(|| wrong("the segmentation refers to a series without a UID"))?;
+    let label = |segment: &InMemDicomObject| {
+        let number = read::count(segment, tags::SEGMENT_NUMBER)?;
+        let number = u8::try_from(number).ok().filter(|&number| number > 0)?;
+        Some((number, read::text(segment, tags::SEGMENT_LABEL)?.trim().to_owned()))
+    };
+    let segments = read::items(&file, tags::SEGMENT_SEQUENCE);
+    let labels: Option<BTreeMap<u8, String>> = segments.iter().map(label).collect();
+    let labels = labels
+        .filter(|labels| labels.len() == segments.len() && !labels.is_empty())
+        .ok_or_else(|| wrong("a segment of the segmentation has no number or no label"))?;
+    Ok(SegmentationSubject { series_uid, labels })
 }
 
 fn mask_of_file(file: &File, grid: &Geometry) -> Result<Mask, Refusal> {
