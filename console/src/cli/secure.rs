@@ -9,7 +9,7 @@ use crate::error::Failure;
 
 /// What TLS needs.
 #[derive(Debug, Args)]
-pub struct Secure {
+pub(super) struct Secure {
     /// Speak TLS with the receiver, whose certificate must be of this authority (PEM).
     #[arg(long, value_name = "FILE")]
     tls_authority: Option<PathBuf>,
@@ -26,8 +26,7 @@ pub struct Secure {
 
 impl Secure {
     /// Whether TLS is asked for.
-    #[must_use]
-    pub fn is_set(&self) -> bool {
+    pub(super) fn is_set(&self) -> bool {
         self.tls_authority.is_some()
     }
 
@@ -35,7 +34,7 @@ impl Secure {
     ///
     /// # Errors
     /// Where the files cannot be used.
-    pub fn tls(&self, to: &str) -> Result<Option<Tls>, Failure> {
+    pub(super) fn tls(&self, to: &str) -> Result<Option<Tls>, Failure> {
         let Some(authority) = self.tls_authority.clone() else { return Ok(None) };
         let host = to.rsplit_once(':').map_or(to, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
