@@ -18,6 +18,7 @@ mod cuda;
 pub mod dicom;
 pub mod error;
 mod format;
+mod memory;
 pub mod mha;
 pub mod nifti;
 pub mod nrrd;

@@ -11,6 +11,8 @@
 //! is below [`VOXELS_MAX`], spacings finite and positive. It does not promise finite voxel values.
 
 use crate::error::ImagingError;
+use crate::memory;
+use crate::operations;
 
 /// The most voxels a volume may have: 2³¹, a 1024 × 1024 × 2048 scan, 8 GiB as `f32`. Component
 /// labels and flood queues are `u32` on the strength of this limit.
@@ -186,6 +188,15 @@ impl<T> Volume<T> {
         Volume { geometry: self.geometry, voxels: self.voxels.iter().map(f).collect() }
     }
 
+    /// Returns a volume on the same grid with the values that `f` gives, by many threads.
+    pub(crate) fn each<U>(&self, f: impl Fn(T) -> U + Sync) -> Volume<U>
+    where
+        T: Copy + Sync,
+        U: Copy + Default + Send,
+    {
+        Volume { geometry: self.geometry, voxels: operations::each(&self.voxels, f) }
+    }
+
     /// Returns an error unless `other` lies on the same grid.
     pub fn require_same_grid<U>(&self, other: &Volume<U>) -> Result<(), ImagingError> {
         if self.geometry.same_grid(&other.geometry) {
@@ -203,7 +214,7 @@ impl<T: Clone> Volume<T> {
     #[must_use]
     pub fn filled(geometry: Geometry, value: T) -> Self {
         assert!(geometry.voxels() <= VOXELS_MAX, "grid {:?} is too large", geometry.size);
-        Self { geometry, voxels: vec![value; geometry.voxels()] }
+        Self { geometry, voxels: memory::filled(geometry.voxels(), value) }
     }
 }
 

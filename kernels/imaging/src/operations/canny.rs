@@ -22,7 +22,8 @@ use super::gaussian::{check_sigma, half_kernel};
 use super::neighbourhood::Space;
 use super::vector::{call, vectorised};
 use crate::error::ImagingError;
-use crate::volume::{Image, Mask};
+use crate::memory;
+use crate::volume::{Geometry, Image, Mask};
 
 /// What makes an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -68,19 +69,16 @@ impl Canny {
 
 /// Returns the edges: lines one voxel wide in each slice, or surfaces one voxel thick in the volume.
 pub fn canny(image: &Image, parameters: &Canny) -> Result<Mask, ImagingError> {
-    let Canny { sigma_mm, low, high, space } = *parameters;
     parameters.check()?;
     let [width, height, depth] = image.geometry.size;
-    if space == Space::Volume && depth > 1 {
+    if parameters.space == Space::Volume && depth > 1 {
         return volume::canny(image, parameters);
     }
-    let sigmas = [0, 1].map(|axis| sigma_mm / image.geometry.spacing_mm[axis]);
-    sigmas.iter().try_for_each(|&sigma| check_sigma("canny", sigma))?;
-    let mut voxels = vec![0u8; image.voxels.len()];
+    let detector = Detector::new(&image.geometry, parameters)?;
+    let mut voxels = memory::zeros::<u8>(image.voxels.len());
     if voxels.is_empty() {
         return Ok(Mask { geometry: image.geometry, voxels });
     }
-    let detector = Detector::new([width, height], sigmas, low as f32, high as f32);
     voxels.par_chunks_mut(width * height).enumerate().for_each(|(z, marks)| {
         let slice = image.slice(z);
         let bands = marks.par_chunks_mut(width * BAND_ROWS).enumerate();
@@ -102,18 +100,22 @@ const WEAK: u8 = 1;
 const STRONG: u8 = 2;
 
 /// What is the same for all slices.
-struct Detector {
+pub(crate) struct Detector {
     size: [usize; 2],
     /// The weights of the Gaussian along x and y, from its centre out.
-    kernels: [Vec<f32>; 2],
+    pub(crate) kernels: [Vec<f32>; 2],
     /// For each column and each row, 1 over the share of the Gaussian that lies inside.
-    shares: [Vec<f32>; 2],
-    low: f32,
-    high: f32,
+    pub(crate) shares: [Vec<f32>; 2],
+    pub(crate) low: f32,
+    pub(crate) high: f32,
 }
 
 impl Detector {
-    fn new(size: [usize; 2], sigmas: [f64; 2], low: f32, high: f32) -> Self {
+    pub(crate) fn new(geometry: &Geometry, parameters: &Canny) -> Result<Self, ImagingError> {
+        let Canny { sigma_mm, low, high, .. } = *parameters;
+        let sigmas = [0, 1].map(|axis| sigma_mm / geometry.spacing_mm[axis]);
+        sigmas.iter().try_for_each(|&sigma| check_sigma("canny", sigma))?;
+        let size = [geometry.size[0], geometry.size[1]];
         let kernels = sigmas.map(|sigma| if sigma > 0.0 { half_kernel(sigma) } else { vec![1.0] });
         let shares = [0, 1].map(|axis| {
             let (kernel, length) = (&kernels[axis], size[axis]);
@@ -122,7 +124,7 @@ impl Detector {
             (0..length).map(|at| (1.0 / share(at)) as f32).collect()
         });
         let kernels = kernels.map(|kernel| kernel.into_iter().map(|w| w as f32).collect());
-        Self { size, kernels, shares, low, high }
+        Ok(Self { size, kernels, shares, low: low as f32, high: high as f32 })
     }
 }
 
@@ -296,7 +298,6 @@ fn join(marks: &mut [u8], width: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::Geometry;
 
     #[test]
     fn canny_draws_a_step_one_pixel_wide() {

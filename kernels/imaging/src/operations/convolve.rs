@@ -10,10 +10,12 @@ use rayon::prelude::*;
 
 use super::neighbourhood::step_clamped;
 use super::vector::{call, vectorised};
+use crate::memory;
 use crate::volume::Image;
 
-/// Voxels of a row that are summed together.
-const BLOCK: usize = 16;
+/// Voxels of a row that are summed together, and those of a row's end.
+const WIDE: usize = 64;
+const NARROW: usize = 16;
 /// What the ring of a band may take: half of a common second-level cache.
 const RING_BYTES: usize = 1 << 18;
 /// The fewest and the most rows of a band. Each band reads `radius` rows more on both sides.
@@ -23,7 +25,7 @@ const BAND_ROWS: (usize, usize) = (4, 32);
 /// with an empty kernel is left alone. Beyond the border the nearest voxel is repeated.
 pub(super) fn convolve(image: &Image, kernels: [&[f32]; 3]) -> Vec<f32> {
     let [width, height, depth] = image.geometry.size;
-    let mut voxels = vec![0.0f32; image.voxels.len()];
+    let mut voxels = memory::zeros::<f32>(image.voxels.len());
     if voxels.is_empty() {
         return voxels;
     }
@@ -155,33 +157,40 @@ call! {
 #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
 #[inline(always)]
 fn weigh((rows, half_kernel, output): (&[&[f32]], &[f32], &mut [f32])) {
-    let reach = half_kernel.len() - 1;
     let width = output.len();
-    let (blocks, rest) = output.as_chunks_mut::<BLOCK>();
-    for (block, output) in blocks.iter_mut().enumerate() {
-        let at = block * BLOCK;
-        let middle = &rows[reach][at..at + BLOCK];
-        let mut sum = [0.0f32; BLOCK];
-        for i in 0..BLOCK {
-            sum[i] = middle[i] * half_kernel[0];
-        }
-        for (k, &weight) in half_kernel.iter().enumerate().skip(1) {
-            let (left, right) =
-                (&rows[reach - k][at..at + BLOCK], &rows[reach + k][at..at + BLOCK]);
-            for i in 0..BLOCK {
-                sum[i] += (left[i] + right[i]) * weight;
-            }
-        }
-        *output = sum;
+    let mut at = 0;
+    while at + WIDE <= width {
+        block::<WIDE>(rows, half_kernel, at, output);
+        at += WIDE;
     }
-    let from = width - rest.len();
-    for (output, at) in rest.iter_mut().zip(from..) {
-        let mut sum = rows[reach][at] * half_kernel[0];
-        for (k, &weight) in half_kernel.iter().enumerate().skip(1) {
-            sum += (rows[reach - k][at] + rows[reach + k][at]) * weight;
-        }
-        *output = sum;
+    while at + NARROW <= width {
+        block::<NARROW>(rows, half_kernel, at, output);
+        at += NARROW;
     }
+    for at in at..width {
+        block::<1>(rows, half_kernel, at, output);
+    }
+}
+
+/// Writes the sums of `N` places from `at` on. As many as the processor's registers hold pay for the
+/// slices that are taken for each weight.
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
+fn block<const N: usize>(rows: &[&[f32]], half_kernel: &[f32], at: usize, output: &mut [f32]) {
+    let reach = half_kernel.len() - 1;
+    let middle = &rows[reach][at..at + N];
+    let mut sum = [0.0f32; N];
+    for i in 0..N {
+        sum[i] = middle[i] * half_kernel[0];
+    }
+    let pairs = rows[..reach].iter().rev().zip(&rows[reach + 1..]);
+    for ((left, right), &weight) in pairs.zip(&half_kernel[1..]) {
+        let (left, right) = (&left[at..at + N], &right[at..at + N]);
+        for i in 0..N {
+            sum[i] += (left[i] + right[i]) * weight;
+        }
+    }
+    output[at..at + N].copy_from_slice(&sum);
 }
 
 #[cfg(test)]

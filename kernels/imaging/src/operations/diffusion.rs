@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::neighbourhood::step_clamped;
 use crate::error::ImagingError;
+use crate::memory;
 use crate::volume::Image;
 
 /// The most iterations.
@@ -78,7 +79,7 @@ impl Grid<'_> {
 
     fn each<T: Send + Default + Copy>(&self, of: impl Fn(&Self, [usize; 3]) -> T + Sync) -> Vec<T> {
         let [width, height, _] = self.image.geometry.size;
-        let mut output = vec![T::default(); self.image.voxels.len()];
+        let mut output = memory::zeros::<T>(self.image.voxels.len());
         output.par_chunks_mut(width.max(1)).enumerate().for_each(|(row, output)| {
             for (x, output) in output.iter_mut().enumerate() {
                 *output = of(self, [x, row % height, row / height]);

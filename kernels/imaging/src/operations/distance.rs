@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::neighbourhood::Space;
 use super::runs::{RowFlags, Run};
 use super::vector::{call, vectorised};
+use crate::memory;
 use crate::volume::{Image, Mask};
 
 /// From which voxels the distance is taken, and to which.
@@ -35,7 +36,7 @@ pub enum Side {
 #[must_use]
 pub fn distance(mask: &Mask, side: Side, space: Space) -> Image {
     let [width, height, depth] = mask.geometry.size;
-    let mut voxels = vec![0.0f32; mask.voxels.len()];
+    let mut voxels = memory::zeros::<f32>(mask.voxels.len());
     if voxels.is_empty() {
         return Image { geometry: mask.geometry, voxels };
     }
@@ -127,8 +128,9 @@ fn between_changes(squares: &mut [f32], range: Range<usize>, spacing: f32, sign:
 const LANES: usize = 16;
 /// The steps in both directions that are taken one by one.
 const NEAR: usize = 4;
-/// The voxels of a column that are passed over together.
+/// The voxels of a column that are passed over together, and those where even more are.
 const BLOCK: usize = 8;
+const SPAN: usize = 32;
 
 type Lanes = [f32; LANES];
 
@@ -139,6 +141,8 @@ struct Columns {
     after: Vec<Lanes>,
     /// For each block, the least square that a voxel outside sees in it, and one inside.
     least: Vec<[Lanes; 2]>,
+    /// The same for each span of blocks.
+    of_spans: Vec<[Lanes; 2]>,
 }
 
 call!(Transform(&'a mut Columns) => Columns::transform);
@@ -150,6 +154,7 @@ impl Columns {
             before: vec![[0.0; LANES]; length],
             after: vec![[0.0; LANES]; length],
             least: vec![[[0.0; LANES]; 2]; length.div_ceil(BLOCK)],
+            of_spans: vec![[[0.0; LANES]; 2]; length.div_ceil(SPAN)],
         }
     }
 
@@ -171,7 +176,7 @@ impl Columns {
     #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
     #[inline(always)]
     fn transform(&mut self) {
-        let Self { spacing, before, after, least } = self;
+        let Self { spacing, before, after, least, of_spans } = self;
         for (least, block) in least.iter_mut().zip(before.chunks(BLOCK)) {
             let [mut outside, mut inside] = [[f32::INFINITY; LANES]; 2];
             for squares in block {
@@ -182,16 +187,35 @@ impl Columns {
             }
             *least = [outside, inside];
         }
+        for (of_span, blocks) in of_spans.iter_mut().zip(least.chunks(SPAN / BLOCK)) {
+            *of_span = blocks[0];
+            for block in &blocks[1..] {
+                for side in 0..2 {
+                    for lane in 0..LANES {
+                        of_span[side][lane] = lesser(of_span[side][lane], block[side][lane]);
+                    }
+                }
+            }
+        }
+        let mut last = None;
         for (at, after) in after.iter_mut().enumerate() {
-            let mut search = Search::new(at, *spacing, &before[at]);
+            let mut search = Search::new(at, *spacing, &before[at], last.as_ref());
             if search.near(before) {
-                search.far(before, least);
+                search.far(before, least, of_spans);
             }
             for lane in 0..LANES {
                 after[lane] = search.best[lane] * search.sign[lane];
             }
+            last = Some(search.found);
         }
     }
+}
+
+/// The row that is nearest in each lane, and its square there, with the sign of its side.
+#[derive(Clone, Copy)]
+struct Found {
+    row: Lanes,
+    square: Lanes,
 }
 
 /// The search for the least square from one row of lanes.
@@ -201,18 +225,41 @@ struct Search {
     /// The side that each lane is on: 1, or -1 inside.
     sign: Lanes,
     best: Lanes,
+    found: Found,
 }
 
 impl Search {
     #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
     #[inline(always)]
-    fn new(at: usize, spacing: f32, own: &Lanes) -> Self {
+    fn new(at: usize, spacing: f32, own: &Lanes, last: Option<&Found>) -> Self {
         let (mut sign, mut best) = ([1.0; LANES], [0.0; LANES]);
         for lane in 0..LANES {
             sign[lane] = if own[lane] < 0.0 { -1.0 } else { 1.0 };
             best[lane] = own[lane].abs();
         }
-        Self { at, spacing, sign, best }
+        let found = Found { row: [at as f32; LANES], square: *own };
+        let mut search = Self { at, spacing, sign, best, found };
+        // What was nearest to the row before is near to this one, too: few others can be nearer then.
+        if let Some(last) = last {
+            search.offer(&last.row, &last.square);
+        }
+        search
+    }
+
+    /// Takes a row for each lane, and its square there, where it is nearer than what was found.
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn offer(&mut self, row: &Lanes, square: &Lanes) {
+        let at = self.at as f32;
+        for lane in 0..LANES {
+            let away = (at - row[lane]).abs() * self.spacing;
+            // What lies on the other side is reached itself.
+            let through = greater(self.sign[lane] * square[lane], 0.0) + away * away;
+            let nearer = through < self.best[lane];
+            self.best[lane] = if nearer { through } else { self.best[lane] };
+            self.found.row[lane] = if nearer { row[lane] } else { self.found.row[lane] };
+            self.found.square[lane] = if nearer { square[lane] } else { self.found.square[lane] };
+        }
     }
 
     /// Looks at the nearest rows on both sides; returns whether others may be nearer still.
@@ -233,31 +280,44 @@ impl Search {
         self.hopes_beyond(NEAR + 1)
     }
 
-    /// Looks at the rows further away, block by block.
+    /// Looks at the rows further away, span by span and block by block.
     #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
     #[inline(always)]
-    fn far(&mut self, rows: &[Lanes], least: &[[Lanes; 2]]) {
-        let after = self.at + NEAR + 1;
-        for (block, least) in least.iter().enumerate().skip(after / BLOCK) {
-            let nearest = (block * BLOCK).max(after);
-            if !self.hopes_beyond(nearest - self.at) {
+    fn far(&mut self, rows: &[Lanes], least: &[[Lanes; 2]], of_spans: &[[Lanes; 2]]) {
+        let (at, after) = (self.at, self.at + NEAR + 1);
+        for (span, of_span) in of_spans.iter().enumerate().skip(after / SPAN) {
+            let nearest = (span * SPAN).max(after);
+            if !self.hopes_beyond(nearest - at) {
                 break;
             }
-            if self.hopes_for(least, nearest - self.at) {
-                for row in nearest..((block + 1) * BLOCK).min(rows.len()) {
-                    self.take(rows, row);
+            if !self.hopes_for(of_span, nearest - at) {
+                continue;
+            }
+            let end = ((span + 1) * SPAN).min(rows.len());
+            for block in nearest / BLOCK..end.div_ceil(BLOCK) {
+                let nearest = (block * BLOCK).max(after);
+                if self.hopes_for(&least[block], nearest - at) {
+                    for row in nearest..((block + 1) * BLOCK).min(end) {
+                        self.take(rows, row);
+                    }
                 }
             }
         }
-        let Some(before) = self.at.checked_sub(NEAR + 1) else { return };
-        for (block, least) in least.iter().enumerate().take(before / BLOCK + 1).rev() {
-            let nearest = (block * BLOCK + BLOCK - 1).min(before);
-            if !self.hopes_beyond(self.at - nearest) {
+        let Some(before) = at.checked_sub(NEAR + 1) else { return };
+        for (span, of_span) in of_spans.iter().enumerate().take(before / SPAN + 1).rev() {
+            let nearest = (span * SPAN + SPAN - 1).min(before);
+            if !self.hopes_beyond(at - nearest) {
                 break;
             }
-            if self.hopes_for(least, self.at - nearest) {
-                for row in (block * BLOCK..=nearest).rev() {
-                    self.take(rows, row);
+            if !self.hopes_for(of_span, at - nearest) {
+                continue;
+            }
+            for block in (span * (SPAN / BLOCK)..=nearest / BLOCK).rev() {
+                let nearest = (block * BLOCK + BLOCK - 1).min(before);
+                if self.hopes_for(&least[block], at - nearest) {
+                    for row in (block * BLOCK..=nearest).rev() {
+                        self.take(rows, row);
+                    }
                 }
             }
         }
@@ -289,14 +349,7 @@ impl Search {
     #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
     #[inline(always)]
     fn take(&mut self, rows: &[Lanes], row: usize) {
-        let away = self.at.abs_diff(row) as f32 * self.spacing;
-        let square = away * away;
-        let other = &rows[row];
-        for lane in 0..LANES {
-            // What lies on the other side is reached itself.
-            let through = greater(self.sign[lane] * other[lane], 0.0) + square;
-            self.best[lane] = lesser(through, self.best[lane]);
-        }
+        self.offer(&[row as f32; LANES], &rows[row]);
     }
 }
 

@@ -10,6 +10,7 @@ use super::neighbourhood::{Connectivity, Neighbours, Space};
 use super::queue::FloodQueue;
 use super::region::{Voxel, indices};
 use crate::error::ImagingError;
+use crate::memory;
 use crate::volume::{Image, Mask};
 
 /// How far the front marches.
@@ -41,8 +42,8 @@ pub fn arrival(
     let mut front = Front {
         speed,
         neighbours: Neighbours::new(speed.geometry.size, Connectivity::Face, Space::Volume),
-        times: vec![f32::INFINITY; speed.voxels.len()],
-        alive: vec![false; speed.voxels.len()],
+        times: memory::filled(speed.voxels.len(), f32::INFINITY),
+        alive: memory::filled(speed.voxels.len(), false),
     };
     let mut queue = FloodQueue::new();
     for &seed in &seeds {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::neighbourhood::{Space, step_clamped};
 use super::vector::{call, vectorised};
+use crate::memory;
 use crate::volume::{Geometry, Image};
 
 /// Whose weights smooth the differences.
@@ -40,7 +41,7 @@ impl Operator {
 #[must_use]
 pub fn magnitude(image: &Image, operator: Operator, space: Space) -> Image {
     let [width, height, _] = image.geometry.size;
-    let mut voxels = vec![0.0f32; image.voxels.len()];
+    let mut voxels = memory::zeros::<f32>(image.voxels.len());
     let stencil = Stencil::new(image, operator, space);
     voxels.par_chunks_mut(width.max(1)).with_min_len(16).enumerate().for_each_init(
         || Rows::new(width),

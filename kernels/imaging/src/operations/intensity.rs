@@ -71,7 +71,7 @@ pub fn window(image: &Image, window: &Window) -> Result<Image, ImagingError> {
             ),
         ));
     }
-    Ok(image.map(|&value| window.apply(value)))
+    Ok(image.each(|value| window.apply(value)))
 }
 
 /// Returns the image with every value times `slope` plus `intercept`: the modality transformation of
@@ -81,7 +81,7 @@ pub fn rescale(image: &Image, slope: f64, intercept: f64) -> Result<Image, Imagi
         let problem = format!("slope is {slope} and intercept {intercept}; both must be numbers");
         return Err(self::problem("rescale", problem));
     }
-    Ok(image.map(|&value| (f64::from(value) * slope + intercept) as f32))
+    Ok(image.each(|value| (f64::from(value) * slope + intercept) as f32))
 }
 
 /// Returns 1 / (1 + exp(−(value − `centre`) / `width`)): 0 far below the centre, 1 far above; the
@@ -92,7 +92,7 @@ pub fn sigmoid(image: &Image, centre: f64, width: f64) -> Result<Image, ImagingE
         let problem = format!("centre is {centre} and width {width}; a width but 0 is needed");
         return Err(self::problem("sigmoid", problem));
     }
-    Ok(image.map(|&value| (1.0 / (1.0 + (-(f64::from(value) - centre) / width).exp())) as f32))
+    Ok(image.each(|value| (1.0 / (1.0 + (-(f64::from(value) - centre) / width).exp())) as f32))
 }
 
 /// Returns the image with every value moved into `low` ..= `high`; values that are not numbers stay.
@@ -103,7 +103,7 @@ pub fn clip(image: &Image, low: f32, high: f32) -> Result<Image, ImagingError> {
             format!("low is {low} and high {high}; low <= high is needed"),
         ));
     }
-    Ok(image.map(|&value| value.clamp(low, high)))
+    Ok(image.each(|value| value.clamp(low, high)))
 }
 
 /// Returns the image less its mean, divided by its standard deviation: nnU-Net's rule for MR.
@@ -170,7 +170,7 @@ pub fn normalise_ct(image: &Image, by: &CtNormalisation) -> Result<Image, Imagin
 
 fn normalise(image: &Image, mean: f64, deviation: f64) -> Image {
     let deviation = deviation.max(1e-8);
-    image.map(|&value| ((f64::from(value) - mean) / deviation) as f32)
+    image.each(|value| ((f64::from(value) - mean) / deviation) as f32)
 }
 
 fn mean_and_deviation(values: &[f32]) -> Option<(f64, f64)> {

@@ -12,6 +12,7 @@ use super::convolve::convolve;
 use super::gaussian::{Gaussian, check_sigma, half_kernel};
 use super::neighbourhood::{Space, step_within};
 use crate::error::ImagingError;
+use crate::memory;
 use crate::volume::{Image, Mask};
 
 /// Which zero crossings are edges.
@@ -90,7 +91,7 @@ pub fn zero_crossings(image: &Image, contrast: f32, space: Space) -> Mask {
         };
         (0..axes).any(|axis| beyond(axis, -1) || beyond(axis, 1))
     };
-    let mut voxels = vec![0u8; image.voxels.len()];
+    let mut voxels = memory::zeros::<u8>(image.voxels.len());
     voxels.par_chunks_mut(width.max(1)).with_min_len(16).enumerate().for_each(|(row, output)| {
         for (x, output) in output.iter_mut().enumerate() {
             *output = u8::from(crosses(row * width + x, [x, row % height, row / height]));

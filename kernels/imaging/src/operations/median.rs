@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::neighbourhood::{Space, step_clamped};
 use super::vector::{call, vectorised};
 use crate::error::ImagingError;
+use crate::memory;
 use crate::volume::Image;
 
 mod cube;
@@ -60,7 +61,7 @@ pub fn median(image: &Image, parameters: &Median) -> Result<Image, ImagingError>
         .flat_map(|dz| along(1, true).map(move |dy| (dy, dz)))
         .collect();
     let across: Vec<isize> = along(0, true).collect();
-    let mut voxels = vec![0.0f32; image.voxels.len()];
+    let mut voxels = memory::zeros::<f32>(image.voxels.len());
     let rows = voxels.par_chunks_mut(width.max(1)).with_min_len(4).enumerate();
     rows.for_each_init(
         || (Vec::new(), Vec::new()),

@@ -13,6 +13,7 @@ mod convolve;
 pub mod crop;
 pub mod diffusion;
 pub mod distance;
+mod each;
 pub mod edge_segmentation;
 pub mod fast_marching;
 pub mod flood;
@@ -41,3 +42,5 @@ pub mod threshold;
 mod vector;
 mod walled;
 pub mod watershed;
+
+pub(crate) use each::each;

@@ -12,6 +12,7 @@ use super::crop::{self, Bounds};
 use super::neighbourhood::{Connectivity, Space};
 use super::runs::Runs;
 use crate::error::ImagingError;
+use crate::memory;
 use crate::volume::Mask;
 
 /// The largest radius, in voxels: a ball of 33,000 voxels, beyond which a distance map is the tool.
@@ -101,7 +102,7 @@ fn grow(mask: &Mask, ball: &Ball, of: u8) -> Result<Mask, ImagingError> {
         }
     }
     let width = size[0];
-    let mut voxels = vec![0u8; mask.voxels.len()];
+    let mut voxels = memory::zeros::<u8>(mask.voxels.len());
     voxels.par_chunks_mut(width.max(1)).enumerate().for_each(|(row, voxels)| {
         for &(dy, dz, reach) in &rows {
             let Some(other) = runs.row_at(row, dy, dz) else { continue };

@@ -10,22 +10,38 @@
 //! is exactly that of one large heap over (value, arrival).
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
+
+/// Waiting voxels that lie together: their memory is used again once they have all been taken.
+const BLOCK: usize = 1 << 12;
+/// How far ahead of its turn a voxel is told of: the time that memory takes to answer, in turns.
+const AHEAD: usize = 8;
+/// The voxels of a list that come near all at once and are told of all together.
+const AHEAD_MAX: usize = 64;
+
+/// A value (as bits that sort like it), and its voxel.
+type Rising = (u32, u32);
 
 /// Waiting voxels of a flood whose level never falls.
 pub(super) struct RisingQueue {
-    /// Values (as bits that sort like them) and voxels, by the number of the highest bit, from 1,
-    /// in which the value differs from `level`; 0 where it does not.
-    lists: [Vec<(u32, u32)>; 33],
-    /// How much of the first list was taken.
+    /// By the number of the highest bit, from 1, in which the value differs from `level`; 0 where it
+    /// does not. All blocks but the last of a list are full.
+    lists: [VecDeque<Vec<Rising>>; 33],
+    /// A bit for each list that is not empty.
+    filled: u64,
+    /// What is taken from: the first block of the first list, and how much of it was taken.
+    front: Vec<Rising>,
     taken: usize,
+    /// Blocks that are empty.
+    spare: Vec<Vec<Rising>>,
     level: u32,
 }
 
 impl RisingQueue {
     /// Returns an empty queue, below all levels.
     pub(super) fn new() -> Self {
-        Self { lists: [const { Vec::new() }; 33], taken: 0, level: 0 }
+        let lists = [const { VecDeque::new() }; 33];
+        Self { lists, filled: 0, front: Vec::new(), taken: 0, spare: Vec::new(), level: 0 }
     }
 
     /// Puts a voxel in line, at the level that was taken last if its value is lower. The value must
@@ -34,29 +50,64 @@ impl RisingQueue {
         self.put((rising(value).max(self.level), voxel));
     }
 
-    fn put(&mut self, waiting: (u32, u32)) {
+    fn put(&mut self, waiting: Rising) {
         let differ = 32 - (waiting.0 ^ self.level).leading_zeros();
-        self.lists[differ as usize].push(waiting);
+        self.filled |= 1 << differ;
+        let list = &mut self.lists[differ as usize];
+        match list.back_mut() {
+            Some(block) if block.len() < BLOCK => block.push(waiting),
+            _ => {
+                let block = self.spare.pop();
+                let mut block = block.unwrap_or_else(|| Vec::with_capacity(BLOCK));
+                block.push(waiting);
+                list.push_back(block);
+            }
+        }
     }
 
-    /// Takes the voxel whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<u32> {
-        if self.taken == self.lists[0].len() {
-            self.lists[0].clear();
+    /// Takes the voxel whose turn it is; `ahead` is told of voxels whose turn comes soon.
+    pub(super) fn pop(&mut self, ahead: impl Fn(u32)) -> Option<u32> {
+        if self.taken == self.front.len() {
+            let taken = std::mem::take(&mut self.front);
+            self.spare_block(taken);
             self.taken = 0;
-            let next = self.lists.iter().position(|list| !list.is_empty())?;
-            let list = std::mem::take(&mut self.lists[next]);
-            self.level = list.iter().map(|&(value, _)| value).min()?;
-            for &waiting in &list {
-                self.put(waiting);
+            if self.lists[0].is_empty() {
+                self.draw(&ahead)?;
             }
-            // Its room is used again.
-            self.lists[next] = list;
-            self.lists[next].clear();
+            self.front = self.lists[0].pop_front()?;
+            self.filled &= !u64::from(self.lists[0].is_empty());
         }
-        let (_, voxel) = self.lists[0][self.taken];
+        if let Some(&(_, soon)) = self.front.get(self.taken + AHEAD) {
+            ahead(soon);
+        }
+        let (_, voxel) = self.front[self.taken];
         self.taken += 1;
         Some(voxel)
+    }
+
+    /// Raises the level to the lowest that waits, and moves its list on to lower bits.
+    fn draw(&mut self, ahead: &impl Fn(u32)) -> Option<()> {
+        let next = self.filled.trailing_zeros() as usize;
+        let mut list = std::mem::take(self.lists.get_mut(next)?);
+        self.filled &= !(1 << next);
+        self.level = list.iter().flatten().map(|&(value, _)| value).min()?;
+        if list.len() == 1 && list[0].len() <= AHEAD_MAX {
+            list[0].iter().for_each(|&(_, voxel)| ahead(voxel));
+        }
+        while let Some(block) = list.pop_front() {
+            block.iter().for_each(|&waiting| self.put(waiting));
+            self.spare_block(block);
+        }
+        // Its own room is used again: a voxel in two calls for a list.
+        self.lists[next] = list;
+        Some(())
+    }
+
+    fn spare_block(&mut self, mut block: Vec<Rising>) {
+        block.clear();
+        if block.capacity() > 0 {
+            self.spare.push(block);
+        }
     }
 }
 
@@ -113,6 +164,12 @@ impl FloodQueue {
         }
         let Reverse((bits, _, voxel)) = self.near.pop()?;
         Some((from_sortable(bits), voxel))
+    }
+
+    /// Returns some voxels whose turn comes soon, the next one first.
+    pub(super) fn upcoming(&self) -> impl Iterator<Item = u32> {
+        // Below the top of the heap are its next two, in either order.
+        self.near.as_slice().iter().take(3).map(|&Reverse((.., voxel))| voxel)
     }
 
     fn put(&mut self, waiting: Waiting) {
@@ -194,7 +251,7 @@ mod tests {
         assert_eq!(order, expected);
         let mut queue = RisingQueue::new();
         values.iter().zip(0..).for_each(|(&value, voxel)| queue.push(value as f32, voxel));
-        let order: Vec<u32> = std::iter::from_fn(|| queue.pop()).collect();
+        let order: Vec<u32> = std::iter::from_fn(|| queue.pop(|_| ())).collect();
         assert_eq!(order, expected);
     }
 
@@ -234,7 +291,7 @@ mod tests {
                         level = value;
                         at
                     });
-                    assert_eq!(rising.pop(), expected);
+                    assert_eq!(rising.pop(|_| ()), expected);
                 }
             }
         }

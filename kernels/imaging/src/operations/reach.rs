@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::neighbourhood::{Connectivity, Space, rows_around};
 use super::runs::{RowFlags, Run, row_at};
+use crate::memory;
 
 /// A set of voxels that was grown from seeds.
 pub(super) struct Region {
@@ -96,6 +97,16 @@ impl Region {
         self.rows.iter().enumerate().flat_map(move |(row, _)| self.in_row(row))
     }
 
+    /// Returns what is made of the stretches of each row to which the region came, in their order.
+    pub(super) fn rows_with<T: Send>(
+        &self,
+        make: impl Fn(&mut dyn Iterator<Item = Range<usize>>) -> T + Sync,
+    ) -> Vec<T> {
+        let came = |row: &usize| self.rows[*row] != UNSEEN;
+        let rows = (0..self.rows.len()).into_par_iter().with_min_len(64).filter(came);
+        rows.map(|row| make(&mut self.in_row(row))).collect()
+    }
+
     fn in_row(&self, row: usize) -> impl Iterator<Item = Range<usize>> {
         let Range { start, end } = self.rows[row];
         let width = self.size[0];
@@ -108,7 +119,7 @@ impl Region {
     /// Returns 1 for each voxel of the region and 0 elsewhere.
     pub(super) fn paint(&self) -> Vec<u8> {
         let width = self.size[0];
-        let mut voxels = vec![0u8; self.size.iter().product()];
+        let mut voxels = memory::zeros::<u8>(self.size.iter().product());
         let rows = voxels.par_chunks_mut(width.max(1)).with_min_len(64).enumerate();
         rows.for_each(|(row, voxels)| {
             for stretch in self.in_row(row) {

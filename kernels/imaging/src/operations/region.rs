@@ -4,12 +4,16 @@
 //! a seed, all of whose voxels pass a test; the filters differ in the test. A seed that does not
 //! pass it grows nothing (but for the neighbourhood's test, which seeds need not pass).
 
+use std::iter::Sum;
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::neighbourhood::{Connectivity, Space, step_clamped};
 use super::reach::Region;
 use super::vector::{call, vectorised};
 use crate::error::ImagingError;
+use crate::memory;
 use crate::volume::{Geometry, Image, Mask};
 
 /// The position of a voxel: x, y, z.
@@ -63,8 +67,7 @@ pub fn neighbourhood_connected(
     parameters: &NeighbourhoodConnected,
 ) -> Result<Mask, ImagingError> {
     let NeighbourhoodConnected { lower, upper, radius_voxels } = *parameters;
-    check_radius("neighbourhood_connected", radius_voxels)?;
-    let mut seeds = indices(&image.geometry, seeds, "neighbourhood_connected")?;
+    let mut seeds = neighbourhood_seeds(&image.geometry, seeds, parameters)?;
     seeds.sort_unstable();
     let size = image.geometry.size;
     let mut rows = Neighbourhoods::new(image, (lower, upper), radius_voxels);
@@ -77,6 +80,16 @@ pub fn neighbourhood_connected(
         }
     });
     Ok(Mask { geometry: image.geometry, voxels: region.paint() })
+}
+
+/// Returns the indices of the seeds, or an error where they or the parameters cannot be worked with.
+pub(crate) fn neighbourhood_seeds(
+    geometry: &Geometry,
+    seeds: &[Voxel],
+    parameters: &NeighbourhoodConnected,
+) -> Result<Vec<usize>, ImagingError> {
+    check_radius("neighbourhood_connected", parameters.radius_voxels)?;
+    indices(geometry, seeds, "neighbourhood_connected")
 }
 
 /// Which voxels of an image have a whole box of accepted values around them, row by row. The box is
@@ -99,7 +112,7 @@ impl<'a> Neighbourhoods<'a> {
             image,
             limits,
             radius,
-            along_x: vec![0; image.voxels.len()],
+            along_x: memory::zeros(image.voxels.len()),
             made: vec![false; height * depth],
             passes: vec![1; width + 2 * radius],
         }
@@ -209,6 +222,31 @@ pub fn confidence_connected(
     seeds: &[Voxel],
     parameters: &ConfidenceConnected,
 ) -> Result<ConfidenceRegion, ImagingError> {
+    confidence(image, seeds, parameters, |seeds| Ok(OnProcessor { image, seeds: seeds.to_vec() }))
+}
+
+/// Who grows regions from the same seeds within any limits.
+pub(crate) trait Growing {
+    /// A set of voxels.
+    type Region;
+
+    /// Returns the region within the limits, both included.
+    fn grow(&self, limits: (f32, f32)) -> Result<Self::Region, ImagingError>;
+
+    /// Sums up the values of a region: row by row, and then the rows in their order.
+    fn moments(&self, region: &Self::Region) -> Result<Moments, ImagingError>;
+
+    /// Returns the region as a mask.
+    fn paint(&self, region: Self::Region) -> Result<Mask, ImagingError>;
+}
+
+/// Decides on the limits, and leaves the growing from the seeds' indices to another.
+pub(crate) fn confidence<G: Growing>(
+    image: &Image,
+    seeds: &[Voxel],
+    parameters: &ConfidenceConnected,
+    growing: impl FnOnce(&[usize]) -> Result<G, ImagingError>,
+) -> Result<ConfidenceRegion, ImagingError> {
     const NAME: &str = "confidence_connected";
     let ConfidenceConnected { multiplier, iterations, radius_voxels, .. } = *parameters;
     check_radius(NAME, radius_voxels)?;
@@ -238,18 +276,15 @@ pub fn confidence_connected(
         };
         widen((lower, upper), seed_limits)
     };
-    let grow_within = |limits: (f32, f32)| grow(image, &indices, Connectivity::Face, limits);
+    let growing = growing(&indices)?;
     let mut moments = Moments::default();
     for &seed in seeds {
         box_around(&image.geometry, seed, radius_voxels, |i| moments.add(image.voxels[i]));
     }
     let mut limits = limits_of(&moments);
-    let mut region = grow_within(limits);
+    let mut region = growing.grow(limits)?;
     for _ in 0..iterations {
-        let mut of_region = Moments::default();
-        for stretch in region.stretches() {
-            image.voxels[stretch].iter().for_each(|&value| of_region.add(value));
-        }
+        let of_region = growing.moments(&region)?;
         if of_region.count < 2.0 || of_region.variance() <= 0.0 {
             break;
         }
@@ -260,18 +295,59 @@ pub fn confidence_connected(
             break;
         }
         limits = next;
-        region = grow_within(limits);
+        // Two at once would take the memory of both.
+        drop(region);
+        region = growing.grow(limits)?;
     }
-    let mask = Mask { geometry: image.geometry, voxels: region.paint() };
-    Ok(ConfidenceRegion { mask, limits, mean: moments.mean(), variance: moments.variance() })
+    let (mean, variance) = (moments.mean(), moments.variance());
+    Ok(ConfidenceRegion { mask: growing.paint(region)?, limits, mean, variance })
+}
+
+/// Grows regions on the processor.
+struct OnProcessor<'a> {
+    image: &'a Image,
+    seeds: Vec<usize>,
+}
+
+impl Growing for OnProcessor<'_> {
+    type Region = Region;
+
+    fn grow(&self, limits: (f32, f32)) -> Result<Region, ImagingError> {
+        Ok(grow(self.image, &self.seeds, Connectivity::Face, limits))
+    }
+
+    fn moments(&self, region: &Region) -> Result<Moments, ImagingError> {
+        let of_row = |stretches: &mut dyn Iterator<Item = Range<usize>>| {
+            let mut moments = Moments::default();
+            for stretch in stretches {
+                self.image.voxels[stretch].iter().for_each(|&value| moments.add(value));
+            }
+            moments
+        };
+        Ok(region.rows_with(of_row).into_iter().sum())
+    }
+
+    fn paint(&self, region: Region) -> Result<Mask, ImagingError> {
+        Ok(Mask { geometry: self.image.geometry, voxels: region.paint() })
+    }
 }
 
 /// The sums from which a mean and a variance come.
 #[derive(Debug, Clone, Copy, Default)]
-struct Moments {
-    count: f64,
-    sum: f64,
-    sum_of_squares: f64,
+pub(crate) struct Moments {
+    pub(crate) count: f64,
+    pub(crate) sum: f64,
+    pub(crate) sum_of_squares: f64,
+}
+
+impl Sum for Moments {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            count: sum.count + one.count,
+            sum: sum.sum + one.sum,
+            sum_of_squares: sum.sum_of_squares + one.sum_of_squares,
+        })
+    }
 }
 
 impl Moments {

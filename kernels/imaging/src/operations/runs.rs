@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::neighbourhood::{self, Connectivity, RowStep, Space, step_within};
 use super::vector::vectorised;
+use crate::memory;
 
 /// A stretch of voxels in a row: from `start` up to but not including `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -172,7 +173,7 @@ impl Runs {
         value: impl Fn(usize) -> T + Sync,
     ) -> Vec<T> {
         let [width, height, depth] = self.size;
-        let mut voxels = vec![T::default(); width * height * depth];
+        let mut voxels = memory::zeros::<T>(width * height * depth);
         voxels.par_chunks_mut(width.max(1)).with_min_len(ROWS_PER_CHUNK).enumerate().for_each(
             |(row, voxels)| {
                 for run in self.of_row(row) {

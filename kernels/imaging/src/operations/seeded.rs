@@ -41,6 +41,7 @@ pub fn seeded_growing(
         growth.queue_neighbours(growth.walled.place(index));
     }
     while let Some((_, at)) = growth.queue.pop() {
+        growth.queue.upcoming().for_each(|soon| growth.walled.fetch(soon));
         growth.join(at);
     }
     Ok(growth.walled.into_mask())
@@ -94,6 +95,17 @@ impl Growth {
     /// of equals, the lowest label.
     fn nearest_region(&self, at: u32) -> Option<(f64, u8)> {
         let value = f64::from(self.walled.values[at as usize]);
+        // Most voxels touch one region only, which is told without a branch for each neighbour.
+        let (mut least, mut most) = (WAITING, 0);
+        for neighbour in self.walled.steps.from(at) {
+            let label = self.walled.labels[neighbour as usize];
+            least = least.min(if label == 0 { WAITING } else { label });
+            most = most.max(if label == WAITING { 0 } else { label });
+        }
+        if least >= most {
+            let difference = (value - self.regions[usize::from(most)].mean).abs();
+            return (most != 0 && difference < f64::INFINITY).then_some((difference, most));
+        }
         let mut nearest = (f64::INFINITY, 0);
         for neighbour in self.walled.steps.from(at) {
             let label = self.walled.labels[neighbour as usize];

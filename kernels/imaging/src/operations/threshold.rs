@@ -11,7 +11,7 @@ pub const BINS_MAX: usize = 65_536;
 /// Returns the voxels with `from` ≤ value < `below`.
 #[must_use]
 pub fn threshold(image: &Image, from: f32, below: f32) -> Mask {
-    image.map(|&value| u8::from(value >= from && value < below))
+    image.each(|value| u8::from(value >= from && value < below))
 }
 
 /// How to find Otsu's threshold.
@@ -111,7 +111,7 @@ pub fn multi_otsu(
 /// is not a number has label 0.
 #[must_use]
 pub fn classes(image: &Image, thresholds: &[f64]) -> Mask {
-    image.map(|&value| {
+    image.each(|value| {
         thresholds.iter().map(|&threshold| u8::from(f64::from(value) >= threshold)).sum()
     })
 }

@@ -8,10 +8,13 @@ use rayon::prelude::*;
 
 use super::neighbourhood::{Connectivity, Space, offsets};
 use crate::error::ImagingError;
+use crate::memory;
 use crate::volume::{Geometry, Image, Mask};
 
 /// The length of a brick's edge.
 const EDGE: usize = 4;
+/// The voxels of a layer of a brick.
+pub(super) const LAYER: usize = EDGE * EDGE;
 /// The voxels of a brick.
 const BRICK: usize = EDGE * EDGE * EDGE;
 
@@ -27,24 +30,28 @@ pub(super) struct Walled {
 
 /// The ways from a voxel to its neighbours, in raster order of these.
 pub(super) struct Steps {
+    /// How many neighbours there are.
+    count: usize,
     /// For each place in a brick, how much further each neighbour lies.
-    of: Vec<Vec<i32>>,
+    of: Vec<i32>,
 }
 
 impl Steps {
     /// Returns the number of neighbours.
     pub(super) fn count(&self) -> usize {
-        self.of[0].len()
+        self.count
     }
 
     /// Returns the place of one neighbour of a voxel.
     pub(super) fn kth(&self, place: u32, k: usize) -> u32 {
-        place.wrapping_add_signed(self.of[place as usize % BRICK][k])
+        place.wrapping_add_signed(self.of[place as usize % BRICK * self.count + k])
     }
 
     /// Returns the places of a voxel's neighbours.
     pub(super) fn from(&self, place: u32) -> impl Iterator<Item = u32> {
-        self.of[place as usize % BRICK].iter().map(move |&step| place.wrapping_add_signed(step))
+        let first = place as usize % BRICK * self.count;
+        let steps = &self.of[first..first + self.count];
+        steps.iter().map(move |&step| place.wrapping_add_signed(step))
     }
 }
 
@@ -64,9 +71,9 @@ impl Walled {
         if voxels > limit {
             return Err(ImagingError::TooLarge { what: "volume with walls", found: voxels, limit });
         }
-        let steps = Steps { of: Vec::new() };
-        let mut walled = Self { values: vec![], labels: vec![], steps, geometry, bricks };
         let offsets = offsets(connectivity, Space::Volume);
+        let steps = Steps { count: offsets.len(), of: Vec::new() };
+        let mut walled = Self { values: vec![], labels: vec![], steps, geometry, bricks };
         for k in 0..BRICK {
             // The same place in the brick whose neighbours on all sides exist.
             let at = [k % EDGE, k / EDGE % EDGE, k / (EDGE * EDGE)].map(|k| k + EDGE);
@@ -74,7 +81,8 @@ impl Walled {
             let to = offsets
                 .iter()
                 .map(|step| [0, 1, 2].map(|axis| at[axis].wrapping_add_signed(step[axis])));
-            walled.steps.of.push(to.map(|to| walled.place_of(to) as i32 - here).collect());
+            let steps: Vec<i32> = to.map(|to| walled.place_of(to) as i32 - here).collect();
+            walled.steps.of.extend(steps);
         }
         walled.values = walled.surround(&image.voxels, f32::NAN);
         walled.labels = walled.surround(&labels.voxels, 0);
@@ -84,6 +92,14 @@ impl Walled {
     /// Returns the place of a voxel of the grid, given by its number in raster order.
     pub(super) fn place(&self, index: usize) -> u32 {
         self.place_of(self.geometry.position(index).map(|k| k + 1)) as u32
+    }
+
+    /// Fetches what a flood that comes to a voxel looks at.
+    pub(super) fn fetch(&self, place: u32) {
+        for to in self.steps.from(place) {
+            memory::fetch(&self.labels, to as usize);
+            memory::fetch(&self.values, to as usize);
+        }
     }
 
     /// Returns the labels as a mask.
@@ -101,7 +117,8 @@ impl Walled {
     }
 
     fn surround<T: Copy + Send + Sync>(&self, voxels: &[T], beyond: T) -> Vec<T> {
-        let mut walled = vec![beyond; self.bricks.iter().product::<usize>() * BRICK];
+        let places = self.bricks.iter().product::<usize>() * BRICK;
+        let mut walled = memory::filled(places, beyond);
         let [width, height, depth] = self.geometry.size;
         let layer = self.bricks[0] * self.bricks[1] * BRICK;
         walled.par_chunks_mut(layer).enumerate().for_each(|(k, walled)| {

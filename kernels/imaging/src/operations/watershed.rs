@@ -12,8 +12,9 @@ use std::cell::LazyCell;
 use super::neighbourhood::Connectivity;
 use super::queue::RisingQueue;
 use super::threshold::finite_range;
-use super::walled::Walled;
+use super::walled::{LAYER, Walled};
 use crate::error::ImagingError;
+use crate::memory;
 use crate::volume::{Image, Mask};
 
 /// Returns for each voxel the label of the marker whose basin it lies in, or 0 where no path of
@@ -27,15 +28,27 @@ pub fn watershed(
     let lowest = LazyCell::new(|| finite_range(image).unwrap_or_default().0 as f32);
     let mut queue = RisingQueue::new();
     for (index, _) in markers.voxels.iter().enumerate().filter(|&(_, &label)| label != 0) {
-        let value = image.voxels[index];
-        queue.push(if value.is_finite() { value } else { *lowest }, walled.place(index));
+        let (value, place) = (image.voxels[index], walled.place(index));
+        queue.push(if value.is_finite() { value } else { *lowest }, place);
+        // What has a label has no value any more: one look says whether a voxel is dry.
+        walled.values[place as usize] = f32::NAN;
     }
     let Walled { values, labels, steps, .. } = &mut walled;
-    while let Some(from) = queue.pop() {
+    loop {
+        let next = queue.pop(|soon| {
+            let soon = soon as usize;
+            memory::fetch(labels, soon);
+            // A layer of a brick is a line; the neighbours above and below are in the next ones.
+            [0, LAYER, LAYER.wrapping_neg()]
+                .into_iter()
+                .for_each(|step| memory::fetch(values, soon.wrapping_add(step)));
+        });
+        let Some(from) = next else { break };
         let label = labels[from as usize];
         for to in steps.from(from) {
             let value = values[to as usize];
-            if labels[to as usize] == 0 && value.is_finite() {
+            if value.is_finite() {
+                values[to as usize] = f32::NAN;
                 labels[to as usize] = label;
                 queue.push(value, to);
             }

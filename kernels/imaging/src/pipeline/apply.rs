@@ -158,7 +158,7 @@ pub(super) fn refine(
         Operation::FillHoles(space) => morphology::fill_holes(mask, space),
         Operation::Surface => surface::surface(mask),
         Operation::Numbered(connectivity) => seeds::numbered(mask, connectivity)?,
-        Operation::Select { label } => mask.map(|&found| u8::from(found == label)),
+        Operation::Select { label } => mask.each(|found| u8::from(found == label)),
         Operation::Combine(how) => combine(mask, with.ok_or_else(no_mask)?, how)?,
         _ => return Ok(None),
     }))

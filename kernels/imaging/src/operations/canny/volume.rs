@@ -17,6 +17,7 @@ use super::super::neighbourhood::{Connectivity, Space};
 use super::super::reach::Region;
 use super::Canny;
 use crate::error::ImagingError;
+use crate::memory;
 use crate::volume::{Image, Mask};
 
 const WEAK: u8 = 1;
@@ -31,7 +32,7 @@ pub(super) fn canny(image: &Image, parameters: &Canny) -> Result<Mask, ImagingEr
     let [low, high] = parameters.gradients(geometry.spacing_mm);
     let ridge = Ridge { stencil: Stencil::new(&smooth, Operator::Sobel, Space::Volume), strength };
     let [width, height, _] = geometry.size;
-    let mut marks = vec![0u8; image.voxels.len()];
+    let mut marks = memory::zeros::<u8>(image.voxels.len());
     marks.par_chunks_mut(width.max(1)).with_min_len(16).enumerate().for_each(|(row, marks)| {
         let row_strength = &ridge.strength.voxels[row * width..(row + 1) * width];
         for (x, mark) in marks.iter_mut().enumerate() {

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::super::neighbourhood::step_clamped;
 use super::super::vector::{call, vectorised};
 use super::{from_sortable, sortable};
+use crate::memory;
 use crate::volume::Image;
 
 /// The rows of a slice that one thread takes at a time.
@@ -23,7 +24,7 @@ type Lanes = [i32; LANES];
 /// Returns the median of the cube around each voxel, the nearest repeated beyond the border.
 pub(super) fn median(image: &Image) -> Vec<f32> {
     let [width, height, depth] = image.geometry.size;
-    let mut voxels = vec![0.0f32; image.voxels.len()];
+    let mut voxels = memory::zeros::<f32>(image.voxels.len());
     voxels.par_chunks_mut(width * height).enumerate().for_each(|(z, slice)| {
         let slices = [-1, 0, 1].map(|step| image.slice(step_clamped(z, step, depth)));
         slice.par_chunks_mut(width * BAND_ROWS).enumerate().for_each_init(
