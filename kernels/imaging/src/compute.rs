@@ -17,7 +17,9 @@ use crate::gaussian::{self, Gaussian};
 use crate::gradient::{self, Operator};
 use crate::morphology::{self, Ball};
 use crate::neighbourhood::{Connectivity, Space};
-use crate::region::{self, ConnectedThreshold, Voxel};
+use crate::region::{
+    self, ConfidenceConnected, ConfidenceRegion, ConnectedThreshold, NeighbourhoodConnected, Voxel,
+};
 use crate::resample;
 use crate::volume::{Geometry, Image, Mask};
 
@@ -152,6 +154,32 @@ impl Compute {
         self.run(
             |gpu| cuda::connected::connected_threshold(gpu, image, seeds, by),
             || region::connected_threshold(image, seeds, by),
+        )
+    }
+
+    /// [`region::neighbourhood_connected`].
+    pub fn neighbourhood_connected(
+        &mut self,
+        image: &Image,
+        seeds: &[Voxel],
+        by: &NeighbourhoodConnected,
+    ) -> Result<Mask, ImagingError> {
+        self.run(
+            |gpu| cuda::region::neighbourhood_connected(gpu, image, seeds, by),
+            || region::neighbourhood_connected(image, seeds, by),
+        )
+    }
+
+    /// [`region::confidence_connected`].
+    pub fn confidence_connected(
+        &mut self,
+        image: &Image,
+        seeds: &[Voxel],
+        by: &ConfidenceConnected,
+    ) -> Result<ConfidenceRegion, ImagingError> {
+        self.run(
+            |gpu| cuda::region::confidence_connected(gpu, image, seeds, by),
+            || region::confidence_connected(image, seeds, by),
         )
     }
 

@@ -1,17 +1,17 @@
-//! Canny's edge detector in space on a device: [`crate::canny`], the same mask.
+//! Canny's edge detector on a device: [`crate::canny`], the same mask, in slices and in space.
 
 use super::connected::Connected;
 use super::device::{Argument, Array, Device, Grid, launch};
 use super::gradient::{self, Stencil};
 use super::{connected, gaussian};
-use crate::canny::Canny;
+use crate::canny::{Canny, Detector};
 use crate::error::ImagingError;
 use crate::gaussian::{Gaussian, kernels};
 use crate::gradient::Operator;
 use crate::neighbourhood::{Connectivity, Space};
 use crate::volume::{Geometry, Image, Mask};
 
-/// Returns the edges: surfaces in the volume. Lines in slices are left to the processor.
+/// Returns the edges: lines in each slice, or surfaces in the volume.
 pub(crate) fn canny<D: Device>(
     device: &D,
     image: &Image,
@@ -19,12 +19,58 @@ pub(crate) fn canny<D: Device>(
 ) -> Result<Mask, ImagingError> {
     parameters.check()?;
     let geometry = &image.geometry;
-    if parameters.space == Space::Slice || geometry.size[2] < 2 {
-        let problem = "edges in slices are found on the processor".to_owned();
-        return Err(ImagingError::Device { problem });
-    }
-    let voxels = surfaces(device, image, parameters)?;
+    let voxels = if parameters.space == Space::Volume && geometry.size[2] > 1 {
+        surfaces(device, image, parameters)?
+    } else {
+        lines(device, image, parameters)?
+    };
     Mask::new(*geometry, voxels)
+}
+
+/// Returns the lines of each slice.
+fn lines<D: Device>(
+    device: &D,
+    image: &Image,
+    parameters: &Canny,
+) -> Result<Vec<u8>, ImagingError> {
+    let detector = Detector::new(&image.geometry, parameters)?;
+    if image.voxels.is_empty() {
+        return Ok(Vec::new());
+    }
+    let grid = Grid::of(&image.geometry)?;
+    let voxels = grid.voxels();
+    let shares = detector.shares.concat();
+    // Smoothing takes two volumes and a kernel; then the smooth one, the strength and the marks.
+    device.require((9 * voxels + 4 * shares.len() + 4096) as u64)?;
+    let mut smooth = device.upload(&image.voxels)?;
+    {
+        let mut next = device.array(voxels)?;
+        for axis in [1u32, 0] {
+            let kernel = &detector.kernels[axis as usize];
+            let (weights, radius) = (device.upload(kernel)?, kernel.len() as u32 - 1);
+            launch!(
+                device,
+                "convolve_zeros",
+                voxels,
+                &smooth,
+                &mut next,
+                &weights,
+                radius,
+                axis,
+                grid
+            )?;
+            std::mem::swap(&mut smooth, &mut next);
+        }
+    }
+    let shares = device.upload(&shares)?;
+    launch!(device, "make_up", voxels, &mut smooth, &shares, grid)?;
+    let mut strength = device.array::<f32>(voxels)?;
+    launch!(device, "slope_strength", voxels, &smooth, &mut strength, grid)?;
+    let mut marks = device.array(voxels)?;
+    let Detector { low, high, .. } = detector;
+    launch!(device, "mark_edges", voxels, &smooth, &strength, &mut marks, low, high, grid)?;
+    drop((smooth, strength));
+    hysteresis(device, marks, grid, Space::Slice)
 }
 
 /// Returns the surfaces of a volume of more than one slice.

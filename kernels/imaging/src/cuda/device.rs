@@ -170,6 +170,11 @@ impl Grid {
     pub(crate) fn voxels(self) -> usize {
         self.0.iter().map(|&length| length as usize).product()
     }
+
+    /// The rows of voxels along x.
+    pub(crate) fn rows(self) -> usize {
+        self.0[1] as usize * self.0[2] as usize
+    }
 }
 
 impl<M> From<Grid> for Argument<'_, M> {

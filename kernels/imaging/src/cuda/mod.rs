@@ -15,6 +15,9 @@ pub(crate) mod gradient;
 #[cfg(test)]
 mod host;
 pub(crate) mod morphology;
+pub(crate) mod region;
+#[cfg(test)]
+mod regions_tests;
 pub(crate) mod resample;
 mod source;
 #[cfg(test)]

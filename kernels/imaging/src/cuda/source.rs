@@ -13,10 +13,12 @@ const FILES: &[(&str, &str)] = &[
     ("gaussian.cu", include_str!("../../cuda/gaussian.cu")),
     ("gradient.cu", include_str!("../../cuda/gradient.cu")),
     ("surfaces.cu", include_str!("../../cuda/surfaces.cu")),
+    ("edges.cu", include_str!("../../cuda/edges.cu")),
     ("resample.cu", include_str!("../../cuda/resample.cu")),
     ("connected.cu", include_str!("../../cuda/connected.cu")),
     ("numbering.cu", include_str!("../../cuda/numbering.cu")),
     ("components.cu", include_str!("../../cuda/components.cu")),
+    ("regions.cu", include_str!("../../cuda/regions.cu")),
     ("morphology.cu", include_str!("../../cuda/morphology.cu")),
 ];
 

@@ -18,11 +18,10 @@ use crate::gaussian::Gaussian;
 use crate::gradient::Operator;
 use crate::morphology::Ball;
 use crate::neighbourhood::{Connectivity, Space};
-use crate::region::ConnectedThreshold;
 use crate::volume::{Geometry, Image, Mask};
 
 const SPACES: [Space; 2] = [Space::Volume, Space::Slice];
-const CONNECTIVITIES: [Connectivity; 3] =
+pub(super) const CONNECTIVITIES: [Connectivity; 3] =
     [Connectivity::Face, Connectivity::Edge, Connectivity::Full];
 
 /// Numbers that look random and are the same in every run.
@@ -36,7 +35,7 @@ impl Chance {
 }
 
 /// Volumes of shapes that borders, blocks and axes of one voxel make difficult.
-fn geometries() -> Vec<Geometry> {
+pub(super) fn geometries() -> Vec<Geometry> {
     let sizes = [[1, 1, 1], [7, 1, 1], [1, 9, 1], [1, 1, 5], [2, 2, 2], [37, 29, 1], [17, 1, 13]];
     let flat = sizes.map(Geometry::unit);
     let spacings = [[1.0, 1.0, 1.0], [0.7, 1.1, 2.5], [3.0, 0.4, 0.9]];
@@ -45,7 +44,7 @@ fn geometries() -> Vec<Geometry> {
 }
 
 /// Images on a grid: noise over shapes, one value, and voxels that are no finite numbers.
-fn images(geometry: Geometry) -> Vec<(&'static str, Image)> {
+pub(super) fn images(geometry: Geometry) -> Vec<(&'static str, Image)> {
     let mut chance = Chance(geometry.voxels() as u32);
     let centre = geometry.size.map(|length| length as f32 / 2.0);
     let voxels = (0..geometry.voxels()).map(|index| {
@@ -69,7 +68,7 @@ fn images(geometry: Geometry) -> Vec<(&'static str, Image)> {
 }
 
 /// Runs one operation on both sides, on every image of every grid.
-fn check_images(
+pub(super) fn check_images(
     on_device: impl Fn(&Any, &Image) -> Result<Image, ImagingError>,
     on_processor: impl Fn(&Image) -> Result<Image, ImagingError>,
 ) {
@@ -129,7 +128,7 @@ fn check_masks<T: PartialEq + std::fmt::Debug>(
 }
 
 /// Fails unless all voxels are the same bits; one number that is none is as good as another.
-fn assert_same(found: &Image, expected: &Image, name: &str) {
+pub(super) fn assert_same(found: &Image, expected: &Image, name: &str) {
     assert_eq!(found.geometry, expected.geometry, "{name}");
     let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
     let differ = found.voxels.iter().zip(&expected.voxels).position(|(&a, &b)| !same(a, b));
@@ -141,7 +140,7 @@ fn assert_same(found: &Image, expected: &Image, name: &str) {
 }
 
 /// A device under test.
-enum Any {
+pub(super) enum Any {
     Host(Host),
     Gpu(&'static Cuda),
 }
@@ -178,7 +177,7 @@ impl Memory {
 }
 
 /// Returns the devices that this machine has. Where `nvidia-smi` lists a GPU, it must work.
-fn devices() -> Vec<Any> {
+pub(super) fn devices() -> Vec<Any> {
     static GPU: LazyLock<Option<&'static Cuda>> = LazyLock::new(|| {
         let listed = Command::new("nvidia-smi").arg("-L").output();
         if listed.is_ok_and(|output| output.status.success() && !output.stdout.is_empty()) {
@@ -192,7 +191,7 @@ fn devices() -> Vec<Any> {
 
 impl Any {
     /// Fails where more memory was taken than was asked for, or asked for without need.
-    fn assert_planned(&self, name: &str) {
+    pub(super) fn assert_planned(&self, name: &str) {
         let Self::Host(host) = self else { return };
         let (peak, planned) = (host.peak.take(), host.required.take());
         assert!(peak <= planned, "{name}: {peak} bytes were taken, {planned} planned");
@@ -288,38 +287,36 @@ fn the_gradient_is_the_processors() {
 }
 
 #[test]
-fn surfaces_are_the_processors() {
-    for (sigma_mm, low, high) in
-        [(0.0, 0.0, 0.0), (1.0, 20.0, 90.0), (0.6, 150.0, 600.0), (2.0, 0.0, 1e30)]
-    {
-        let parameters = Canny { sigma_mm, low, high, space: Space::Volume };
-        check_images(
-            |device, image| match canny::canny(device, image, &parameters) {
-                // Slices are left to the processor.
-                Err(ImagingError::Device { .. }) if image.geometry.size[2] < 2 => {
-                    Ok(as_image(&crate::canny::canny(image, &parameters)?))
-                }
-                edges => Ok(as_image(&edges?)),
-            },
-            |image| Ok(as_image(&crate::canny::canny(image, &parameters)?)),
-        );
+fn edges_are_the_processors() {
+    for space in SPACES {
+        for (sigma_mm, low, high) in
+            [(0.0, 0.0, 0.0), (1.0, 20.0, 90.0), (0.6, 150.0, 600.0), (2.0, 0.0, 1e30)]
+        {
+            let parameters = Canny { sigma_mm, low, high, space };
+            check_images(
+                |device, image| Ok(as_image(&canny::canny(device, image, &parameters)?)),
+                |image| Ok(as_image(&crate::canny::canny(image, &parameters)?)),
+            );
+        }
     }
 }
 
 /// A mask as an image, so that a difference is told with its place.
-fn as_image(mask: &Mask) -> Image {
+pub(super) fn as_image(mask: &Mask) -> Image {
     mask.map(|&label| f32::from(label))
 }
 
 #[test]
-fn surfaces_are_found_at_all() {
+fn edges_are_found_at_all() {
     // What is compared above must not be empty everywhere.
     let geometry = Geometry::new([19, 14, 11], [0.7, 1.1, 2.5]);
     let (_, noisy) = images(geometry).swap_remove(0);
     for device in devices() {
-        let parameters = Canny { sigma_mm: 1.0, low: 20.0, high: 90.0, space: Space::Volume };
-        let edges = canny::canny(&device, &noisy, &parameters).unwrap();
-        assert!((50..1000).contains(&edges.count()), "{}", edges.count());
+        for space in SPACES {
+            let parameters = Canny { sigma_mm: 1.0, low: 20.0, high: 90.0, space };
+            let edges = canny::canny(&device, &noisy, &parameters).unwrap();
+            assert!((50..1000).contains(&edges.count()), "{space:?}: {}", edges.count());
+        }
     }
 }
 
@@ -344,31 +341,6 @@ fn resampled_images_and_masks_are_the_processors() {
             |device, mask| resample::mask_onto(device, mask, grid),
             |mask| crate::resample::mask_onto(mask, grid),
         );
-    }
-}
-
-#[test]
-fn regions_are_the_processors() {
-    for connectivity in CONNECTIVITIES {
-        for (lower, upper) in [(-70.0, -30.0), (100.0, 240.0), (f32::NAN, 1.0)] {
-            let parameters = ConnectedThreshold { lower, upper, connectivity };
-            let seeds = |image: &Image| {
-                let last = image.geometry.size.map(|length| length - 1);
-                vec![[0; 3], last, last.map(|at| at / 2), [0; 3]]
-            };
-            check_images(
-                |device, image| {
-                    let seeds = seeds(image);
-                    connected::connected_threshold(device, image, &seeds, &parameters)
-                        .map(|mask| as_image(&mask))
-                },
-                |image| {
-                    let mask =
-                        crate::region::connected_threshold(image, &seeds(image), &parameters)?;
-                    Ok(as_image(&mask))
-                },
-            );
-        }
     }
 }
 
@@ -472,8 +444,8 @@ fn nothing_comes_of_nothing() {
         let (image, mask) = (Image::filled(geometry, 1.0), Mask::filled(geometry, 1));
         for device in devices() {
             assert_eq!(gaussian::gaussian(&device, &image, &Gaussian::default()).unwrap(), image);
-            if size[2] > 1 {
-                let parameters = Canny { space: Space::Volume, ..Canny::default() };
+            for space in SPACES {
+                let parameters = Canny { space, ..Canny::default() };
                 let edges = canny::canny(&device, &image, &parameters).unwrap();
                 assert!(edges.voxels.is_empty());
             }

@@ -41,10 +41,10 @@ pub(super) fn segment(
             compute.connected_threshold(image, &seeds_of(seeds), parameters)?
         }
         Operation::NeighbourhoodConnected { seeds, parameters } => {
-            region::neighbourhood_connected(image, &seeds_of(seeds), parameters)?
+            compute.neighbourhood_connected(image, &seeds_of(seeds), parameters)?
         }
         Operation::ConfidenceConnected { seeds, parameters } => {
-            region::confidence_connected(image, &seeds_of(seeds), parameters)?.mask
+            compute.confidence_connected(image, &seeds_of(seeds), parameters)?.mask
         }
         Operation::MultiOtsu { otsu, thresholds } => {
             threshold::classes(image, &threshold::multi_otsu(image, otsu, *thresholds)?)
