@@ -5,21 +5,28 @@
 
 use std::hint::black_box;
 
+use gantry_imaging::bias::{BiasCorrection, bias_correction};
 use gantry_imaging::canny::{Canny, canny};
 use gantry_imaging::components::label;
 use gantry_imaging::distance::{Side, distance};
 use gantry_imaging::gaussian::{Gaussian, gaussian};
 use gantry_imaging::gradient::{self, Operator};
+use gantry_imaging::intensity::{self, Window};
+use gantry_imaging::laplacian::laplacian_of_gaussian;
 use gantry_imaging::median::{Median, median};
+use gantry_imaging::morphology::{Ball, dilate, erode, fill_holes};
 use gantry_imaging::neighbourhood::{Connectivity, Space};
 use gantry_imaging::random_walker::{RandomWalker, random_walker};
 use gantry_imaging::region::{
     ConfidenceConnected, ConnectedThreshold, NeighbourhoodConnected, confidence_connected,
     connected_threshold, neighbourhood_connected,
 };
+use gantry_imaging::resample;
 use gantry_imaging::seeded::seeded_growing;
+use gantry_imaging::smooth::{CurvatureFlow, curvature_flow};
+use gantry_imaging::threshold::{Otsu, otsu, threshold};
 use gantry_imaging::watershed::watershed;
-use gantry_imaging::{Geometry, Image, Mask};
+use gantry_imaging::{Geometry, Image, ImagingError, Mask};
 
 /// Images to work on.
 pub(crate) struct Data {
@@ -42,6 +49,9 @@ pub(crate) struct Workload {
     pub(crate) name: &'static str,
     /// Whether it works on the slice alone.
     pub(crate) flat: bool,
+    /// The bytes of its result for each voxel that it is given.
+    #[allow(dead_code, reason = "only one of the two programs that include this asks for memory")]
+    pub(crate) result_bytes: usize,
     /// Calls it once.
     pub(crate) run: fn(&Data),
 }
@@ -61,19 +71,19 @@ impl Data {
                 .sum();
             20.0 * (sum - 6.0)
         };
-        let voxels = (0..geometry.voxels()).map(|index| {
+        let mut volume = Image::filled(geometry, 0.0);
+        for (index, voxel) in volume.voxels.iter_mut().enumerate() {
             let at = geometry.position(index);
             let place = [0, 1, 2].map(|k| 2.0 * at[k] as f32 / (size[k].max(2) - 1) as f32 - 1.0);
-            (tissue(place) + noise()).round().clamp(-1024.0, 3071.0)
-        });
-        let volume = Image { geometry, voxels: voxels.collect() };
+            *voxel = (tissue(place) + noise()).round().clamp(-1024.0, 3071.0);
+        }
         let middle = size[2] / 2;
         let flat = Geometry::unit([size[0], size[1], 1]);
         let slice = Image { geometry: flat, voxels: volume.slice(middle).to_vec() };
         let one = Gaussian { sigma_mm: 1.0, space: Space::Volume };
         let smooth = gaussian(&volume, &one).unwrap_or_else(|error| unreachable!("{error}"));
         let slope = gradient::magnitude(&smooth, Operator::Sobel, Space::Volume);
-        let noisy = volume.map(|&value| u8::from(value > 60.0));
+        let noisy = threshold(&volume, 60.5, f32::INFINITY);
         let place = |shares: [f32; 3]| [0, 1, 2].map(|k| (size[k] as f32 * shares[k]) as usize);
         let seed = place([0.425, 0.7, 0.4]);
         let mut markers = Mask::filled(geometry, 0);
@@ -117,86 +127,84 @@ fn done<T, E: std::fmt::Display>(result: Result<T, E>) {
 const CANNY: Canny = Canny { sigma_mm: 1.0, low: 160.0, high: 480.0, space: Space::Volume };
 const SOFT: Gaussian = Gaussian { sigma_mm: 2.0, space: Space::Volume };
 
-fn threshold(data: &Data, lower: f32, upper: f32) {
+fn grow(data: &Data, lower: f32, upper: f32) {
     let parameters = ConnectedThreshold { lower, upper, connectivity: Connectivity::Face };
     done(connected_threshold(&data.smooth, &[data.seed], &parameters));
 }
 
+fn balls(data: &Data, apply: fn(&Mask, &Ball) -> Result<Mask, ImagingError>) {
+    done(apply(&data.noisy, &Ball { radius_voxels: 2, space: Space::Volume }));
+}
+
+/// One that works on the slice and gives numbers.
+const fn flat(name: &'static str, run: fn(&Data)) -> Workload {
+    Workload { name, flat: true, result_bytes: 4, run }
+}
+
+/// One that works on the volume and gives so many bytes a voxel.
+const fn deep(name: &'static str, result_bytes: usize, run: fn(&Data)) -> Workload {
+    Workload { name, flat: false, result_bytes, run }
+}
+
 /// All of them.
 pub(crate) const WORKLOADS: &[Workload] = &[
-    Workload { name: "canny 2-D", flat: true, run: |d| done(canny(&d.slice, &CANNY)) },
-    Workload {
-        name: "sobel 2-D",
-        flat: true,
-        run: |d| drop(black_box(gradient::magnitude(&d.slice, Operator::Sobel, Space::Slice))),
-    },
-    Workload { name: "gaussian 2-D", flat: true, run: |d| done(gaussian(&d.slice, &SOFT)) },
-    Workload {
-        name: "random walker 2-D",
-        flat: true,
-        run: |d| done(random_walker(&d.slice, &d.slice_markers, &RandomWalker::default())),
-    },
-    Workload { name: "gaussian 3-D", flat: false, run: |d| done(gaussian(&d.volume, &SOFT)) },
-    Workload {
-        name: "sobel 3-D",
-        flat: false,
-        run: |d| drop(black_box(gradient::magnitude(&d.volume, Operator::Sobel, Space::Volume))),
-    },
-    Workload { name: "canny 3-D", flat: false, run: |d| done(canny(&d.volume, &CANNY)) },
-    Workload {
-        name: "median 3-D",
-        flat: false,
-        run: |d| done(median(&d.volume, &Median::default())),
-    },
-    Workload {
-        name: "connected threshold, small region",
-        flat: false,
-        run: |d| threshold(d, 60.0, 160.0),
-    },
-    Workload {
-        name: "connected threshold, large region",
-        flat: false,
-        run: |d| threshold(d, -200.0, 1000.0),
-    },
-    Workload {
-        name: "confidence connected",
-        flat: false,
-        run: |d| {
-            let parameters = ConfidenceConnected { radius_voxels: 2, ..Default::default() };
-            done(confidence_connected(&d.smooth, &[d.seed], &parameters));
-        },
-    },
-    Workload {
-        name: "neighbourhood connected",
-        flat: false,
-        run: |d| {
-            let parameters = NeighbourhoodConnected { lower: 60.0, upper: 160.0, radius_voxels: 1 };
-            done(neighbourhood_connected(&d.smooth, &[d.seed], &parameters));
-        },
-    },
-    Workload {
-        name: "components, 6 neighbours",
-        flat: false,
-        run: |d| drop(black_box(label(&d.noisy, Connectivity::Face))),
-    },
-    Workload {
-        name: "components, 26 neighbours",
-        flat: false,
-        run: |d| drop(black_box(label(&d.noisy, Connectivity::Full))),
-    },
-    Workload {
-        name: "distance, signed",
-        flat: false,
-        run: |d| drop(black_box(distance(&d.noisy, Side::Signed, Space::Volume))),
-    },
-    Workload {
-        name: "watershed, 3 markers",
-        flat: false,
-        run: |d| done(watershed(&d.slope, &d.markers, Connectivity::Face)),
-    },
-    Workload {
-        name: "seeded growing, 3 seeds",
-        flat: false,
-        run: |d| done(seeded_growing(&d.smooth, &d.markers, Connectivity::Face)),
-    },
+    flat("canny 2-D", |d| done(canny(&d.slice, &CANNY))),
+    flat("sobel 2-D", |d| {
+        drop(black_box(gradient::magnitude(&d.slice, Operator::Sobel, Space::Slice)));
+    }),
+    flat("gaussian 2-D", |d| done(gaussian(&d.slice, &SOFT))),
+    flat("random walker 2-D", |d| {
+        done(random_walker(&d.slice, &d.slice_markers, &RandomWalker::default()));
+    }),
+    flat("bias correction 2-D", |d| {
+        done(bias_correction(&d.slice, None, &BiasCorrection::default()));
+    }),
+    deep("window", 4, |d| done(intensity::window(&d.volume, &Window::SOFT_TISSUE))),
+    deep("rescale", 4, |d| done(intensity::rescale(&d.volume, 1.5, -1024.0))),
+    deep("clip", 4, |d| done(intensity::clip(&d.volume, -160.0, 240.0))),
+    deep("threshold", 1, |d| drop(black_box(threshold(&d.volume, 60.0, 160.0)))),
+    deep("otsu", 0, |d| done(otsu(&d.volume, &Otsu::default()))),
+    deep("gaussian 3-D", 4, |d| done(gaussian(&d.volume, &SOFT))),
+    deep("sobel 3-D", 4, |d| {
+        drop(black_box(gradient::magnitude(&d.volume, Operator::Sobel, Space::Volume)));
+    }),
+    deep("canny 3-D", 1, |d| done(canny(&d.volume, &CANNY))),
+    deep("laplacian of gaussian", 4, |d| done(laplacian_of_gaussian(&d.volume, &SOFT))),
+    deep("median 3-D", 4, |d| done(median(&d.volume, &Median::default()))),
+    deep("curvature flow, 2 steps", 4, |d| {
+        done(curvature_flow(&d.volume, &CurvatureFlow { time_step: 0.0625, iterations: 2 }));
+    }),
+    deep("resample to half the voxels, linear", 2, |d| {
+        let [x, y, z] = d.volume.geometry.size;
+        let grid = Geometry::new([x, y, z / 2], [1.0, 1.0, 2.0]);
+        done(resample::image_onto(&d.volume, &grid, 0.0));
+    }),
+    deep("connected threshold, small region", 1, |d| grow(d, 60.0, 160.0)),
+    deep("connected threshold, large region", 1, |d| grow(d, -200.0, 1000.0)),
+    deep("confidence connected", 1, |d| {
+        let parameters = ConfidenceConnected { radius_voxels: 2, ..Default::default() };
+        done(confidence_connected(&d.smooth, &[d.seed], &parameters));
+    }),
+    deep("neighbourhood connected", 1, |d| {
+        let parameters = NeighbourhoodConnected { lower: 60.0, upper: 160.0, radius_voxels: 1 };
+        done(neighbourhood_connected(&d.smooth, &[d.seed], &parameters));
+    }),
+    deep("components, 6 neighbours", 4, |d| {
+        drop(black_box(label(&d.noisy, Connectivity::Face)));
+    }),
+    deep("components, 26 neighbours", 4, |d| {
+        drop(black_box(label(&d.noisy, Connectivity::Full)));
+    }),
+    deep("dilate by 2 voxels", 1, |d| balls(d, dilate)),
+    deep("erode by 2 voxels", 1, |d| balls(d, erode)),
+    deep("fill holes", 1, |d| drop(black_box(fill_holes(&d.noisy, Space::Volume)))),
+    deep("distance, signed", 4, |d| {
+        drop(black_box(distance(&d.noisy, Side::Signed, Space::Volume)));
+    }),
+    deep("watershed, 3 markers", 1, |d| {
+        done(watershed(&d.slope, &d.markers, Connectivity::Face));
+    }),
+    deep("seeded growing, 3 seeds", 1, |d| {
+        done(seeded_growing(&d.smooth, &d.markers, Connectivity::Face));
+    }),
 ];

@@ -3,9 +3,12 @@
 //!
 //! Rates are voxels per second of the best round, which is what the machine can do when others leave
 //! it alone; goals are ratios to a peer, since a ratio holds on any machine. The machine's limit is a
-//! copy of the volume, read and written once. Peers need `--python`, a Python that has them.
+//! copy of the volume, read and written once; operations that do no more than that are held against it.
+//! Where an operation has several peers, the one that its goal is about is in its first row. Memory is
+//! counted in volumes of 32-bit voxels. Peers need `--python`, a Python that has them.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -44,6 +47,16 @@ const GOALS: &[(&str, &str, f64)] = &[
     ("seeded growing, 3 seeds", "scikit-image", 10.7),
 ];
 
+/// The operations that read a volume once and write another: at least this part of a copy's speed.
+const STREAMING: [&str; 4] = ["window", "rescale", "clip", "threshold"];
+const OF_COPY: f64 = 50.0;
+
+/// The most memory beside the volume that is given and what becomes of it, in volumes.
+const VOLUMES_MAX: f64 = 2.0;
+
+/// The name under which this program says what memory each operation takes.
+pub(crate) const MEMORY: &str = "kernels-memory";
+
 pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     let data = Data::new([512, 512, 128]);
     let mut rows = Vec::new();
@@ -56,41 +69,83 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
         let limit = copy_rate(&pool, &data);
         for workload in WORKLOADS {
-            let (seconds, memory) = time(&pool, workload, &data, size.rounds());
+            let seconds = time(&pool, workload, &data, size.rounds());
             let voxels = if workload.flat { &data.slice } else { &data.volume }.voxels.len() as f64;
             let rate = |seconds: f64| voxels / seconds / 1e6;
-            let what = format!("{}, {threads} threads", workload.name);
-            let goal = GOALS.iter().find(|(name, ..)| *name == workload.name);
-            let peer = goal.and_then(|(_, library, _)| find(&peers, workload.name, library));
-            let peer = peer.map(|(name, ms)| Peer { name, value: rate(ms / 1e3) });
-            let row = Row::new(what, "Mvoxel/s", rate(seconds)).peer(peer).limit(limit);
-            rows.push(match goal {
+            let ms = seconds * 1e3;
+            let what = format!("{}, {threads} threads ({ms:.2} ms)", workload.name);
+            let wanted = GOALS.iter().find(|(name, ..)| *name == workload.name);
+            let mut others = peers_of(&peers, workload.name);
+            // The one that the goal is about comes first.
+            others.sort_by_key(|(name, _)| wanted.is_none_or(|(_, peer, _)| name != peer));
+            let mut others = others.into_iter();
+            let peer = |(name, ms): (String, f64)| Peer { name, value: rate(ms / 1e3) };
+            let row = Row::new(what, "Mvoxel/s", rate(seconds)).limit(limit);
+            let row = row.peer(others.next().map(peer));
+            rows.push(match wanted {
                 Some((.., times)) => row.goal(Goal::TimesPeer(*times)),
+                None if STREAMING.contains(&workload.name) => row.goal(Goal::OfLimit(OF_COPY)),
                 None => row,
             });
-            if !workload.flat && threads == 2 {
-                let what = format!("{}: peak memory, its result included", workload.name);
-                let volumes = memory / (4.0 * voxels);
-                rows.push(Row::new(what, "volumes", volumes).goal(Goal::AtMost(3.0)));
+            for other in others {
+                let what = format!("{}, {threads} threads", workload.name);
+                rows.push(Row::new(what, "Mvoxel/s", rate(seconds)).peer(Some(peer(other))));
             }
         }
     }
+    rows.extend(memory_rows()?);
     Ok(rows)
 }
 
-/// Returns the best time in seconds, and the most bytes that the call held beyond its input.
-fn time(pool: &rayon::ThreadPool, workload: &Workload, data: &Data, rounds: usize) -> (f64, f64) {
+/// Returns the best time in seconds.
+fn time(pool: &rayon::ThreadPool, workload: &Workload, data: &Data, rounds: usize) -> f64 {
     let rounds = if workload.flat { rounds * 10 } else { rounds };
-    let before = resident("VmRSS");
-    // The kernel forgets the peak so far; where it may not, the peak stays the process's.
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
     let mut best = f64::MAX;
     for _ in 0..rounds {
         let start = Instant::now();
         pool.install(|| (workload.run)(data));
         best = best.min(start.elapsed().as_secs_f64());
     }
-    (best, (resident("VmHWM") - before).max(0.0))
+    best
+}
+
+/// What each operation on the volume takes, measured in a process of its own whose allocator gives all
+/// memory back at once: what a process has is then what its operations hold.
+fn memory_rows() -> Result<Vec<Row>> {
+    let output = Command::new(std::env::current_exe()?)
+        .arg0(MEMORY)
+        .env("MIMALLOC_PURGE_DELAY", "0")
+        .output()
+        .context("measuring memory")?;
+    if !output.status.success() {
+        bail!("measuring memory failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let lines = String::from_utf8(output.stdout)?;
+    let row = |line: &str| {
+        let (name, volumes) = line.rsplit_once('\t').context("a line of another kind")?;
+        let what = format!("{name}: memory beside input and output, 2 threads");
+        Ok(Row::new(what, "volumes", volumes.parse()?).goal(Goal::AtMost(VOLUMES_MAX)))
+    };
+    lines.lines().map(row).collect()
+}
+
+/// Prints for each operation on the volume, on two threads, the most that it held beside the volume that
+/// it was given and its result, in volumes.
+pub(crate) fn print_memory() -> Result<()> {
+    let data = Data::new([512, 512, 128]);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
+    let voxels = data.volume.voxels.len() as f64;
+    let mut out = std::io::stdout().lock();
+    for workload in WORKLOADS.iter().filter(|workload| !workload.flat) {
+        let before = resident("VmRSS");
+        // The kernel forgets the peak so far; without that there is nothing to be told.
+        std::fs::write("/proc/self/clear_refs", "5").context("forgetting the peak of memory")?;
+        pool.install(|| (workload.run)(&data));
+        let result = voxels * workload.result_bytes as f64;
+        let beside = (resident("VmHWM") - before - result).max(0.0);
+        writeln!(out, "{}\t{}", workload.name, beside / (4.0 * voxels))?;
+    }
+    Ok(())
 }
 
 /// Returns a number of bytes that the kernel keeps about this process.
@@ -135,7 +190,7 @@ fn run_peers(python: &Path, data: &Data, threads: usize) -> Result<Vec<Value>> {
     std::fs::write(&script, SCRIPT)?;
     let mut command = Command::new(python);
     command.arg(&script).arg(folder.path()).arg(threads.to_string());
-    // They know one thread only, and take half a minute.
+    // They know one thread only, and take minutes.
     if threads == 1 {
         command.arg("--slow");
     }
@@ -147,10 +202,19 @@ fn run_peers(python: &Path, data: &Data, threads: usize) -> Result<Vec<Value>> {
     lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
-/// Returns a peer's name and its best time in milliseconds. Seeded growing has no peer but the
-/// watershed, which visits every voxel in order of a queue too.
-fn find(peers: &[Value], what: &str, library: &str) -> Option<(String, f64)> {
+/// Returns the peers that do the same, each with its best time in milliseconds; of two numbers of one
+/// peer the newer. Seeded growing has no peer but the watershed, which visits every voxel in order of a
+/// queue too.
+fn peers_of(peers: &[Value], what: &str) -> Vec<(String, f64)> {
     let what = if what.starts_with("seeded growing") { "watershed, 3 markers" } else { what };
-    let found = peers.iter().find(|peer| peer["what"] == what && peer["library"] == library)?;
-    Some((library.to_owned(), found["best"].as_f64()?))
+    let mut found: Vec<(String, f64)> = Vec::new();
+    for peer in peers.iter().filter(|peer| peer["what"] == what) {
+        let (Some(name), Some(ms)) = (peer["library"].as_str(), peer["best"].as_f64()) else {
+            continue;
+        };
+        if found.iter().all(|(known, _)| known != name) {
+            found.push((name.to_owned(), ms));
+        }
+    }
+    found
 }

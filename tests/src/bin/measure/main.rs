@@ -196,12 +196,19 @@ fn main() -> ExitCode {
     if Path::new(&called).file_name().is_some_and(|name| name == "gantry") {
         return gantry::main();
     }
+    if Path::new(&called).file_name().is_some_and(|name| name == kernels::MEMORY) {
+        return ended(kernels::MEMORY, kernels::print_memory());
+    }
     let options = Options::parse();
-    match measure(&options) {
+    ended(options.name.word(), measure(&options))
+}
+
+fn ended(name: &str, result: Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where nobody reads, the exit code still says it.
-            let _ = writeln!(std::io::stderr(), "{}: {error:#}", options.name.word());
+            let _ = writeln!(std::io::stderr(), "{name}: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -67,16 +67,38 @@ def canny_cv():
     return cv2.Canny(cv2.Sobel(smooth, cv2.CV_16S, 1, 0), cv2.Sobel(smooth, cv2.CV_16S, 0, 1), 160, 480)
 
 
+def canny_cv_slices():
+    for k in range(depth):
+        smooth = cv2.GaussianBlur(whole_numbers[k], (0, 0), 1.0)
+        cv2.Canny(cv2.Sobel(smooth, cv2.CV_16S, 1, 0), cv2.Sobel(smooth, cv2.CV_16S, 0, 1), 160, 480)
+
+
+whole_numbers = volume.astype(np.int16)
 if cv2:
     report("canny 2-D", "OpenCV", canny_cv, 30)
     report("sobel 2-D", "OpenCV", lambda: cv2.magnitude(cv2.Sobel(middle, cv2.CV_32F, 1, 0), cv2.Sobel(middle, cv2.CV_32F, 0, 1)), 30)
     report("gaussian 2-D", "OpenCV", lambda: cv2.GaussianBlur(middle, (0, 0), 2.0), 30)
     report("gaussian 3-D", "OpenCV", gaussian_cv, 3)
+    report("canny 3-D", "OpenCV, slice by slice", canny_cv_slices, 3)
+    report("rescale", "OpenCV", lambda: cv2.addWeighted(volume, 1.5, volume, 0.0, -1024.0), 3)
 if sitk:
     image = sitk.GetImageFromArray(volume)
+    flat = sitk.GetImageFromArray(middle)
     smooth = sitk.DiscreteGaussian(image, 1.0)
     mask = sitk.GetImageFromArray(noisy)
     whole = sitk.Cast(image, sitk.sitkInt16)
+    report("canny 2-D", "SimpleITK", lambda: sitk.CannyEdgeDetection(flat, 20, 60, [1.0] * 2), 10)
+    report("sobel 2-D", "SimpleITK", lambda: sitk.SobelEdgeDetection(flat), 10)
+    report("bias correction 2-D", "SimpleITK", lambda: sitk.N4BiasFieldCorrection(flat), 1)
+    report("window", "SimpleITK", lambda: sitk.IntensityWindowing(image, -160, 240, 0, 1), 3)
+    report("rescale", "SimpleITK", lambda: sitk.ShiftScale(image, -1024 / 1.5, 1.5), 3)
+    report("clip", "SimpleITK", lambda: sitk.Clamp(image, sitk.sitkFloat32, -160, 240), 3)
+    report("threshold", "SimpleITK", lambda: sitk.BinaryThreshold(image, 60, 160), 3)
+    report("otsu", "SimpleITK", lambda: sitk.OtsuThreshold(image), 2)
+    report("gaussian 3-D", "SimpleITK", lambda: sitk.DiscreteGaussian(image, 4.0), 2)
+    report("laplacian of gaussian", "SimpleITK", lambda: sitk.LaplacianRecursiveGaussian(image, 2.0), 2)
+    report("curvature flow, 2 steps", "SimpleITK", lambda: sitk.CurvatureFlow(image, 0.0625, 2), 1)
+    report("resample to half the voxels, linear", "SimpleITK", lambda: sitk.Resample(image, [width, height, depth // 2], sitk.Transform(), sitk.sitkLinear, [0.0] * 3, [1.0, 1.0, 2.0]), 2)
     report("sobel 3-D", "SimpleITK", lambda: sitk.SobelEdgeDetection(image), 2)
     report("canny 3-D", "SimpleITK", lambda: sitk.CannyEdgeDetection(image, 20, 60, [1.0] * 3), 2)
     report("median 3-D", "SimpleITK", lambda: sitk.Median(whole, [1, 1, 1]), 2)
@@ -84,11 +106,37 @@ if sitk:
     report("connected threshold, large region", "SimpleITK", lambda: sitk.ConnectedThreshold(smooth, [seed], -200, 1000), 3)
     report("confidence connected", "SimpleITK", lambda: sitk.ConfidenceConnected(smooth, [seed], 4, 2.5, 2, 1), 3)
     report("neighbourhood connected", "SimpleITK", lambda: sitk.NeighborhoodConnected(smooth, [seed], 60, 160, [1, 1, 1]), 3)
+    report("components, 6 neighbours", "SimpleITK", lambda: sitk.ConnectedComponent(mask, False), 2)
+    report("components, 26 neighbours", "SimpleITK", lambda: sitk.ConnectedComponent(mask, True), 2)
+    report("dilate by 2 voxels", "SimpleITK", lambda: sitk.BinaryDilate(mask, [2] * 3), 2)
+    report("erode by 2 voxels", "SimpleITK", lambda: sitk.BinaryErode(mask, [2] * 3), 2)
+    report("fill holes", "SimpleITK", lambda: sitk.BinaryFillhole(mask), 2)
     report("distance, signed", "SimpleITK", lambda: sitk.SignedMaurerDistanceMap(mask, False, False, True), 2)
 if cc3d:
     for count in [6, 26]:
         report(f"components, {count} neighbours", "cc3d", lambda: cc3d.connected_components(noisy, connectivity=count), 3)
 if segmentation and slow:
+    # These know one thread only.
+    filters, feature, ndimage = module("skimage.filters"), module("skimage.feature"), module("scipy.ndimage")
+    report("canny 2-D", "scikit-image", lambda: feature.canny(middle, 1.0, 160, 480), 10)
+    report("sobel 2-D", "scikit-image", lambda: filters.sobel(middle), 10)
+    report("gaussian 2-D", "SciPy", lambda: ndimage.gaussian_filter(middle, 2.0), 10)
+    report("gaussian 3-D", "SciPy", lambda: ndimage.gaussian_filter(volume, 2.0), 2)
+    report("sobel 3-D", "scikit-image", lambda: filters.sobel(volume), 1)
+    report("canny 3-D", "scikit-image, slice by slice", lambda: [feature.canny(one, 1.0, 160, 480) for one in volume], 1)
+    report("components, 6 neighbours", "SciPy", lambda: ndimage.label(noisy), 2)
+    report("components, 26 neighbours", "SciPy", lambda: ndimage.label(noisy, np.ones((3, 3, 3))), 2)
+    soft = sitk.GetArrayFromImage(smooth) if sitk else volume
+    x, y, z = seed
+    report("connected threshold, small region", "scikit-image, flood", lambda: segmentation.flood(soft, (z, y, x), tolerance=50), 2)
+    if cc3d:
+        def by_labels():
+            labels = cc3d.connected_components((soft >= 60) & (soft <= 160), connectivity=6)
+            return labels == labels[z, y, x]
+        report("connected threshold, small region", "cc3d, threshold and label", by_labels, 2)
     slope = sitk.GetArrayFromImage(sitk.GradientMagnitude(smooth)) if sitk else volume
     report("random walker 2-D", "scikit-image", lambda: segmentation.random_walker(middle, flat_markers, beta=130, mode="cg_j"), 1)
     report("watershed, 3 markers", "scikit-image", lambda: segmentation.watershed(slope, markers), 1)
+    if sitk:
+        heights, starts = sitk.GetImageFromArray(slope), sitk.GetImageFromArray(markers)
+        report("watershed, 3 markers", "SimpleITK", lambda: sitk.MorphologicalWatershedFromMarkers(heights, starts, False, False), 1)
