@@ -19,6 +19,7 @@ use gantry::cli::chosen::Chosen;
 use gantry::cli::time;
 use gantry::recording::{Head, Heard, Reader, Writer};
 use gantry::ui::{self, palette::Palette, theme::Colours, theme::Glyphs, theme::Theme};
+use gantry_agent::exchange::{Choice, Kind, export, npz, shard};
 use gantry_config::jobs::JobFile;
 use gantry_config::layers::Override;
 use gantry_config::slurm;
@@ -28,7 +29,9 @@ use gantry_config::{
 };
 use gantry_imaging::dicom::deidentify::{Profile, deidentify};
 use gantry_imaging::dicom::write::{Subject, ct_series};
-use gantry_imaging::dicom::{self, SegmentationHead, segmentation, segmentation_mask};
+use gantry_imaging::dicom::{
+    self, SegmentationHead, segmentation, segmentation_mask, segmentation_subject,
+};
 use gantry_imaging::phantom::{PhantomPatient, PhantomSettings, patient};
 use gantry_imaging::pipeline::Pipeline;
 use gantry_imaging::{Geometry, Image, ImagingError, mha, nifti, nrrd};
@@ -396,6 +399,7 @@ fn dicom_files() {
             drop(dicom::pixels(bytes));
             drop(dicom::assemble(&[bytes, &files[1]]));
             drop(segmentation_mask(bytes, &grid));
+            drop(segmentation_subject(bytes));
             drop(deidentify(bytes, &profile, b"key"));
             inspected.is_ok()
         },
@@ -480,8 +484,8 @@ impl RunSink for Deaf {
     fn progress(&mut self, _: u64, _: u64) {}
 }
 
-/// A folder with a model that was trained on one small patient.
-fn model(folder: &Path) -> Result<()> {
+/// A library with a sample of one small patient.
+fn library_of_one(folder: &Path) -> Result<Library> {
     let (at, from) = (folder.join("from"), folder.join("scan"));
     let library = Library::create(&at)?;
     let (patient, files) = scan();
@@ -508,6 +512,79 @@ fn model(folder: &Path) -> Result<()> {
             author: Author::Auto,
         },
     })?;
+    Ok(library)
+}
+
+/// A tar archive (POSIX.1-1988) of these files.
+fn in_tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    for (name, bytes) in files {
+        let mut head = [0_u8; 512];
+        let size = format!("{:011o}", bytes.len());
+        // Its own sum is counted as spaces.
+        for (at, text) in
+            [(0, *name), (100, "0000644"), (124, &size), (148, "        "), (156, "0")]
+        {
+            head[at..at + text.len()].copy_from_slice(text.as_bytes());
+        }
+        let sum: u32 = head.iter().map(|byte| u32::from(*byte)).sum();
+        head[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        archive.extend(head);
+        archive.extend(*bytes);
+        archive.resize(archive.len().next_multiple_of(512), 0);
+    }
+    archive.resize(archive.len() + 1024, 0);
+    archive
+}
+
+#[test]
+fn archives_and_shards() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let library = library_of_one(folder.path())?;
+    // Without compression, whose checksums turn most away.
+    let (patient, _) = scan();
+    let (mut image, mut mask) = (Vec::new(), Vec::new());
+    nifti::write_image(&patient.image, &mut image)?;
+    nifti::write_mask(&patient.lungs, &mut mask)?;
+    let plain = |bytes: &[u8]| {
+        let mut plain = Vec::new();
+        flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut plain).map(|_| plain)
+    };
+    let (image, mask) = (plain(&image)?, plain(&mask)?);
+    let about = br#"{"label": "lungs"}"#;
+    let files: [(&str, &[u8]); 3] =
+        [("a.image.nii", &image), ("a.mask.nii", &mask), ("a.json", about)];
+    let mut corpus = vec![in_tar(&files); 3];
+    for kind in [Kind::Npz, Kind::WebDataset] {
+        let to = folder.path().join(format!("{kind:?}"));
+        export(&library, kind, &to, &Choice::default())?;
+        for file in fs::read_dir(to)? {
+            corpus.push(fs::read(file?.path())?);
+        }
+    }
+    let place = folder.path().join("malformed");
+    check(&Target {
+        name: "archives",
+        corpus,
+        mend: unmended,
+        take: &|bytes| {
+            fs::write(&place, bytes).unwrap();
+            let mut read = npz(&place).is_ok();
+            // A case that cannot be read is no reason to end.
+            drop(shard(&place, &mut |_, case| {
+                read |= case.is_ok();
+                Ok(())
+            }));
+            read
+        },
+        further_percent: 10,
+    });
+    Ok(())
+}
+
+/// A folder with a model that was trained on one small patient.
+fn model(folder: &Path) -> Result<()> {
+    let library = library_of_one(folder)?;
     let settings = TrainSettings {
         epochs: 1,
         input_size: 32,

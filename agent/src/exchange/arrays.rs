@@ -20,17 +20,22 @@ const BYTES_MAX: u64 = 8 << 30;
 const HEADER_BYTES_MAX: usize = 1 << 16;
 
 /// A case that was read.
-pub(super) struct Taken {
-    pub(super) image: Image,
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taken {
+    /// The image.
+    pub image: Image,
     /// The mask's values.
-    pub(super) mask: Image,
+    pub mask: Image,
     /// What it marks, where the form says so.
-    pub(super) label: Option<String>,
+    pub label: Option<String>,
 }
 
 /// Reads an archive of arrays: `image` and `mask` with z first, and `spacing_mm`; where they are there,
 /// `origin_mm` and `direction`.
-pub(super) fn npz(path: &Path) -> Outcome<(Image, Image)> {
+///
+/// # Errors
+/// Where the file is no such archive, or one of its arrays is missing, too large or of another shape.
+pub fn npz(path: &Path) -> Outcome<(Image, Image)> {
     let wrong = |reason: &dyn std::fmt::Display| ExchangeError::file("reading", path, reason);
     let file = File::open(path).map_err(|error| wrong(&error))?;
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| wrong(&error))?;
@@ -168,7 +173,11 @@ struct Group {
 
 /// Reads the cases of a shard one after the other: `NAME.image.nii.gz` and `NAME.mask.nii.gz` beside each
 /// other, and `NAME.json` whose `label` says what the mask marks.
-pub(super) fn shard(
+///
+/// # Errors
+/// Where the file is no tar archive, and what `on_each` gives as one. A case that cannot be read is given to
+/// it.
+pub fn shard(
     path: &Path,
     on_each: &mut dyn FnMut(&str, Outcome<Taken>) -> Outcome<()>,
 ) -> Outcome<()> {

@@ -30,6 +30,7 @@ use gantry_imaging::{Image, ImagingError, Mask, mha, nifti, nrrd};
 use gantry_library::{Fractions, Library, LibraryError, SampleRecord, Split, SplitPlan};
 use serde::Serialize;
 
+pub use arrays::{Taken, npz, shard};
 pub use fingerprint::{DatasetFingerprint, Intensities, dataset_fingerprint};
 pub use out::export;
 pub use take::import;

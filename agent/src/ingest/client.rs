@@ -52,7 +52,7 @@ impl Client {
         let mut client = Self { socket, contexts: Vec::new(), data_bytes_max: 0 };
         client.put(&proposal.request(proposed.clone()))?;
         match client.receive()? {
-            Pdu::AssociationAC(accepted) => client.take(accepted, proposed)?,
+            Pdu::AssociationAC(accepted) => client.take(accepted, &proposed)?,
             Pdu::AssociationRJ(refused) => {
                 return Err(format!("the peer refuses the association: {}", refused.source));
             }
@@ -65,7 +65,7 @@ impl Client {
     fn take(
         &mut self,
         accepted: AssociationAC,
-        proposed: Vec<PresentationContextProposed>,
+        proposed: &[PresentationContextProposed],
     ) -> Result<(), String> {
         let length = accepted.user_variables.iter().find_map(|item| match item {
             UserVariableItem::MaxLength(length) => Some(*length as usize),

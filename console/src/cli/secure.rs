@@ -9,6 +9,7 @@ use crate::error::Failure;
 
 /// What TLS needs.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "the commands have other options beside these")]
 pub(super) struct Secure {
     /// Speak TLS with the receiver, whose certificate must be of this authority (PEM).
     #[arg(long, value_name = "FILE")]

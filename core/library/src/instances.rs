@@ -220,12 +220,11 @@ impl Library {
             modality: key.modality.clone(),
             series_uid: key.series_uid.clone(),
         };
-        let first: SeriesHead = match self.records().find(&name)? {
-            Some(first) => first,
-            None => {
-                self.records().create(&name, &head)?;
-                self.records().read(&name)?
-            }
+        let first: SeriesHead = if let Some(first) = self.records().find(&name)? {
+            first
+        } else {
+            self.records().create(&name, &head)?;
+            self.records().read(&name)?
         };
         let conflict = (first.patient != head.patient)
             .then(|| Conflict::OtherPatient { later: object.clone() });

@@ -49,24 +49,29 @@ pub(crate) struct Child {
 
 /// Records of a bucket that were read.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
-    records: Mutex<(HashMap<String, Arc<[u8]>>, usize)>,
+pub(crate) struct Kept(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    records: HashMap<String, Arc<[u8]>>,
+    /// Of all of them.
+    bytes: usize,
 }
 
 impl Kept {
     fn get(&self, name: &str) -> Option<Arc<[u8]>> {
         // Nothing is half done where another thread panicked: every change is one call.
-        let held = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        held.0.get(name).cloned()
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.records.get(name).cloned()
     }
 
     fn put(&self, name: &str, bytes: &Arc<[u8]>) {
-        let mut held = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.1 + bytes.len() > RECORDS_BYTES_MAX {
-            *held = (HashMap::new(), 0);
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.bytes + bytes.len() > RECORDS_BYTES_MAX {
+            *held = Held::default();
         }
-        if held.0.insert(name.to_owned(), bytes.clone()).is_none() {
-            held.1 += bytes.len();
+        if held.records.insert(name.to_owned(), bytes.clone()).is_none() {
+            held.bytes += bytes.len();
         }
     }
 }
@@ -203,8 +208,7 @@ impl Records {
             }
         };
         names.sort();
-        names.iter_mut().for_each(|name| *name = format!("{folder}/{name}"));
-        Ok(names)
+        Ok(names.into_iter().map(|name| format!("{folder}/{name}")).collect())
     }
 
     /// The names of the folders within a folder, in their order.

@@ -162,24 +162,23 @@ impl Library {
     pub fn open_in_bucket(root: &Path, place: &BucketPlace) -> Result<Self, LibraryError> {
         let bucket = Arc::new(Bucket::open(place)?);
         let records = in_bucket(&bucket);
-        let header = match records.find::<Header>(HEADER)? {
-            Some(header) => header,
-            None => {
-                let known = bucket.keys()?.len();
-                // Another may be making it right now.
-                if known > 0 && !records.holds(HEADER)? {
-                    return Err(LibraryError::Invalid(format!(
-                        "{} holds {known} objects already, and no library; choose another prefix",
-                        bucket.shown(&place.prefix)
-                    )));
-                }
-                let bucket = Some(place.clone());
-                let (salt, created_ms) = (random_salt()?, now_ms());
-                let header =
-                    Header { format: FORMAT, salt, created_ms, bucket, records_in_bucket: true };
-                records.create(HEADER, &header)?;
-                records.read::<Header>(HEADER)?
+        let header = if let Some(header) = records.find::<Header>(HEADER)? {
+            header
+        } else {
+            let known = bucket.keys()?.len();
+            // Another may be making it right now.
+            if known > 0 && !records.holds(HEADER)? {
+                return Err(LibraryError::Invalid(format!(
+                    "{} holds {known} objects already, and no library; choose another prefix",
+                    bucket.shown(&place.prefix)
+                )));
             }
+            let bucket = Some(place.clone());
+            let (salt, created_ms) = (random_salt()?, now_ms());
+            let header =
+                Header { format: FORMAT, salt, created_ms, bucket, records_in_bucket: true };
+            records.create(HEADER, &header)?;
+            records.read::<Header>(HEADER)?
         };
         if header.format > FORMAT {
             let path = records.place(HEADER);

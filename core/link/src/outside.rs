@@ -161,6 +161,7 @@ impl Outside {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn failed(error: io::Error) -> Refused {
     Refused::Handshake(error.to_string())
 }

@@ -2,7 +2,7 @@
 //!
 //! Both are hints: an operation gives the same without them. A volume's memory is new to the process, so
 //! its every page costs a fault, and each jump about it a walk through the tables of pages; with pages of
-//! 2 MiB there are 512 times fewer of both. NumPy asks for them too, from the same size on.
+//! 2 MiB there are 512 times fewer of both. `NumPy` asks for them too, from the same size on.
 
 #![expect(unsafe_code, reason = "hints to the system and the processor are calls outside of Rust")]
 

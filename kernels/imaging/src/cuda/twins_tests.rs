@@ -146,7 +146,7 @@ pub(super) enum Any {
 }
 
 /// A piece of its memory.
-enum Memory {
+pub(super) enum Memory {
     Host(HostMemory),
     Gpu(GpuMemory),
 }

@@ -197,25 +197,16 @@ impl Columns {
                 }
             }
         }
-        let mut last = None;
         for (at, after) in after.iter_mut().enumerate() {
-            let mut search = Search::new(at, *spacing, &before[at], last.as_ref());
+            let mut search = Search::new(at, *spacing, &before[at]);
             if search.near(before) {
                 search.far(before, least, of_spans);
             }
             for lane in 0..LANES {
                 after[lane] = search.best[lane] * search.sign[lane];
             }
-            last = Some(search.found);
         }
     }
-}
-
-/// The row that is nearest in each lane, and its square there, with the sign of its side.
-#[derive(Clone, Copy)]
-struct Found {
-    row: Lanes,
-    square: Lanes,
 }
 
 /// The search for the least square from one row of lanes.
@@ -225,41 +216,18 @@ struct Search {
     /// The side that each lane is on: 1, or -1 inside.
     sign: Lanes,
     best: Lanes,
-    found: Found,
 }
 
 impl Search {
     #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
     #[inline(always)]
-    fn new(at: usize, spacing: f32, own: &Lanes, last: Option<&Found>) -> Self {
+    fn new(at: usize, spacing: f32, own: &Lanes) -> Self {
         let (mut sign, mut best) = ([1.0; LANES], [0.0; LANES]);
         for lane in 0..LANES {
             sign[lane] = if own[lane] < 0.0 { -1.0 } else { 1.0 };
             best[lane] = own[lane].abs();
         }
-        let found = Found { row: [at as f32; LANES], square: *own };
-        let mut search = Self { at, spacing, sign, best, found };
-        // What was nearest to the row before is near to this one, too: few others can be nearer then.
-        if let Some(last) = last {
-            search.offer(&last.row, &last.square);
-        }
-        search
-    }
-
-    /// Takes a row for each lane, and its square there, where it is nearer than what was found.
-    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
-    #[inline(always)]
-    fn offer(&mut self, row: &Lanes, square: &Lanes) {
-        let at = self.at as f32;
-        for lane in 0..LANES {
-            let away = (at - row[lane]).abs() * self.spacing;
-            // What lies on the other side is reached itself.
-            let through = greater(self.sign[lane] * square[lane], 0.0) + away * away;
-            let nearer = through < self.best[lane];
-            self.best[lane] = if nearer { through } else { self.best[lane] };
-            self.found.row[lane] = if nearer { row[lane] } else { self.found.row[lane] };
-            self.found.square[lane] = if nearer { square[lane] } else { self.found.square[lane] };
-        }
+        Self { at, spacing, sign, best }
     }
 
     /// Looks at the nearest rows on both sides; returns whether others may be nearer still.
@@ -349,7 +317,14 @@ impl Search {
     #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
     #[inline(always)]
     fn take(&mut self, rows: &[Lanes], row: usize) {
-        self.offer(&[row as f32; LANES], &rows[row]);
+        let away = self.at.abs_diff(row) as f32 * self.spacing;
+        let square = away * away;
+        let other = &rows[row];
+        for lane in 0..LANES {
+            // What lies on the other side is reached itself.
+            let through = greater(self.sign[lane] * other[lane], 0.0) + square;
+            self.best[lane] = lesser(through, self.best[lane]);
+        }
     }
 }
 

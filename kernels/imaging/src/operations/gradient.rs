@@ -53,6 +53,16 @@ pub fn magnitude(image: &Image, operator: Operator, space: Space) -> Image {
     Image { geometry: image.geometry, voxels }
 }
 
+/// Writes the magnitudes of neighbouring rows, from the given one (y + height × z) on.
+pub(super) fn rows(stencil: &Stencil, first: usize, output: &mut [f32]) {
+    let [width, height, _] = stencil.image.geometry.size;
+    let mut rows = Rows::new(width);
+    for (row, output) in (first..).zip(output.chunks_mut(width)) {
+        let inputs = stencil.rows_around(row % height, row / height);
+        vectorised(FillRow((&mut rows, &inputs, stencil, output)));
+    }
+}
+
 /// How the gradient of an image on a grid is taken.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scheme {

@@ -24,12 +24,14 @@ type Rising = (u32, u32);
 
 /// Waiting voxels of a flood whose level never falls.
 pub(super) struct RisingQueue {
-    /// By the number of the highest bit, from 1, in which the value differs from `level`; 0 where it
-    /// does not. All blocks but the last of a list are full.
-    lists: [VecDeque<Vec<Rising>>; 33],
+    /// The end of each list, by the number of the highest bit, from 1, in which its values differ from
+    /// `level`; 0 for those that do not.
+    tails: [Vec<Rising>; 33],
+    /// What lies before it: blocks that are full.
+    blocks: [VecDeque<Vec<Rising>>; 33],
     /// A bit for each list that is not empty.
     filled: u64,
-    /// What is taken from: the first block of the first list, and how much of it was taken.
+    /// What is taken from, and how much of it was taken.
     front: Vec<Rising>,
     taken: usize,
     /// Blocks that are empty.
@@ -40,8 +42,15 @@ pub(super) struct RisingQueue {
 impl RisingQueue {
     /// Returns an empty queue, below all levels.
     pub(super) fn new() -> Self {
-        let lists = [const { VecDeque::new() }; 33];
-        Self { lists, filled: 0, front: Vec::new(), taken: 0, spare: Vec::new(), level: 0 }
+        Self {
+            tails: [const { Vec::new() }; 33],
+            blocks: [const { VecDeque::new() }; 33],
+            filled: 0,
+            front: Vec::new(),
+            taken: 0,
+            spare: Vec::new(),
+            level: 0,
+        }
     }
 
     /// Puts a voxel in line, at the level that was taken last if its value is lower. The value must
@@ -53,29 +62,30 @@ impl RisingQueue {
     fn put(&mut self, waiting: Rising) {
         let differ = 32 - (waiting.0 ^ self.level).leading_zeros();
         self.filled |= 1 << differ;
-        let list = &mut self.lists[differ as usize];
-        match list.back_mut() {
-            Some(block) if block.len() < BLOCK => block.push(waiting),
-            _ => {
-                let block = self.spare.pop();
-                let mut block = block.unwrap_or_else(|| Vec::with_capacity(BLOCK));
-                block.push(waiting);
-                list.push_back(block);
-            }
+        let tail = &mut self.tails[differ as usize];
+        tail.push(waiting);
+        if tail.len() == BLOCK {
+            let empty = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK));
+            let full = std::mem::replace(tail, empty);
+            self.blocks[differ as usize].push_back(full);
         }
     }
 
     /// Takes the voxel whose turn it is; `ahead` is told of voxels whose turn comes soon.
     pub(super) fn pop(&mut self, ahead: impl Fn(u32)) -> Option<u32> {
         if self.taken == self.front.len() {
-            let taken = std::mem::take(&mut self.front);
-            self.spare_block(taken);
+            self.front.clear();
             self.taken = 0;
-            if self.lists[0].is_empty() {
+            if self.filled & 1 == 0 {
                 self.draw(&ahead)?;
             }
-            self.front = self.lists[0].pop_front()?;
-            self.filled &= !u64::from(self.lists[0].is_empty());
+            match self.blocks[0].pop_front() {
+                Some(block) => self.spare.push(std::mem::replace(&mut self.front, block)),
+                None => std::mem::swap(&mut self.front, &mut self.tails[0]),
+            }
+            if self.blocks[0].is_empty() && self.tails[0].is_empty() {
+                self.filled &= !1;
+            }
         }
         if let Some(&(_, soon)) = self.front.get(self.taken + AHEAD) {
             ahead(soon);
@@ -88,26 +98,28 @@ impl RisingQueue {
     /// Raises the level to the lowest that waits, and moves its list on to lower bits.
     fn draw(&mut self, ahead: &impl Fn(u32)) -> Option<()> {
         let next = self.filled.trailing_zeros() as usize;
-        let mut list = std::mem::take(self.lists.get_mut(next)?);
+        let mut tail = std::mem::take(self.tails.get_mut(next)?);
         self.filled &= !(1 << next);
-        self.level = list.iter().flatten().map(|&(value, _)| value).min()?;
-        if list.len() == 1 && list[0].len() <= AHEAD_MAX {
-            list[0].iter().for_each(|&(_, voxel)| ahead(voxel));
+        let whole = self.blocks[next].iter().chain(std::iter::once(&tail));
+        self.level = whole.flatten().map(|&(value, _)| value).min()?;
+        if self.blocks[next].is_empty() && tail.len() <= AHEAD_MAX {
+            for &(_, voxel) in &tail {
+                ahead(voxel);
+            }
         }
-        while let Some(block) = list.pop_front() {
-            block.iter().for_each(|&waiting| self.put(waiting));
-            self.spare_block(block);
-        }
-        // Its own room is used again: a voxel in two calls for a list.
-        self.lists[next] = list;
-        Some(())
-    }
-
-    fn spare_block(&mut self, mut block: Vec<Rising>) {
-        block.clear();
-        if block.capacity() > 0 {
+        while let Some(mut block) = self.blocks[next].pop_front() {
+            for &waiting in &block {
+                self.put(waiting);
+            }
+            block.clear();
             self.spare.push(block);
         }
+        for &waiting in &tail {
+            self.put(waiting);
+        }
+        tail.clear();
+        self.tails[next] = tail;
+        Some(())
     }
 }
 

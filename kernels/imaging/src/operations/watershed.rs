@@ -39,9 +39,9 @@ pub fn watershed(
             let soon = soon as usize;
             memory::fetch(labels, soon);
             // A layer of a brick is a line; the neighbours above and below are in the next ones.
-            [0, LAYER, LAYER.wrapping_neg()]
-                .into_iter()
-                .for_each(|step| memory::fetch(values, soon.wrapping_add(step)));
+            for step in [0, LAYER, LAYER.wrapping_neg()] {
+                memory::fetch(values, soon.wrapping_add(step));
+            }
         });
         let Some(from) = next else { break };
         let label = labels[from as usize];

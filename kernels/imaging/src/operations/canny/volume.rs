@@ -6,8 +6,8 @@
 //! interpolated on the face it leaves through; hysteresis over 26 neighbours. Voxels of the outermost
 //! layers have no neighbours to compare with and are never edges.
 //!
-//! Beside the smoothed image only the gradient's magnitude is kept; its direction is computed again
-//! for the few voxels that are strong enough.
+//! Beside the smoothed image only the gradient's magnitude in some slices is kept; its direction is
+//! computed again for the few voxels that are strong enough.
 
 use rayon::prelude::*;
 
@@ -18,8 +18,10 @@ use super::super::reach::Region;
 use super::Canny;
 use crate::error::ImagingError;
 use crate::memory;
-use crate::volume::{Image, Mask};
+use crate::volume::{Geometry, Image, Mask};
 
+/// The most slices that are marked together; the gradient of one more on both sides is taken for them.
+const SLAB_MAX: usize = 8;
 const WEAK: u8 = 1;
 const STRONG: u8 = 2;
 
@@ -28,20 +30,27 @@ pub(super) fn canny(image: &Image, parameters: &Canny) -> Result<Mask, ImagingEr
     let geometry = image.geometry;
     let sigma_mm = parameters.sigma_mm;
     let smooth = gaussian(image, &Gaussian { sigma_mm, space: Space::Volume })?;
-    let strength = gradient::magnitude(&smooth, Operator::Sobel, Space::Volume);
     let [low, high] = parameters.gradients(geometry.spacing_mm);
-    let ridge = Ridge { stencil: Stencil::new(&smooth, Operator::Sobel, Space::Volume), strength };
-    let [width, height, _] = geometry.size;
+    let stencil = Stencil::new(&smooth, Operator::Sobel, Space::Volume);
+    let [width, height, depth] = geometry.size;
+    let area = width * height;
     let mut marks = memory::zeros::<u8>(image.voxels.len());
-    marks.par_chunks_mut(width.max(1)).with_min_len(16).enumerate().for_each(|(row, marks)| {
-        let row_strength = &ridge.strength.voxels[row * width..(row + 1) * width];
-        for (x, mark) in marks.iter_mut().enumerate() {
-            let strength = row_strength[x];
-            if strength >= low && strength > 0.0 && ridge.is_top([x, row % height, row / height]) {
-                *mark = if strength >= high { STRONG } else { WEAK };
+    let slab = depth.div_ceil(4 * rayon::current_num_threads()).clamp(1, SLAB_MAX);
+    marks.par_chunks_mut((area * slab).max(1)).enumerate().for_each_init(
+        || vec![0.0f32; area * (slab + 2)],
+        |strength, (k, marks)| {
+            let first = k * slab;
+            let end = first + marks.len() / area;
+            let around = first.saturating_sub(1)..(end + 1).min(depth);
+            let strength = &mut strength[..area * around.len()];
+            gradient::rows(&stencil, around.start * height, strength);
+            let ridge = Ridge { stencil: &stencil, geometry, strength, first: around.start };
+            for (row, marks) in marks.chunks_mut(width).enumerate() {
+                ridge.mark([row % height, first + row / height], low, high, marks);
             }
-        }
-    });
+        },
+    );
+    drop(smooth);
     let strong = (0..marks.len()).filter(|&index| marks[index] == STRONG);
     let full = Connectivity::Full;
     let edges = Region::grow(geometry.size, strong, full, Space::Volume, |row, flags| {
@@ -50,16 +59,35 @@ pub(super) fn canny(image: &Image, parameters: &Canny) -> Result<Mask, ImagingEr
     Ok(Mask { geometry, voxels: edges.paint() })
 }
 
-/// The gradient of a smoothed image.
+/// The gradient of a smoothed image in some of its slices.
 struct Ridge<'a> {
-    stencil: Stencil<'a>,
-    strength: Image,
+    stencil: &'a Stencil<'a>,
+    geometry: Geometry,
+    /// Its magnitude in the slices from `first` on.
+    strength: &'a [f32],
+    first: usize,
 }
 
 impl Ridge<'_> {
+    /// Marks the tops of row `y` of slice `z`.
+    fn mark(&self, [y, z]: [usize; 2], low: f32, high: f32, marks: &mut [u8]) {
+        let row = self.place([0, y, z]);
+        for (x, mark) in marks.iter_mut().enumerate() {
+            let strength = self.strength[row + x];
+            if strength >= low && strength > 0.0 && self.is_top([x, y, z]) {
+                *mark = if strength >= high { STRONG } else { WEAK };
+            }
+        }
+    }
+
+    /// Returns where the strength of a voxel lies.
+    fn place(&self, [x, y, z]: [usize; 3]) -> usize {
+        self.geometry.index(x, y, z - self.first)
+    }
+
     /// Returns whether the gradient at a voxel is no weaker than up and down along itself.
     fn is_top(&self, at: [usize; 3]) -> bool {
-        let geometry = &self.strength.geometry;
+        let geometry = &self.geometry;
         let outermost = |axis: usize| {
             geometry.size[axis] > 1 && (at[axis] == 0 || at[axis] + 1 == geometry.size[axis])
         };
@@ -78,22 +106,22 @@ impl Ridge<'_> {
             return false;
         }
         let direction = along.map(|component| component / along[main].abs());
-        let here = *self.strength.at(at[0], at[1], at[2]);
+        let here = self.strength[self.place(at)];
         [1.0f32, -1.0].into_iter().all(|sign| self.beside(at, main, direction, sign) <= here)
     }
 
     /// Returns the strength one voxel away along the main axis, interpolated across the other two.
     fn beside(&self, at: [usize; 3], main: usize, direction: [f32; 3], sign: f32) -> f32 {
-        let geometry = &self.strength.geometry;
+        let geometry = &self.geometry;
         let strides = [1, geometry.size[0], geometry.size[0] * geometry.size[1]];
         let step = |axis: usize| {
             let towards = (direction[axis] * sign).signum() as isize;
             towards * strides[axis] as isize
         };
-        let index = geometry.index(at[0], at[1], at[2]);
+        let index = self.place(at);
         let face = index.wrapping_add_signed(step(main));
         let [u, v] = [(main + 1) % 3, (main + 2) % 3];
-        let value = |to: usize| self.strength.voxels[to];
+        let value = |to: usize| self.strength[to];
         // A neighbour of no weight may lie beyond the border and does not count.
         let mix = |from: usize, axis: usize, next: &dyn Fn(usize) -> f32| {
             let share = direction[axis].abs();
@@ -109,7 +137,6 @@ impl Ridge<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::Geometry;
 
     #[test]
     fn a_ball_gets_a_shell_one_voxel_thick_whatever_the_spacing() {
