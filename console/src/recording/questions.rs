@@ -33,8 +33,8 @@ struct Asked {
     waits: bool,
     gpus: bool,
     several: bool,
-    /// Whether what it had printed before was asked for.
-    earlier: bool,
+    /// How often it was asked about. With the first time goes what it had printed before.
+    times: u32,
     /// Looks since its end was seen.
     ended: Option<u32>,
 }
@@ -63,7 +63,7 @@ impl Questions {
                         waits: row.state == JobState::Wait,
                         gpus: row.resources.gpus > 0 && row.tasks.run > 0,
                         several: row.tasks.total() > 1,
-                        earlier: known.is_some_and(|job| job.earlier),
+                        times: known.map_or(0, |job| job.times),
                         ended: row.state.is_ended().then(|| looks.unwrap_or(0)),
                     };
                     self.jobs.insert(row.job, asked);
@@ -111,7 +111,8 @@ impl Questions {
             if asked.gpus {
                 ask(Request::Gpus { after: None, job: Some(job) });
             }
-            let pages = if std::mem::replace(&mut asked.earlier, true) { 1 } else { PAGES_MAX };
+            let pages = if asked.times == 0 { PAGES_MAX } else { 1 };
+            asked.times = asked.times.saturating_add(1);
             due.push((Request::Output { task: job.task(0), offset: TO_THE_END }, pages));
         }
         if seldom {
