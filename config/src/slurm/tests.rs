@@ -10,7 +10,7 @@ fn batch(text: &str) -> Batch {
     Batch {
         name: "train.sh".into(),
         text: text.into(),
-        folder: "/home/ada/work".into(),
+        folder: "/home/ada/project".into(),
         user: "ada".into(),
         host: "login".into(),
         environment: [
@@ -77,7 +77,7 @@ fn what_each_option_comes_to() {
         ("-L matlab:2,x", |job| job.licences == [("matlab".into(), 2), ("x".into(), 1)].into()),
         ("--tmp=10G", |job| job.resources.scratch == MemoryMib(10_240)),
         ("-o logs/%x-%A_%a.out -a 0-1", |job| {
-            job.output.as_deref() == Some("/home/ada/work/logs/%n-%j_%i.out")
+            job.output.as_deref() == Some("/home/ada/project/logs/%n-%j_%i.out")
         }),
         ("-D /data -o out", |job| job.output.as_deref() == Some("/data/out")),
         ("-o /dev/null -a 0-1", |job| job.output.is_none()),
