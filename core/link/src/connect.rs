@@ -14,9 +14,10 @@ use crate::error::LinkError;
 use crate::identity::{Identity, IdentityKind};
 use crate::{tls, token, transport};
 
-/// From the first packet to the welcome. Ten thousand agents that call together are greeted within two
-/// of these; their packets are sent again after one, three and seven seconds, so that one longer would
-/// find a scheduler that was just started later.
+/// From the first packet to the welcome. Thousands of agents that call together are greeted over some
+/// seconds, and a call that is given up was work for nothing. Packets that get no answer are sent again
+/// after one, three and seven seconds, so that a longer one would find a scheduler that was just started
+/// later.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A connection on which the welcome has arrived.

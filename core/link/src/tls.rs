@@ -28,7 +28,8 @@ const ALPN: &[u8] = b"gantry";
 
 /// The one place where the cryptography is chosen. Of what both sides know the caller's first suite is
 /// taken: that of RFC 8446 which every program must know comes first, as its hash is one that
-/// processors have an instruction for. With the longest first a handshake took a tenth more.
+/// processors have an instruction for. With the longest first, its hash took 3 % of the scheduler's time
+/// while ten thousand agents came back.
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = rustls::crypto::ring::default_provider();
     let first = CipherSuite::TLS13_AES_128_GCM_SHA256;
