@@ -216,6 +216,9 @@ fn storm(fault: Fault, times: u32) -> Result<Outcome> {
         until("the end of a job", ended)?;
     }
     scene.count(&jobs, &mut outcome)?;
+    if fault == Fault::Kill(Part::Supervisor) {
+        ensure!(outcome.killed > 0, "no task ran under a supervisor that was killed");
+    }
     clean(&scene.served)?;
     Ok(outcome)
 }
