@@ -33,8 +33,6 @@ pub struct Decoder {
     came: u64,
     /// Keyframes, oldest first. None of them is older than the one that the newest delta used.
     held: VecDeque<Held>,
-    /// Memory of the sample before.
-    spare: Option<Arc<Sample>>,
     counts: Counts,
 }
 
@@ -175,15 +173,11 @@ impl Decoder {
 
     /// Makes the newest sample of these numbers, if they are newer and are one.
     fn show(&mut self, order: Verdict, layout: &Layout, numbers: &[u64]) -> Result<(), Malformed> {
-        // Where somebody keeps it still, the new one takes memory of its own.
-        let spare = self.spare.take().and_then(Arc::into_inner);
-        let mut sample = spare.unwrap_or_default();
+        let mut sample = Sample::default();
         restore(layout, numbers, &mut sample)?;
-        let sample = Arc::new(sample);
-        self.spare = match order {
-            Verdict::Newer => self.newest.replace(sample),
-            _ => Some(sample),
-        };
+        if order == Verdict::Newer {
+            self.newest = Some(Arc::new(sample));
+        }
         Ok(())
     }
 

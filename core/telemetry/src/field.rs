@@ -129,6 +129,7 @@ impl<'a> Source<'a> {
         }
         items.truncate(count);
         items.iter_mut().try_for_each(|item| item.restore(self))?;
+        items.reserve_exact(count - items.len());
         while items.len() < count {
             let mut item = T::default();
             item.restore(self)?;

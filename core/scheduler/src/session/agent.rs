@@ -86,7 +86,8 @@ struct Agent<'a> {
 impl Agent<'_> {
     async fn hear(&self, mut receiver: Receiver) -> Result<(), LinkError> {
         while let Some(message) = receiver.receive::<AgentMessage>().await? {
-            self.take(message).await;
+            // Rare, and larger than all that waits for it: ten thousand agents wait here.
+            Box::pin(self.take(message)).await;
         }
         Ok(())
     }
@@ -95,7 +96,7 @@ impl Agent<'_> {
         loop {
             match connection.receive_datagram::<AgentMessage>().await {
                 // What may be lost may only be a reading.
-                Ok(Some(message @ AgentMessage::Reading(_))) => self.take(message).await,
+                Ok(Some(AgentMessage::Reading(reading))) => self.reading(*reading).await,
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(()),
                 Err(error) => tracing::warn!(self.node, "a datagram was dropped: {error}"),
@@ -174,7 +175,7 @@ impl Agent<'_> {
         crate::settings::say(&self.shared.core, taken.said);
         for finding in taken.seen.into_iter().filter_map(|seen| seen.finding(&self.gpus)) {
             let node = self.node.clone();
-            self.shared.core.tell(Event::Found { node, finding }).await;
+            Box::pin(self.shared.core.tell(Event::Found { node, finding })).await;
         }
     }
 }
