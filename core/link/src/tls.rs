@@ -9,7 +9,10 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName,
@@ -25,6 +28,9 @@ use crate::server::Times;
 pub(crate) const SERVER_NAME: &str = "scheduler.gantry";
 /// The protocol's name in the handshake; the version is agreed in the first message.
 const ALPN: &[u8] = b"gantry";
+/// What a caller names besides who has the authority's certificate and need not be sent it. It is never
+/// what both agree on.
+const KNOWN: &[u8] = b"gantry authority known";
 
 /// The one place where the cryptography is chosen. Of what both sides know the caller's first suite is
 /// taken: that of RFC 8446 which every program must know comes first, as its hash is one that
@@ -63,13 +69,11 @@ pub(crate) fn server(identity: &Identity, times: &Times) -> Result<ServerConfig,
             .build()
             .map_err(wrong)?;
     let verifier = Arc::new(Renewable { strict, times: times.clone() });
-    let chain = vec![identity.certificate.clone(), identity.authority.clone()];
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(times.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(wrong)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, identity.key())
-        .map_err(wrong)?;
+        .with_cert_resolver(Arc::new(Chains::new(identity)?));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.max_early_data_size = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -128,7 +132,9 @@ pub(crate) fn client(identity: &Identity) -> Result<ClientConfig, LinkError> {
         .with_root_certificates(roots(&identity.authority)?)
         .with_client_auth_cert(vec![identity.certificate.clone()], identity.key())
         .map_err(wrong)?;
-    Ok(finish(config))
+    let mut config = finish(config);
+    config.alpn_protocols.push(KNOWN.to_vec());
+    Ok(config)
 }
 
 /// The side of a node that has nothing but a token: it trusts the authority whose certificate has
@@ -149,6 +155,33 @@ fn finish(mut config: ClientConfig) -> ClientConfig {
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config
+}
+
+/// The scheduler's certificate, and with the authority's behind it for who must be shown that. Without it
+/// the scheduler's first answer is one datagram instead of two, and so is the buffer that quinn keeps
+/// for the datagrams of each connection.
+#[derive(Debug)]
+struct Chains {
+    alone: Arc<CertifiedKey>,
+    whole: Arc<CertifiedKey>,
+}
+
+impl Chains {
+    fn new(identity: &Identity) -> Result<Self, LinkError> {
+        let (certificate, authority) = (identity.certificate.clone(), identity.authority.clone());
+        let key = provider().key_provider.load_private_key(identity.key()).map_err(wrong)?;
+        Ok(Self {
+            alone: Arc::new(CertifiedKey::new(vec![certificate.clone()], key.clone())),
+            whole: Arc::new(CertifiedKey::new(vec![certificate, authority], key)),
+        })
+    }
+}
+
+impl ResolvesServerCert for Chains {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let is_known = hello.alpn().is_some_and(|mut names| names.any(|name| name == KNOWN));
+        Some(if is_known { self.alone.clone() } else { self.whole.clone() })
+    }
 }
 
 impl TimeProvider for Times {
