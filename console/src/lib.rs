@@ -20,6 +20,7 @@ pub mod pictures;
 pub mod recording;
 pub mod term;
 pub mod ui;
+mod watched;
 
 pub use cli::main;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use gantry_link::{Backoff, Connection, Own};
 use gantry_model::{At, Machine};
-use gantry_wire::{Peer, Reply, Request, Scope, Update};
+use gantry_wire::{Peer, Reply, Request, Scope};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use tokio::signal::unix::{self, SignalKind};
@@ -25,6 +25,7 @@ use crate::term::{self, Screen};
 use crate::ui;
 use crate::ui::palette::Palette;
 use crate::ui::theme::{Colours, Glyphs, Theme};
+use crate::watched::Watched;
 
 /// The longest wait between two attempts to connect.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -414,10 +415,9 @@ async fn serve(
 /// Watches a scope until its stream ends; says why it did.
 async fn follow(connection: &Connection, scope: Scope, messages: &mpsc::Sender<Message>) -> String {
     let watching = async {
-        let (mut sender, mut receiver) = connection.open().await?;
-        sender.send(&Request::Watch { scope }).await?;
-        while let Some(update) = receiver.receive::<Update>().await? {
-            if messages.send(Message::Update { scope, update: Box::new(update) }).await.is_err() {
+        let mut watched = Watched::open(connection, scope).await?;
+        while let Some(update) = watched.next().await? {
+            if messages.send(Message::Update { scope, update }).await.is_err() {
                 break;
             }
         }

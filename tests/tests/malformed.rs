@@ -48,7 +48,7 @@ use gantry_tests::{Cluster, Gantry, free_ports};
 use gantry_wire::frame::{self, HEADER_BYTES, Message as Frame};
 use gantry_wire::{
     AgentMessage, Greeting, JoinReply, JoinRequest, NodeReply, NodeRequest, RenewRequest, Reply,
-    Request, SchedulerMessage, Scope, Update, Verdict,
+    Request, SchedulerMessage, Scope, Step, Update, Verdict,
 };
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -141,7 +141,10 @@ fn take_frame(bytes: &[u8]) -> bool {
         }
         _ => {}
     }
-    if let Some(update) = message::<Update>(bytes) {
+    if let Some(step) = message::<Step>(bytes) {
+        let mut update = Update::default();
+        // Changes of rows that are not there are an error, and what is shown until then is shown.
+        let _ = update.take(step);
         show(update, Scope::Overview);
     }
     head.length + HEADER_BYTES == bytes.len()
@@ -667,8 +670,8 @@ fn recordings() {
     let of = |kind: u8| golden.iter().filter(move |bytes| bytes[3] == kind).cloned();
     let mut writer = Writer::begin(Vec::new(), &head).unwrap();
     writer.add(0, &Heard::Live).unwrap();
-    for update in of(Update::KIND) {
-        let update = Box::new(frame::read(&update).unwrap());
+    for step in of(Step::KIND) {
+        let Step::Whole(update) = frame::read(&step).unwrap() else { continue };
         writer.add(100, &Heard::Picture { scope: Scope::Overview, update }).unwrap();
     }
     for reply in of(Reply::KIND) {

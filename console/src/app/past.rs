@@ -1,6 +1,6 @@
 //! Pictures that were: so that one can look back at a screen as it stood some minutes ago.
 //!
-//! A picture every quarter of a minute is kept, without what no screen shows, for half an hour. What
+//! A picture every quarter of a minute is kept for half an hour. What
 //! happened before this console was opened is in the event log and in the series, not here.
 
 use std::collections::VecDeque;
@@ -27,12 +27,6 @@ impl Past {
             return;
         }
         let mut kept = Box::new(update.clone());
-        for sample in kept.nodes.iter_mut().filter_map(|node| node.sample.as_mut()) {
-            sample.cores_permille = Vec::new();
-            sample.disks = Vec::new();
-            sample.networks = Vec::new();
-            sample.running = Vec::new();
-        }
         kept.output = None;
         if self.kept.len() >= KEPT_MAX {
             self.kept.pop_front();

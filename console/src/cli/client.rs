@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 
 use crate::error::{Failure, TROUBLE};
 use crate::output;
+use crate::watched::Watched;
 
 /// Where the cluster is looked for when nothing names it.
 pub const DEFAULT_FOLDER: &str = "/var/lib/gantry/scheduler";
@@ -294,10 +295,9 @@ impl Client {
         scope: Scope,
         take: &mut dyn FnMut(Update) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let (mut sender, mut receiver) = self.runtime.block_on(self.connection.open())?;
-        self.runtime.block_on(sender.send(&Request::Watch { scope }))?;
-        while let Some(update) = self.runtime.block_on(receiver.receive::<Update>())? {
-            take(update)?;
+        let mut watched = self.runtime.block_on(Watched::open(&self.connection, scope))?;
+        while let Some(update) = self.runtime.block_on(watched.next())? {
+            take(*update)?;
         }
         Err(gone("the watch has ended"))
     }
@@ -308,14 +308,12 @@ impl Client {
     /// Where no picture comes.
     pub fn watch_once(&self, scope: Scope) -> Result<Update, Failure> {
         self.runtime.block_on(async {
-            let picture = async {
-                let (mut sender, mut receiver) = self.connection.open().await?;
-                sender.send(&Request::Watch { scope }).await?;
-                receiver.expect::<Update>().await
-            };
+            let picture = async { Watched::open(&self.connection, scope).await?.next().await };
             let late =
                 || Failure::trouble(format!("no answer within {} s", REPLY_TIMEOUT.as_secs()));
-            Ok(tokio::time::timeout(REPLY_TIMEOUT, picture).await.map_err(|_| late())??)
+            let picture =
+                tokio::time::timeout(REPLY_TIMEOUT, picture).await.map_err(|_| late())??;
+            picture.map(|picture| *picture).ok_or_else(|| gone("the watch has ended"))
         })
     }
 }

@@ -25,6 +25,7 @@ use crate::cli::client::{Client, Patience, Reach};
 use crate::error::{Failure, Outcome};
 use crate::live::exchange;
 use crate::output::{self, Format};
+use crate::watched::Watched;
 
 /// The screens that are not about one job.
 const SCREENS: [Scope; 4] = [Scope::Overview, Scope::Nodes, Scope::Jobs, Scope::Data];
@@ -336,10 +337,9 @@ async fn follow(
     scope: Scope,
     send: &mpsc::Sender<Told>,
 ) -> Result<(), gantry_link::LinkError> {
-    let (mut sender, mut receiver) = connection.open().await?;
-    sender.send(&Request::Watch { scope }).await?;
-    while let Some(update) = receiver.receive::<Update>().await? {
-        if send.send(Told::Picture(scope, Box::new(update))).await.is_err() {
+    let mut watched = Watched::open(connection, scope).await?;
+    while let Some(update) = watched.next().await? {
+        if send.send(Told::Picture(scope, update)).await.is_err() {
             break;
         }
     }

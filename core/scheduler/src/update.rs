@@ -3,18 +3,20 @@
 //! Each scope that somebody watches has one maker: some times a second it makes a picture and, where
 //! it differs from the one before, puts it into a slot of which only the newest is kept. A console
 //! takes from the slot when it has taken the one before, so a slow console gets fewer pictures and
-//! harms nobody, and a hundred consoles cost the cluster's thread no more than one. A picture is
-//! written once, whoever takes it; where large ones go to many they are made less often ([`pause`]).
+//! harms nobody, and a hundred consoles cost the cluster's thread no more than one. Who has the picture
+//! before is sent what is otherwise, everybody else the whole. Either is written once, whoever takes it;
+//! where large ones go to many they are made less often ([`pause`]).
 //!
 //! Every picture and every answer fits one frame: rows give way first ([`Fit`]).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use gantry_link::{Receiver, Sender};
 use gantry_model::{JobId, JobRow, Millis, NodeRow, Reject};
+use gantry_telemetry::Sample;
 use gantry_wire::message::NodeStatus;
-use gantry_wire::{Output, Reply, Request, Scope, Update};
+use gantry_wire::{Output, Reply, Request, Scope, Step, Update};
 use gantry_wire::{codec, frame};
 use tokio::sync::watch;
 
@@ -44,10 +46,35 @@ const BUSY_CELLS: usize = 120;
 
 type Slot = watch::Sender<Option<Arc<Picture>>>;
 
-/// A picture, and its message as it is sent.
+/// A picture, and how it is sent.
 struct Picture {
+    /// Which of its scope it is.
+    number: u64,
     update: Update,
-    frame: Vec<u8>,
+    /// The message for who has the picture before; none where there is none.
+    changes: Option<Vec<u8>>,
+    /// The message for everybody else, once somebody needs it; none where it cannot be written.
+    whole: OnceLock<Option<Vec<u8>>>,
+}
+
+impl Picture {
+    /// The message that leads from the picture with a number to this one.
+    fn from(&self, had: Option<u64>) -> Option<&[u8]> {
+        let follows = had.is_some_and(|had| had + 1 == self.number);
+        match &self.changes {
+            Some(changes) if follows => Some(changes),
+            _ => self.whole.get_or_init(|| written(&whole(&self.update))).as_deref(),
+        }
+    }
+}
+
+fn whole(update: &Update) -> Step {
+    Step::Whole(Box::new(update.clone()))
+}
+
+/// One that cannot be written is like one that did not come: silence means trouble.
+fn written(step: &Step) -> Option<Vec<u8>> {
+    frame::write(step).ok()
 }
 
 /// The makers of pictures, one for each scope that is watched.
@@ -98,6 +125,8 @@ pub(crate) async fn watch(
         tracing::warn!(SCOPES_MAX, "a watch was refused: too many scopes are watched");
         return;
     };
+    // The number of the picture that it has as it is.
+    let mut has = None;
     loop {
         tokio::select! {
             changed = pictures.changed() => if changed.is_err() { return },
@@ -106,9 +135,12 @@ pub(crate) async fn watch(
         }
         let Some(picture) = pictures.borrow_and_update().clone() else { continue };
         let sent = if picture.update.output.is_none() || reads_output() {
-            sender.send_written(&picture.frame).await
+            let Some(message) = picture.from(has) else { continue };
+            has = Some(picture.number);
+            sender.send_written(message).await
         } else {
-            sender.send(&Update { output: None, ..picture.update.clone() }).await
+            has = None;
+            sender.send(&whole(&Update { output: None, ..picture.update.clone() })).await
         };
         if sent.is_err() {
             // It has left, or takes nothing; it will ask again.
@@ -123,8 +155,8 @@ async fn make(shared: Arc<Shared>, scope: Scope, slot: Arc<Slot>) {
         if shared.pictures.end(scope, &slot) {
             return;
         }
-        let before = slot.borrow().clone();
-        let before = before.as_ref().map(|picture| &picture.update);
+        let had = slot.borrow().clone();
+        let before = had.as_ref().map(|picture| &picture.update);
         let begun = Instant::now();
         let Ok(mut update) = picture(&shared, scope, before).await else {
             // The scheduler is ending.
@@ -133,11 +165,12 @@ async fn make(shared: Arc<Shared>, scope: Scope, slot: Arc<Slot>) {
         fit(&mut update);
         let mut bytes = 0;
         if before.is_none_or(|before| differs(before, &mut update)) {
-            // One that cannot be written is like one that did not come: silence means trouble.
-            if let Ok(frame) = frame::write(&update) {
-                bytes = frame.len();
-                slot.send_replace(Some(Arc::new(Picture { update, frame })));
-            }
+            let changes = before.map(|before| Step::Changes(Box::new(before.changes(&update))));
+            let changes = changes.as_ref().and_then(written);
+            let number = had.as_ref().map_or(0, |had| had.number + 1);
+            bytes = changes.as_ref().map_or(0, Vec::len);
+            let picture = Picture { number, update, changes, whole: OnceLock::new() };
+            slot.send_replace(Some(Arc::new(picture)));
         }
         let pause = pause(scope, bytes * slot.receiver_count());
         tokio::time::sleep(pause.saturating_sub(begun.elapsed())).await;
@@ -177,7 +210,8 @@ async fn picture(shared: &Shared, scope: Scope, before: Option<&Update>) -> Resu
         (cluster.summary(), nodes, jobs, owners)
     };
     let (summary, nodes, jobs, owners) = core.read(read).await?;
-    let nodes = with_samples(core, nodes);
+    let mut nodes = with_samples(core, nodes);
+    nodes.iter_mut().filter_map(|node| node.sample.as_mut()).for_each(shorten);
     let at = core.clock.now();
     let (mut metrics, mut output) = (Vec::new(), None);
     if let Scope::Job(job) = scope {
@@ -242,18 +276,38 @@ pub(crate) fn with_samples(core: &Core, rows: Vec<NodeRow>) -> Vec<NodeStatus> {
         .collect()
 }
 
+/// Leaves out what no screen shows of all its nodes; who wants it asks for the node.
+fn shorten(sample: &mut Sample) {
+    sample.cores_permille = Vec::new();
+    sample.disks = Vec::new();
+    sample.networks = Vec::new();
+    sample.running = Vec::new();
+    for gpu in &mut sample.gpus {
+        gpu.processes = Vec::new();
+    }
+}
+
 /// What can become shorter until it fits a frame.
-pub(crate) trait Fit: serde::Serialize {
+pub(crate) trait Fit: Sized + serde::Serialize {
+    /// Whether it fits as it is.
+    fn fits(&self) -> bool {
+        codec::encode(self).is_ok()
+    }
+
     /// Lets about half of what is least needed go; says whether there was something.
     fn shrink(&mut self) -> bool;
 }
 
 /// Shortens a message until it fits a frame.
 pub(crate) fn fit(message: &mut impl Fit) {
-    while codec::encode(message).is_err() && message.shrink() {}
+    while !message.fits() && message.shrink() {}
 }
 
 impl Fit for Update {
+    fn fits(&self) -> bool {
+        codec::encode(&whole(self)).is_ok()
+    }
+
     fn shrink(&mut self) -> bool {
         let jobs = halve(&mut self.jobs);
         let nodes = halve(&mut self.nodes);
@@ -316,4 +370,28 @@ fn thin<T>(points: &mut Vec<T>) -> bool {
         left.is_multiple_of(2)
     });
     points.len() < before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(message: Option<&[u8]>) -> Step {
+        frame::read(message.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn who_has_the_picture_before_is_sent_what_is_otherwise_and_others_the_whole() {
+        let before = Update { cluster: "c".into(), ..Update::default() };
+        let update = Update { busy_permille: vec![Some(7)], ..before.clone() };
+        let changes = Step::Changes(Box::new(before.changes(&update)));
+        let whole = Step::Whole(Box::new(update.clone()));
+        let first = Picture { number: 0, update: before, changes: None, whole: OnceLock::new() };
+        assert!(matches!(read(first.from(None)), Step::Whole(_)));
+        let written = written(&changes);
+        let picture = Picture { number: 5, update, changes: written, whole: OnceLock::new() };
+        assert_eq!(read(picture.from(Some(4))), changes);
+        assert_eq!(read(picture.from(Some(3))), whole, "it has missed one");
+        assert_eq!(read(picture.from(None)), whole, "it is new, or has another one");
+    }
 }

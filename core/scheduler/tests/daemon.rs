@@ -14,7 +14,7 @@ use gantry_model::{
 use gantry_telemetry::{Encoder, Sample};
 use gantry_wire::{
     AgentMessage, NodeReply, NodeRequest, Output, Peer, Point, Reply, Request, SchedulerMessage,
-    Scope, Update,
+    Scope, Step, Update,
 };
 use support::{Daemon, agent, ask, cluster, console, joined, settings, start, submit};
 use tempfile::TempDir;
@@ -321,24 +321,31 @@ async fn a_console_gets_pictures_when_something_has_changed() {
     let daemon = start(folder.path(), settings()).await;
     let watcher = console(folder.path(), &daemon).await;
     let (_kept, mut receiver) = watch(&watcher, Scope::Overview).await;
-    let first: Update = receiver.expect().await.unwrap();
-    assert_eq!((first.cluster.as_str(), first.summary.nodes), ("test", 0));
-    let next: Update = receiver.expect().await.unwrap();
-    assert!(next.at.since(first.at) >= Millis::from_seconds(4), "nothing changed in between");
+    let first: Step = receiver.expect().await.unwrap();
+    assert!(matches!(first, Step::Whole(_)));
+    let mut shown = Update::default();
+    shown.take(first).unwrap();
+    assert_eq!((shown.cluster.as_str(), shown.summary.nodes), ("test", 0));
+    let (first, next) = (shown.at, receiver.expect::<Step>().await.unwrap());
+    assert!(matches!(next, Step::Changes(_)));
+    shown.take(next).unwrap();
+    assert!(shown.at.since(first) >= Millis::from_seconds(4), "nothing changed in between");
     let identity = joined(&watcher, daemon.address, "cpu-1").await;
     let agent = agent(&daemon, &identity, &[]).await;
+    // What no screen shows of all nodes does not come.
     let sample = Sample { cpu_permille: 500, ..Sample::default() };
+    let whole = Sample { cores_permille: vec![500], ..sample.clone() };
     let (start, mut encoder) = (Instant::now(), Encoder::default());
     loop {
-        let reading = encoder.encode(&sample).unwrap();
+        let reading = encoder.encode(&whole).unwrap();
         let sent = AgentMessage::Reading(Box::new(reading));
         assert!(agent.connection.send_datagram(&sent), "a small sample fits a datagram");
-        let update: Update = receiver.expect().await.unwrap();
-        if let [node] = update.nodes.as_slice()
+        shown.take(receiver.expect().await.unwrap()).unwrap();
+        if let [node] = shown.nodes.as_slice()
             && node.sample.as_ref() == Some(&sample)
         {
-            assert!(update.at.since(node.sampled.unwrap()) < Millis::from_seconds(3));
-            assert!(update.busy_permille.contains(&Some(500)));
+            assert!(shown.at.since(node.sampled.unwrap()) < Millis::from_seconds(3));
+            assert!(shown.busy_permille.contains(&Some(500)));
             break;
         }
         assert!(start.elapsed() < Duration::from_secs(10));
@@ -371,13 +378,13 @@ async fn a_console_that_does_not_read_harms_nobody() {
         });
     }
     let (_kept, mut pictures) = watch(&busy, Scope::Overview).await;
-    let mut slowest = Duration::ZERO;
+    let (mut slowest, mut shown) = (Duration::ZERO, Update::default());
     for n in 0..4 {
         let start = Instant::now();
         assert!(matches!(ask(&busy, submit(&format!("late{n}"))).await, Reply::Submitted(_)));
         slowest = slowest.max(start.elapsed());
-        let update: Update = pictures.expect().await.unwrap();
-        assert!(!update.jobs.is_empty());
+        shown.take(pictures.expect().await.unwrap()).unwrap();
+        assert!(!shown.jobs.is_empty());
     }
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     drop(streams);

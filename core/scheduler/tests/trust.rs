@@ -224,7 +224,9 @@ async fn what_tasks_print_is_for_their_owner_and_for_operators() {
     let picture = |session: Session| async move {
         let (mut sender, mut receiver) = session.connection.open().await.unwrap();
         sender.send(&Request::Watch { scope: Scope::Job(JobId(1)) }).await.unwrap();
-        receiver.expect::<Update>().await.unwrap()
+        let mut shown = Update::default();
+        shown.take(receiver.expect().await.unwrap()).unwrap();
+        shown
     };
     let (hers, others) = (picture(ada).await, picture(grace).await);
     assert_eq!(hers.output.unwrap().bytes, b"secret");

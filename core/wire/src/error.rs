@@ -42,6 +42,9 @@ pub enum WireError {
         /// The kind that came.
         found: u8,
     },
+    /// A picture was to change in a row that it does not have.
+    #[error("a change of a picture does not fit it; the peer speaks another version")]
+    NoSuchRow,
     /// The checksum does not fit the bytes.
     #[error("the checksum of a message does not fit; the bytes are damaged")]
     Checksum,

@@ -43,8 +43,9 @@ macro_rules! kinds {
 }
 
 kinds! {
-    1 Greeting, 2 Verdict, 3 AgentMessage, 4 SchedulerMessage, 5 Request, 6 Reply, 7 Update,
-    8 NodeRequest, 9 NodeReply, 10 JoinRequest, 11 JoinReply, 12 RenewRequest,
+    1 Greeting, 2 Verdict, 3 AgentMessage, 4 SchedulerMessage, 5 Request, 6 Reply,
+    // 7 was a picture.
+    8 NodeRequest, 9 NodeReply, 10 JoinRequest, 11 JoinReply, 12 RenewRequest, 13 Step,
 }
 
 /// A frame's header, checked.

@@ -27,8 +27,8 @@ use gantry_wire::{
     AccessRow, AgentMessage, AuditPage, AuditQuery, AuditReport, AuditRow, Found, GpuNode, GpuPage,
     GpuRow, Greeting, HistoryQuery, Holder, JoinReply, JoinRequest, JournalCopy, JournalUse,
     Metric, NodeReply, NodeRequest, NotePage, NotePlace, NoteQuery, NoteRow, Peer, Point,
-    RenewRequest, Reply, Request, SchedulerMessage, SchedulerStatus, Scope, SeriesRow, Update,
-    UseBy, UseRow, Verdict,
+    RenewRequest, Reply, Request, SchedulerMessage, SchedulerStatus, Scope, SeriesRow, Step,
+    Update, UseBy, UseRow, Verdict,
 };
 
 fn facts() -> NodeFacts {
@@ -570,7 +570,10 @@ fn messages_have_the_bytes_of_version_1() {
         line(&mut table, name, &SchedulerMessage::Answer(answer));
     }
     requests(&mut table);
-    line(&mut table, "update", &update());
+    line(&mut table, "whole", &Step::Whole(Box::new(update())));
+    let before = Update { busy_permille: vec![None, None], notes: Vec::new(), ..update() };
+    let changes = Step::Changes(Box::new(before.changes(&update())));
+    line(&mut table, "changes", &changes);
     line(&mut table, "output", &NodeRequest::Output { task: JobId(1).task(2), offset: u64::MAX });
     line(&mut table, "output", &NodeReply::Output(Output::default()));
     let search = NodeRequest::Search { job: JobId(1), text: "loss".into() };

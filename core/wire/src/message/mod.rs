@@ -3,17 +3,18 @@
 //! After the [`Greeting`] on the first stream, an agent keeps that stream for [`AgentMessage`] and
 //! [`SchedulerMessage`]. Each [`Request`] of a console or a command, and each [`NodeRequest`] of
 //! the scheduler to an agent, has a stream of its own with one answer, except
-//! [`Request::Watch`], which is answered by [`Update`]s until the stream is closed.
+//! [`Request::Watch`], which is answered by [`Step`]s until the stream is closed.
 
 mod access;
 mod agent;
 mod gpus;
+mod picture;
 mod status;
 
 use gantry_model::access::Role;
 use gantry_model::{
-    Action, At, IndexSet, JobId, JobRow, JobSpec, Level, Millis, NodeRow, Note, OwnerRow,
-    Principal, Reject, Spent, Subject, Summary, TaskId, TaskRow, Why,
+    Action, At, IndexSet, JobId, JobRow, JobSpec, Level, Millis, NodeRow, Note, Principal, Reject,
+    Spent, Subject, TaskId, TaskRow, Why,
 };
 pub use gantry_telemetry::Point;
 use gantry_telemetry::{Bucket, Quantity, Sample};
@@ -25,6 +26,7 @@ pub use agent::{
     SchedulerMessage, Verdict,
 };
 pub use gpus::{GpuNode, GpuPage, GpuRow, Holder};
+pub use picture::{Changes, Rows, Step, Update};
 pub use status::{JournalCopy, JournalUse, SchedulerStatus};
 
 /// A curve of one metric of one job, newest last, thinned to what a screen can show.
@@ -450,34 +452,4 @@ impl Output {
     /// Bytes of one piece: with its frame it stays below 64 KiB. Who asks for what lies before a piece
     /// asks from so many bytes before it, and the two join.
     pub const PIECE_BYTES: u64 = 32 * 1024;
-}
-
-/// One picture of what a console watches. It replaces the one before.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Update {
-    /// The scheduler's clock when it was made.
-    pub at: At,
-    /// The cluster's name.
-    pub cluster: String,
-    /// The numbers of the first line.
-    pub summary: Summary,
-    /// Nodes, where the scope shows them.
-    pub nodes: Vec<NodeStatus>,
-    /// Processor use of the whole cluster in thousandths, oldest first, one value per second; an
-    /// absent value is a gap.
-    pub busy_permille: Vec<Option<u16>>,
-    /// Use of all GPUs in thousandths, in the same parts of the last hour; empty where no node has one.
-    pub gpu_busy_permille: Vec<Option<u16>>,
-    /// Power that all GPUs draw together, in W, in the same parts.
-    pub gpu_power_w: Vec<Option<u32>>,
-    /// Who holds what and who waits, those who hold most first, where the scope shows it.
-    pub owners: Vec<OwnerRow>,
-    /// Jobs, where the scope shows them.
-    pub jobs: Vec<JobRow>,
-    /// Metrics of the job that is shown.
-    pub metrics: Vec<Metric>,
-    /// The end of the output of the job that is shown.
-    pub output: Option<Output>,
-    /// The newest lines of the event log, oldest first.
-    pub notes: Vec<Note>,
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use gantry_link::{Backoff, Caller, Credentials, Identity, LinkError, Session, connect};
 use gantry_model::{At, NodeFacts};
 use gantry_telemetry::Encoder;
-use gantry_wire::{AgentMessage, Peer, Request, SchedulerMessage, Scope, Update};
+use gantry_wire::{AgentMessage, Peer, Request, SchedulerMessage, Scope, Step, Update};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval_at, sleep};
 
@@ -293,9 +293,9 @@ async fn look(shared: &Shared, identity: &Identity) -> Result<()> {
     let session = connect(shared.address, identity, Peer::Console).await?;
     let (mut sender, mut receiver) = session.connection.open().await?;
     sender.send(&Request::Watch { scope: Scope::Overview }).await?;
-    let mut shown = None;
+    let (mut update, mut shown) = (Update::default(), None);
     loop {
-        let update: Update = receiver.expect().await?;
+        update.take(receiver.expect::<Step>().await?)?;
         let came = Instant::now();
         shared.pictures.fetch_add(1, Ordering::Relaxed);
         shared.up.store(update.summary.nodes_up.into(), Ordering::Relaxed);
