@@ -28,7 +28,7 @@ fn keys(value: &Value) -> Vec<&str> {
 #[test]
 fn a_benchmark_gives_one_value_of_the_known_form() {
     // (benchmark, its size, whether it has a row beside a peer)
-    let cases: [(&[&str], bool); 16] = [
+    let cases: [(&[&str], bool); 18] = [
         (&["placement", "--nodes", "20", "--count", "400"], false),
         (&["gangs", "--nodes", "20", "--count", "200"], false),
         // So many that its short tasks wait on their node for one another.
@@ -44,6 +44,8 @@ fn a_benchmark_gives_one_value_of_the_known_form() {
         (&["ingest", "--count", "64", "--no-peers"], true),
         (&["soak", "--count", "2000"], false),
         (&["library", "--count", "8"], false),
+        (&["predict", "--count", "2", "--no-peers"], true),
+        (&["similar", "--count", "3000"], false),
         (&["screen", "--nodes", "20"], false),
         (&["cli", "--count", "20"], false),
     ];

@@ -31,6 +31,7 @@
 
 mod at_once;
 mod bucket;
+mod cases;
 mod choice;
 mod error;
 mod files;
@@ -52,6 +53,7 @@ mod verify;
 
 pub use at_once::at_once;
 pub use bucket::BucketPlace;
+pub use cases::{Cases, Near};
 pub use choice::{Case, Known, NextCase, Rule};
 pub use error::LibraryError;
 pub use ids::{ModelId, ObjectHash, PatientKey, PredictionId, SampleId, SeriesId};

@@ -1,10 +1,9 @@
 //! Predictions, and the cases that they make comparable.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::cases::{Cases, Near};
 use crate::error::LibraryError;
 use crate::ids::{ModelId, ObjectHash, PatientKey, PredictionId, SeriesId};
 use crate::root::{Library, now_ms};
@@ -149,30 +148,18 @@ impl Library {
         to: &PredictionRecord,
         count: usize,
     ) -> Result<Vec<Neighbour>, LibraryError> {
-        let mut near: Vec<Neighbour> = self
-            .predictions()?
-            .into_iter()
-            .filter(|case| case.model == to.model && case.patient != to.patient)
-            .filter(|case| case.embedding.len() == to.embedding.len())
-            .map(|case| Neighbour {
-                distance: distance(&to.embedding, &case.embedding),
-                series: case.series,
-                findings: case.findings,
-            })
-            .collect();
-        near.sort_by(|a, b| {
-            a.distance.total_cmp(&b.distance).then_with(|| a.series.cmp(&b.series))
-        });
-        // One that was predicted twice is one case, at its smaller distance.
-        let mut seen = BTreeSet::new();
-        near.retain(|case| seen.insert(case.series.clone()));
-        near.truncate(count);
-        Ok(near)
+        let mut same = self.predictions()?;
+        same.retain(|case| case.model == to.model && case.embedding.len() == to.embedding.len());
+        let mut cases = Cases::new(to.embedding.len());
+        for case in &same {
+            cases.add(&case.series, &case.patient, &case.embedding);
+        }
+        let near = cases.nearest(&to.embedding, &to.patient, count).into_iter();
+        let neighbour = |near: Near| Neighbour {
+            series: same[near.place].series.clone(),
+            distance: near.distance,
+            findings: same[near.place].findings.clone(),
+        };
+        Ok(near.map(neighbour).collect())
     }
-}
-
-fn distance(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    let norm = (dot(a, a) * dot(b, b)).sqrt();
-    if norm > 0.0 { 1.0 - dot(a, b) / norm } else { 1.0 }
 }

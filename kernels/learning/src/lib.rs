@@ -44,6 +44,6 @@ pub use merit::Merit;
 pub use metadata::{EpochMetrics, FeatureScale, ModelMetadata};
 pub use network::{Network, NetworkKind};
 pub use plan::{Plan, plan};
-pub use predict::{PredictionResult, Predictor, Slices, similar};
+pub use predict::{Answer, PredictionResult, Predictor, Slices, similar};
 pub use settings::{Augmentation, Fold, Sweep, TrainSettings};
 pub use train::{RunOutcome, RunSink, train};

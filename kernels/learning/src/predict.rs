@@ -47,6 +47,15 @@ impl Slices {
     }
 }
 
+/// What a network says of patches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Of each patch each class, of that each voxel; of a classifier each class.
+    pub logits: Vec<f32>,
+    /// Of each patch its features.
+    pub features: Vec<f32>,
+}
+
 /// A model, ready to predict.
 pub struct Predictor {
     model: ModelId,
@@ -116,6 +125,24 @@ impl Predictor {
             volume_ml: marked as f64 * image.geometry.voxel_ml(),
             embedding: features.iter().map(|one| (one / length) as f32).collect(),
         })
+    }
+
+    /// What the bare network says of patches that are on its scale already, one after the other: what
+    /// other programs compute of the exported files, to hold the two against each other.
+    ///
+    /// # Errors
+    /// Where the numbers are no whole patches of the network's input.
+    pub fn answer(&self, patches: Vec<f32>) -> Result<Answer, LearningError> {
+        let patch = self.metadata.patch();
+        if !patches.len().is_multiple_of(patch.voxels()) {
+            return Err(LearningError::Engine(format!(
+                "{} numbers are no patches of {} voxels each",
+                patches.len(),
+                patch.voxels()
+            )));
+        }
+        let output = self.network.forward(patches, patch);
+        Ok(Answer { logits: values(output.logits), features: values(output.features) })
     }
 
     /// Slice by slice, some at once.

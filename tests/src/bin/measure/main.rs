@@ -30,12 +30,14 @@ mod latency;
 mod library;
 mod peers;
 mod placement;
+mod predict;
 mod report;
 mod restart;
 mod samples;
 mod screen;
 mod served;
 mod shelf;
+mod similar;
 mod soak;
 mod statistics;
 mod tasks;
@@ -70,7 +72,7 @@ pub(crate) struct Size {
     /// Rounds, of which the median counts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Tasks, elements, jobs, gangs or images, instead of the benchmark's own number.
+    /// Tasks, elements, jobs, gangs, images or cases, instead of the benchmark's own number.
     #[arg(long)]
     count: Option<u32>,
     /// Nodes, instead of the benchmark's own number.
@@ -133,6 +135,10 @@ enum Name {
     Train,
     /// Brains found in a head of another study than the two that a network was trained on.
     Brain,
+    /// Slices that a model predicts, beside `PyTorch` and ONNX Runtime with the same weights.
+    Predict,
+    /// The nearest of 1,000,000 cases, beside `NumPy` and a read of the same memory.
+    Similar,
     /// What the console sends to its terminal, and what a frame costs.
     Screen,
     /// What a command costs: its start, and a queue of 10,000 jobs.
@@ -160,6 +166,8 @@ impl Name {
             Self::Library => library::run(size),
             Self::Train => train::run(size),
             Self::Brain => brain::run(size),
+            Self::Predict => predict::run(size),
+            Self::Similar => similar::run(size),
             Self::Screen => screen::run(size),
             Self::Cli => cli::run(size),
         }
@@ -185,6 +193,8 @@ impl Name {
             Self::Library => "library",
             Self::Train => "train",
             Self::Brain => "brain",
+            Self::Predict => "predict",
+            Self::Similar => "similar",
             Self::Screen => "screen",
             Self::Cli => "cli",
         }

@@ -19,6 +19,8 @@ pub(crate) enum Goal {
     OfLimit(f64),
     /// At least so many times the peer.
     TimesPeer(f64),
+    /// No more than the peer, as where both are times.
+    AtMostPeer,
 }
 
 impl fmt::Display for Goal {
@@ -28,6 +30,7 @@ impl fmt::Display for Goal {
             Self::AtLeast(least) => write!(f, "≥ {}", number(*least)),
             Self::OfLimit(part) => write!(f, "≥ {} % of the limit", number(*part)),
             Self::TimesPeer(times) => write!(f, "≥ {} × the peer", number(*times)),
+            Self::AtMostPeer => write!(f, "≤ the peer"),
         }
     }
 }
@@ -74,6 +77,7 @@ impl Row {
             Goal::AtLeast(least) => Some(self.ours >= least),
             Goal::OfLimit(part) => Some(self.ours * 100.0 >= self.limit? * part),
             Goal::TimesPeer(times) => Some(self.ours >= self.peer.as_ref()?.value * times),
+            Goal::AtMostPeer => Some(self.ours <= self.peer.as_ref()?.value),
         }
     }
 
@@ -182,6 +186,9 @@ mod tests {
             (row(5.0).goal(Goal::TimesPeer(2.5)), None),
             (row(5.0).peer(peer(2.0)).goal(Goal::TimesPeer(2.5)), Some(true)),
             (row(4.9).peer(peer(2.0)).goal(Goal::TimesPeer(2.5)), Some(false)),
+            (row(5.0).goal(Goal::AtMostPeer), None),
+            (row(5.0).peer(peer(5.0)).goal(Goal::AtMostPeer), Some(true)),
+            (row(5.1).peer(peer(5.0)).goal(Goal::AtMostPeer), Some(false)),
         ];
         for (row, expected) in cases {
             assert_eq!(row.met(), expected, "{row:?}");
