@@ -15,7 +15,7 @@ use super::kind::{FileBuiltin, FileModel, FileWork, Spot};
 use crate::load::SettingsError;
 
 /// The jobs of a file, each after those it waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct JobFile {
     /// The jobs.
     pub jobs: Vec<FileJob>,
@@ -24,7 +24,7 @@ pub struct JobFile {
 }
 
 /// One job of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FileJob {
     /// The job, with the dependencies on jobs outside of the file. The work of a built-in operation
     /// is as the file writes it until the command fills it in.

@@ -152,6 +152,22 @@ const KEYS: &[(&str, &[Kind], Setter)] = &[
     ("seeds", TRAIN, |draft, entry| {
         entry.number().map(|count| draft.operation.training.seeds = Some(entry.placed(count)))
     }),
+    ("plan", TRAIN, |draft, entry| {
+        entry.written().map(|memory| draft.operation.training.plan = Some(entry.placed(memory)))
+    }),
+    ("learning-rate", TRAIN, |draft, entry| {
+        entry
+            .decimal()
+            .map(|rate| draft.operation.training.learning_rate = Some(entry.placed(rate)))
+    }),
+    ("average-decay", TRAIN, |draft, entry| {
+        entry
+            .decimal()
+            .map(|share| draft.operation.training.average_decay = Some(entry.placed(share)))
+    }),
+    ("mirroring", TRAIN, |draft, entry| {
+        entry.string().map(|sides| draft.operation.training.mirroring = Some(entry.placed(sides)))
+    }),
     ("run", TRAIN, |draft, entry| {
         entry.string().map(|run| draft.operation.training.run = Some(entry.placed(run)))
     }),

@@ -8,7 +8,7 @@
 
 use std::str::FromStr;
 
-use gantry_model::{Builtin, Reject};
+use gantry_model::{Builtin, MemoryMib, Reject};
 
 use super::Mistake;
 use super::value::Entry;
@@ -72,7 +72,7 @@ pub struct Placed<T> {
 }
 
 /// A built-in operation as a file describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FileBuiltin {
     /// Where its kind is written.
     pub spot: Spot,
@@ -83,7 +83,7 @@ pub struct FileBuiltin {
 }
 
 /// What a built-in operation does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum FileWork {
     /// A pipeline over series.
     Preprocess {
@@ -124,7 +124,7 @@ pub enum FileModel {
 }
 
 /// The settings of a training; what is absent is as `gantry train` has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileTraining {
     /// The label to learn.
     pub label: Option<Placed<String>>,
@@ -132,6 +132,14 @@ pub struct FileTraining {
     pub epochs: Option<Placed<u32>>,
     /// Images per step.
     pub batch: Option<Placed<u32>>,
+    /// The memory within which the sizes that are not said are planned.
+    pub plan: Option<Placed<MemoryMib>>,
+    /// The first step's learning rate.
+    pub learning_rate: Option<Placed<f64>>,
+    /// The share of the average of the weights that each step keeps.
+    pub average_decay: Option<Placed<f64>>,
+    /// From which sides the network looks at an image.
+    pub mirroring: Option<Placed<String>>,
     /// The seed of weights, order and augmentation.
     pub seed: Option<Placed<u64>>,
     /// Patients never trained on.

@@ -104,6 +104,16 @@ impl<'a> Entry<'a> {
         })
     }
 
+    /// A number that may have decimals.
+    pub(super) fn decimal(&self) -> Result<f64, Mistake> {
+        let read = match self.value.get_ref() {
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str().parse().ok(),
+            _ => None,
+        };
+        read.filter(|number: &f64| number.is_finite()).ok_or_else(|| self.wrong("a number"))
+    }
+
     /// One thing where it is true, another where it is false.
     pub(super) fn choice<T>(&self, yes: T, no: T) -> Result<T, Mistake> {
         let found = self.value.get_ref().as_bool();

@@ -9,7 +9,7 @@ use std::io::Read;
 use clap::Args;
 use gantry_agent::samples::{self, Need};
 use gantry_imaging::pipeline::{Pipeline, TEXT_BYTES_MAX};
-use gantry_learning::{NetworkKind, Plan, Sweep, TrainSettings, plan};
+use gantry_learning::{Mirroring, NetworkKind, Plan, Sweep, TrainSettings, plan};
 use gantry_library::{Library, LibraryError, ModelId, SeriesId, SeriesRecord};
 use gantry_model::{Array, Builtin, IndexSet, JobSpec, MemoryMib, Work};
 use serde_json::json;
@@ -340,6 +340,10 @@ pub struct Train {
     /// Keep an average of the weights, of which each step keeps this share (0.99), and publish that.
     #[arg(long, value_name = "SHARE")]
     average_decay: Option<f64>,
+    /// From which sides the network looks at an image, when it is measured and when it predicts:
+    /// left-right averages what it says of the image as it is and mirrored.
+    #[arg(long, default_value = "none", value_parser = Mirroring::ALL.map(Mirroring::word))]
+    mirroring: String,
     /// End after so many epochs without a better validation, and publish the best epoch's weights.
     #[arg(long, value_name = "EPOCHS")]
     patience: Option<u32>,
@@ -406,6 +410,7 @@ impl Train {
             batch_size: self.batch.unwrap_or(default.batch_size),
             learning_rate: self.learning_rate.unwrap_or(default.learning_rate),
             average_decay: self.average_decay.unwrap_or(default.average_decay),
+            mirroring: self.mirroring.parse().map_err(Failure::usage_of)?,
             patience_epochs: self.patience.unwrap_or(default.patience_epochs),
             sweep: sweep(self.folds, self.seeds),
             seed: self.seed,
@@ -420,7 +425,8 @@ impl Train {
 }
 
 /// A plan in a sentence.
-fn words(plan: &Plan) -> String {
+#[must_use]
+pub fn words(plan: &Plan) -> String {
     let Plan { settings, step_mib, size: [x, y, z], spacing_mm: [dx, dy, dz], samples } = plan;
     let TrainSettings { input_size, base_channels, batch_size, .. } = settings;
     let depth = match settings.network {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{DataSet, shows};
 use crate::engine::Engine;
 use crate::error::LearningError;
+use crate::mirror::Mirroring;
 use crate::network::{Network, Patch, Task};
 
 /// Slices measured at once.
@@ -20,38 +21,48 @@ pub struct Merit {
     pub auc: Option<f32>,
 }
 
-/// How good a network, which takes such patches, is on samples.
+/// How good a network, which takes such patches and looks at them from these sides, is on samples.
 pub(crate) fn measure(
     engine: &mut dyn Engine,
-    (network, patch): (Network, Patch),
+    (network, patch, mirroring): (Network, Patch, Mirroring),
     data: &DataSet,
 ) -> Result<Merit, LearningError> {
+    let labels = network.labels(patch);
+    let lead = &mut |images: Vec<f32>| {
+        mirroring.lead(images, patch.side, |images, _| {
+            Ok(leads(&engine.see(images)?.logits, labels).collect())
+        })
+    };
     match network.kind.task() {
-        Task::Segmentation => Ok(Merit { dice: dice(engine, patch, data)?, auc: None }),
-        Task::Classification => Ok(Merit { dice: None, auc: auc(engine, data)? }),
+        Task::Segmentation => Ok(Merit { dice: dice(lead, patch, data)?, auc: None }),
+        Task::Classification => Ok(Merit { dice: None, auc: auc(lead, data)? }),
     }
 }
 
+/// By how much the label leads the background, by the logits of patches with so many labels each.
+pub(crate) fn leads(logits: &[f32], labels: usize) -> impl Iterator<Item = f32> {
+    logits.chunks_exact(2 * labels).flat_map(move |patch| {
+        let (no, yes) = patch.split_at(labels);
+        yes.iter().zip(no).map(|(yes, no)| yes - no)
+    })
+}
+
+/// Says by how much the label leads in each voxel of patches, or in each patch.
+type Lead<'a> = dyn FnMut(Vec<f32>) -> Result<Vec<f32>, LearningError> + 'a;
+
 /// The mean Dice over samples, or nothing where there are none. A voxel is the label's where the
 /// patches that hold it say so in the mean.
-fn dice(
-    engine: &mut dyn Engine,
-    patch: Patch,
-    data: &DataSet,
-) -> Result<Option<f32>, LearningError> {
+fn dice(see: &mut Lead<'_>, patch: Patch, data: &DataSet) -> Result<Option<f32>, LearningError> {
     let (voxels, area) = (patch.voxels(), patch.area());
     let at_once = (MEASURED_AT_ONCE / patch.depth).max(1);
     let mut sum = 0.0;
     for sample in &data.samples {
         let mut lead = vec![0.0; sample.len() * area];
         for firsts in data.of_sample(sample).chunks(at_once) {
-            let logits = engine.see(data.images(firsts))?.logits;
-            for (first, logits) in firsts.iter().zip(logits.chunks_exact(2 * voxels)) {
-                let (no, yes) = logits.split_at(voxels);
+            let said = see(data.images(firsts))?;
+            for (first, said) in firsts.iter().zip(said.chunks_exact(voxels)) {
                 let own = &mut lead[(first - sample.start) * area..];
-                for ((lead, no), yes) in own.iter_mut().zip(no).zip(yes) {
-                    *lead += yes - no;
-                }
+                own.iter_mut().zip(said).for_each(|(lead, said)| *lead += said);
             }
         }
         let (mut both, mut all) = (0_usize, 0_usize);
@@ -66,13 +77,13 @@ fn dice(
 }
 
 /// The area under the receiver's curve over all slices.
-fn auc(engine: &mut dyn Engine, data: &DataSet) -> Result<Option<f32>, LearningError> {
+fn auc(see: &mut Lead<'_>, data: &DataSet) -> Result<Option<f32>, LearningError> {
     let mut leads = Vec::with_capacity(data.len());
     for firsts in data.patches.chunks(MEASURED_AT_ONCE) {
-        let logits = engine.see(data.images(firsts))?.logits;
-        for (&first, logits) in firsts.iter().zip(logits.chunks_exact(2)) {
-            leads.push((logits[1] - logits[0], shows(data.masks(first..first + 1))));
-        }
+        let said = see(data.images(firsts))?.into_iter();
+        leads.extend(
+            said.zip(firsts).map(|(lead, &first)| (lead, shows(data.masks(first..first + 1)))),
+        );
     }
     Ok(area_under_curve(&mut leads))
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::data::Normalisation;
+use crate::mirror::Mirroring;
 use crate::network::{Network, Patch};
 use crate::settings::Fold;
 
@@ -28,6 +29,9 @@ pub struct ModelMetadata {
     pub slice_mm: Option<f64>,
     /// How intensities become what it sees.
     pub normalisation: Normalisation,
+    /// From which sides it looks at an image.
+    #[serde(default, skip_serializing_if = "Mirroring::is_none")]
+    pub mirroring: Mirroring,
     /// What the network's features are like over the training set.
     pub features: FeatureScale,
     /// The classes, the background first.

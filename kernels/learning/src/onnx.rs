@@ -1,7 +1,8 @@
 //! A model as ONNX (opset 17), for programs that run such files.
 //!
 //! One input, `image`: patches of one channel, intensities on the model's scale, which
-//! `gantry.normalisation` in the file's properties tells. Two outputs: `logits`, with a class on the
+//! `gantry.normalisation` in the file's properties tells; `gantry.mirroring` says from which sides gantry
+//! looks. Two outputs: `logits`, with a class on the
 //! second axis, and `features`. Group normalisation has no operation of its own before opset 18, so it
 //! is written as others do it: one instance for each group, and a scale and a shift for each channel.
 //!
@@ -33,6 +34,7 @@ pub(crate) fn onnx(
         ("gantry.task", metadata.task.clone()),
         ("gantry.labels", metadata.labels.join(",")),
         ("gantry.normalisation", normalisation),
+        ("gantry.mirroring", metadata.mirroring.word().to_owned()),
         ("gantry.intended_use", metadata.intended_use.clone()),
     ];
     Ok(file(metadata, weights, &properties))
@@ -313,6 +315,7 @@ mod tests {
     use super::*;
     use crate::data::Normalisation;
     use crate::metadata::FeatureScale;
+    use crate::mirror::Mirroring;
     use crate::network::{LoadedNetwork, Mode, Network, NetworkKind, values};
     use crate::random::Random;
 
@@ -349,6 +352,7 @@ mod tests {
                 input_depth: depth,
                 slice_mm: None,
                 normalisation: Normalisation::PerImage,
+                mirroring: Mirroring::None,
                 features: FeatureScale::default(),
                 labels: vec!["background".into(), "lungs".into()],
                 modalities: Vec::new(),

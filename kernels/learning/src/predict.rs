@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use crate::data::{Statistics, on_scale, to_square};
 use crate::error::LearningError;
+use crate::merit::leads;
 use crate::metadata::{ModelMetadata, VERSION};
+use crate::mirror::Side;
 use crate::network::{LoadedNetwork, Mode, Task, values};
 use crate::settings::TrainSettings;
 use crate::weights::Weights;
@@ -153,7 +155,7 @@ impl Predictor {
         for slab in slabs(image) {
             let slab = slab?;
             let square = to_square(&slab, self.metadata.input_size, None, statistics.lowest)?;
-            let lead = self.see(on_scale(&square, scale), &mut seen);
+            let lead = self.lead(on_scale(&square, scale), &mut seen)?;
             let probability = Image::new(square.geometry, lead.into_iter().map(sigmoid).collect())?;
             found.take(&resample::image_onto(&probability, &slab.geometry, 0.0)?);
         }
@@ -178,7 +180,7 @@ impl Predictor {
             (vec![0.0; voxels.len()], vec![0.0_f32; slices.max(patch.depth)]);
         for first in patch.cover(slices) {
             let own = first * patch.area()..first * patch.area() + patch.voxels();
-            let said = self.see(voxels[own.clone()].to_vec(), &mut seen);
+            let said = self.lead(voxels[own.clone()].to_vec(), &mut seen)?;
             lead[own].iter_mut().zip(said).for_each(|(sum, one)| *sum += one);
             times[first..first + patch.depth].iter_mut().for_each(|count| *count += 1.0);
         }
@@ -200,7 +202,7 @@ impl Predictor {
         let mut probability = Vec::new();
         for slab in slabs(image) {
             let square = to_square(&slab?, self.metadata.input_size, None, statistics.lowest)?;
-            let lead = self.see(on_scale(&square, scale), &mut seen);
+            let lead = self.lead(on_scale(&square, scale), &mut seen)?;
             probability.extend(lead.into_iter().map(sigmoid));
         }
         found.mask = vec![0; image.voxels.len()];
@@ -215,22 +217,18 @@ impl Predictor {
         (found, Seen { features, patches: 0 })
     }
 
-    /// By how much the label leads the background in each voxel, or slice, of some patches; their
-    /// features are added up.
-    fn see(&self, patches: Vec<f32>, seen: &mut Seen) -> Vec<f32> {
-        let output = self.network.forward(patches, self.metadata.patch());
-        let all = values(output.features);
-        for features in all.chunks_exact(seen.features.len()) {
-            seen.features.iter_mut().zip(features).for_each(|(sum, &one)| *sum += f64::from(one));
-            seen.patches += 1;
-        }
-        let labels = output.logits.dims()[2];
-        let logits = values(output.logits);
-        let lead = logits.chunks_exact(2 * labels).flat_map(|patch| {
-            let (no, yes) = patch.split_at(labels);
-            yes.iter().zip(no).map(|(yes, no)| yes - no)
-        });
-        lead.collect()
+    /// By how much the label leads the background in each voxel, or slice, of some patches, from the
+    /// sides that the model looks from; their features as they are are added up.
+    fn lead(&self, patches: Vec<f32>, seen: &mut Seen) -> Result<Vec<f32>, LearningError> {
+        let patch = self.metadata.patch();
+        self.metadata.mirroring.lead(patches, patch.side, |patches, side| {
+            let output = self.network.forward(patches, patch);
+            let labels = output.logits.dims()[2];
+            if side == Side::Straight {
+                seen.add(&values(output.features));
+            }
+            Ok(leads(&values(output.logits), labels).collect())
+        })
     }
 }
 
@@ -248,6 +246,15 @@ struct Found {
 struct Seen {
     features: Vec<f64>,
     patches: usize,
+}
+
+impl Seen {
+    fn add(&mut self, all: &[f32]) {
+        for features in all.chunks_exact(self.features.len()) {
+            self.features.iter_mut().zip(features).for_each(|(sum, &one)| *sum += f64::from(one));
+            self.patches += 1;
+        }
+    }
 }
 
 impl Found {

@@ -32,6 +32,7 @@ pub(crate) fn publish(
         input_depth: patch.depth,
         slice_mm: state.slice_mm,
         normalisation: state.normalisation,
+        mirroring: settings.mirroring,
         features,
         labels: vec!["background".to_owned(), settings.label.clone()],
         modalities: modalities.into_iter().cloned().collect(),

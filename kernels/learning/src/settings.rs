@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{EngineChoice, Precision};
 use crate::error::LearningError;
+use crate::mirror::Mirroring;
 use crate::network::{Network, NetworkKind, Patch};
 
 /// Epochs: more is a mistake of typing.
@@ -89,6 +90,9 @@ pub struct TrainSettings {
     pub base_channels: usize,
     /// How images are varied. Default: mirrored and shifted.
     pub augmentation: Augmentation,
+    /// From which sides the network looks at an image when it is measured and, later, used; needs
+    /// images that are mirrored while it learns. Default: none.
+    pub mirroring: Mirroring,
     /// Steps between checkpoints; one is also written after every epoch. Default: 50.
     pub checkpoint_every_steps: u64,
     /// The share of the patients, in percent, whose samples are measured after every epoch and not
@@ -128,6 +132,7 @@ impl Default for TrainSettings {
             input_depth: 16,
             base_channels: 0,
             augmentation: Augmentation::default(),
+            mirroring: Mirroring::default(),
             checkpoint_every_steps: 50,
             validation_percent: 20,
             fold: None,
@@ -183,7 +188,7 @@ impl TrainSettings {
         let fold =
             |fold: Fold| (2..=FOLDS_MAX).contains(&fold.of) && (1..=fold.of).contains(&fold.number);
         let sweep = self.sweep.unwrap_or(Sweep { folds: 1, seeds: 1 });
-        let rules: [(&'static str, String, bool, String); 13] = [
+        let rules: [(&'static str, String, bool, String); 14] = [
             (
                 "epochs",
                 self.epochs.to_string(),
@@ -259,6 +264,12 @@ impl TrainSettings {
                 "it must be 0, for none, or below 1".to_owned(),
             ),
             (
+                "mirroring",
+                self.mirroring.word().to_owned(),
+                self.mirroring.is_none() || self.augmentation == Augmentation::MirrorAndShift,
+                "it needs images that are mirrored while the network learns".to_owned(),
+            ),
+            (
                 "patience_epochs",
                 self.patience_epochs.to_string(),
                 self.patience_epochs == 0 || watched,
@@ -300,6 +311,7 @@ impl TrainSettings {
             ("average_decay", self.average_decay.to_bits() != other.average_decay.to_bits()),
             ("number of patience_epochs", self.patience_epochs != other.patience_epochs),
             ("augmentation", self.augmentation != other.augmentation),
+            ("mirroring", self.mirroring != other.mirroring),
             ("validation_percent", self.validation_percent != other.validation_percent),
             ("hold_out", self.hold_out != other.hold_out),
         ]
@@ -366,6 +378,12 @@ mod tests {
             (
                 change(|s| (s.patience_epochs, s.validation_percent) = (3, 0)),
                 "patients to validate with",
+            ),
+            (
+                change(|s| {
+                    (s.mirroring, s.augmentation) = (Mirroring::LeftRight, Augmentation::None);
+                }),
+                "mirroring is left-right; it needs images that are mirrored",
             ),
             (change(|s| s.base_channels = 6), "a multiple of 4"),
             (change(|s| s.validation_percent = 100), "validation_percent is 100"),

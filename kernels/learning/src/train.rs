@@ -152,7 +152,8 @@ pub fn train(
     }
     let weights = published(&checkpoint);
     engine.show(weights)?;
-    let test = merit::measure(engine, (network, patch), &load(&checkpoint.state.sides.test)?)?;
+    let held_out = load(&checkpoint.state.sides.test)?;
+    let test = merit::measure(engine, (network, patch, settings.mirroring), &held_out)?;
     let name = run_folder.file_name().unwrap_or_default().to_string_lossy();
     let trained_on: Vec<SampleRecord> = trained_on.into_iter().cloned().collect();
     let features = run.feature_scale(engine)?;
@@ -362,7 +363,8 @@ impl Run<'_> {
         // Every rank has to know whether the run is over, so each measures.
         let watched = at.state.settings.patience_epochs > 0;
         let merit = if engine.is_first() || watched {
-            merit::measure(engine, (self.network, self.patch), self.validation)?
+            let way = (self.network, self.patch, at.state.settings.mirroring);
+            merit::measure(engine, way, self.validation)?
         } else {
             Merit::default()
         };

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gantry_imaging::phantom::{PhantomSettings, patient};
 use gantry_imaging::{Geometry, Image, Mask, measure};
 use gantry_learning::{
-    Augmentation, EngineChoice, Fold, ModelMetadata, NetworkKind, Predictor, RunOutcome, RunSink,
-    Surroundings, Sweep, TrainSettings, export_model, import_model, similar, train,
+    Augmentation, EngineChoice, Fold, Mirroring, ModelMetadata, NetworkKind, Predictor, RunOutcome,
+    RunSink, Surroundings, Sweep, TrainSettings, export_model, import_model, similar, train,
 };
 use gantry_library::{Library, ModelId, PredictionDraft, Stage};
 use support::{Memory, add, key, phantoms};
@@ -270,6 +270,55 @@ fn lungs_of_a_patient_never_seen_are_found_and_near_cases_named() {
     assert_eq!(near.len(), 3);
     assert!(near.windows(2).all(|two| two[0].distance < two[1].distance), "{near:?}");
     odd_images_are_predicted(&predictor);
+}
+
+/// An image mirrored left to right where it lies.
+fn mirrored<T: Clone>(image: &gantry_imaging::Volume<T>) -> gantry_imaging::Volume<T> {
+    let mut image = image.clone();
+    let width = image.geometry.size[0];
+    image.voxels.chunks_exact_mut(width).for_each(<[T]>::reverse);
+    image
+}
+
+#[test]
+fn a_model_that_looks_from_both_sides_finds_the_mirrored_mask_of_a_mirrored_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let (library, patients) = phantoms(folder.path(), 0..4, &SMALL);
+    let kinds = [NetworkKind::UNet2d, NetworkKind::UNet3d];
+    for kind in kinds {
+        let apart = |mirroring: Mirroring| {
+            let name = format!("{}-{}", kind.word(), mirroring.word());
+            let settings = TrainSettings {
+                network: kind,
+                input_size: 32,
+                input_depth: 8,
+                mirroring,
+                epochs: 1,
+                ..quick()
+            };
+            run(&library, &settings, &name, &mut Memory::default());
+            let predictor = Predictor::load(&library, &format!("run:{name}")).unwrap();
+            assert_eq!(predictor.metadata().mirroring, mirroring);
+            // On the network's own grid, so that nothing but the network knows left from right.
+            let image = &patients[0].image;
+            let one = predictor.predict(image).unwrap();
+            let other = predictor.predict(&mirrored(image)).unwrap();
+            let turned = mirrored(&other.mask);
+            let pairs = one.mask.voxels.iter().zip(&turned.voxels);
+            (pairs.filter(|(a, b)| a != b).count(), one)
+        };
+        let ((none, plain), (both, result)) = (apart(Mirroring::None), apart(Mirroring::LeftRight));
+        assert!(none > 0, "{kind:?} after one epoch knows left from right");
+        assert_eq!(both, 0, "{kind:?}");
+        assert_eq!(plain.embedding, result.embedding, "a case is as it is");
+    }
+    // What a run was begun with it goes on with.
+    let settings = TrainSettings { mirroring: Mirroring::LeftRight, ..quick() };
+    let run_folder = library.run_folder("unet2d-none").unwrap();
+    let begun = TrainSettings { input_size: 32, epochs: 1, ..settings };
+    let (around, stop) = (Surroundings::default(), AtomicBool::new(false));
+    let other = train(&library, &begun, &run_folder, &around, &mut Memory::default(), &stop);
+    assert!(other.unwrap_err().to_string().contains("mirroring"));
 }
 
 #[test]

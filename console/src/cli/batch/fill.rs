@@ -244,41 +244,52 @@ impl Filling<'_> {
         let FileTraining { label, epochs, batch, seed, hold_out, engine, precision, .. } = training;
         let FileTraining { network, input_size, input_depth, base_channels, .. } = training;
         let FileTraining { patience, folds, seeds, .. } = training;
-        let default = TrainSettings::default();
+        let FileTraining { plan, learning_rate, average_decay, mirroring, .. } = training;
+        let usual = TrainSettings::default();
+        let usual = TrainSettings {
+            label: label.as_ref().map_or(usual.label, |label| label.value.clone()),
+            network: self.word(network.as_ref())?,
+            ..TrainSettings::default()
+        };
+        let default = plan.as_ref().map_or(Ok(usual.clone()), |plan| self.planned(&usual, plan))?;
+        let decimal = |said: &Option<Placed<f64>>| said.as_ref().map(|said| said.value);
         let count = |said: &Option<Placed<u32>>| said.as_ref().map(|said| said.value);
         let size = |said, usual| count(said).map_or(usual, |value| value as usize);
         let settings = TrainSettings {
-            label: label.as_ref().map_or(default.label, |label| label.value.clone()),
-            network: self.word(network.as_ref())?,
             input_size: size(input_size, default.input_size),
             input_depth: size(input_depth, default.input_depth),
             base_channels: size(base_channels, default.base_channels),
             epochs: count(epochs).unwrap_or(default.epochs),
             batch_size: count(batch).unwrap_or(default.batch_size),
+            learning_rate: decimal(learning_rate).unwrap_or(default.learning_rate),
+            average_decay: decimal(average_decay).unwrap_or(default.average_decay),
+            mirroring: self.word(mirroring.as_ref())?,
             seed: seed.as_ref().map_or(default.seed, |seed| seed.value),
             patience_epochs: count(patience).unwrap_or(default.patience_epochs),
             sweep: learning::sweep(count(folds), count(seeds)),
             hold_out: hold_out.iter().map(|patient| patient.value.clone()).collect(),
             engine: self.word(engine.as_ref())?,
             precision: self.word(precision.as_ref())?,
-            ..TrainSettings::default()
+            ..default
         };
         settings.check().map_err(|error| {
             let LearningError::Setting { setting, .. } = &error else {
                 return self.refuse(kind, error);
             };
             let spot = match *setting {
-                "epochs" => epochs.as_ref(),
-                "batch_size" => batch.as_ref(),
-                "input_size" => input_size.as_ref(),
-                "input_depth" => input_depth.as_ref(),
-                "base_channels" => base_channels.as_ref(),
-                "patience_epochs" => patience.as_ref(),
-                "folds" => folds.as_ref(),
-                "seeds" => seeds.as_ref(),
+                "learning_rate" => learning_rate.as_ref().map(|placed| &placed.spot),
+                "average_decay" => average_decay.as_ref().map(|placed| &placed.spot),
+                "epochs" => spot(epochs),
+                "batch_size" => spot(batch),
+                "input_size" => spot(input_size),
+                "input_depth" => spot(input_depth),
+                "base_channels" => spot(base_channels),
+                "patience_epochs" => spot(patience),
+                "folds" => spot(folds),
+                "seeds" => spot(seeds),
                 _ => None,
             };
-            self.refuse(spot.map_or(kind, |placed| &placed.spot), error)
+            self.refuse(spot.unwrap_or(kind), error)
         })?;
         for Placed { value, spot } in hold_out {
             let patient: PatientKey = value.parse().map_err(|error| self.refuse(spot, error))?;
@@ -291,6 +302,19 @@ impl Filling<'_> {
             }
         }
         serde_json::to_string(&settings).map_err(Failure::trouble)
+    }
+
+    /// Settings with the sizes that are planned for the samples there are.
+    fn planned(
+        &self,
+        settings: &TrainSettings,
+        memory: &Placed<MemoryMib>,
+    ) -> Result<TrainSettings, Failure> {
+        let samples = self.shelf.library.usable_samples().map_err(Failure::trouble)?;
+        let plan = gantry_learning::plan(settings, &samples, memory.value.0)
+            .map_err(|error| self.refuse(&memory.spot, error))?;
+        output::progress(&learning::words(&plan));
+        Ok(plan.settings)
     }
 
     /// One of the words that a setting takes; its default where the file says nothing.
@@ -373,6 +397,11 @@ impl Filling<'_> {
             (_, Err(error)) => Err(Failure::trouble(error)),
         }
     }
+}
+
+/// Where a number is written, if it is.
+fn spot(placed: &Option<Placed<u32>>) -> Option<&Spot> {
+    placed.as_ref().map(|placed| &placed.spot)
 }
 
 /// The name of the run of a job that names none: what of its own name a folder may have, and a

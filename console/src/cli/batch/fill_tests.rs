@@ -146,6 +146,26 @@ fn the_shipped_file_goes_from_scans_to_predictions() {
 }
 
 #[test]
+fn a_training_has_the_sizes_that_are_planned_and_the_numbers_that_are_said() {
+    let shelves = shelves();
+    let settings = |more: &str| -> TrainSettings {
+        let text = job("t", &format!("kind = \"train\"\nlabel = \"lungs\"\n{more}"));
+        let (file, _) = shelves.fill(&text).unwrap();
+        let Builtin::Train { settings, .. } = builtin(&file.jobs[0]) else { panic!() };
+        serde_json::from_str(settings).unwrap()
+    };
+    let planned = settings("plan = \"8G\"");
+    let wider = settings("plan = \"8G\"\nbase-channels = 16\nlearning-rate = 0.01");
+    assert_ne!(planned.base_channels, 0, "a plan says how many channels there are");
+    assert_eq!((wider.base_channels, wider.input_size), (16, planned.input_size));
+    assert!((wider.learning_rate - 0.01).abs() < 1e-12);
+    let said = settings("average-decay = 0.9\nmirroring = \"left-right\"");
+    assert!((said.average_decay - 0.9).abs() < 1e-12);
+    assert_eq!(said.mirroring, gantry_learning::Mirroring::LeftRight);
+    assert_eq!(said.base_channels, 0);
+}
+
+#[test]
 fn pending_is_what_has_no_result_of_this_pipeline_or_model() {
     let shelves = shelves();
     let all = &shelves.ids[..];
@@ -258,6 +278,20 @@ fn what_does_not_fit_the_library_is_said_with_its_place() {
             of("train", "engine = \"tensorflow\""),
             &["jobs.toml:4:10: engine: the setting engine is", "one of auto, embedded, torch"],
         ),
+        (
+            of("train", "learning-rate = 2"),
+            &["jobs.toml:4:17: learning-rate: the setting learning_rate is 2"],
+        ),
+        (
+            of("train", "average-decay = 1.0"),
+            &["jobs.toml:4:17: average-decay: the setting average_decay is 1"],
+        ),
+        (
+            of("train", "mirroring = \"up-down\""),
+            &["jobs.toml:4:13: mirroring: the setting mirroring is", "one of none, left-right"],
+        ),
+        (of("train", "plan = \"4G\"\nlabel = \"heart\""), &["jobs.toml:4:8: plan:", "heart"]),
+        (of("train", "plan = \"1M\"\nlabel = \"lungs\""), &["jobs.toml:4:8: plan:", "no room"]),
         (of("train", "run = \"a b\""), &["jobs.toml:4:7: run: \"a b\" is not the name of a run"]),
         (held(""), &["jobs.toml:4:12: hold-out: the library has no patient"]),
         (of("train", "hold-out = [\"x\"]"), &["jobs.toml:4:13: hold-out: \"x\" is not the id"]),
