@@ -48,6 +48,7 @@ batch = 4
 plan = "6G"
 learning-rate = 0.001
 average-decay = 0.99
+supervision = "deep"
 mirroring = "left-right"
 seed = 7
 hold-out = ["00000000000000cc"]
@@ -116,6 +117,7 @@ fn every_kind_reaches_its_job() {
     let decimals = [&training.learning_rate, &training.average_decay];
     assert_eq!(decimals.map(|one| one.as_ref().map(|one| one.value)), [0.001, 0.99].map(Some));
     assert_eq!(training.plan.as_ref().unwrap().value.0, 6 << 10);
+    assert_eq!(training.supervision.as_ref().unwrap().value, "deep");
     assert_eq!(training.mirroring.as_ref().unwrap().value, "left-right");
     assert_eq!(training.network.as_ref().unwrap().value, "unet3d");
     assert_eq!(training.hold_out[0].value, "00000000000000cc");
@@ -285,7 +287,7 @@ fn what_is_found_later_is_said_with_its_place() {
     let file = every_kind();
     let FileWork::Preprocess { pipeline, .. } = work(&file.jobs[0]) else { panic!() };
     let sentence = file.mistake(&pipeline.as_ref().unwrap().spot, "there is none").to_string();
-    assert_eq!(sentence, "jobs.toml:52:12: pipeline: there is none");
+    assert_eq!(sentence, "jobs.toml:53:12: pipeline: there is none");
     let Some(FileBuiltin { spot, .. }) = &file.jobs[2].builtin else { panic!() };
     assert_eq!(file.mistake(spot, "no").to_string(), "jobs.toml:24:8: kind: no");
 }

@@ -165,6 +165,9 @@ const KEYS: &[(&str, &[Kind], Setter)] = &[
             .decimal()
             .map(|share| draft.operation.training.average_decay = Some(entry.placed(share)))
     }),
+    ("supervision", TRAIN, |draft, entry| {
+        entry.string().map(|word| draft.operation.training.supervision = Some(entry.placed(word)))
+    }),
     ("mirroring", TRAIN, |draft, entry| {
         entry.string().map(|sides| draft.operation.training.mirroring = Some(entry.placed(sides)))
     }),

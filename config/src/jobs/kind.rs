@@ -138,6 +138,8 @@ pub struct FileTraining {
     pub learning_rate: Option<Placed<f64>>,
     /// The share of the average of the weights that each step keeps.
     pub average_decay: Option<Placed<f64>>,
+    /// Where a U-Net is told what it should have said.
+    pub supervision: Option<Placed<String>>,
     /// From which sides the network looks at an image.
     pub mirroring: Option<Placed<String>>,
     /// The seed of weights, order and augmentation.

@@ -9,7 +9,7 @@ use std::io::Read;
 use clap::Args;
 use gantry_agent::samples::{self, Need};
 use gantry_imaging::pipeline::{Pipeline, TEXT_BYTES_MAX};
-use gantry_learning::{Mirroring, NetworkKind, Plan, Sweep, TrainSettings, plan};
+use gantry_learning::{Mirroring, NetworkKind, Plan, Supervision, Sweep, TrainSettings, plan};
 use gantry_library::{Library, LibraryError, ModelId, SeriesId, SeriesRecord};
 use gantry_model::{Array, Builtin, IndexSet, JobSpec, MemoryMib, Work};
 use serde_json::json;
@@ -340,6 +340,9 @@ pub struct Train {
     /// Keep an average of the weights, of which each step keeps this share (0.99), and publish that.
     #[arg(long, value_name = "SHARE")]
     average_decay: Option<f64>,
+    /// Where a U-Net is told what it should have said: at its top, or at every size on its way up.
+    #[arg(long, default_value = "top", value_parser = Supervision::ALL.map(Supervision::word))]
+    supervision: String,
     /// From which sides the network looks at an image, when it is measured and when it predicts:
     /// left-right averages what it says of the image as it is and mirrored.
     #[arg(long, default_value = "none", value_parser = Mirroring::ALL.map(Mirroring::word))]
@@ -410,6 +413,7 @@ impl Train {
             batch_size: self.batch.unwrap_or(default.batch_size),
             learning_rate: self.learning_rate.unwrap_or(default.learning_rate),
             average_decay: self.average_decay.unwrap_or(default.average_decay),
+            supervision: self.supervision.parse().map_err(Failure::usage_of)?,
             mirroring: self.mirroring.parse().map_err(Failure::usage_of)?,
             patience_epochs: self.patience.unwrap_or(default.patience_epochs),
             sweep: sweep(self.folds, self.seeds),

@@ -216,11 +216,12 @@ fn digest(state: &str, arrays: &Weights) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::{Network, NetworkKind};
+    use crate::network::{Network, NetworkKind, Supervision};
 
     fn checkpoint(step: u64) -> Checkpoint {
         let kind = NetworkKind::UNet2d;
-        let weights = Network { kind, base_channels: 4, classes: 2 }.initial(step);
+        let weights = Network { kind, base_channels: 4, classes: 2, supervision: Supervision::Top }
+            .initial(step);
         let average = Some(weights.clone());
         let moments = Moments { average, ..Moments::new(&weights) };
         let mut state =

@@ -213,15 +213,37 @@ pub(crate) struct Batch {
 impl Batch {
     /// Patch, class, label: 1 in the label's class, 0 elsewhere.
     pub(crate) fn target(&self, labels: usize, classes: usize) -> Vec<f32> {
-        let mut target = Vec::with_capacity(self.labels.len() * classes);
-        for labels in self.labels.chunks_exact(labels) {
-            for class in 0..classes {
-                let of = |&label: &u8| f32::from(u8::from(usize::from(label) == class));
-                target.extend(labels.iter().map(of));
-            }
-        }
-        target
+        target_of(&self.labels, labels, classes)
     }
+}
+
+/// What the labels of patches, so many each, are as a target.
+pub(crate) fn target_of(all: &[u8], labels: usize, classes: usize) -> Vec<f32> {
+    let mut target = Vec::with_capacity(all.len() * classes);
+    for labels in all.chunks_exact(labels) {
+        for class in 0..classes {
+            let of = |&label: &u8| f32::from(u8::from(usize::from(label) == class));
+            target.extend(labels.iter().map(of));
+        }
+    }
+    target
+}
+
+/// The labels of patches whose sides are halved so often: of each group of voxels the first, as
+/// `PyTorch`'s nearest has it. Slices are halved where the network halves them.
+pub(crate) fn thinned(labels: &[u8], patch: Patch, axes: usize, halved: u32) -> Vec<u8> {
+    let step = 1 << halved;
+    let slices = (0..patch.depth).step_by(if axes == 3 { step } else { 1 });
+    let along = || (0..patch.side).step_by(step);
+    let place =
+        |slice: usize, row: usize, column: usize| slice * patch.area() + row * patch.side + column;
+    let places: Vec<usize> = slices
+        .flat_map(|slice| {
+            along().flat_map(move |row| along().map(move |column| place(slice, row, column)))
+        })
+        .collect();
+    let one = |patch: &[u8]| places.iter().map(|&place| patch[place]).collect::<Vec<u8>>();
+    labels.chunks_exact(patch.voxels()).flat_map(one).collect()
 }
 
 impl DataSet {
@@ -379,10 +401,10 @@ pub(crate) fn rising(network: Network, side: usize, depth: usize, slices: usize)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::NetworkKind;
+    use crate::network::{NetworkKind, Supervision};
 
     fn network(kind: NetworkKind) -> Network {
-        Network { kind, base_channels: 4, classes: 2 }
+        Network { kind, base_channels: 4, classes: 2, supervision: Supervision::Top }
     }
 
     fn set() -> DataSet {
@@ -426,6 +448,15 @@ mod tests {
         let batch = set.batch(&[0, 1, 2], Augmentation::MirrorAndShift, 1, 0);
         assert_eq!(batch.labels, [0, 1, 1]);
         assert_eq!(batch.target(1, 2), [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn the_first_voxel_of_each_group_gives_its_label() {
+        let patch = Patch { depth: 2, side: 4 };
+        let labels: Vec<u8> = (0..64).collect();
+        assert_eq!(thinned(&labels, patch, 3, 0), labels);
+        assert_eq!(thinned(&labels, patch, 3, 1), [0, 2, 8, 10, 32, 34, 40, 42]);
+        assert_eq!(thinned(&labels, patch, 2, 2), [0, 16, 32, 48]);
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub use error::LearningError;
 pub use merit::Merit;
 pub use metadata::{EpochMetrics, FeatureScale, ModelMetadata};
 pub use mirror::Mirroring;
-pub use network::{Network, NetworkKind};
+pub use network::{Network, NetworkKind, Supervision};
 pub use plan::{Plan, plan};
 pub use predict::{Answer, PredictionResult, Predictor, Slices, similar};
 pub use settings::{Augmentation, Fold, Sweep, TrainSettings};

@@ -26,6 +26,12 @@ pub(crate) fn dice_cross_entropy(logits: Tensor<3>, target: Tensor<3>) -> Tensor
     entropy + (dice.neg() + 1.0)
 }
 
+/// The weight of what is said where sides are halved so often, before all weights are made to sum up
+/// to 1: half as much for each time.
+pub(crate) fn weight_of(halved: u32) -> f64 {
+    0.5_f64.powi(halved as i32)
+}
+
 /// Cross-entropy alone, where whole slices have a class.
 pub(crate) fn cross_entropy(logits: Tensor<3>, target: Tensor<3>) -> Tensor<1> {
     entropy(log_softmax(logits, 1), target)

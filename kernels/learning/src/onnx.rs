@@ -316,7 +316,7 @@ mod tests {
     use crate::data::Normalisation;
     use crate::metadata::FeatureScale;
     use crate::mirror::Mirroring;
-    use crate::network::{LoadedNetwork, Mode, Network, NetworkKind, values};
+    use crate::network::{LoadedNetwork, Mode, Network, NetworkKind, Supervision, values};
     use crate::random::Random;
 
     /// The Python with `onnx` and `onnxruntime`, or nothing, which is said.
@@ -342,7 +342,8 @@ mod tests {
         for kind in NetworkKind::ALL {
             let slice = kind.side_multiple() == 32;
             let (base_channels, side) = if slice { (8, 64) } else { (4, 16) };
-            let network = Network { kind, base_channels, classes: 2 };
+            let supervision = Supervision::Top;
+            let network = Network { kind, base_channels, classes: 2, supervision };
             let depth = if kind.axes() == 3 { 8 } else { 1 };
             let metadata = ModelMetadata {
                 version: 1,

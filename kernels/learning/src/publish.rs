@@ -22,7 +22,7 @@ pub(crate) fn publish(
     test: Merit,
 ) -> Result<ModelId, LearningError> {
     let settings = &state.settings;
-    let (network, patch) = (settings.network(), settings.patch());
+    let (network, patch) = (settings.network().of_model(), settings.patch());
     let modalities: BTreeSet<_> = trained_on.iter().map(|sample| &sample.modality).collect();
     let metadata = ModelMetadata {
         version: VERSION,
@@ -50,7 +50,7 @@ pub(crate) fn publish(
     let draft = ModelDraft {
         name: format!("{}-{}", settings.label, network.kind.word()),
         run: run.to_owned(),
-        weights: weights.to_safetensors(Some(("graph", &graph)))?,
+        weights: weights.of(&network).to_safetensors(Some(("graph", &graph)))?,
         metadata: as_read(&metadata)
             .map_err(|error| LearningError::Damaged(format!("the model's metadata: {error}")))?,
         metrics: json!({

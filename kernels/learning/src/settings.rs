@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{EngineChoice, Precision};
 use crate::error::LearningError;
 use crate::mirror::Mirroring;
-use crate::network::{Network, NetworkKind, Patch};
+use crate::network::{Network, NetworkKind, Patch, Supervision, Task};
 
 /// Epochs: more is a mistake of typing.
 const EPOCHS_MAX: u32 = 10_000;
@@ -88,6 +88,9 @@ pub struct TrainSettings {
     /// Channels of the network's first level, a multiple of 4. Default: 0, which is 8 for a U-Net and
     /// 64 for a classifier.
     pub base_channels: usize,
+    /// Where a U-Net is told what it should have said: at its top, or at every size on its way up.
+    /// Default: at its top.
+    pub supervision: Supervision,
     /// How images are varied. Default: mirrored and shifted.
     pub augmentation: Augmentation,
     /// From which sides the network looks at an image when it is measured and, later, used; needs
@@ -131,6 +134,7 @@ impl Default for TrainSettings {
             input_size: 64,
             input_depth: 16,
             base_channels: 0,
+            supervision: Supervision::default(),
             augmentation: Augmentation::default(),
             mirroring: Mirroring::default(),
             checkpoint_every_steps: 50,
@@ -171,7 +175,7 @@ impl TrainSettings {
         let kind = self.network;
         let base_channels =
             if self.base_channels == 0 { kind.usual_channels() } else { self.base_channels };
-        Network { kind, base_channels, classes: 2 }
+        Network { kind, base_channels, classes: 2, supervision: self.supervision }
     }
 
     /// What the network takes at once.
@@ -188,7 +192,7 @@ impl TrainSettings {
         let fold =
             |fold: Fold| (2..=FOLDS_MAX).contains(&fold.of) && (1..=fold.of).contains(&fold.number);
         let sweep = self.sweep.unwrap_or(Sweep { folds: 1, seeds: 1 });
-        let rules: [(&'static str, String, bool, String); 14] = [
+        let rules: [(&'static str, String, bool, String); 15] = [
             (
                 "epochs",
                 self.epochs.to_string(),
@@ -264,6 +268,12 @@ impl TrainSettings {
                 "it must be 0, for none, or below 1".to_owned(),
             ),
             (
+                "supervision",
+                self.supervision.word().to_owned(),
+                self.supervision.is_top() || self.network.task() == Task::Segmentation,
+                "it needs a network with a way up, a U-Net".to_owned(),
+            ),
+            (
                 "mirroring",
                 self.mirroring.word().to_owned(),
                 self.mirroring.is_none() || self.augmentation == Augmentation::MirrorAndShift,
@@ -311,6 +321,7 @@ impl TrainSettings {
             ("average_decay", self.average_decay.to_bits() != other.average_decay.to_bits()),
             ("number of patience_epochs", self.patience_epochs != other.patience_epochs),
             ("augmentation", self.augmentation != other.augmentation),
+            ("supervision", self.supervision != other.supervision),
             ("mirroring", self.mirroring != other.mirroring),
             ("validation_percent", self.validation_percent != other.validation_percent),
             ("hold_out", self.hold_out != other.hold_out),
@@ -378,6 +389,12 @@ mod tests {
             (
                 change(|s| (s.patience_epochs, s.validation_percent) = (3, 0)),
                 "patients to validate with",
+            ),
+            (
+                change(|s| {
+                    (s.network, s.supervision) = (NetworkKind::ResNet18, Supervision::Deep);
+                }),
+                "supervision is deep; it needs a network with a way up",
             ),
             (
                 change(|s| {

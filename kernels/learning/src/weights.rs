@@ -6,11 +6,12 @@
 //! names, shapes and values.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
 use crate::error::LearningError;
+use crate::network::Network;
 
 /// The most numbers in a file: 4 GiB of `f32`.
 const VALUES_MAX: usize = 1 << 30;
@@ -36,6 +37,14 @@ impl Weights {
             values: vec![0.0; parameter.values.len()],
         };
         Self(other.0.iter().map(|(name, parameter)| (name.clone(), zero(parameter))).collect())
+    }
+
+    /// Those that a network has.
+    pub(crate) fn of(&self, network: &Network) -> Self {
+        let wanted: BTreeSet<String> =
+            network.graph().parameters().into_iter().map(|(name, ..)| name).collect();
+        let own = self.0.iter().filter(|(name, _)| wanted.contains(*name));
+        Self(own.map(|(name, parameter)| (name.clone(), parameter.clone())).collect())
     }
 
     /// Whether every number is finite.

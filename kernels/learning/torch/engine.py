@@ -170,15 +170,16 @@ class Training:
                 yield f"{part}.{name}", value
 
     def forward(self, images):
+        """Logits, features, and the logits of halved sides where it is supervised deeply."""
         images = images.to(self.device, non_blocking=True)
         if self.device.type == "cuda":
             layout = torch.channels_last if images.dim() == 4 else torch.channels_last_3d
             images = images.contiguous(memory_format=layout)
         if self.precision == torch.float32:
-            return self.network(images)
+            return self.network.all(images)
         with torch.autocast(self.device.type, dtype=self.precision):
-            logits, features = self.network(images)
-        return logits.float(), features.float()
+            logits, features, aids = self.network.all(images)
+        return logits.float(), features.float(), [(halved, aid.float()) for halved, aid in aids]
 
     def loss(self, logits, labels, pixels):
         """Cross-entropy, and soft Dice for masks, over the images of all ranks with so many labels."""
@@ -201,11 +202,25 @@ class Training:
         for parameter in self.parameters:
             parameter.grad = None
         if len(images):
-            logits, _ = self.forward(images)
+            logits, _, aids = self.forward(images)
         else:
             shape = images.shape[2:] if self.dice else ()
-            logits = torch.zeros(0, self.classes, *shape, device=self.device)
+            none = lambda halved: torch.zeros(
+                0, self.classes, *(side >> halved for side in shape), device=self.device
+            )
+            logits, aids = none(0), [(halved, none(halved)) for _, halved in self.network.aids]
         loss = self.loss(logits, labels, header["pixels"])
+        if aids:
+            weights = 1.0
+            picture = labels.reshape(len(labels), *images.shape[2:])
+            for halved, aid in aids:
+                # Of each group of voxels the first gives its label.
+                step = 1 << halved
+                thin = picture[(..., *[slice(None, None, step)] * self.network.axes)].flatten(1)
+                part = self.loss(aid, thin, header["pixels"] // step**self.network.axes)
+                loss = loss + part * 0.5**halved
+                weights += 0.5**halved
+            loss = loss / weights
         if len(images):
             loss.backward()
         gradient = torch.cat(
@@ -250,7 +265,7 @@ class Training:
         if averaged:
             learning = [parameter.clone() for parameter in self.parameters]
             self.put(self.average)
-        logits, features = self.forward(arrays["images"])
+        logits, features, _ = self.forward(arrays["images"])
         if averaged:
             self.put(learning)
         return [("logits", logits), ("features", features)]

@@ -22,6 +22,9 @@ class Network(nn.Module):
         super().__init__()
         self.axes, self.ops, self.epsilon = graph["axes"], graph["ops"], graph["epsilon"]
         self.results = graph["logits"], graph["features"]
+        # Logits of pictures whose sides are halved so often, while a network is supervised deeply.
+        self.aids = [(aid["op"], aid["halved"]) for aid in graph.get("aids", ())]
+        kept = {*self.results, *(op for op, _ in self.aids)}
         for op in self.ops:
             kind = op["op"]
             if kind == "conv":
@@ -42,7 +45,7 @@ class Network(nn.Module):
                 if taken is not None:
                     last[taken] = number
         for number, after in enumerate(last):
-            if number not in self.results:
+            if number not in kept:
                 self.done_after[after].append(number)
 
     def weight(self, op, part, value):
@@ -61,13 +64,17 @@ class Network(nn.Module):
         return place
 
     def forward(self, images):
+        return self.all(images)[:2]
+
+    def all(self, images):
+        """Logits, features, and the logits of halved sides, each with how often they are halved."""
         results = []
         for op, done in zip(self.ops, self.done_after):
             results.append(self.one(op, images, results, done))
             for number in done:
                 results[number] = None
         logits, features = self.results
-        return results[logits], results[features]
+        return results[logits], results[features], [(halved, results[op]) for op, halved in self.aids]
 
     def one(self, op, images, results, done):
         kind = op["op"]

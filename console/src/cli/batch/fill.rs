@@ -245,6 +245,7 @@ impl Filling<'_> {
         let FileTraining { network, input_size, input_depth, base_channels, .. } = training;
         let FileTraining { patience, folds, seeds, .. } = training;
         let FileTraining { plan, learning_rate, average_decay, mirroring, .. } = training;
+        let supervision = self.word(training.supervision.as_ref())?;
         let usual = TrainSettings::default();
         let usual = TrainSettings {
             label: label.as_ref().map_or(usual.label, |label| label.value.clone()),
@@ -263,6 +264,7 @@ impl Filling<'_> {
             batch_size: count(batch).unwrap_or(default.batch_size),
             learning_rate: decimal(learning_rate).unwrap_or(default.learning_rate),
             average_decay: decimal(average_decay).unwrap_or(default.average_decay),
+            supervision,
             mirroring: self.word(mirroring.as_ref())?,
             seed: seed.as_ref().map_or(default.seed, |seed| seed.value),
             patience_epochs: count(patience).unwrap_or(default.patience_epochs),
@@ -285,6 +287,7 @@ impl Filling<'_> {
                 "input_depth" => spot(input_depth),
                 "base_channels" => spot(base_channels),
                 "patience_epochs" => spot(patience),
+                "supervision" => training.supervision.as_ref().map(|placed| &placed.spot),
                 "folds" => spot(folds),
                 "seeds" => spot(seeds),
                 _ => None,

@@ -287,6 +287,10 @@ fn what_does_not_fit_the_library_is_said_with_its_place() {
             &["jobs.toml:4:17: average-decay: the setting average_decay is 1"],
         ),
         (
+            of("train", "network = \"resnet18\"\nsupervision = \"deep\""),
+            &["jobs.toml:5:15: supervision: the setting supervision is deep", "a U-Net"],
+        ),
+        (
             of("train", "mirroring = \"up-down\""),
             &["jobs.toml:4:13: mirroring: the setting mirroring is", "one of none, left-right"],
         ),

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use super::{Engine, Seen, Stepped};
 use crate::checkpoint::Checkpoint;
-use crate::data::Batch;
+use crate::data::{Batch, target_of, thinned};
 use crate::error::LearningError;
-use crate::loss::{cross_entropy, dice_cross_entropy};
+use crate::loss::{cross_entropy, dice_cross_entropy, weight_of};
 use crate::network::{LoadedNetwork, Mode, Network, Patch, Task, values};
 use crate::optimizer::{Moments, Step, advance};
 use crate::weights::Weights;
@@ -50,11 +50,22 @@ impl Engine for Embedded {
         let patches = batch.images.len() / self.patch.voxels();
         let labels = self.network.labels(self.patch);
         let target = loaded.tensor(batch.target(labels, classes), [patches, classes, labels]);
-        let logits = loaded.forward(batch.images, self.patch).logits;
-        let loss = match self.network.kind.task() {
-            Task::Segmentation => dice_cross_entropy(logits, target),
-            Task::Classification => cross_entropy(logits, target),
+        let output = loaded.forward(batch.images, self.patch);
+        let mut loss = match self.network.kind.task() {
+            Task::Segmentation => dice_cross_entropy(output.logits, target),
+            Task::Classification => cross_entropy(output.logits, target),
         };
+        if !output.aids.is_empty() {
+            let mut weights = 1.0;
+            for (halved, logits) in output.aids {
+                let labels = thinned(&batch.labels, self.patch, self.network.kind.axes(), halved);
+                let target = target_of(&labels, labels.len() / patches, classes);
+                let target = loaded.tensor(target, logits.dims());
+                loss = loss + dice_cross_entropy(logits, target) * weight_of(halved);
+                weights += weight_of(halved);
+            }
+            loss = loss / weights;
+        }
         let gradients = loaded.gradients(loss.backward());
         let loss = values(loss)[0];
         advance(&mut self.weights, &mut self.moments, &gradients, step);

@@ -19,9 +19,21 @@ pub(crate) struct Graph {
     pub(crate) logits: usize,
     /// The operation that gives the features: batch, features.
     pub(crate) features: usize,
+    /// What is said at smaller sizes, largest first, for who is supervised deeply.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) aids: Vec<Aid>,
     pub(crate) epsilon: f64,
     #[serde(skip)]
     channels: Vec<usize>,
+}
+
+/// Logits of a picture whose sides are halved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Aid {
+    /// The operation that gives them.
+    pub(crate) op: usize,
+    /// How often.
+    pub(crate) halved: u32,
 }
 
 /// One operation. `of` is the number of the one whose result it takes.
@@ -92,7 +104,8 @@ impl Graph {
     /// A picture of one channel, to draw on.
     pub(crate) fn new(axes: usize) -> Self {
         let (ops, channels) = (vec![Op::Input], vec![1]);
-        Self { axes, ops, logits: 0, features: 0, epsilon: EPSILON, channels }
+        let aids = Vec::new();
+        Self { axes, ops, logits: 0, features: 0, aids, epsilon: EPSILON, channels }
     }
 
     /// The name, shape and beginning of every weight.
@@ -132,7 +145,8 @@ impl Graph {
         }
         let mut done = vec![Vec::new(); self.ops.len()];
         for (number, last) in last.into_iter().enumerate() {
-            if number != self.logits && number != self.features {
+            let aid = self.aids.iter().any(|aid| aid.op == number);
+            if number != self.logits && number != self.features && !aid {
                 done[last].push(number);
             }
         }

@@ -142,6 +142,46 @@ impl FromStr for NetworkKind {
     }
 }
 
+/// Where a network is told what it should have said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Supervision {
+    /// At its top alone.
+    #[default]
+    Top,
+    /// At every size on the way up too, each half as much as the one above it (deep supervision: Lee
+    /// et al. 2015; as nnU-Net weights it). What it needs for that no model keeps.
+    Deep,
+}
+
+impl Supervision {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Top, Self::Deep];
+
+    /// Its name in settings and commands.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Top => "top",
+            Self::Deep => "deep",
+        }
+    }
+
+    /// Whether it is at the top alone, which records do not write.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    pub(crate) fn is_top(&self) -> bool {
+        *self == Self::Top
+    }
+}
+
+impl FromStr for Supervision {
+    type Err = LearningError;
+
+    fn from_str(text: &str) -> Result<Self, LearningError> {
+        crate::engine::word("supervision", text, &Self::ALL.map(|one| (one.word(), one)))
+    }
+}
+
 /// The shape of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -152,6 +192,9 @@ pub struct Network {
     pub base_channels: usize,
     /// Classes, the background included.
     pub classes: usize,
+    /// Where it is told what it should have said, while it learns.
+    #[serde(default, skip_serializing_if = "Supervision::is_top")]
+    pub supervision: Supervision,
 }
 
 impl Network {
@@ -165,6 +208,11 @@ impl Network {
             NetworkKind::ResNet18 => classifiers::resnet18(self),
             NetworkKind::DenseNet121 => classifiers::densenet121(self),
         }
+    }
+
+    /// The network as a model keeps it.
+    pub(crate) fn of_model(self) -> Self {
+        Self { supervision: Supervision::Top, ..self }
     }
 
     /// How many features an image has.
@@ -261,7 +309,8 @@ mod tests {
     #[test]
     fn networks_have_the_sizes_of_their_papers() {
         let count = |kind, base_channels, classes| {
-            let graph = Network { kind, base_channels, classes }.graph();
+            let supervision = Supervision::Top;
+            let graph = Network { kind, base_channels, classes, supervision }.graph();
             let sizes =
                 graph.parameters().into_iter().map(|(_, shape, _)| shape.iter().product::<usize>());
             sizes.sum::<usize>()

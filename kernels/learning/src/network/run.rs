@@ -30,6 +30,8 @@ pub(crate) struct Output {
     pub(crate) logits: Tensor<3>,
     /// Batch, features.
     pub(crate) features: Tensor<2>,
+    /// How often the sides are halved, and the logits of that size.
+    pub(crate) aids: Vec<(u32, Tensor<3>)>,
 }
 
 /// What an operation gives: numbers, pictures, or stacks of them.
@@ -113,15 +115,17 @@ impl LoadedNetwork {
                 all[number] = None;
             }
         }
-        let logits = match take(&all, self.graph.logits) {
+        let logits = |op: usize| match take(&all, op) {
             Value::Flat(x) => spread(x),
             Value::Plane(x) => spread(x),
             Value::Space(x) => spread(x),
         };
+        let aids = self.graph.aids.iter().map(|aid| (aid.halved, logits(aid.op))).collect();
+        let logits = logits(self.graph.logits);
         let Value::Flat(features) = take(&all, self.graph.features) else {
             unreachable!("features are a mean over the picture")
         };
-        Output { logits, features }
+        Output { logits, features, aids }
     }
 
     /// The result of one operation on earlier ones.
@@ -260,13 +264,14 @@ pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::NetworkKind;
+    use crate::network::{NetworkKind, Supervision};
     use crate::random::Random;
 
     fn small(kind: NetworkKind) -> (Network, Patch) {
         let (base_channels, side) = if kind.side_multiple() == 32 { (8, 32) } else { (4, 16) };
         let depth = if kind.axes() == 3 { 8 } else { 1 };
-        (Network { kind, base_channels, classes: 2 }, Patch { depth, side })
+        let supervision = Supervision::Top;
+        (Network { kind, base_channels, classes: 2, supervision }, Patch { depth, side })
     }
 
     fn picture(seed: u64, voxels: usize) -> Vec<f32> {
@@ -284,6 +289,26 @@ mod tests {
             assert_eq!(output.logits.dims(), [2, 2, voxels], "{kind:?}");
             assert_eq!(output.features.dims(), [2, network.features()], "{kind:?}");
             assert!(values(output.logits).iter().all(|value| value.is_finite()), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn deep_supervision_adds_logits_of_halved_sides_and_changes_none() {
+        for kind in NetworkKind::ALL.into_iter().filter(|kind| kind.side_multiple() == 8) {
+            let (network, patch) = small(kind);
+            let deep = Network { supervision: Supervision::Deep, ..network };
+            let weights = deep.initial(1);
+            let of = |network: Network, weights: &Weights| {
+                LoadedNetwork::new(network, weights, Mode::Use)
+                    .forward(picture(1, 2 * patch.voxels()), patch)
+            };
+            let (plain, output) = (of(network, &network.initial(1)), of(deep, &weights));
+            assert_eq!(values(plain.logits), values(output.logits), "{kind:?}");
+            let sizes: Vec<_> = output.aids.iter().map(|(by, x)| (*by, x.dims())).collect();
+            let eighth = if kind.axes() == 3 { 8 } else { 4 };
+            let voxels = patch.voxels() / eighth;
+            assert_eq!(sizes, [(1, [2, 2, voxels]), (2, [2, 2, voxels / eighth])], "{kind:?}");
+            assert_eq!(weights.0.len(), network.initial(1).0.len() + 4, "{kind:?}");
         }
     }
 

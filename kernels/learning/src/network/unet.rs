@@ -4,8 +4,8 @@
 //! a convolution of single voxels and their repetition, and takes in what the way down had seen at
 //! that size. The deepest level's activations, averaged over the picture, are the image's features.
 
-use super::Network;
-use super::graph::Graph;
+use super::graph::{Aid, Graph};
+use super::{Network, Supervision};
 
 /// How often the picture is halved.
 pub(super) const DEPTH: usize = 3;
@@ -50,6 +50,10 @@ pub(super) fn draw(network: &Network, encoder: Encoder) -> Graph {
         x = graph.twice(x);
         x = graph.concat(x, seen[level]);
         x = graph.block(x, &format!("level{level}.merge"), channels(level), 3, 1);
+        if level > 0 && network.supervision == Supervision::Deep {
+            let op = graph.classes(x, &format!("level{level}.classes"), network.classes);
+            graph.aids.insert(0, Aid { op, halved: level as u32 });
+        }
     }
     graph.logits = graph.classes(x, "level0.classes", network.classes);
     graph
