@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
-use gantry_tests::{Cluster, installed, until};
+use gantry_library::Library;
+use gantry_tests::{Cluster, Gantry, installed, until};
 use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gantry-under-test");
@@ -261,6 +262,64 @@ fn manual_pages_of_all_commands_are_written_and_read_well() -> Result<()> {
             .output()?;
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success() && errors.is_empty(), "{errors}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_written_of_a_series_is_kept_and_found_by_its_words() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let place = folder.path().join("library").display().to_string();
+    let library = Library::create(place.as_ref())?;
+    let [one, other] = ["1.2", "1.3"].map(|uid| json::store(&library, uid));
+    let (one, other) = (one?, other?);
+    let file = |name: &str, text: &[u8]| -> Result<String> {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    let gantry = Gantry::new(PROGRAM);
+    let keep = |series: &str, file: &str| {
+        gantry.json(&["library", "--library", &place, "text", series, file, "--by", "ada"])
+    };
+    let like = |words: &str| gantry.json(&["similar", "--library", &place, "--text", words]);
+    let hostile = "Small nodule \u{1b}[31min the right lung.\nNo effusion.";
+    let kept = keep(&one, &file("a", hostile.as_bytes())?)?;
+    ensure!(kept == keep(&one, &file("b", hostile.as_bytes())?)?, "the same text is kept once");
+    keep(&other, &file("c", b"Both lungs are clear.")?)?;
+    let found = like("NODULE lung")?;
+    ensure!(found.as_array().is_some_and(|all| all.len() == 1), "{found}");
+    ensure!(found[0]["series"] == one.as_str() && found[0]["text"] == kept["id"], "{found}");
+    ensure!(like("absent")?.as_array().is_some_and(Vec::is_empty));
+    let output = gantry.run(&["similar", "--library", &place, "--text", "nodule"])?;
+    let table = String::from_utf8(output.stdout)?;
+    ensure!(table.contains("Small nodule") && !table.contains('\u{1b}'), "{table:?}");
+    let texts = gantry.json(&["library", "--library", &place, "text", &one])?;
+    ensure!(texts[0]["text"] == hostile && texts[0]["by"] == "ada", "{texts}");
+    let listed = gantry.run(&["data", "--library", &place, "texts"])?;
+    let listed = String::from_utf8(listed.stdout)?;
+    ensure!(listed.contains(&one) && !listed.contains("nodule"), "{listed}");
+    let nobody = "0123456789abcdef";
+    for (words, part) in [
+        (&["library", "--library", &place, "text", nobody][..], "no series"),
+        (
+            &["library", "--library", &place, "text", &one, &file("d", b"\xff\xfe")?, "--by", "a"],
+            "UTF-8",
+        ),
+        (
+            &["library", "--library", &place, "text", &one, &file("e", b" .\n")?, "--by", "a"],
+            "no words",
+        ),
+        (
+            &["library", "--library", &place, "text", &one, &file("f", b"clear")?],
+            "required arguments",
+        ),
+        (&["similar", "--library", &place, "--text", " , "], "no words to look for"),
+        (&["similar", "--library", &place], "required arguments"),
+        (&["similar", "--library", &place, &one, "--text", "clear"], "cannot be used with"),
+    ] {
+        let (code, sentence) = gantry.refusal(words)?;
+        ensure!(code == 2 && sentence.contains(part), "{words:?}: {sentence}");
     }
     Ok(())
 }

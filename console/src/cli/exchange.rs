@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::create::Create;
 use super::library::{self, Place};
-use super::{completions, label, verdicts};
+use super::{completions, label, texts, verdicts};
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
 
@@ -50,6 +50,8 @@ enum What {
         #[arg(add = completions::samples())]
         sample: String,
     },
+    /// Keep what a person has written of a series, its report, or print what there is.
+    Text(texts::Text),
     /// Say that the mask of a sample is final.
     Accept(verdicts::Accept),
     /// Say that a sample is not to be used: trainings and exports leave it out.
@@ -180,6 +182,7 @@ impl Samples {
                 Ok(0)
             }
             What::Show { sample } => verdicts::show(&self.open()?, sample, format),
+            What::Text(text) => text.run(&self.open()?, format),
             What::Accept(accept) => accept.run(&self.open()?, format),
             What::Reject(reject) => reject.run(&self.open()?, format),
             What::Undo(undo) => undo.run(&self.open()?, format),

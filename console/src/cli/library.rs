@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::client::resolve;
 use super::completions;
 use super::secure::Secure;
+use super::texts;
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
 
@@ -198,6 +199,8 @@ enum What {
     Models,
     /// Predictions.
     Predictions,
+    /// Who has written of which series; the words are not among it.
+    Texts,
     /// Files set aside, with their reasons.
     Quarantine,
     /// Check every hash and reference.
@@ -227,6 +230,7 @@ impl Data {
             What::Samples => samples(&library)?,
             What::Models => each(library.models())?,
             What::Predictions => each(library.predictions())?,
+            What::Texts => each(library.texts())?,
             What::Quarantine => each(library.quarantined())?,
             What::Verify => vec![values(library.verify())?],
         };
@@ -299,8 +303,11 @@ pub struct Similar {
     #[command(flatten)]
     place: Place,
     /// The series, which must have been predicted.
-    #[arg(add = completions::series())]
-    series: String,
+    #[arg(required_unless_present = "text", conflicts_with = "text", add = completions::series())]
+    series: Option<String>,
+    /// Series that are written of with these words instead, the best first (BM25).
+    #[arg(long, value_name = "WORDS")]
+    text: Option<String>,
     /// How many.
     #[arg(long, short = 'k', default_value_t = 5)]
     count: usize,
@@ -310,10 +317,14 @@ impl Similar {
     /// Carries it out.
     ///
     /// # Errors
-    /// Where the series was never predicted, or the library cannot be read.
+    /// Where the series was never predicted, there are no words, or the library cannot be read.
     pub fn run(&self, format: Format) -> Outcome {
         let library = self.place.open()?;
-        let series: SeriesId = self.series.parse().map_err(Failure::usage_of)?;
+        if let Some(words) = &self.text {
+            return texts::like(&library, words, self.count, format);
+        }
+        let series = self.series.as_deref().unwrap_or_default();
+        let series: SeriesId = series.parse().map_err(Failure::usage_of)?;
         let prediction = library.prediction_of(&series).map_err(|error| {
             Failure::usage(format!("{error}; gantry predict {series} makes one"))
         })?;

@@ -35,6 +35,7 @@ mod service;
 pub mod steer;
 pub mod submit;
 mod tail;
+mod texts;
 pub mod time;
 mod verdicts;
 mod watch;

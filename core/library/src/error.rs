@@ -65,7 +65,7 @@ pub enum LibraryError {
     /// Something that was named is not there.
     #[error("the library has no {kind} {name}; gantry data {kind}s lists what it has")]
     Unknown {
-        /// `series`, `sample`, `model`, `prediction`.
+        /// `series`, `sample`, `model`, `prediction`, `text`.
         kind: &'static str,
         /// Its id.
         name: String,

@@ -123,6 +123,10 @@ id!(
     PredictionId, ID_DIGITS, "prediction"
 );
 id!(
+    /// A text, by its series and content.
+    TextId, ID_DIGITS, "text"
+);
+id!(
     /// Bytes, by their SHA-256.
     ObjectHash, HASH_DIGITS, "object"
 );

@@ -17,6 +17,7 @@
 //! | `runs/NAME/` | a training's own folder |
 //! | `models/ID.json`, `models/ID/N.json` | models, and the stages they went through |
 //! | `predictions/ID.json` | what a model said of a series |
+//! | `texts/ID.json` | what a person has written of a series |
 //! | `cache/` | results of pipeline steps, which may be removed at any time |
 //!
 //! All that is JSON may be in the bucket too, below `records/`: then the folder is each host's own, and
@@ -43,12 +44,14 @@ mod models;
 mod objects;
 mod predictions;
 mod quarantine;
+mod ranking;
 mod record;
 mod records;
 mod root;
 mod samples;
 mod split;
 mod states;
+mod texts;
 mod verify;
 
 pub use at_once::at_once;
@@ -56,7 +59,7 @@ pub use bucket::BucketPlace;
 pub use cases::{Cases, Near};
 pub use choice::{Case, Known, NextCase, Rule};
 pub use error::LibraryError;
-pub use ids::{ModelId, ObjectHash, PatientKey, PredictionId, SampleId, SeriesId};
+pub use ids::{ModelId, ObjectHash, PatientKey, PredictionId, SampleId, SeriesId, TextId};
 pub use instances::{Arrival, Conflict, InstanceKey, SeriesRecord, Source, Stored};
 pub use models::{ModelDraft, ModelRecord, Stage};
 pub use predictions::{Neighbour, PredictionDraft, PredictionRecord};
@@ -65,4 +68,5 @@ pub use root::{Counts, Library, now_ms};
 pub use samples::{Author, Fingerprint, Provenance, SampleDraft, SampleRecord};
 pub use split::{Fractions, Split, SplitPlan};
 pub use states::{LabelState, StateRecord, Verdict};
+pub use texts::{TextMatch, TextRecord};
 pub use verify::{Damage, VerifyReport};

@@ -36,6 +36,8 @@ pub(crate) const SYNCS_MAX: usize = 8;
 pub(crate) const STAGES_MAX: u32 = 1000;
 /// Characters of a reason and of the name of who gives it: some lines.
 pub(crate) const REASON_CHARACTERS_MAX: usize = 500;
+/// Bytes of what a person has written of a series: a long report has some ten thousand.
+pub(crate) const TEXT_BYTES_MAX: usize = 1 << 20;
 /// Characters in the name of a run.
 pub(crate) const RUN_NAME_MAX: usize = 64;
 /// A temporary file that is older was left by a process that is gone: the largest object is

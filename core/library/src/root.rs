@@ -436,7 +436,7 @@ impl Library {
     /// many. The folders of runs are left to those who train in them.
     #[must_use]
     pub fn sweep(&self) -> u64 {
-        let kept = ["objects", "series", "quarantine", "samples", "models", "predictions"];
+        let kept = ["objects", "series", "quarantine", "samples", "models", "predictions", "texts"];
         kept.iter().map(|name| files::sweep(&self.folder(name), SystemTime::now())).sum()
     }
 }

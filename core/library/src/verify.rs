@@ -20,6 +20,7 @@ use crate::records::Child;
 use crate::root::Library;
 use crate::samples::SampleRecord;
 use crate::states::StateRecord;
+use crate::texts::TextRecord;
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -65,6 +66,7 @@ impl Library {
             }
         }
         check.records::<PredictionRecord>("predictions")?;
+        check.records::<TextRecord>("texts")?;
         check.objects()?;
         Ok(check.report)
     }
@@ -130,6 +132,20 @@ impl Claims for PredictionRecord {
         let no_model = || format!("it names model {}, which is not there", self.model);
         not_of(library, &self.series, &self.patient)
             .or_else(|| (!library.has_model(&self.model).unwrap_or_default()).then(no_model))
+    }
+}
+
+impl Claims for TextRecord {
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn objects(&self) -> Vec<ObjectHash> {
+        vec![self.object.clone()]
+    }
+
+    fn problem(&self, library: &Library) -> Option<String> {
+        not_of(library, &self.series, &self.patient)
     }
 }
 

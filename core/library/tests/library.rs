@@ -218,6 +218,64 @@ fn the_nearest_cases_are_of_other_patients_and_the_same_model() {
 }
 
 #[test]
+fn texts_are_found_by_their_words_and_kept_once() {
+    let folder = TempDir::new().unwrap();
+    let library = Library::open_or_create(folder.path()).unwrap();
+    for series in ["1.1", "1.2", "1.3"] {
+        store(&library, series, 1, series.as_bytes());
+    }
+    let id = |series: &str| library.series_id(series);
+    let add = |series: &str, text: &str| library.add_text(&id(series), text, "ada").unwrap();
+    let first = add("1.1", "Small nodule, right lung.");
+    assert_eq!(add("1.1", "Small nodule, right lung."), first);
+    let better = add("1.1", "Nodule, nodule, nodule.");
+    add("1.2", "A nodule on the left, and an effusion on the left.");
+    add("1.3", "Both lungs are clear.");
+    assert_eq!(library.texts().unwrap().len(), 4);
+    let found = library.texts_like("NODULE", 5).unwrap();
+    let series: Vec<_> = found.iter().map(|one| one.series.clone()).collect();
+    assert_eq!(series, [id("1.1"), id("1.2")], "each once, and none without the word");
+    assert_eq!((&found[0].text, found[0].score > found[1].score), (&better, true));
+    assert_eq!(library.texts_like("nodule", 1).unwrap(), found[..1]);
+    assert_eq!(library.texts_like("effusion", 5).unwrap()[0].series, id("1.2"));
+    let record = &library.texts().unwrap()[0];
+    assert!(library.text(record).unwrap().contains(' '));
+    let report = library.verify().unwrap();
+    assert!(report.damage.is_empty() && report.unnamed == 0, "{report:?}");
+    // What it tells of a patient stands in an object alone.
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder.path().join("texts")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("nodule") && !text.contains("Both"), "{text}");
+        names.push(path);
+    }
+    assert_eq!(names.len(), 4);
+    std::fs::write(&names[0], b"{}").unwrap();
+    assert_eq!(library.verify().unwrap().damage.len(), 1);
+}
+
+#[test]
+fn a_text_that_says_nothing_of_a_series_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let library = Library::create(folder.path()).unwrap();
+    store(&library, "1.1", 1, b"a");
+    let series = library.series_id("1.1");
+    let refused = |series: &gantry_library::SeriesId, text: &str, by: &str, part: &str| {
+        let sentence = library.add_text(series, text, by).unwrap_err().to_string();
+        assert!(sentence.contains(part), "{sentence}");
+    };
+    refused(&library.series_id("1.2"), "clear", "ada", "no series");
+    refused(&series, " .\n", "ada", "no words");
+    refused(&series, &"word ".repeat(300_000), "ada", "over the limit");
+    refused(&series, "clear", "", "name who has written it");
+    assert!(library.texts().unwrap().is_empty());
+    let nothing = library.texts_like("?", 3).unwrap_err().to_string();
+    assert!(nothing.contains("no words to look for"), "{nothing}");
+    assert!(library.texts_like("clear", 3).unwrap().is_empty());
+}
+
+#[test]
 fn a_prediction_that_could_not_be_read_is_refused() {
     let folder = TempDir::new().unwrap();
     let library = Library::create(folder.path()).unwrap();

@@ -57,13 +57,13 @@ fn take(cluster: &Cluster, arguments: &[&str], forms: &mut Forms) -> Result<()> 
     Ok(())
 }
 
-/// A series with a sample, in a library.
-fn labelled(library: &Library) -> Result<String> {
+/// A series of this UID, in a library.
+pub(crate) fn store(library: &Library, series_uid: &str) -> Result<String> {
     let key = InstanceKey {
         patient_id: "a".into(),
         study_uid: "1.1".into(),
-        series_uid: "1.2".into(),
-        sop_instance_uid: "1.3".into(),
+        series_uid: series_uid.into(),
+        sop_instance_uid: format!("{series_uid}.1"),
         sop_class_uid: "1.4".into(),
         modality: "CT".into(),
         transfer_syntax_uid: "1.5".into(),
@@ -71,8 +71,13 @@ fn labelled(library: &Library) -> Result<String> {
         columns: 1,
         frames: 1,
     };
-    library.store_instance(&key, &Source::Import, b"bytes")?;
-    let series = library.series_id(&key.series_uid);
+    library.store_instance(&key, &Source::Import, series_uid.as_bytes())?;
+    Ok(library.series_id(&key.series_uid).to_string())
+}
+
+/// A series with a sample, in a library.
+fn labelled(library: &Library) -> Result<String> {
+    let series = store(library, "1.2")?.parse()?;
     let provenance = Provenance {
         sources: library.series_objects(&series)?,
         pipeline: "chest-ct".into(),
@@ -165,8 +170,14 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
         take(&cluster, &line.split(' ').collect::<Vec<_>>(), &mut forms)
             .with_context(|| line.to_owned())?;
     }
+    let series = Library::open(library.as_ref())?.series()?[0].id.to_string();
+    let text = cluster.folder().join("text").display().to_string();
+    std::fs::write(&text, "A nodule.")?;
     for line in [
-        &["library", "--library", &library][..],
+        &["library", "--library", &library, "text", &series, &text, "--by", "ada"][..],
+        &["library", "--library", &library, "text", &series],
+        &["similar", "--library", &library, "--text", "nodule"],
+        &["library", "--library", &library],
         &["library", "--library", &other, "create"],
         &["library", "--library", &library, "verify"],
         &["library", "--library", &library, "labels"],
