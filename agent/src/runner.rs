@@ -178,8 +178,12 @@ pub(crate) fn sweep(places: &Places) -> usize {
 
 fn sweep_once(mark: &[u8]) -> usize {
     let Ok(processes) = fs::read_dir("/proc") else { return 0 };
-    let left = processes.flatten().filter_map(|entry| {
-        let process = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<i32>().ok();
+    let mut numbers: Vec<i32> = processes.flatten().filter_map(number).collect();
+    // The newest first: commands that still run were mostly started after all else on the machine.
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    let left = numbers.into_iter().filter_map(|number| {
+        let process = Pid::from_raw(number)?;
         // Those of other users cannot be read, and are none of ours.
         let environment = environ::read(process)?;
         (environ::variable(&environment, "GANTRY_AGENT") == Some(mark)).then_some(process)

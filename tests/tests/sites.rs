@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -146,6 +146,32 @@ fn the_compose_file_starts_what_there_is() -> Result<()> {
     }
     let probe = words(&scheduler["healthcheck"]["test"]);
     gantry::cli::nouns::parse(&probe[1..]).context("the health check is no command")?;
+    Ok(())
+}
+
+#[test]
+fn a_log_is_for_programs_where_it_shall_be() -> Result<()> {
+    let mut cluster = Cluster::start(PROGRAM)?;
+    cluster.kill_scheduler();
+    let folder = cluster.folder().join("scheduler").display().to_string();
+    let start = |format: &str| {
+        let mut command =
+            cluster.gantry.command(&["scheduler", "--dir", &folder, "--exit-with-parent"]);
+        command.env("GANTRY_LOG_FORMAT", format).stderr(Stdio::piped()).spawn()
+    };
+    let mut scheduler = start("json")?;
+    let mut line = String::new();
+    BufReader::new(scheduler.stderr.take().context("no log")?).read_line(&mut line)?;
+    scheduler.kill()?;
+    scheduler.wait()?;
+    let value: Value = serde_json::from_str(&line).context(line)?;
+    for field in ["timestamp", "level", "message"] {
+        ensure!(value[field].is_string(), "{field} of {value}");
+    }
+    let refused = start("xml")?.wait_with_output()?;
+    let sentence = String::from_utf8_lossy(&refused.stderr);
+    ensure!(refused.status.code() == Some(2), "{:?}", refused.status);
+    ensure!(sentence.contains("set it to text or json"), "{sentence}");
     Ok(())
 }
 

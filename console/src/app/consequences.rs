@@ -1,7 +1,7 @@
 //! What would follow from a plan, told before it is carried out: what stops, what is freed, what waits
 //! again, and the command that does the same.
 
-use gantry_model::{At, JobChange, JobRow, Millis};
+use gantry_model::{At, JobChange, JobRow, Millis, things};
 use gantry_wire::{NodeStatus, Update};
 
 use super::App;
@@ -214,10 +214,4 @@ fn longest(nodes: &[&NodeStatus], update: &Update, now: At) -> Option<String> {
         String::new()
     };
     Some(format!("the longest may take {} more{unlimited}", Millis(most / 1000 * 1000)))
-}
-
-/// A count of things: `1 task`, `2 tasks`.
-fn things(number: impl Into<u64>, one: &str) -> String {
-    let number = number.into();
-    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }

@@ -41,7 +41,7 @@ where
     F: FnOnce(Pin<Box<dyn Future<Output = ()> + Send>>) -> D,
     D: Future<Output = Result<(), Failure>>,
 {
-    log();
+    log()?;
     let mut builder = match threads {
         Threads::One => tokio::runtime::Builder::new_current_thread(),
         Threads::Some => tokio::runtime::Builder::new_multi_thread(),
@@ -63,15 +63,24 @@ where
     Ok(0)
 }
 
-/// Sends the log to standard error: to the journal under systemd, to the screen by hand.
-fn log() {
+/// Sends the log to standard error: to the journal under systemd, to the screen by hand. `GANTRY_LOG` says
+/// how much, `GANTRY_LOG_FORMAT` whether for people or for programs.
+fn log() -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("GANTRY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    // A second daemon in one process, as in a test, keeps the first one's log.
-    let _ = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .try_init();
+        .with_target(false);
+    // A second daemon in one process, as in a test, keeps the first one's log.
+    let _ = match std::env::var("GANTRY_LOG_FORMAT").as_deref() {
+        Err(_) | Ok("" | "text") => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        Ok("json") => log.json().flatten_event(true).try_init(),
+        Ok(other) => {
+            let sentence =
+                format!("GANTRY_LOG_FORMAT is {other:?}; set it to text or json, or leave it out");
+            return Err(Failure::usage(sentence));
+        }
+    };
+    Ok(())
 }

@@ -1,11 +1,11 @@
 //! Commands that take nodes out of service and back: drain, resume, maintenance.
 
 use clap::Args;
-use gantry_model::{Action, At, Millis, Reject, Window};
+use gantry_model::{Action, At, Millis, Reject, Window, things};
 use gantry_wire::Request;
 
 use super::client::Reach;
-use super::steer::{count_of_tasks, each};
+use super::steer::each;
 use super::{completions, time};
 use crate::error::Outcome;
 use crate::output::Format;
@@ -42,7 +42,7 @@ impl Drain {
             .unwrap_or_default();
         let say = |name: &str, tasks| match tasks {
             0 => format!("{name} is drained"),
-            n => format!("{name} gets no new work; {} may run there{until}", count_of_tasks(n)),
+            n => format!("{name} gets no new work; {} may run there{until}", things(n, "task")),
         };
         each("node", &requests, "drained", say, cluster, format)
     }

@@ -1,7 +1,7 @@
 //! Commands that change jobs: cancel, hold, release, requeue, change.
 
 use clap::Args;
-use gantry_model::{Action, IndexSet, JobChange, Millis};
+use gantry_model::{Action, IndexSet, JobChange, Millis, things};
 use gantry_wire::{Reply, Request};
 use serde_json::{Value, json};
 
@@ -55,11 +55,6 @@ fn halfway(failure: &Failure, requests: &[(String, Request)], place: usize) -> F
     Failure { sentence, ..failure.clone() }
 }
 
-/// `1 task`, `2 tasks`.
-pub(super) fn count_of_tasks(count: u32) -> String {
-    format!("{count} task{}", if count == 1 { "" } else { "s" })
-}
-
 /// `gantry cancel`.
 #[derive(Debug, Args)]
 pub struct Cancel {
@@ -84,7 +79,7 @@ impl Cancel {
         let say = |name: &str, tasks| match tasks {
             0 => format!("{name} had ended already"),
             1 => format!("cancelled {name}"),
-            n => format!("cancelled {name}, {n} tasks"),
+            n => format!("cancelled {name}, {}", things(n, "task")),
         };
         each("job", &requests, "cancelled", say, cluster, format)
     }
@@ -124,7 +119,7 @@ impl Jobs {
         })?;
         let say = |name: &str, tasks| match tasks {
             0 => format!("nothing more of {name} waits"),
-            n => format!("held {name}, {}", count_of_tasks(n)),
+            n => format!("held {name}, {}", things(n, "task")),
         };
         each("job", &requests, "held", say, cluster, format)
     }
@@ -139,7 +134,7 @@ impl Jobs {
         })?;
         let say = |name: &str, tasks| match tasks {
             0 => format!("nothing of {name} was held"),
-            n => format!("released {name}, {}", count_of_tasks(n)),
+            n => format!("released {name}, {}", things(n, "task")),
         };
         each("job", &requests, "released", say, cluster, format)
     }
@@ -164,7 +159,7 @@ impl Requeue {
         })?;
         let say = |name: &str, tasks| match tasks {
             0 => format!("nothing of {name} runs"),
-            n => format!("requeued {name}, {}", count_of_tasks(n)),
+            n => format!("requeued {name}, {}", things(n, "task")),
         };
         each("job", &requests, "requeued", say, cluster, format)
     }
@@ -221,7 +216,7 @@ impl Change {
         })?;
         let say = |name: &str, tasks| match tasks {
             0 => format!("all of {name} has ended"),
-            n => format!("changed {name}, {}", count_of_tasks(n)),
+            n => format!("changed {name}, {}", things(n, "task")),
         };
         each("job", &requests, "changed", say, cluster, format)
     }

@@ -3,7 +3,7 @@
 
 use gantry_model::{
     Action, AfterStop, At, IndexSet, JobId, Level, NodeId, Reject, RejectKind, Service, Subject,
-    Window, limits,
+    Window, limits, things,
 };
 
 use crate::cluster::{Cluster, note};
@@ -61,7 +61,12 @@ impl Cluster {
             Action::DropWindows { node } => {
                 let id = self.named(&node)?;
                 let count = std::mem::take(&mut self.node_mut(id).windows).len();
-                self.serve(at, id, format!("{count} windows dropped by {user}"), effects);
+                self.serve(
+                    at,
+                    id,
+                    format!("{} dropped by {user}", things(count as u64, "window")),
+                    effects,
+                );
                 Ok(Answer::Acted(count as u32))
             }
         }

@@ -7,7 +7,7 @@
 //! is a person's to look at whatever its policy says, so that no GPU goes in and out for ever.
 
 use gantry_model::health::{Ailment, Back, Finding, Measure, Policy, Sign, Stage, Trouble, Work};
-use gantry_model::{At, Level, Millis, NodeId, NodeState, Order, Subject, TaskId};
+use gantry_model::{At, Level, Millis, NodeId, NodeState, Order, Subject, TaskId, things};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, note};
@@ -349,8 +349,7 @@ fn said(
     };
     let moved = match moved {
         0 => String::new(),
-        1 => ", 1 task is stopped and queued again".to_owned(),
-        count => format!(", {count} tasks are stopped and queued again"),
+        count => format!(", {} stopped and queued again", things(count, "task")),
     };
     let back = match policy.back {
         Back::Over => "until it is over",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use gantry_model::{
     At, Exit, Level, NodeFacts, NodeId, NodeState, Order, Service, Subject, TaskId, TaskState,
-    TryId, Usage,
+    TryId, Usage, things,
 };
 
 use crate::cluster::{Cluster, note};
@@ -139,8 +139,8 @@ impl Cluster {
         let live = self.node(id).live.keys();
         let (on, gone): (Vec<&TryId>, Vec<&TryId>) = live.partition(|id| held.contains(id));
         let sentence = format!(
-            "its agent is gone; {} tasks outlive it, {} are queued again",
-            on.len(),
+            "its agent is gone; {} outlived it, {} queued again",
+            things(on.len() as u64, "task"),
             gone.len()
         );
         self.is_late(at, id, &sentence, effects);
@@ -168,7 +168,7 @@ impl Cluster {
         self.generation += 1;
         // Work that preferred its role may go elsewhere now.
         self.queue.reopen();
-        let sentence = format!("lost; {} tasks are queued again", given_up.len());
+        let sentence = format!("lost; {} queued again", things(given_up.len() as u64, "task"));
         effects.push(note(at, Level::Fail, Subject::Node(name), sentence));
         let waits: Vec<TryId> = self.node(id).waits().collect();
         for try_id in given_up {
@@ -227,7 +227,7 @@ impl Cluster {
         let count: u32 = tasks.into_iter().map(stop).sum();
         if count > 0 {
             let name = self.node(id).name().to_owned();
-            let sentence = format!("{why}; {count} tasks are stopped and queued again");
+            let sentence = format!("{why}; {} stopped and queued again", things(count, "task"));
             effects.push(note(at, Level::Note, Subject::Node(name), sentence));
         }
     }

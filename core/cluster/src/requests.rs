@@ -2,7 +2,7 @@
 
 use gantry_model::{
     AfterStop, At, DependencyScope, GpuDemand, IndexSet, JobId, JobSpec, Level, Reject, RejectKind,
-    Resources, Subject, TaskState,
+    Resources, Subject, TaskState, things,
 };
 
 use crate::accounts::{exceeds, group_of};
@@ -211,7 +211,7 @@ impl Cluster {
         self.known(id)?;
         let count = self.cancel_tasks(at, id, indices, effects);
         if count > 0 {
-            let sentence = format!("cancelled by {user}, {count} tasks");
+            let sentence = format!("cancelled by {user}, {}", things(count, "task"));
             effects.push(note(at, Level::Note, Subject::Job(id), sentence));
             if let Some(job) = self.jobs.get_mut(&id).filter(|job| job.counts.wait == 0) {
                 job.reason = Some(format!("cancelled by {user}"));

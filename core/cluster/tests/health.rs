@@ -49,7 +49,7 @@ fn an_xid_marks_the_gpu_moves_its_work_and_a_test_brings_it_back() {
     let effects = find(&mut env, Trouble::XidMemory, Sign::Seen, Some("GPU-0"));
     assert_eq!(stops(&effects), [("a".into(), 1)]);
     let sentence = said(&effects);
-    for part in ["seen on GPU-0", "rule xid-memory", "1 task is stopped and queued again"] {
+    for part in ["seen on GPU-0", "rule xid-memory", "1 task stopped and queued again"] {
         assert!(sentence.contains(part), "{sentence}");
     }
     assert!(tests(&effects).is_empty(), "the task is still there");

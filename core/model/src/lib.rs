@@ -41,6 +41,6 @@ pub use order::{Launch, Order, Report, TaskWork};
 pub use reject::{Reject, RejectKind};
 pub use resources::{GPU_WHOLE, GpuDemand, GpuPart, Lease, Resources, Sharing};
 pub use task::{AfterStop, Exit, JobState, TaskState, Usage};
-pub use units::{At, MemoryMib, Millis};
+pub use units::{At, MemoryMib, Millis, things};
 pub use view::{JobRow, NodeRow, OwnerRow, Spent, Summary, TaskCounts, TaskRow, Why};
 pub use work::{Builtin, Work};

@@ -10,6 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::reject::Reject;
 
+/// A count of things: `1 task`, `2 tasks`.
+#[must_use]
+pub fn things(number: impl Into<u64>, one: &str) -> String {
+    let number = number.into();
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A point in time: milliseconds since the Unix epoch, by the scheduler's clock.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
