@@ -98,6 +98,11 @@ fn a_table_has_a_line_for_each_row_and_what_is_wrong_is_said() {
     let (code, out, _) = measure(&["gangs", "--nodes", "20", "--count", "200"]);
     assert_eq!((code, out.lines().count()), (Some(0), 6), "{out}");
     assert!(out.starts_with("gangs on ") && out.contains("goal"), "{out}");
+    let (code, out, error) = measure(&["wire", "gangs", "--nodes", "20", "--count", "20"]);
+    assert_eq!(code, Some(0), "{error}");
+    let heads: Vec<&str> = out.lines().filter(|line| line.starts_with('#')).collect();
+    assert_eq!(heads, ["# Measurements", "## gangs", "## wire"], "{out}");
+    assert!(out.contains("| what | unit | ours |") && out.contains("profile"), "{out}");
     let (code, _, error) = measure(&["nothing"]);
     assert_eq!(code, Some(2));
     assert!(error.contains("placement"), "{error}");

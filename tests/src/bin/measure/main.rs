@@ -1,4 +1,4 @@
-//! Benchmarks: `cargo run --release -p gantry-tests --bin measure -- NAME [--json]`.
+//! Benchmarks: `cargo run --release -p gantry-tests --bin measure -- NAME... [--json]`.
 //!
 //! Each prints ours beside a peer's, the machine's limit and the goal, all from the same run. What
 //! decides is measured in this process ([`bare`]); what serves, with real processes over real QUIC
@@ -18,6 +18,7 @@ mod brain;
 mod builtin;
 mod cli;
 mod deadnode;
+mod document;
 mod echo;
 #[path = "../../../../agent/tests/nvml/fake.rs"]
 mod fake;
@@ -49,7 +50,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use report::{Report, Row};
 
@@ -57,11 +59,15 @@ use report::{Report, Row};
 #[derive(Debug, Parser)]
 #[command(name = "measure")]
 struct Options {
-    /// What to measure.
-    name: Name,
-    /// Print one JSON value.
+    /// What to measure. Several are measured each in a process of its own, and make a Markdown document.
+    #[arg(required = true, value_name = "NAME", value_parser = words())]
+    names: Vec<String>,
+    /// Print one JSON value for each.
     #[arg(long)]
     json: bool,
+    /// Print a Markdown table.
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
     #[command(flatten)]
     size: Size,
 }
@@ -96,109 +102,126 @@ impl Size {
     }
 }
 
-/// The benchmarks.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Name {
-    /// Real `true` processes through one agent, beside a bare loop and peers.
-    Tasks,
-    /// Built-in operations on warm workers.
-    Builtin,
-    /// An array of 1,000,000 elements, and the memory of an element.
-    Array,
-    /// From a submit to its acknowledgement, and to the running task.
-    Latency,
-    /// What an event costs with 10,000 nodes and 100,000 waiting jobs.
-    Placement,
-    /// What a pass costs with 10,000 waiting gangs.
-    Gangs,
-    /// kill -9 of the scheduler with 1,000,000 tasks known.
-    Restart,
-    /// From the death of a node to its tasks in the queue.
-    Deadnode,
-    /// kill -9 and SIGSTOP of each daemon, partition and loss of packets, under work.
-    Faults,
-    /// What an agent with 8 GPUs takes of its node.
-    Agent,
-    /// 10,000 agents and 100 consoles on one scheduler, and all of them coming back to it.
-    Agents,
-    /// What a sample takes on its way.
-    Wire,
-    /// Each image operation beside `OpenCV`, `SimpleITK`, scikit-image and cc3d.
-    Kernels,
-    /// DICOM images received and synced, over one and eight associations, and through kill -9.
-    Ingest,
-    /// 100,000 DICOM images over eight associations, with kill -9 of the agent in the middle.
-    Soak,
-    /// Samples written, read and put into shards, and a region grown from a click.
-    Library,
-    /// Slices a second of both engines beside a plain loop of `PyTorch`, and of ranks together.
-    Train,
-    /// Brains found in a head of another study than the two that a network was trained on.
-    Brain,
-    /// Slices that a model predicts, beside `PyTorch` and ONNX Runtime with the same weights.
-    Predict,
-    /// The nearest of 1,000,000 cases, beside `NumPy` and a read of the same memory.
-    Similar,
-    /// What the console sends to its terminal, and what a frame costs.
-    Screen,
-    /// What a command costs: its start, and a queue of 10,000 jobs.
-    Cli,
+/// A benchmark.
+#[derive(Clone, Copy)]
+struct Benchmark {
+    /// Its name.
+    word: &'static str,
+    about: &'static str,
+    run: fn(&Size) -> Result<Vec<Row>>,
 }
 
-impl Name {
-    fn run(self, size: &Size) -> Result<Vec<Row>> {
-        match self {
-            Self::Tasks => tasks::run(size),
-            Self::Builtin => builtin::run(size),
-            Self::Array => array::run(size),
-            Self::Latency => latency::run(size),
-            Self::Placement => placement::run(size),
-            Self::Gangs => gangs::run(size),
-            Self::Restart => restart::run(size),
-            Self::Deadnode => deadnode::run(size),
-            Self::Faults => faults::run(size),
-            Self::Agent => agent::run(size),
-            Self::Agents => agents::run(size),
-            Self::Wire => wire::run(size),
-            Self::Kernels => kernels::run(size),
-            Self::Ingest => ingest::run(size),
-            Self::Soak => soak::run(size),
-            Self::Library => library::run(size),
-            Self::Train => train::run(size),
-            Self::Brain => brain::run(size),
-            Self::Predict => predict::run(size),
-            Self::Similar => similar::run(size),
-            Self::Screen => screen::run(size),
-            Self::Cli => cli::run(size),
-        }
-    }
+const BENCHMARKS: &[Benchmark] = &[
+    Benchmark {
+        word: "tasks",
+        about: "Real true processes through one agent, beside a bare loop and peers",
+        run: tasks::run,
+    },
+    Benchmark { word: "builtin", about: "Built-in operations on warm workers", run: builtin::run },
+    Benchmark {
+        word: "array",
+        about: "An array of 1,000,000 elements, and the memory of an element",
+        run: array::run,
+    },
+    Benchmark {
+        word: "latency",
+        about: "From a submit to its acknowledgement, and to the running task",
+        run: latency::run,
+    },
+    Benchmark {
+        word: "placement",
+        about: "What an event costs with 10,000 nodes and 100,000 waiting jobs",
+        run: placement::run,
+    },
+    Benchmark {
+        word: "gangs",
+        about: "What a pass costs with 10,000 waiting gangs",
+        run: gangs::run,
+    },
+    Benchmark {
+        word: "restart",
+        about: "kill -9 of the scheduler with 1,000,000 tasks known",
+        run: restart::run,
+    },
+    Benchmark {
+        word: "deadnode",
+        about: "From the death of a node to its tasks in the queue",
+        run: deadnode::run,
+    },
+    Benchmark {
+        word: "faults",
+        about: "kill -9 and SIGSTOP of each daemon, partition and loss of packets, under work",
+        run: faults::run,
+    },
+    Benchmark {
+        word: "agent",
+        about: "What an agent with 8 GPUs takes of its node",
+        run: agent::run,
+    },
+    Benchmark {
+        word: "agents",
+        about: "10,000 agents and 100 consoles on one scheduler, and all of them coming back to it",
+        run: agents::run,
+    },
+    Benchmark { word: "wire", about: "What a sample takes on its way", run: wire::run },
+    Benchmark {
+        word: "kernels",
+        about: "Each image operation beside OpenCV, SimpleITK, scikit-image and cc3d",
+        run: kernels::run,
+    },
+    Benchmark {
+        word: "ingest",
+        about: "DICOM images received and synced, over one and eight associations, and through kill -9",
+        run: ingest::run,
+    },
+    Benchmark {
+        word: "soak",
+        about: "100,000 DICOM images over eight associations, with kill -9 of the agent in the middle",
+        run: soak::run,
+    },
+    Benchmark {
+        word: "library",
+        about: "Samples written, read and put into shards, and a region grown from a click",
+        run: library::run,
+    },
+    Benchmark {
+        word: "train",
+        about: "Slices a second of both engines beside a plain loop of PyTorch, and of ranks together",
+        run: train::run,
+    },
+    Benchmark {
+        word: "brain",
+        about: "Brains found in a head of another study than the two that a network was trained on",
+        run: brain::run,
+    },
+    Benchmark {
+        word: "predict",
+        about: "Slices that a model predicts, beside PyTorch and ONNX Runtime with the same weights",
+        run: predict::run,
+    },
+    Benchmark {
+        word: "similar",
+        about: "The nearest of 1,000,000 cases, beside NumPy and a read of the same memory",
+        run: similar::run,
+    },
+    Benchmark {
+        word: "screen",
+        about: "What the console sends to its terminal, and what a frame costs",
+        run: screen::run,
+    },
+    Benchmark {
+        word: "cli",
+        about: "What a command costs: its start, and a queue of 10,000 jobs",
+        run: cli::run,
+    },
+];
+/// What stands for each of them.
+const ALL: &str = "all";
 
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Tasks => "tasks",
-            Self::Builtin => "builtin",
-            Self::Array => "array",
-            Self::Latency => "latency",
-            Self::Placement => "placement",
-            Self::Gangs => "gangs",
-            Self::Restart => "restart",
-            Self::Deadnode => "deadnode",
-            Self::Faults => "faults",
-            Self::Agent => "agent",
-            Self::Agents => "agents",
-            Self::Wire => "wire",
-            Self::Kernels => "kernels",
-            Self::Ingest => "ingest",
-            Self::Soak => "soak",
-            Self::Library => "library",
-            Self::Train => "train",
-            Self::Brain => "brain",
-            Self::Predict => "predict",
-            Self::Similar => "similar",
-            Self::Screen => "screen",
-            Self::Cli => "cli",
-        }
-    }
+fn words() -> impl TypedValueParser<Value = String> {
+    let one = BENCHMARKS.iter().map(|one| PossibleValue::new(one.word).help(one.about));
+    let all = PossibleValue::new(ALL).help("Each of them, one after the other");
+    PossibleValuesParser::new(one.chain([all]))
 }
 
 fn main() -> ExitCode {
@@ -210,7 +233,13 @@ fn main() -> ExitCode {
         return ended(kernels::MEMORY, kernels::print_memory());
     }
     let options = Options::parse();
-    ended(options.name.word(), measure(&options))
+    let names = options.names.iter();
+    let asked = |one: &&Benchmark| names.clone().any(|name| name == one.word || name == ALL);
+    let asked: Vec<&Benchmark> = BENCHMARKS.iter().filter(asked).collect();
+    match asked[..] {
+        [one] => ended(one.word, measure(one, &options)),
+        _ => ended("measure", document::print(&asked, options.json)),
+    }
 }
 
 fn ended(name: &str, result: Result<()>) -> ExitCode {
@@ -224,12 +253,14 @@ fn ended(name: &str, result: Result<()>) -> ExitCode {
     }
 }
 
-fn measure(options: &Options) -> Result<()> {
-    let rows = options.name.run(&options.size)?;
-    let report = Report { name: options.name.word(), machine: statistics::machine(), rows };
+fn measure(one: &Benchmark, options: &Options) -> Result<()> {
+    let rows = (one.run)(&options.size)?;
+    let report = Report { name: one.word, machine: statistics::machine(), rows };
     let mut out = std::io::stdout().lock();
     if options.json {
         writeln!(out, "{}", report.json())?;
+    } else if options.markdown {
+        write!(out, "{}", report.markdown())?;
     } else {
         write!(out, "{report}")?;
     }

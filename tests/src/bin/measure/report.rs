@@ -133,6 +133,18 @@ impl Report {
         let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
         json!({ "name": self.name, "machine": self.machine, "rows": rows })
     }
+
+    /// A table as Markdown has it.
+    pub(crate) fn markdown(&self) -> String {
+        let line = |cells: [String; 9]| {
+            let cells = cells.map(|cell| cell.replace('|', "\\|"));
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let mut text = line(HEADS.map(str::to_owned));
+        text.push_str("|---|---|---|---|---|---|---|---|---|\n");
+        text.extend(self.rows.iter().map(|row| line(row.cells())));
+        text
+    }
 }
 
 impl fmt::Display for Report {
@@ -194,6 +206,17 @@ mod tests {
             assert_eq!(row.met(), expected, "{row:?}");
             assert_eq!(row.json()["met"], json!(expected), "{row:?}");
         }
+    }
+
+    #[test]
+    fn a_markdown_table_has_a_line_for_each_row() {
+        let rows = vec![Row::new("a | b", "s", 2.0).limit(4.0), Row::new("c", "ms", 0.5)];
+        let report = Report { name: "n", machine: "m".into(), rows };
+        let text = report.markdown();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4);
+        assert!(lines.iter().all(|line| line.replace("\\|", "").matches('|').count() == 10));
+        assert_eq!(lines[2], "| a \\| b | s | 2 | - | - | 4 | 0.50 | - | - |");
     }
 
     #[test]
