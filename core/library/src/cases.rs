@@ -167,6 +167,7 @@ fn unit(embedding: &[f32]) -> impl Iterator<Item = f32> {
 }
 
 /// The sum of the products of two rows of the same length.
+#[allow(clippy::needless_range_loop, reason = "loops by number are made into vectors")]
 fn product(a: &[f32], b: &[f32]) -> f32 {
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();

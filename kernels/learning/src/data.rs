@@ -210,14 +210,8 @@ pub(crate) struct Batch {
     pub(crate) labels: Vec<u8>,
 }
 
-impl Batch {
-    /// Patch, class, label: 1 in the label's class, 0 elsewhere.
-    pub(crate) fn target(&self, labels: usize, classes: usize) -> Vec<f32> {
-        target_of(&self.labels, labels, classes)
-    }
-}
-
-/// What the labels of patches, so many each, are as a target.
+/// What the labels of patches, so many each, are as a target: patch, class, label, 1 in the label's class
+/// and 0 elsewhere.
 pub(crate) fn target_of(all: &[u8], labels: usize, classes: usize) -> Vec<f32> {
     let mut target = Vec::with_capacity(all.len() * classes);
     for labels in all.chunks_exact(labels) {
@@ -447,7 +441,7 @@ mod tests {
         let set = rising(network(NetworkKind::ResNet18), 4, 1, 3);
         let batch = set.batch(&[0, 1, 2], Augmentation::MirrorAndShift, 1, 0);
         assert_eq!(batch.labels, [0, 1, 1]);
-        assert_eq!(batch.target(1, 2), [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(target_of(&batch.labels, 1, 2), [1.0, 0.0, 0.0, 1.0, 0.0, 1.0]);
     }
 
     #[test]
@@ -500,7 +494,7 @@ mod tests {
             assert_eq!(varied.images, again.images[16..], "neighbours in the batch do not matter");
             let rising = varied.images[0] < varied.images[3];
             mirrored += u32::from(!rising);
-            let labels = &varied.target(16, 2)[16..];
+            let labels = &target_of(&varied.labels, 16, 2)[16..];
             // Slice 1 has values 16 to 31: only the last, 31, is labelled.
             assert_eq!(labels[if rising { 15 } else { 12 }], 1.0, "{labels:?}");
             assert_eq!(labels.iter().sum::<f32>(), 1.0);

@@ -1,7 +1,7 @@
 //! Networks that learn from the samples of a library and predict on new images.
 //!
-//! U-Nets over slices and over stacks of them, and classifiers of slices, trained by one of two engines: the embedded one, on the CPU through burn's flex
-//! backend, with no Python and no download, or `PyTorch`, on the GPUs of a task and over the ranks of a
+//! U-Nets over slices and over stacks of them, and classifiers of slices, trained by one of two
+//! engines: the embedded one, on the CPU, with no Python and no download, or `PyTorch`, on the GPUs of a task and over the ranks of a
 //! gang (its program is in `torch`). [`train`] reads the samples of a library, writes checkpoints into
 //! the run's folder, and leaves a model in the library; [`Predictor`] takes a model from there and
 //! gives the mask, volume, confidence and embedding of an image; [`similar`] names the nearest
@@ -10,7 +10,7 @@
 //! What it promises: the same samples, settings and seed give the same weights bit for bit on the
 //! same machine and engine, whatever the number of threads, and a run that was stopped or killed and started
 //! again gives the same bits as one that was not. No name, id or pixel of a patient is in what it
-//! reports. No type of burn is in its interface: the engine can be changed without anyone noticing.
+//! reports. No type of burn is in its interface.
 //!
 //! Predictions are for research; nothing here is a diagnosis.
 
@@ -44,8 +44,8 @@ pub use error::LearningError;
 pub use merit::Merit;
 pub use metadata::{EpochMetrics, FeatureScale, ModelMetadata};
 pub use mirror::Mirroring;
-pub use network::{Network, NetworkKind, Supervision};
+pub use network::{Answer, Network, NetworkKind, Supervision};
 pub use plan::{Plan, plan};
-pub use predict::{Answer, PredictionResult, Predictor, Slices, similar};
+pub use predict::{PredictionResult, Predictor, Slices, similar};
 pub use settings::{Augmentation, Fold, Sweep, TrainSettings};
 pub use train::{RunOutcome, RunSink, train};

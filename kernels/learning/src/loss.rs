@@ -4,15 +4,55 @@
 //! region count as much as a large one. Dice is taken over the whole batch and over the classes other
 //! than the background, so a slice without the organ does not divide by 0.
 
-use burn::tensor::Tensor;
 use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::network::{Task, values};
 
 /// What keeps Dice defined where neither side has a pixel.
 const SMOOTH: f64 = 1.0;
 
+/// What was said of a batch at one size, and what should have been: patch, class, voxel each.
+pub(crate) struct Told {
+    pub(crate) shape: [usize; 3],
+    pub(crate) logits: Vec<f32>,
+    /// 1 in the class that is right, 0 elsewhere.
+    pub(crate) target: Vec<f32>,
+    /// How much it counts beside the other sizes.
+    pub(crate) weight: f64,
+}
+
+/// The loss over all sizes, each as much as its weight has of all, and its slopes by the logits of each.
+pub(crate) fn loss_and_slopes(told: Vec<Told>, task: Task) -> (f32, Vec<Vec<f32>>) {
+    let device = Device::flex().autodiff();
+    let all: f64 = told.iter().map(|one| one.weight).sum();
+    let mut leaves = Vec::with_capacity(told.len());
+    let mut sum: Option<Tensor<1>> = None;
+    for Told { shape, logits, target, weight } in told {
+        let tensor =
+            |values: Vec<f32>| Tensor::<3>::from_data(TensorData::new(values, shape), &device);
+        let logits = tensor(logits).require_grad();
+        let loss = match task {
+            Task::Segmentation => dice_cross_entropy(logits.clone(), tensor(target)),
+            Task::Classification => cross_entropy(logits.clone(), tensor(target)),
+        };
+        let loss = loss * (weight / all);
+        leaves.push(logits);
+        sum = Some(match sum {
+            Some(sum) => sum + loss,
+            None => loss,
+        });
+    }
+    let Some(sum) = sum else { return (0.0, Vec::new()) };
+    let mut slopes = sum.backward();
+    let of = |leaf: Tensor<3>| leaf.grad_remove(&mut slopes).map(values).unwrap_or_default();
+    let slopes = leaves.into_iter().map(of).collect();
+    (values(sum)[0], slopes)
+}
+
 /// The loss of logits against targets: batch, classes, voxels each; a target is 1 in the voxel's class
 /// and 0 elsewhere. One number, from about 0 up.
-pub(crate) fn dice_cross_entropy(logits: Tensor<3>, target: Tensor<3>) -> Tensor<1> {
+fn dice_cross_entropy(logits: Tensor<3>, target: Tensor<3>) -> Tensor<1> {
     let [_, classes, _] = logits.dims();
     let log_probability = log_softmax(logits, 1);
     let foreground = |x: Tensor<3>| x.narrow(1, 1, classes - 1);
@@ -33,7 +73,7 @@ pub(crate) fn weight_of(halved: u32) -> f64 {
 }
 
 /// Cross-entropy alone, where whole slices have a class.
-pub(crate) fn cross_entropy(logits: Tensor<3>, target: Tensor<3>) -> Tensor<1> {
+fn cross_entropy(logits: Tensor<3>, target: Tensor<3>) -> Tensor<1> {
     entropy(log_softmax(logits, 1), target)
 }
 
@@ -45,10 +85,7 @@ fn entropy(log_probability: Tensor<3>, target: Tensor<3>) -> Tensor<1> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, TensorData};
-
     use super::*;
-    use crate::network::values;
     use crate::random::Random;
 
     const SHAPE: [usize; 3] = [2, 3, 9];

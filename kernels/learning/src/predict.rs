@@ -9,7 +9,7 @@ use crate::error::LearningError;
 use crate::merit::leads;
 use crate::metadata::{ModelMetadata, VERSION};
 use crate::mirror::Side;
-use crate::network::{LoadedNetwork, Mode, Task, values};
+use crate::network::{Answer, DirectNetwork, Task};
 use crate::settings::TrainSettings;
 use crate::weights::Weights;
 
@@ -49,20 +49,11 @@ impl Slices {
     }
 }
 
-/// What a network says of patches.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// Of each patch each class, of that each voxel; of a classifier each class.
-    pub logits: Vec<f32>,
-    /// Of each patch its features.
-    pub features: Vec<f32>,
-}
-
 /// A model, ready to predict.
 pub struct Predictor {
     model: ModelId,
     metadata: ModelMetadata,
-    network: LoadedNetwork,
+    network: DirectNetwork,
 }
 
 impl std::fmt::Debug for Predictor {
@@ -79,7 +70,7 @@ impl Predictor {
     pub fn load(library: &Library, model: &str) -> Result<Self, LearningError> {
         let record = library.model(model)?;
         let (metadata, weights) = read(library, &record)?;
-        let network = LoadedNetwork::new(metadata.network, &weights, Mode::Use);
+        let network = DirectNetwork::new(metadata.network, &weights);
         Ok(Self { model: record.id, metadata, network })
     }
 
@@ -134,7 +125,7 @@ impl Predictor {
     ///
     /// # Errors
     /// Where the numbers are no whole patches of the network's input.
-    pub fn answer(&self, patches: Vec<f32>) -> Result<Answer, LearningError> {
+    pub fn answer(&self, patches: &[f32]) -> Result<Answer, LearningError> {
         let patch = self.metadata.patch();
         if !patches.len().is_multiple_of(patch.voxels()) {
             return Err(LearningError::Engine(format!(
@@ -143,8 +134,7 @@ impl Predictor {
                 patch.voxels()
             )));
         }
-        let output = self.network.forward(patches, patch);
-        Ok(Answer { logits: values(output.logits), features: values(output.features) })
+        Ok(self.network.answer(patches, patch))
     }
 
     /// Slice by slice, some at once.
@@ -222,12 +212,11 @@ impl Predictor {
     fn lead(&self, patches: Vec<f32>, seen: &mut Seen) -> Result<Vec<f32>, LearningError> {
         let patch = self.metadata.patch();
         self.metadata.mirroring.lead(patches, patch.side, |patches, side| {
-            let output = self.network.forward(patches, patch);
-            let labels = output.logits.dims()[2];
+            let answer = self.network.answer(&patches, patch);
             if side == Side::Straight {
-                seen.add(&values(output.features));
+                seen.add(&answer.features);
             }
-            Ok(leads(&values(output.logits), labels).collect())
+            Ok(leads(&answer.logits, self.metadata.network.labels(patch)).collect())
         })
     }
 }

@@ -281,15 +281,15 @@ impl Filling<'_> {
             let spot = match *setting {
                 "learning_rate" => learning_rate.as_ref().map(|placed| &placed.spot),
                 "average_decay" => average_decay.as_ref().map(|placed| &placed.spot),
-                "epochs" => spot(epochs),
-                "batch_size" => spot(batch),
-                "input_size" => spot(input_size),
-                "input_depth" => spot(input_depth),
-                "base_channels" => spot(base_channels),
-                "patience_epochs" => spot(patience),
+                "epochs" => spot(epochs.as_ref()),
+                "batch_size" => spot(batch.as_ref()),
+                "input_size" => spot(input_size.as_ref()),
+                "input_depth" => spot(input_depth.as_ref()),
+                "base_channels" => spot(base_channels.as_ref()),
+                "patience_epochs" => spot(patience.as_ref()),
                 "supervision" => training.supervision.as_ref().map(|placed| &placed.spot),
-                "folds" => spot(folds),
-                "seeds" => spot(seeds),
+                "folds" => spot(folds.as_ref()),
+                "seeds" => spot(seeds.as_ref()),
                 _ => None,
             };
             self.refuse(spot.unwrap_or(kind), error)
@@ -403,8 +403,8 @@ impl Filling<'_> {
 }
 
 /// Where a number is written, if it is.
-fn spot(placed: &Option<Placed<u32>>) -> Option<&Spot> {
-    placed.as_ref().map(|placed| &placed.spot)
+fn spot(placed: Option<&Placed<u32>>) -> Option<&Spot> {
+    placed.map(|placed| &placed.spot)
 }
 
 /// The name of the run of a job that names none: what of its own name a folder may have, and a

@@ -1,13 +1,16 @@
-//! The embedded engine: burn's flex backend on the CPU, within this process.
+//! The embedded engine: the network's own passes on the CPU, within this process. The loss and its
+//! slopes are burn's.
 
 use std::collections::VecDeque;
+
+use rayon::prelude::*;
 
 use super::{Engine, Seen, Stepped};
 use crate::checkpoint::Checkpoint;
 use crate::data::{Batch, target_of, thinned};
 use crate::error::LearningError;
-use crate::loss::{cross_entropy, dice_cross_entropy, weight_of};
-use crate::network::{LoadedNetwork, Mode, Network, Patch, Task, values};
+use crate::loss::{Told, loss_and_slopes, weight_of};
+use crate::network::{Aid, DirectNetwork, Kept, Network, Patch, Slopes};
 use crate::optimizer::{Moments, Step, advance};
 use crate::weights::Weights;
 
@@ -33,6 +36,20 @@ impl Embedded {
             offered: VecDeque::new(),
         }
     }
+
+    /// What was said at a size, and what should have been.
+    fn told(&self, aid: Aid, kept: &[Kept], labels: &[u8]) -> Told {
+        let Network { kind, classes, .. } = self.network;
+        let logits: Vec<f32> = kept.iter().flat_map(|kept| kept.logits(aid.op)).copied().collect();
+        let each = logits.len() / kept.len() / classes;
+        let target = if aid.halved == 0 {
+            target_of(labels, each, classes)
+        } else {
+            target_of(&thinned(labels, self.patch, kind.axes(), aid.halved), each, classes)
+        };
+        let shape = [kept.len(), classes, each];
+        Told { shape, logits, target, weight: weight_of(aid.halved) }
+    }
 }
 
 impl Engine for Embedded {
@@ -45,30 +62,21 @@ impl Engine for Embedded {
         let Some(batch) = self.offered.pop_front() else {
             return Err(LearningError::Engine("a step has no images".into()));
         };
-        let loaded = LoadedNetwork::new(self.network, &self.weights, Mode::Learn);
-        let classes = self.network.classes;
-        let patches = batch.images.len() / self.patch.voxels();
-        let labels = self.network.labels(self.patch);
-        let target = loaded.tensor(batch.target(labels, classes), [patches, classes, labels]);
-        let output = loaded.forward(batch.images, self.patch);
-        let mut loss = match self.network.kind.task() {
-            Task::Segmentation => dice_cross_entropy(output.logits, target),
-            Task::Classification => cross_entropy(output.logits, target),
+        let direct = DirectNetwork::learning(self.network, &self.weights);
+        let patches = batch.images.par_chunks_exact(self.patch.voxels());
+        let kept: Vec<Kept> = patches.map(|patch| direct.keep(patch, self.patch)).collect();
+        let said = direct.said();
+        let told = said.iter().map(|aid| self.told(*aid, &kept, &batch.labels)).collect();
+        let (loss, of_logits) = loss_and_slopes(told, self.network.kind.task());
+        let slopes = |(number, kept): (usize, &Kept)| {
+            let own = said.iter().zip(&of_logits).map(|(aid, slopes)| {
+                let count = kept.logits(aid.op).len();
+                (aid.op, &slopes[number * count..(number + 1) * count])
+            });
+            direct.slopes(kept, &own.collect::<Vec<_>>())
         };
-        if !output.aids.is_empty() {
-            let mut weights = 1.0;
-            for (halved, logits) in output.aids {
-                let labels = thinned(&batch.labels, self.patch, self.network.kind.axes(), halved);
-                let target = target_of(&labels, labels.len() / patches, classes);
-                let target = loaded.tensor(target, logits.dims());
-                loss = loss + dice_cross_entropy(logits, target) * weight_of(halved);
-                weights += weight_of(halved);
-            }
-            loss = loss / weights;
-        }
-        let gradients = loaded.gradients(loss.backward());
-        let loss = values(loss)[0];
-        advance(&mut self.weights, &mut self.moments, &gradients, step);
+        let all: Vec<Slopes> = kept.par_iter().enumerate().map(slopes).collect();
+        advance(&mut self.weights, &mut self.moments, &summed(all), step);
         let finite = loss.is_finite() && self.weights.is_finite();
         Ok(Stepped { loss, finite, waited_s: None, memory_mib: 0 })
     }
@@ -81,12 +89,24 @@ impl Engine for Embedded {
     fn see(&mut self, images: Vec<f32>) -> Result<Seen, LearningError> {
         let weights =
             self.shown.as_ref().or(self.moments.average.as_ref()).unwrap_or(&self.weights);
-        let loaded = LoadedNetwork::new(self.network, weights, Mode::Use);
-        let output = loaded.forward(images, self.patch);
-        Ok(Seen { logits: values(output.logits), features: values(output.features) })
+        let answer = DirectNetwork::new(self.network, weights).answer(&images, self.patch);
+        Ok(Seen { logits: answer.logits, features: answer.features })
     }
 
     fn arrays(&mut self) -> Result<(Weights, Moments), LearningError> {
         Ok((self.weights.clone(), self.moments.clone()))
     }
+}
+
+/// The slopes over all patches, summed in their order.
+fn summed(all: Vec<Slopes>) -> Slopes {
+    let mut all = all.into_iter();
+    let mut sum = all.next().unwrap_or_default();
+    for one in all {
+        for (name, slopes) in one {
+            let Some(sum) = sum.get_mut(&name) else { continue };
+            sum.iter_mut().zip(slopes).for_each(|(sum, slope)| *sum += slope);
+        }
+    }
+    sum
 }

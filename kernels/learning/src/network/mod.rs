@@ -2,7 +2,7 @@
 //!
 //! A network is a description of three numbers and a name ([`Network`]). It is drawn once, as a list
 //! of operations with the names of their weights ([`graph::Graph`]), and that list is what the
-//! embedded engine computes (`run.rs`), what the program of `PyTorch` is sent, and what is written as
+//! embedded engine computes (`direct.rs`, and in tests burn with its own gradients, `run.rs`), what the program of `PyTorch` is sent, and what is written as
 //! ONNX: none of them knows a U-Net from a classifier.
 //!
 //! | network | drawn after | learns |
@@ -16,17 +16,28 @@
 //! normalisation over the batch: what a network says of an image does not depend on the others in its
 //! batch, a gang of ranks learns what one rank would, and batches may be small.
 
+mod back;
 mod classifiers;
+mod convolve;
+mod direct;
 pub(crate) mod graph;
+#[cfg(test)]
 mod run;
+mod slopes;
 mod unet;
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::run::{LoadedNetwork, Mode, values};
+pub(crate) use self::back::{Kept, Slopes};
+pub use self::direct::Answer;
+pub(crate) use self::direct::DirectNetwork;
+pub(crate) use self::graph::Aid;
+#[cfg(test)]
+pub(crate) use self::run::{LoadedNetwork, Mode};
 
 use self::graph::{Begin, Graph};
 use crate::error::LearningError;
@@ -284,6 +295,11 @@ impl Patch {
         }
         firsts
     }
+}
+
+/// The numbers of a tensor, the last axis fastest.
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().expect("every tensor of the network is f32")
 }
 
 #[cfg(test)]

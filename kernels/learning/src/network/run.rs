@@ -1,4 +1,4 @@
-//! What computes a network within this process: burn's flex backend.
+//! The networks in burn, whose gradients are its own: what the passes of this program are held against.
 //!
 //! A network is a graph and numbers with names; tensors exist only while it runs.
 
@@ -12,7 +12,7 @@ use burn::tensor::ops::{
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
 use super::graph::{EPSILON, Graph, Op};
-use super::{Network, Patch};
+use super::{Network, Patch, values};
 use crate::weights::{Parameter, Weights};
 
 /// Whether a network learns.
@@ -254,11 +254,6 @@ fn group_norm<const D: usize>(
     let mut shape = [1; D];
     (shape[0], shape[1]) = (items, channels);
     centred.reshape(dims) * (factor.reshape(shape) * wide(scale)) + wide(shift)
-}
-
-/// The numbers of a tensor, the last axis fastest.
-pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_into_vec().expect("every tensor of the network is f32")
 }
 
 #[cfg(test)]

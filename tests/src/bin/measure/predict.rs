@@ -119,13 +119,14 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
         for batch in BATCHES {
             let images = numbers(batch * SIDE * SIDE);
-            let logits = predictor.answer(images.clone())?.logits;
+            let logits = predictor.answer(&images)?.logits;
             put(&exported.join("images"), &images)?;
             put(&exported.join("logits"), &logits)?;
             let (mut ours, mut eager, mut onnx) = <(Times, Times, Times)>::default();
             for _ in 0..size.rounds() {
                 ours.take(&times(count, || {
-                    Ok(drop(pool.install(|| predictor.answer(images.clone()))?))
+                    pool.install(|| predictor.answer(&images))?;
+                    Ok(())
                 })?);
                 let asked = Asked { folder: &exported, batch, threads, count };
                 if let Some(python) = &python {
@@ -161,7 +162,10 @@ fn whole(
     let image = patient(77, &settings()).image;
     let mut all = Times::default();
     for _ in 0..rounds {
-        all.take(&times(count, || Ok(drop(pool.install(|| predictor.predict(&image))?)))?);
+        all.take(&times(count, || {
+            pool.install(|| predictor.predict(&image))?;
+            Ok(())
+        })?);
     }
     let threads = pool.current_num_threads();
     let what =
