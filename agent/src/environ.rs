@@ -19,18 +19,28 @@ const EXEC_MAX: Duration = Duration::from_secs(1);
 /// largest stack, and 6 MiB, together.
 const BYTES_MAX: usize = 6 << 20;
 
+fn file(process: Pid, name: &str) -> String {
+    format!("/proc/{}/{name}", process.as_raw_nonzero())
+}
+
+/// What can be seen of a process' variables now: as [`read`], but empty also for one that becomes
+/// another program.
+pub(crate) fn glance(process: Pid) -> Option<Vec<u8>> {
+    // One call reads of one program: a second one would find the end where `execve` is between.
+    let mut text = vec![0; BYTES_MAX];
+    let length = File::open(file(process, "environ")).ok()?.read(&mut text).ok()?;
+    text.truncate(length);
+    Some(text)
+}
+
 /// A process' variables, each ended by a zero byte. `None` for one that is not there or another
 /// user's; empty for one that has none, that has ended, or that belongs to the kernel.
 pub(crate) fn read(process: Pid) -> Option<Vec<u8>> {
-    let file = |name| format!("/proc/{}/{name}", process.as_raw_nonzero());
     let begin = Instant::now();
     loop {
-        // One call reads of one program: a second one would find the end where `execve` is between.
-        let mut text = vec![0; BYTES_MAX];
-        let length = File::open(file("environ")).ok()?.read(&mut text).ok()?;
-        text.truncate(length);
-        let settled = length > 0 || has_none(&fs::read_to_string(file("stat")).ok()?);
-        if settled || begin.elapsed() > EXEC_MAX {
+        let text = glance(process)?;
+        let is_settled = || Some(has_none(&fs::read_to_string(file(process, "stat")).ok()?));
+        if !text.is_empty() || is_settled()? || begin.elapsed() > EXEC_MAX {
             return Some(text);
         }
         thread::yield_now();

@@ -18,7 +18,8 @@ use std::process::{Command, ExitStatus};
 use gantry_config::RunAs;
 use gantry_model::{Exit, GPU_WHOLE, Gpu, Launch, TaskId, TaskWork};
 use rustix::process::{
-    Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
+    Pid, Signal, getpgid, getpgrp, getpid, getppid, kill_process, kill_process_group,
+    set_parent_process_death_signal,
 };
 
 use crate::environ;
@@ -182,13 +183,28 @@ fn sweep_once(mark: &[u8]) -> usize {
     let mut numbers: Vec<i32> = processes.flatten().filter_map(number).collect();
     // The newest first: commands that still run were mostly started after all else on the machine.
     numbers.sort_unstable_by(|a, b| b.cmp(a));
-    let left = numbers.into_iter().filter_map(|number| {
-        let process = Pid::from_raw(number)?;
-        // Those of other users cannot be read, and are none of ours.
-        let environment = environ::read(process)?;
-        (environ::variable(&environment, "GANTRY_AGENT") == Some(mark)).then_some(process)
-    });
-    left.filter(|process| kill_process(*process, Signal::KILL).is_ok()).count()
+    // Those of other users cannot be read, and are none of ours.
+    let is_ours = |environment: &[u8]| environ::variable(environment, "GANTRY_AGENT") == Some(mark);
+    // With all of its group at once: a script whose step were ended before it would take the next.
+    let end = |process| match getpgid(Some(process)) {
+        Ok(group) if group != getpgrp() => kill_process_group(group, Signal::KILL).is_ok(),
+        _ => kill_process(process, Signal::KILL).is_ok(),
+    };
+    let (mut ended, mut unsettled) = (0, Vec::new());
+    for process in numbers.into_iter().filter_map(Pid::from_raw) {
+        match environ::glance(process) {
+            Some(nothing) if nothing.is_empty() => unsettled.push(process),
+            Some(environment) if is_ours(&environment) => ended += usize::from(end(process)),
+            _ => {}
+        }
+    }
+    // None that can be ended at once waits for one that becomes another program.
+    for process in unsettled {
+        if environ::read(process).is_some_and(|environment| is_ours(&environment)) {
+            ended += usize::from(end(process));
+        }
+    }
+    ended
 }
 
 /// A process' end as the model has it.

@@ -102,3 +102,29 @@ fn what_a_dead_supervisor_left_is_swept_and_nothing_else() {
     assert_eq!(exit_of(left.wait().unwrap()), Exit::Signal(9));
     assert_eq!(sweep(&places), 0);
 }
+
+#[test]
+fn a_script_that_is_swept_takes_no_further_step() {
+    let folder = TempDir::new().unwrap();
+    let places = places(folder.path());
+    let further = folder.path().join("further");
+    let mut left = Command::new("sh")
+        .args(["-c", "sleep 1000 & echo $!; wait; touch \"$0\""])
+        .arg(&further)
+        .envs(environment(&launch(&["true"]), &places, &[]))
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut step = String::new();
+    io::BufRead::read_line(&mut io::BufReader::new(left.stdout.as_mut().unwrap()), &mut step)
+        .unwrap();
+    // Until it is the other program its environment may not be seen.
+    let cmdline = format!("/proc/{}/cmdline", step.trim());
+    while !std::fs::read(&cmdline).unwrap().starts_with(b"sleep") {
+        std::thread::yield_now();
+    }
+    assert!(sweep(&places) >= 1);
+    assert_eq!(exit_of(left.wait().unwrap()), Exit::Signal(9));
+    assert!(!further.exists(), "its step ended before it did");
+}
