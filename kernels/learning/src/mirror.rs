@@ -93,6 +93,7 @@ mod tests {
 
     /// Says of each voxel its own value and twice that of the voxel before it in its row: a network
     /// that tells left from right.
+    #[allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps, reason = "as it is asked")]
     fn see(patches: Vec<f32>, _: Side) -> Result<Vec<f32>, LearningError> {
         let one = |row: &[f32]| {
             let before = std::iter::once(0.0).chain(row.iter().copied());

@@ -44,6 +44,9 @@ pub struct Fold {
     pub of: u32,
 }
 
+/// A setting, what it is, whether that can be trained with, and what it must be.
+type Rule = (&'static str, String, bool, String);
+
 /// Runs that differ in their fold, their seed, or both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sweep {
@@ -188,11 +191,10 @@ impl TrainSettings {
     pub fn check(&self) -> Result<(), LearningError> {
         let side = self.network.side_multiple();
         let channels = self.network().base_channels;
-        let watched = self.validation_percent > 0 || self.fold.is_some();
         let fold =
             |fold: Fold| (2..=FOLDS_MAX).contains(&fold.of) && (1..=fold.of).contains(&fold.number);
         let sweep = self.sweep.unwrap_or(Sweep { folds: 1, seeds: 1 });
-        let rules: [(&'static str, String, bool, String); 15] = [
+        let rules: [Rule; 10] = [
             (
                 "epochs",
                 self.epochs.to_string(),
@@ -261,6 +263,19 @@ impl TrainSettings {
                 (1..=SEEDS_MAX).contains(&sweep.seeds),
                 format!("it must be 1 to {SEEDS_MAX}"),
             ),
+        ];
+        for (setting, found, holds, wanted) in rules.into_iter().chain(self.rules_of_learning()) {
+            if !holds {
+                return Err(LearningError::Setting { setting, found, wanted });
+            }
+        }
+        Ok(())
+    }
+
+    /// What holds of the way in which a network learns.
+    fn rules_of_learning(&self) -> [Rule; 5] {
+        let watched = self.validation_percent > 0 || self.fold.is_some();
+        [
             (
                 "average_decay",
                 self.average_decay.to_string(),
@@ -291,13 +306,7 @@ impl TrainSettings {
                 self.validation_percent <= 90,
                 "it must be 0 to 90".to_owned(),
             ),
-        ];
-        for (setting, found, holds, wanted) in rules {
-            if !holds {
-                return Err(LearningError::Setting { setting, found, wanted });
-            }
-        }
-        Ok(())
+        ]
     }
 
     /// The first setting in which two trainings would differ in what they learn. Engine and precision

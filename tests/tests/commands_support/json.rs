@@ -99,6 +99,14 @@ fn labelled(library: &Library) -> Result<String> {
     Ok(id.to_string())
 }
 
+/// A series of a library, and a file with what is written of it.
+fn written(cluster: &Cluster, library: &str) -> Result<[String; 2]> {
+    let series = Library::open(library.as_ref())?.series()?[0].id.to_string();
+    let text = cluster.folder().join("text").display().to_string();
+    std::fs::write(&text, "A nodule.")?;
+    Ok([series, text])
+}
+
 #[test]
 fn the_json_of_every_command_has_its_known_form() -> Result<()> {
     let cluster = cluster()?;
@@ -170,9 +178,7 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
         take(&cluster, &line.split(' ').collect::<Vec<_>>(), &mut forms)
             .with_context(|| line.to_owned())?;
     }
-    let series = Library::open(library.as_ref())?.series()?[0].id.to_string();
-    let text = cluster.folder().join("text").display().to_string();
-    std::fs::write(&text, "A nodule.")?;
+    let [series, text] = written(&cluster, &library)?;
     for line in [
         &["library", "--library", &library, "text", &series, &text, "--by", "ada"][..],
         &["library", "--library", &library, "text", &series],

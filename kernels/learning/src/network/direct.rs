@@ -234,7 +234,9 @@ fn normalise(x: &mut Picture, groups: usize, scale: &[f32], shift: &[f32]) {
         let factor = (1.0 / (variance + EPSILON).sqrt()) as f32;
         for ((channel, scale), shift) in group.chunks_exact_mut(voxels).zip(scale).zip(shift) {
             let scale = factor * scale;
-            channel.iter_mut().for_each(|value| *value = (*value - mean) * scale + shift);
+            for value in channel {
+                *value = (*value - mean) * scale + shift;
+            }
         }
     }
 }
