@@ -168,8 +168,9 @@ async fn make(shared: Arc<Shared>, scope: Scope, slot: Arc<Slot>) {
             let changes = before.map(|before| Step::Changes(Box::new(before.changes(&update))));
             let changes = changes.as_ref().and_then(written);
             let number = had.as_ref().map_or(0, |had| had.number + 1);
-            bytes = changes.as_ref().map_or(0, Vec::len);
             let picture = Picture { number, update, changes, whole: OnceLock::new() };
+            // The whole where there are no changes that can be sent.
+            bytes = picture.from(number.checked_sub(1)).map_or(0, <[u8]>::len);
             slot.send_replace(Some(Arc::new(picture)));
         }
         let pause = pause(scope, bytes * slot.receiver_count());
