@@ -308,3 +308,40 @@ impl ServerCertVerifier for Pinned {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::{ClientConnection, ServerConnection};
+
+    use super::*;
+    use crate::authority::Authority;
+    use crate::identity::IdentityKind;
+
+    /// The certificates that a scheduler shows to this caller.
+    fn shown(caller: ClientConfig, scheduler: &ServerConfig) -> usize {
+        let name = ServerName::try_from(SERVER_NAME).unwrap();
+        let mut caller = ClientConnection::new(Arc::new(caller), name).unwrap();
+        let mut scheduler = ServerConnection::new(Arc::new(scheduler.clone())).unwrap();
+        while caller.is_handshaking() {
+            let (mut there, mut back) = (Vec::new(), Vec::new());
+            caller.write_tls(&mut there).unwrap();
+            scheduler.read_tls(&mut &there[..]).unwrap();
+            scheduler.process_new_packets().unwrap();
+            scheduler.write_tls(&mut back).unwrap();
+            caller.read_tls(&mut &back[..]).unwrap();
+            caller.process_new_packets().unwrap();
+        }
+        assert_eq!(caller.alpn_protocol(), Some(ALPN));
+        caller.peer_certificates().unwrap().len()
+    }
+
+    #[test]
+    fn the_authority_is_shown_to_who_has_not_got_it_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create(folder.path(), "test").unwrap();
+        let issue = |kind| authority.issue(kind, "one").unwrap();
+        let scheduler = server(&issue(IdentityKind::Scheduler), &Times::default()).unwrap();
+        assert_eq!(shown(client(&issue(IdentityKind::Agent)).unwrap(), &scheduler), 1);
+        assert_eq!(shown(joining(authority.fingerprint()).unwrap(), &scheduler), 2);
+    }
+}
