@@ -18,7 +18,7 @@ use std::process::{Command, ExitStatus};
 use gantry_config::RunAs;
 use gantry_model::{Exit, GPU_WHOLE, Gpu, Launch, TaskId, TaskWork};
 use rustix::process::{
-    Pid, Signal, getpgid, getpgrp, getpid, getppid, kill_process, kill_process_group,
+    Pid, Signal, getpgid, getpid, getppid, kill_process, kill_process_group,
     set_parent_process_death_signal,
 };
 
@@ -185,9 +185,11 @@ fn sweep_once(mark: &[u8]) -> usize {
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     // Those of other users cannot be read, and are none of ours.
     let is_ours = |environment: &[u8]| environ::variable(environment, "GANTRY_AGENT") == Some(mark);
-    // With all of its group at once: a script whose step were ended before it would take the next.
+    // With all of its group at once, where that is ours: a script whose step were ended before it would
+    // take the next.
+    let leads = |group| environ::glance(group).is_some_and(|environment| is_ours(&environment));
     let end = |process| match getpgid(Some(process)) {
-        Ok(group) if group != getpgrp() => kill_process_group(group, Signal::KILL).is_ok(),
+        Ok(group) if leads(group) => kill_process_group(group, Signal::KILL).is_ok(),
         _ => kill_process(process, Signal::KILL).is_ok(),
     };
     let (mut ended, mut unsettled) = (0, Vec::new());
