@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use gantry_model::access::Role;
 use gantry_model::health::{Back, Measure, Policy, Trouble, Work};
 use gantry_model::{Level, MemoryMib, Millis};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::agent::text;
 use crate::alerts::{self, AlertSettings};
@@ -35,6 +37,13 @@ pub struct SchedulerSettings {
     /// How long a node may be away before its tasks are queued again.
     #[serde(deserialize_with = "text")]
     pub node_timeout: Millis,
+    /// The role of people of the scheduler's host, who come by their account; none is let in so where
+    /// absent.
+    #[serde(deserialize_with = "local_role")]
+    pub local_role: Option<Role>,
+    /// The socket that they call; `scheduler.sock` in the folder that systemd gives where absent, and none
+    /// without it.
+    pub local_socket: Option<PathBuf>,
     /// How long a join token lasts.
     #[serde(deserialize_with = "text")]
     pub token_valid: Millis,
@@ -179,6 +188,8 @@ impl Default for SchedulerSettings {
             listen: ([0, 0, 0, 0], 7400).into(),
             ahead: Millis(100),
             node_timeout: Millis::from_seconds(6),
+            local_role: Some(Role::User),
+            local_socket: None,
             token_valid: Millis::from_seconds(900),
             certificate_valid: Millis::from_seconds(86_400),
             certificate_grace: Millis::from_seconds(30 * 86_400),
@@ -210,6 +221,8 @@ impl Settings for SchedulerSettings {
         "listen",
         "ahead",
         "node_timeout",
+        "local_role",
+        "local_socket",
         "token_valid",
         "certificate_valid",
         "certificate_grace",
@@ -303,6 +316,21 @@ impl Settings for SchedulerSettings {
             }
         }
         Ok(())
+    }
+}
+
+/// The role of people of the scheduler's host, or `none`. Not every account is an administrator.
+fn local_role<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Role>, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    match word.parse() {
+        Ok(Role::Administrator) => Err(serde::de::Error::custom(
+            "local_role = \"administrator\" would make administrators of all accounts of this host; gantry access grant makes one of a person",
+        )),
+        Ok(role) => Ok(Some(role)),
+        Err(_) if word == "none" => Ok(None),
+        Err(_) => Err(serde::de::Error::custom(format!(
+            "{word:?} is no role that people of this host can have; write viewer, user, operator or none"
+        ))),
     }
 }
 

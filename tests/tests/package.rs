@@ -89,6 +89,7 @@ fn the_units_say_what_the_daemons_rely_on() {
         let watchdog: u64 = values(&unit, "WatchdogSec")[0].parse().unwrap();
         assert!(watchdog >= 30, "a daemon says every five seconds that it is alive");
     }
+    assert_eq!(values(&read("scheduler"), "RuntimeDirectory"), ["gantry"], "its socket");
     let agent = read("agent");
     for (key, expected) in [
         // Tasks outlive the agent, whatever becomes of it.
@@ -246,10 +247,62 @@ impl Host {
         let log = std::fs::File::options().append(true).open(log)?;
         let words = ["setpriv", "--reuid=gantry", "--regid=gantry", "--clear-groups"];
         let mut command = self.command(&[&words[..], &["/usr/bin/gantry", role]].concat());
+        if role == "scheduler" {
+            self.run(&["install", "--directory", "--owner=gantry", "--group=gantry", RUNTIME])?;
+            command.env("RUNTIME_DIRECTORY", RUNTIME);
+        }
         let child = command.env("NOTIFY_SOCKET", &manager.path).stderr(log).spawn()?;
         manager.hears("READY=1").with_context(|| self.log())?;
         Ok((child, manager))
     }
+}
+
+/// The folder that systemd gives a unit with `RuntimeDirectory=gantry`.
+const RUNTIME: &str = "/run/gantry";
+
+/// Accounts of a host: a person and a service.
+const ACCOUNTS: &str = "ada:x:1500:1500::/home/ada:/bin/sh\nweb:x:990:990::/home/web:/bin/sh\n";
+
+/// People of the scheduler's host need no token, and services get none.
+fn people_are_known_by_their_account(first: &Host) -> Result<()> {
+    let add = format!("printf '%s' '{ACCOUNTS}' >>/etc/passwd");
+    first.run(&["sh", "-c", &add])?;
+    for (name, uid) in [("ada", "1500"), ("web", "990")] {
+        let owner = format!("--owner={uid}");
+        first.run(&["install", "--directory", "--mode=700", &owner, &format!("/home/{name}")])?;
+    }
+    let command = |name: &str, words: &[&str]| {
+        let (uid, home) = (format!("--reuid={name}"), format!("HOME=/home/{name}"));
+        let words = [
+            &["setpriv", &uid, "--clear-groups", "env", &home, "PATH=/usr/bin:/bin", "gantry"],
+            words,
+        ];
+        first.output(&words.concat())
+    };
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+
+    let submitted = command("ada", &["--quiet", "submit", "--wait", "--", "true"])?;
+    ensure!(submitted.status.success(), "{}", said(&submitted));
+    let job = String::from_utf8(submitted.stdout)?;
+    let row: Value = serde_json::from_str(&first.run(&["gantry", "--json", "job", job.trim()])?)?;
+    ensure!(row["job"]["user"] == "ada", "{row}");
+    let rows: Value = serde_json::from_str(&first.run(&["gantry", "--json", "access", "list"])?)?;
+    let all = rows["access"].as_array().context("no list")?;
+    let ada = all.iter().find(|row| row["name"] == "ada").context("ada is not known")?;
+    ensure!(ada["role"] == "user" && ada["by"] == "local_role", "{ada}");
+
+    let refused = command("web", &["queue"])?;
+    ensure!(!refused.status.success() && said(&refused).contains("service"), "{}", said(&refused));
+    // Once taken away, an access stays so, whatever the account asks.
+    first.run(&["gantry", "access", "revoke", "ada"])?;
+    for words in [&["queue"][..], &["join", "--local"]] {
+        let refused = command("ada", words)?;
+        ensure!(said(&refused).contains("was taken away"), "{words:?}: {}", said(&refused));
+    }
+    let log = first.run(&["gantry", "audit", "list"])?;
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(" local ")).collect();
+    ensure!(lines.len() == 3 && lines.iter().any(|line| line.contains("account 1500")), "{log}");
+    Ok(())
 }
 
 impl Drop for Host {
@@ -329,6 +382,7 @@ fn three_commands_make_a_cluster_of_three_hosts() -> Result<()> {
         ensure!(printed.contains("gantry\n"), "a task ran as somebody else: {printed}");
     }
     manager.hears("WATCHDOG=1")?;
+    people_are_known_by_their_account(first)?;
 
     // The agent goes, its task stays, and the next agent takes it over.
     let release = shared.join("release");

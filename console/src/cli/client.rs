@@ -13,6 +13,7 @@ use gantry_model::{Action, At, IndexSet, JobId, JobRow, Principal, Subject};
 use gantry_wire::{NodeStatus, Peer, Reply, Request, Scope, Update};
 use tokio::runtime::Runtime;
 
+use super::join;
 use crate::error::{Failure, TROUBLE};
 use crate::output;
 use crate::watched::Watched;
@@ -32,7 +33,8 @@ const AGAIN_EACH: Duration = Duration::from_millis(500);
 /// Which cluster a command is for, and who asks.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Reach {
-    /// Folder with the cluster's address and your key.
+    /// Folder with the cluster's address and your key; ~/.gantry, or that of the scheduler on this host,
+    /// where nothing is said.
     // Ids of their own: commands have folders and users too.
     #[arg(
         id = "reach-folder",
@@ -58,7 +60,18 @@ impl Reach {
     /// The folder that is looked into.
     #[must_use]
     pub fn place(&self) -> PathBuf {
-        self.folder.clone().unwrap_or_else(|| DEFAULT_FOLDER.into())
+        let own = || join::home().filter(|home| home.join("address").exists());
+        self.folder.clone().or_else(own).unwrap_or_else(|| DEFAULT_FOLDER.into())
+    }
+
+    /// The same; where that is no cluster's and none was named, an identity is asked for by the account,
+    /// if the scheduler of this host listens to it.
+    fn place_or_join(&self) -> Result<PathBuf, Failure> {
+        let place = self.place();
+        if self.folder.is_some() || std::fs::read(place.join("address")).is_ok() {
+            return Ok(place);
+        }
+        Ok(join::by_account()?.unwrap_or(place))
     }
 }
 
@@ -86,7 +99,7 @@ impl Access {
     /// Where the folder, the address or the identity is missing, with what to do.
     pub fn find(reach: impl Into<Reach>) -> Result<Self, Failure> {
         let reach = reach.into();
-        let folder = reach.place();
+        let folder = reach.place_or_join()?;
         let known = identities(&folder);
         // Who got an identity on another host has one alone there.
         let only = match known.as_slice() {

@@ -185,10 +185,13 @@ fn value_of(option: &str, words: &[String]) -> Option<String> {
 }
 
 fn reach() -> Reach {
-    Reach {
+    let reach = Reach {
         folder: typed_or("--cluster", "GANTRY_CLUSTER").map(PathBuf::from),
         user: typed_or("--as", "GANTRY_AS"),
-    }
+    };
+    // Nobody gets an identity by a key that completes.
+    let place = reach.place();
+    reach.or(place)
 }
 
 fn library() -> Option<Library> {

@@ -15,7 +15,7 @@ use gantry_config::{
 };
 use serde_json::{Value, json};
 
-use super::client::Reach;
+use super::client::{DEFAULT_FOLDER, Reach};
 use super::completions;
 use super::daemons::{AGENT_FOLDER, Flags};
 use crate::error::{Failure, Outcome};
@@ -115,7 +115,7 @@ impl Place {
 
     fn file(&self, daemon: Daemon, cluster: &Reach) -> PathBuf {
         let folder = self.dir.clone().unwrap_or_else(|| match daemon {
-            Daemon::Scheduler => cluster.place(),
+            Daemon::Scheduler => cluster.folder.clone().unwrap_or_else(|| DEFAULT_FOLDER.into()),
             Daemon::Agent => AGENT_FOLDER.into(),
         });
         folder.join(format!("{}.toml", daemon.word()))

@@ -1,7 +1,6 @@
-//! The daemons' entry points: `gantry scheduler`, `gantry agent`, `gantry join`; and what an
+//! The daemons' entry points: `gantry scheduler` and `gantry agent`; and what an
 //! administrator does with a scheduler: init, token, reload, backup, restore, check, repair.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use gantry_wire::{JournalUse, Reply, Request, SchedulerStatus};
 use serde_json::json;
 
 use super::backup;
-use super::client::{Client, Reach, resolve, unexpected};
+use super::client::{Client, Reach, unexpected};
 use super::daemon::{self, Threads};
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
@@ -302,105 +301,8 @@ impl Agent {
     }
 }
 
-/// `gantry join`.
-#[derive(Debug, Args)]
-pub struct Join {
-    /// The token that gantry scheduler token or gantry access token printed.
-    token: String,
-    #[command(flatten)]
-    who: Who,
-    /// The scheduler, as HOST:PORT.
-    #[arg(long, value_name = "HOST:PORT")]
-    scheduler: String,
-    /// The agent's folder; of a person the one that commands look into, as with --cluster.
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-}
-
-/// Whom the token was made for.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-struct Who {
-    /// The node's name, as the token was made for.
-    #[arg(long)]
-    node: Option<String>,
-    /// The person's name, as the token was made for.
-    // An id of its own: --as is a user too.
-    #[arg(id = "join-user", long = "user", value_name = "NAME")]
-    user: Option<String>,
-}
-
-impl Join {
-    /// Carries it out: gets an identity, and writes the agent's first settings or the address that
-    /// commands look for.
-    ///
-    /// # Errors
-    /// Where the token is refused or the folder cannot be written.
-    pub fn run(self, cluster: &Reach, format: Format) -> Outcome {
-        let address = resolve(&self.scheduler)?;
-        match (&self.who.node, &self.who.user) {
-            (Some(node), _) => {
-                let dir = self.dir.clone().unwrap_or_else(|| AGENT_FOLDER.into());
-                self.node(address, node, &dir, format)
-            }
-            (None, Some(user)) => {
-                let dir = self.dir.clone().or_else(|| cluster.folder.clone()).ok_or_else(|| {
-                    Failure::usage("where shall the identity lie? name a folder of yours with --dir, and later with GANTRY_CLUSTER")
-                })?;
-                self.user(address, user, &dir, format)
-            }
-            (None, None) => Err(Failure::usage("name a node with --node or a person with --user")),
-        }
-    }
-
-    fn node(&self, address: SocketAddr, node: &str, dir: &Path, format: Format) -> Outcome {
-        make(dir, 0o777)?;
-        let runtime = tokio::runtime::Runtime::new()?;
-        let identity = runtime.block_on(gantry_link::join(address, &self.token, node))?;
-        identity.save(dir, "agent")?;
-        let path = dir.join("agent.toml");
-        if !path.exists() {
-            let text = format!("node = {node:?}\nscheduler = {:?}\n", address.to_string());
-            write(&path, &text)?;
-        }
-        hand_over(dir)?;
-        let people = || {
-            let start = if is_service(dir, Path::new(AGENT_FOLDER), "agent") {
-                "systemctl enable --now gantry-agent".to_owned()
-            } else {
-                format!("gantry agent --dir {}", dir.display())
-            };
-            format!("{node} has joined\nnext: {start}")
-        };
-        format.print("joined", &json!({ "node": node }), people, || node.to_owned())?;
-        Ok(0)
-    }
-
-    fn user(&self, address: SocketAddr, user: &str, dir: &Path, format: Format) -> Outcome {
-        if user.contains('/') || user.starts_with('.') {
-            let sentence =
-                format!("{user:?} cannot be the name of a file, and its identity lies in one");
-            return Err(Failure::usage(sentence));
-        }
-        make(dir, 0o700)?;
-        let runtime = tokio::runtime::Runtime::new()?;
-        let identity = runtime.block_on(gantry_link::join_user(address, &self.token, user))?;
-        identity.save(dir, user)?;
-        write(&dir.join("address"), &format!("{address}\n"))?;
-        let shown = dir.display();
-        let people = || {
-            format!(
-                "{user} has an identity in {shown}\nnext: export GANTRY_CLUSTER={shown}; gantry access list"
-            )
-        };
-        let value = json!({ "user": user, "folder": dir });
-        format.print("identity", &value, people, || user.to_owned())?;
-        Ok(0)
-    }
-}
-
 /// Whether the folder is the one of the package's service, which is installed.
-fn is_service(folder: &Path, own: &Path, role: &str) -> bool {
+pub(super) fn is_service(folder: &Path, own: &Path, role: &str) -> bool {
     folder == own && Path::new(UNITS).join(format!("gantry-{role}.service")).exists()
 }
 
@@ -426,13 +328,13 @@ pub(super) fn hand_over(folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn make(folder: &Path, mode: u32) -> Result<(), Failure> {
+pub(super) fn make(folder: &Path, mode: u32) -> Result<(), Failure> {
     std::fs::DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(|error| {
         Failure::trouble(format!("making the folder {} failed: {error}", folder.display()))
     })
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
+pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(path, text)
         .map_err(|error| Failure::trouble(format!("writing {} failed: {error}", path.display())))
 }

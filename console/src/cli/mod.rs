@@ -17,6 +17,7 @@ pub mod exchange;
 mod gpus;
 pub mod history;
 pub mod jobs;
+mod join;
 mod label;
 pub mod learning;
 pub mod library;
@@ -172,7 +173,7 @@ pub enum Command {
     /// Bring nodes from the allocations of another scheduler, for a time.
     Pilot(pilot::Pilot),
     /// Join a node to a cluster with a token, or get a person's identity with one.
-    Join(daemons::Join),
+    Join(join::Join),
     /// Carry out built-in operations for an agent.
     #[command(hide = true)]
     Worker,

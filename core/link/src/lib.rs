@@ -7,7 +7,8 @@
 //! short-lived; [`renew`] fetches the next one, also for a while after the old one has ended, and [`Own`]
 //! does so when it is due.
 //!
-//! Peers that are not of the cluster are met in [`outside`], by TLS over TCP.
+//! People on the scheduler's own host are known by their account ([`local`]). Peers that are not of the
+//! cluster are met in [`outside`], by TLS over TCP.
 //!
 //! This crate is the only one that knows quinn and rustls. It decides nothing: what a peer may do
 //! is the scheduler's business, by the [`PeerIdentity`] that stands on the connection.
@@ -21,6 +22,7 @@ pub mod connect;
 pub mod connection;
 pub mod error;
 pub mod identity;
+pub mod local;
 pub mod outside;
 pub mod own;
 mod place;
@@ -36,6 +38,7 @@ pub use connect::{Caller, Credentials, Session, connect, join, join_user, renew}
 pub use connection::{Connection, Receiver, Sender};
 pub use error::LinkError;
 pub use identity::{Identity, IdentityKind, PeerIdentity};
+pub use local::{Local, LocalCaller};
 pub use outside::{Ended, Outside, Outward, Refused};
 pub use own::Own;
 pub use server::{Incoming, Server, Times};

@@ -105,6 +105,16 @@ impl Grants {
         }
     }
 
+    /// The role of a person whose access was given and not taken away; nothing of one who is not known.
+    ///
+    /// # Errors
+    /// Where access was taken away.
+    pub(crate) fn known(&self, name: &str) -> Result<Option<Role>, Reject> {
+        let principal = Principal::User(name.to_owned());
+        let grant = self.checked(&principal, At(u64::MAX))?;
+        Ok(grant.and_then(|grant| grant.role))
+    }
+
     /// What is known of somebody, where a certificate made then counts.
     fn checked(&self, principal: &Principal, issued: At) -> Result<Option<&Grant>, Reject> {
         let Some(grant) = self.0.get(principal) else { return Ok(None) };

@@ -33,13 +33,14 @@ mod update;
 mod watch;
 mod webhook;
 
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_config::SchedulerSettings;
-use gantry_link::{Authority, Identity, IdentityKind, Server, Term, Times};
+use gantry_link::{Authority, Identity, IdentityKind, Local, Server, Term, Times};
 use gantry_model::{Level, Millis, Subject};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -158,12 +159,13 @@ async fn serve_with(
     let times = Times::new(move || clock.wall(), settings.certificate_grace);
     let server = Server::bind_by(settings.listen, &identity, folder, times)?;
     let address = server.local_address();
-    write_address(folder, address)?;
+    let address = write_address(folder, address)?;
     tracing::info!(%address, cluster, "serving");
     with(&core);
     let shared = Arc::new(session::Shared {
         cluster,
         folder: folder.to_owned(),
+        address,
         authority,
         core,
         settings,
@@ -176,6 +178,7 @@ async fn serve_with(
         given_up: session::Tallied::default(),
     });
     let _metrics = metrics::start(&shared).await?;
+    let _local = people_of_this_host(&shared)?;
     let mut sessions = JoinSet::new();
     let mut own_due = tokio::time::interval(OWN_EACH);
     own_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -240,8 +243,21 @@ fn own(
     current("scheduler")
 }
 
-/// Leaves the address where commands on this host look for it.
-fn write_address(folder: &Path, mut address: std::net::SocketAddr) -> Result<(), SchedulerError> {
+/// Answers people of this host, where they are let in by their account. It ends with what is returned.
+fn people_of_this_host(shared: &Arc<session::Shared>) -> Result<JoinSet<()>, SchedulerError> {
+    let mut serving = JoinSet::new();
+    let runtime = std::env::var_os("RUNTIME_DIRECTORY").map(Into::into);
+    if let Some(path) = session::local::place(&shared.settings, runtime) {
+        let local = Local::bind(&path)?;
+        tracing::info!(path = %path.display(), "people of this host can call");
+        let shared = shared.clone();
+        serving.spawn(async move { match session::local::serve(shared, local).await {} });
+    }
+    Ok(serving)
+}
+
+/// Leaves the address where commands on this host look for it, and gives it.
+fn write_address(folder: &Path, mut address: SocketAddr) -> Result<SocketAddr, SchedulerError> {
     if address.ip().is_unspecified() {
         // Commands on this host call loopback; others are told the address by hand.
         let loopback = if address.is_ipv4() {
@@ -255,10 +271,11 @@ fn write_address(folder: &Path, mut address: std::net::SocketAddr) -> Result<(),
     let text = format!("{address}\n");
     // A start on a full disk needs no room for what is there already.
     if std::fs::read_to_string(&path).is_ok_and(|known| known == text) {
-        return Ok(());
+        return Ok(address);
     }
     std::fs::write(&part, text)
         .and_then(|()| std::fs::rename(&part, &path))
+        .map(|()| address)
         .map_err(|error| SchedulerError::file("writing", &path, &error))
 }
 

@@ -3,12 +3,13 @@
 //! The certificate says who calls. An agent speaks for its own node only; a console asks, and each
 //! request is held against the role of its person; who has no certificate may show a token and
 //! nothing else, and whose certificate has ended may only renew it. Whose access was taken away is
-//! turned away here.
+//! turned away here. People of this host get a token by their account ([`local`]).
 
 mod admit;
 mod agent;
 mod console;
 mod join;
+pub(crate) mod local;
 mod renew;
 mod strangers;
 mod trust;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) cluster: String,
     /// The folder with the settings file.
     pub(crate) folder: std::path::PathBuf,
+    /// Where it is called from this host.
+    pub(crate) address: std::net::SocketAddr,
     pub(crate) authority: Authority,
     pub(crate) core: Core,
     pub(crate) settings: SchedulerSettings,

@@ -46,6 +46,7 @@ kinds! {
     1 Greeting, 2 Verdict, 3 AgentMessage, 4 SchedulerMessage, 5 Request, 6 Reply,
     // 7 was a picture.
     8 NodeRequest, 9 NodeReply, 10 JoinRequest, 11 JoinReply, 12 RenewRequest, 13 Step,
+    14 Invitation,
 }
 
 /// A frame's header, checked.

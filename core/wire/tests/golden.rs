@@ -25,9 +25,9 @@ use gantry_wire::frame::{self, KINDS, Message};
 use gantry_wire::message::{NodeStatus, Output};
 use gantry_wire::{
     AccessRow, AgentMessage, AuditPage, AuditQuery, AuditReport, AuditRow, Found, GpuNode, GpuPage,
-    GpuRow, Greeting, HistoryQuery, Holder, JoinReply, JoinRequest, JournalCopy, JournalUse,
-    Metric, NodeReply, NodeRequest, NotePage, NotePlace, NoteQuery, NoteRow, Peer, Point,
-    RenewRequest, Reply, Request, SchedulerMessage, SchedulerStatus, Scope, SeriesRow, Step,
+    GpuRow, Greeting, HistoryQuery, Holder, Invitation, JoinReply, JoinRequest, JournalCopy,
+    JournalUse, Metric, NodeReply, NodeRequest, NotePage, NotePlace, NoteQuery, NoteRow, Peer,
+    Point, RenewRequest, Reply, Request, SchedulerMessage, SchedulerStatus, Scope, SeriesRow, Step,
     Update, UseBy, UseRow, Verdict,
 };
 
@@ -497,6 +497,14 @@ fn trust(table: &mut String) {
         line(table, "greeting", &greeting);
     }
     line(table, "renew", &RenewRequest { request_der: vec![1] });
+    let given = Invitation::Given {
+        name: "ada".into(),
+        role: PersonRole::User,
+        address: "127.0.0.1:7400".into(),
+        token: "t".into(),
+    };
+    line(table, "invitation", &given);
+    line(table, "invitation", &Invitation::Refused(Reject::invalid("no")));
     let (user, role) = ("ada".to_owned(), PersonRole::Viewer);
     for (name, request) in [
         ("access", Request::Access { after: Some(Principal::User("ada".into())) }),

@@ -19,6 +19,8 @@ const SYNC_US_MAX: u64 = 50_000;
 
 pub(super) fn findings(reach: &Reach) -> Vec<Finding> {
     let place = reach.place();
+    // Nobody gets an identity by a look at the host.
+    let reach = reach.clone().or(place.clone());
     if !place.is_dir() {
         let why = format!("no cluster in {}: commands here need --cluster DIR", place.display());
         return ["certificates", "ports", "clock"].map(|one| Finding::skip(one, &*why)).into();
@@ -26,7 +28,7 @@ pub(super) fn findings(reach: &Reach) -> Vec<Finding> {
     let access = match Access::find(reach.clone()) {
         Ok(access) => access,
         Err(failure) => {
-            let mend = "name the folder of your identity with --cluster, or get one: gantry access token on the scheduler, gantry join --user here";
+            let mend = "name the folder of your identity with --cluster, or get one: gantry join --local on the scheduler's host, elsewhere gantry access token there and gantry join --user here";
             return vec![Finding::fail("certificates", failure.sentence, mend)];
         }
     };

@@ -21,9 +21,30 @@ const WITHIN: Millis = Millis::from_seconds(60);
 /// Addresses that are told apart; all others share one count.
 const ADDRESSES_MAX: usize = 4096;
 
-/// What strangers have tried of late, by address.
+/// What strangers have tried of late, by where they call from.
 #[derive(Default)]
-pub(crate) struct Strangers(Mutex<BTreeMap<Option<IpAddr>, Tally>>);
+pub(crate) struct Strangers(Mutex<BTreeMap<Option<Whence>, Tally>>);
+
+/// Where somebody calls from: what is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Whence {
+    /// An address, or a network of IPv6.
+    Network(IpAddr),
+    /// An account of this host.
+    Account(u32),
+}
+
+impl From<IpAddr> for Whence {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                Self::Network([a, b, c, d, 0, 0, 0, 0].into())
+            }
+            v4 @ IpAddr::V4(_) => Self::Network(v4),
+        }
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Tally {
@@ -33,9 +54,9 @@ struct Tally {
 
 impl Strangers {
     /// How many there were from this address within the time, this one too.
-    fn count(&self, address: IpAddr, now: At, add: u32) -> u32 {
+    fn count(&self, from: impl Into<Whence>, now: At, add: u32) -> u32 {
         let mut tallies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = Some(network(address));
+        let mut key = Some(from.into());
         if tallies.len() >= ADDRESSES_MAX && !tallies.contains_key(&key) {
             tallies.retain(|_, tally| now.since(tally.since) < WITHIN);
             if tallies.len() >= ADDRESSES_MAX {
@@ -50,9 +71,9 @@ impl Strangers {
         tally.count
     }
 
-    /// Whether a token from this address is looked at.
-    pub(super) fn may_try(&self, address: IpAddr, now: At) -> bool {
-        self.count(address, now, 0) < TRIES_MAX
+    /// Whether a token from there is looked at.
+    pub(super) fn may_try(&self, from: impl Into<Whence>, now: At) -> bool {
+        self.count(from, now, 0) < TRIES_MAX
     }
 
     /// Whether one more from this address has a line in the log: a flood of callers fills no disk.
@@ -61,8 +82,8 @@ impl Strangers {
     }
 
     /// Counts something that was wrong; says which it was within the time.
-    pub(super) fn wrong(&self, address: IpAddr, now: At) -> u32 {
-        self.count(address, now, 1)
+    pub(super) fn wrong(&self, from: impl Into<Whence>, now: At) -> u32 {
+        self.count(from, now, 1)
     }
 }
 
@@ -122,17 +143,6 @@ impl Tallied {
         let word =
             |(count, why): (&AtomicU64, Unheard)| (why.word(), count.load(Ordering::Relaxed));
         self.0.iter().zip(Unheard::ALL).map(word).collect::<Vec<_>>().into_iter()
-    }
-}
-
-/// What is counted together.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            [a, b, c, d, 0, 0, 0, 0].into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -207,14 +217,14 @@ mod tests {
             let address: IpAddr = [0x2001, 0xdb8, 0, 1, 0, 0, 0, n as u16].into();
             strangers.wrong(address, At(1));
         }
-        assert!(!strangers.may_try([0x2001, 0xdb8, 0, 1, 9, 9, 9, 9].into(), At(1)));
-        assert!(strangers.may_try([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1].into(), At(1)));
+        assert!(!strangers.may_try(IpAddr::from([0x2001, 0xdb8, 0, 1, 9, 9, 9, 9]), At(1)));
+        assert!(strangers.may_try(IpAddr::from([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1]), At(1)));
         let flood = Strangers::default();
         for n in 0..ADDRESSES_MAX as u32 + TRIES_MAX {
             flood.wrong(IpAddr::V4(n.into()), At(1));
         }
         assert_eq!(flood.0.lock().unwrap().len(), ADDRESSES_MAX + 1);
-        assert!(!flood.may_try([250, 0, 0, 1].into(), At(1)));
-        assert!(flood.may_try([250, 0, 0, 1].into(), At(1).after(WITHIN)));
+        assert!(!flood.may_try(IpAddr::from([250, 0, 0, 1]), At(1)));
+        assert!(flood.may_try(IpAddr::from([250, 0, 0, 1]), At(1).after(WITHIN)));
     }
 }

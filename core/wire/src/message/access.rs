@@ -1,7 +1,7 @@
 //! Who has access, and what was done with it.
 
 use gantry_model::access::Role;
-use gantry_model::{At, Principal};
+use gantry_model::{At, Principal, Reject};
 use serde::{Deserialize, Serialize};
 
 /// Somebody who has access, or had it.
@@ -19,6 +19,24 @@ pub struct AccessRow {
     pub by: String,
     /// Connections that are open now.
     pub connections: u32,
+}
+
+/// What the scheduler says to an account of its own host that calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Invitation {
+    /// It gets an identity with this.
+    Given {
+        /// The name that the account has, and the person.
+        name: String,
+        /// The role that it has.
+        role: Role,
+        /// Where the scheduler is called from this host, as HOST:PORT.
+        address: String,
+        /// A single-use token for that name.
+        token: String,
+    },
+    /// Refused; the sentence says why.
+    Refused(Reject),
 }
 
 /// Which lines of the audit log are wanted.

@@ -20,7 +20,7 @@ pub use gantry_telemetry::Point;
 use gantry_telemetry::{Bucket, Quantity, Sample};
 use serde::{Deserialize, Serialize};
 
-pub use access::{AccessRow, AuditPage, AuditQuery, AuditReport, AuditRow};
+pub use access::{AccessRow, AuditPage, AuditQuery, AuditReport, AuditRow, Invitation};
 pub use agent::{
     AgentMessage, Greeting, JoinReply, JoinRequest, NodeReply, NodeRequest, Peer, RenewRequest,
     SchedulerMessage, Verdict,
