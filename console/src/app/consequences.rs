@@ -1,7 +1,7 @@
 //! What would follow from a plan, told before it is carried out: what stops, what is freed, what waits
 //! again, and the command that does the same.
 
-use gantry_model::{At, JobChange, JobRow, Millis, things};
+use gantry_model::{At, JobChange, JobRow, Millis, NodeState, things};
 use gantry_wire::{NodeStatus, Update};
 
 use super::App;
@@ -81,7 +81,11 @@ impl Plan {
                 let (cores, gpus) = (things(asked.cores, "core"), things(asked.gpus, "gpu"));
                 say(0, Tone::Plain, format!("a new job {:?}: {cores}, {gpus} each", spec.name));
             }
-            Deed::Drain { .. } | Deed::Resume | Deed::DropWindows | Deed::Library(_) => {}
+            Deed::Drain { .. }
+            | Deed::Resume
+            | Deed::DropWindows
+            | Deed::Forget
+            | Deed::Library(_) => {}
         }
     }
 
@@ -135,6 +139,16 @@ impl Plan {
                     }
                 }
                 say(0, Tone::Plain, format!("gives {share} % of the cluster back to work"));
+            }
+            Deed::Forget => {
+                let stays = rows.iter().filter(|node| node.row.state != NodeState::Lost).count();
+                if stays > 0 {
+                    let sentence =
+                        format!("{} not lost: refused for them", things(stays as u64, "node"));
+                    say(0, Tone::Loud, sentence);
+                }
+                say(0, Tone::Plain, "its readings, windows and troubles are gone".into());
+                say(1, Tone::Plain, "it is a new node if it ever comes back".into());
             }
             _ => say(0, Tone::Plain, "work may start in what was kept free".into()),
         }

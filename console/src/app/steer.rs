@@ -39,6 +39,8 @@ pub enum Deed {
     Resume,
     /// Forget a node's maintenance windows.
     DropWindows,
+    /// Forget a node that is lost.
+    Forget,
     /// Something to the library.
     Library(LibraryDeed),
 }
@@ -121,10 +123,11 @@ pub const FOR_JOBS: [Choice; 10] = [
 ];
 
 /// What can be done to nodes.
-pub const FOR_NODES: [Choice; 3] = [
+pub const FOR_NODES: [Choice; 4] = [
     with('d', "drain", "give it no new work; what runs may end", "why, for everyone who looks"),
     choice('u', "resume", "give it work again"),
     choice('f', "forget-windows", "forget its maintenance windows"),
+    choice('x', "forget", "forget it, where it is lost and will not come back"),
 ];
 
 /// A deed and its targets.
@@ -193,6 +196,7 @@ impl Plan {
             "drain" => Deed::Drain { reason: value.to_owned() },
             "resume" => Deed::Resume,
             "forget-windows" => Deed::DropWindows,
+            "forget" => Deed::Forget,
             _ => match LibraryDeed::of(verb, value)? {
                 Some(deed) => Deed::Library(deed),
                 None => return Ok(None),
@@ -214,6 +218,7 @@ impl Plan {
             Deed::Drain { .. } => "drain",
             Deed::Resume => "resume",
             Deed::DropWindows => "forget the windows of",
+            Deed::Forget => "forget",
             Deed::Library(deed) => deed.verb(),
         };
         let kind = match &self.targets {
@@ -240,9 +245,11 @@ impl Plan {
                     Request::Act(Action::Change { job, indices: None, change: change.clone() })
                 }
                 Deed::Again(spec) => Request::Submit { key: key.to_owned(), spec: spec.clone() },
-                Deed::Drain { .. } | Deed::Resume | Deed::DropWindows | Deed::Library(_) => {
-                    return None;
-                }
+                Deed::Drain { .. }
+                | Deed::Resume
+                | Deed::DropWindows
+                | Deed::Forget
+                | Deed::Library(_) => return None,
             })
         };
         let node = |node: String| {
@@ -252,6 +259,7 @@ impl Plan {
                 }
                 Deed::Resume => Action::Resume { node },
                 Deed::DropWindows => Action::DropWindows { node },
+                Deed::Forget => Action::Forget { node },
                 _ => return None,
             };
             Some(Request::Act(action))
@@ -280,6 +288,7 @@ impl Plan {
             Deed::Drain { .. } => "drain",
             Deed::Resume => "resume",
             Deed::DropWindows => "maintenance",
+            Deed::Forget => "forget",
             Deed::Library(deed) => deed.verb(),
         }
     }
@@ -405,6 +414,7 @@ mod tests {
             ("drain", "it's hot", nodes(), "gantry drain a --reason 'it'\\''s hot'"),
             ("resume", "", nodes(), "gantry resume a"),
             ("forget-windows", "", nodes(), "gantry maintenance a --clear"),
+            ("forget", "", nodes(), "gantry forget a"),
         ] {
             let plan = Plan::of(verb, value, targets).unwrap().unwrap();
             assert_eq!(plan.command(), expected);

@@ -380,7 +380,8 @@ fn subject(request: &Request) -> Option<Subject> {
             Action::Drain { node: name, .. }
             | Action::Resume { node: name }
             | Action::AddWindow { node: name, .. }
-            | Action::DropWindows { node: name } => node(name),
+            | Action::DropWindows { node: name }
+            | Action::Forget { node: name } => node(name),
             Action::Hold { job, .. }
             | Action::Release { job, .. }
             | Action::Requeue { job, .. }

@@ -116,6 +116,8 @@ pub enum Command {
     Drain(service::Drain),
     /// Give drained or quarantined nodes work again.
     Resume(service::Resume),
+    /// Forget nodes that are lost and will not come back.
+    Forget(service::Forget),
     /// Keep nodes free for a time that comes.
     Maintenance(service::Maintenance),
     /// Show the past of a node's readings.
@@ -253,6 +255,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Report(report) => report.run(cluster, format),
         Command::Drain(drain) => drain.run(cluster, format),
         Command::Resume(resume) => resume.run(cluster, format),
+        Command::Forget(forget) => forget.run(cluster, format),
         Command::Maintenance(maintenance) => maintenance.run(cluster, format),
         Command::Nodes => nodes::list(cluster, format),
         Command::Node(show) => show.run(cluster, format),
@@ -411,6 +414,8 @@ mod tests {
             ("drain cpu-1 cpu-2 --reason disk --deadline 30m", true),
             ("drain cpu-1", false),
             ("resume cpu-1", true),
+            ("forget cpu-1 cpu-2", true),
+            ("forget", false),
             ("maintenance cpu-1 --from 18:00 --for 2h --reason update", true),
             ("maintenance cpu-1 --clear", true),
             ("maintenance cpu-1 --from 18:00", false),

@@ -45,6 +45,7 @@ const NOUNS: &[Noun] = &[
             ("drain", &["drain"]),
             ("resume", &["resume"]),
             ("maintenance", &["maintenance"]),
+            ("forget", &["forget"]),
             ("series", &["series"]),
             ("join", &["join"]),
         ],

@@ -1,4 +1,4 @@
-//! Commands that take nodes out of service and back: drain, resume, maintenance.
+//! Commands that take nodes out of service and back: drain, resume, maintenance, forget.
 
 use clap::Args;
 use gantry_model::{Action, At, Millis, Reject, Window, things};
@@ -65,6 +65,30 @@ impl Resume {
         let requests = for_each(&self.nodes, |node| Action::Resume { node });
         let say = |name: &str, _| format!("{name} gets work again");
         each("node", &requests, "resumed", say, cluster, format)
+    }
+}
+
+/// `gantry forget`.
+#[derive(Debug, Args)]
+pub struct Forget {
+    /// The nodes, by name; they are lost.
+    #[arg(required = true, value_name = "NODE", add = completions::nodes())]
+    nodes: Vec<String>,
+}
+
+impl Forget {
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// Where a node is unknown or not lost, or the scheduler is not there.
+    pub fn run(&self, cluster: Reach, format: Format) -> Outcome {
+        let requests = for_each(&self.nodes, |node| Action::Forget { node });
+        let say = |name: &str, _| {
+            format!(
+                "{name} is forgotten; gantry access revoke --node {name} keeps it from coming back"
+            )
+        };
+        each("node", &requests, "forgotten", say, cluster, format)
     }
 }
 

@@ -1,5 +1,5 @@
 //! What people change: requeue of jobs; drain, resume and maintenance windows of nodes. Hold, release
-//! and change stand in `holds` and `changes`.
+//! and change of jobs stand in `holds` and `changes`, and how a node is forgotten in `nodes`.
 
 use gantry_model::{
     Action, AfterStop, At, IndexSet, JobId, Level, NodeId, Reject, RejectKind, Service, Subject,
@@ -69,6 +69,7 @@ impl Cluster {
                 );
                 Ok(Answer::Acted(count as u32))
             }
+            Action::Forget { node } => self.forget_node(at, user, &node, effects),
         }
     }
 
@@ -109,7 +110,7 @@ impl Cluster {
         Ok(job)
     }
 
-    fn named(&self, node: &str) -> Result<NodeId, Reject> {
+    pub(crate) fn named(&self, node: &str) -> Result<NodeId, Reject> {
         self.names.get(node).copied().ok_or_else(|| {
             Reject::not_found(format!(
                 "there is no node {node:?}; known are: {}",

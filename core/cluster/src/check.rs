@@ -55,8 +55,15 @@ fn leases(cluster: &Cluster) -> Result<Leases, String> {
             ));
         }
         let armed = node.armed.is_none_or(|armed| cluster.timers.contains(&(armed, node.id)));
-        if !armed || cluster.names.get(name) != Some(&node.id) {
-            return Err(format!("{name} has lost its timer or its name"));
+        if !armed {
+            return Err(format!("{name} has lost its timer"));
+        }
+        if !cluster.is_member(node) {
+            let fresh = crate::node::Node::new(node.id, node.facts.clone(), node.since);
+            let fresh = crate::node::Node { state: node.state, handed: node.handed, ..fresh };
+            if *node != fresh || cluster.timers.iter().any(|(_, id)| *id == node.id) {
+                return Err(format!("{name} was forgotten, and something of it is left"));
+            }
         }
     }
     Ok(live)

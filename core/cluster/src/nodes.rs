@@ -1,18 +1,20 @@
-//! Nodes that come, go late, are lost, and come back; drains, maintenance and quarantine.
+//! Nodes that come, go late, are lost, come back, and are forgotten; drains, maintenance and quarantine.
 
 use std::collections::BTreeSet;
 
 use gantry_model::{
-    At, Exit, Level, NodeFacts, NodeId, NodeState, Order, Service, Subject, TaskId, TaskState,
-    TryId, Usage, things,
+    At, Exit, Level, NodeFacts, NodeId, NodeState, Order, Reject, RejectKind, Service, Subject,
+    TaskId, TaskState, TryId, Usage, things,
 };
 
 use crate::cluster::{Cluster, note};
-use crate::event::Effect;
+use crate::event::{Answer, Effect};
 use crate::node::{FastEnd, Live, Node};
 
 /// Nodes of one cluster: ten thousand agents with room to spare.
 const NODES_MAX: usize = 20_000;
+/// Names that nodes of one cluster ever had: each keeps its number, since ended tasks name it by that.
+const NAMES_MAX: usize = 100_000;
 
 impl Cluster {
     /// A node's agent has connected. What it holds is compared with what it should hold:
@@ -28,9 +30,12 @@ impl Cluster {
         holds: &[TryId],
         effects: &mut Vec<Effect>,
     ) {
-        let full = !self.names.contains_key(&facts.name) && self.nodes.len() >= NODES_MAX;
+        let is_new = !self.names.contains_key(&facts.name);
+        let full = is_new && (self.names.len() >= NODES_MAX || self.nodes.len() >= NAMES_MAX);
         let refused = facts.validate().err().map(|reject| reject.sentence);
-        let refused = refused.or(full.then(|| format!("{NODES_MAX} nodes are the most")));
+        let refused = refused.or(full.then(|| {
+            format!("{NODES_MAX} nodes are the most, and {NAMES_MAX} names that they ever had")
+        }));
         if let Some(sentence) = refused {
             effects.push(note(at, Level::Warn, Subject::Cluster, sentence));
             return;
@@ -74,10 +79,15 @@ impl Cluster {
     fn enter_node(&mut self, at: At, facts: NodeFacts, effects: &mut Vec<Effect>) -> NodeId {
         let name = facts.name.clone();
         let known = self.names.get(&name).copied();
-        let id = known.unwrap_or(NodeId(self.nodes.len() as u32 + 1));
+        let id =
+            known.or_else(|| self.forgotten(&name)).unwrap_or(NodeId(self.nodes.len() as u32 + 1));
         if known.is_none() {
             self.names.insert(name.clone(), id);
-            self.nodes.push(Node::new(id, facts, at));
+            let node = Node::new(id, facts, at);
+            match self.nodes.get_mut(id.0 as usize - 1) {
+                Some(there) => *there = node,
+                None => self.nodes.push(node),
+            }
         } else {
             let before = self.node(id).facts.resources.gpus;
             let lost = before.saturating_sub(facts.resources.gpus);
@@ -96,6 +106,55 @@ impl Cluster {
             effects.push(note(at, Level::Info, Subject::Node(name), sentence));
         }
         id
+    }
+
+    /// The number of a node that was forgotten.
+    fn forgotten(&self, name: &str) -> Option<NodeId> {
+        // All are looked through only where some were.
+        let some = self.names.len() < self.nodes.len();
+        let mut nodes = self.nodes.iter().filter(|_| some);
+        nodes.find(|node| node.name() == name).map(|node| node.id)
+    }
+
+    /// Whether a node was not forgotten.
+    pub(crate) fn is_member(&self, node: &Node) -> bool {
+        // Only what is lost can be forgotten.
+        node.state != NodeState::Lost || self.names.get(node.name()) == Some(&node.id)
+    }
+
+    /// Forgets a node that is lost. What it held was queued again when it was lost, and what it still
+    /// holds should it come back is stopped as on any node. It keeps its number, for the ended tasks that
+    /// name it by that; everything else of it is gone.
+    pub(crate) fn forget_node(
+        &mut self,
+        at: At,
+        user: &str,
+        name: &str,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Answer, Reject> {
+        let id = self.named(name)?;
+        let node = self.node(id);
+        if node.state != NodeState::Lost {
+            let state = node.state.word();
+            return Err(Reject::new(
+                RejectKind::State,
+                format!(
+                    "{name} is {state} and would be back at once; drain it, stop its agent, and forget it once it is lost"
+                ),
+            ));
+        }
+        let mut facts = node.facts.clone();
+        facts.gpus.iter_mut().for_each(|gpu| gpu.unfit = None);
+        let (state, since) = (node.state, node.since);
+        *self.node_mut(id) = Node { state, since, ..Node::new(id, facts, at) };
+        self.timers.retain(|(_, node)| *node != id);
+        self.names.remove(name);
+        self.generation += 1;
+        // What waits may name this node as its reason.
+        self.queue.reopen();
+        let sentence = format!("forgotten by {user}");
+        effects.push(note(at, Level::Note, Subject::Node(name.to_owned()), sentence));
+        Ok(Answer::Acted(0))
     }
 
     /// What a node should hold and does not is queued again.

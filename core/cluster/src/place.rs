@@ -261,7 +261,8 @@ impl Cluster {
         let rule = |node: &Node| {
             node.refuses(kind, role, at).or_else(|| self.is_kept(at, node, kind, job))
         };
-        self.nodes.iter().map(|node| (node.name(), rule(node))).collect()
+        let members = self.nodes.iter().filter(|node| self.is_member(node));
+        members.map(|node| (node.name(), rule(node))).collect()
     }
 
     pub(crate) fn why_not(&self, at: At, class: ClassId, job: JobId, role: Option<Role>) -> String {

@@ -129,11 +129,11 @@ impl Cluster {
             )));
         }
         let never = |sentence| Err(Reject::new(RejectKind::Unsatisfiable, sentence));
-        if self.nodes.is_empty() {
+        if self.names.is_empty() {
             return Ok(());
         }
         let kind = Kind::of(spec);
-        let takes = |node: &&Node| node.never_takes(&kind, None).is_none();
+        let takes = |node: &&Node| self.is_member(node) && node.never_takes(&kind, None).is_none();
         if !self.nodes.iter().any(|node| takes(&node)) {
             return never(self.short(&kind));
         }
@@ -159,7 +159,7 @@ impl Cluster {
     fn short(&self, kind: &Kind) -> String {
         let asked = &kind.resources;
         let named = |node: &&Node| kind.node.as_ref().is_none_or(|name| name == node.name());
-        let nodes = || self.nodes.iter().filter(named);
+        let nodes = || self.nodes.iter().filter(|node| self.is_member(node)).filter(named);
         let parts: [(&str, Part); 4] = [
             ("cores", |resources| u64::from(resources.cores)),
             ("MiB of memory", |resources| resources.memory.0),

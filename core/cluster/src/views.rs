@@ -201,7 +201,7 @@ impl Cluster {
     /// The numbers of the first line of every screen.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        let mut sum = Summary { nodes: self.nodes.len() as u32, ..Summary::default() };
+        let mut sum = Summary { nodes: self.names.len() as u32, ..Summary::default() };
         for node in self.nodes.iter().filter(|node| node.state == NodeState::Up) {
             let used = node.held();
             sum.nodes_up += 1;

@@ -119,6 +119,39 @@ fn nothing_runs_into_a_maintenance_window() {
 }
 
 #[test]
+fn a_lost_node_is_forgotten_and_is_a_new_one_if_it_comes_back() {
+    let mut env = Env::new().node("a", 2, 0).node("b", 8, 0);
+    let forget = || Action::Forget { node: "b".into() };
+    let wide = env.submit(spec(8)).unwrap();
+    env.act(drain("b", None)).unwrap();
+    for state in ["up", "late"] {
+        let sentence = env.act(forget()).unwrap_err().sentence;
+        assert!(sentence.contains(&format!("b is {state} and would be back")), "{sentence}");
+        env.down("b");
+    }
+    env.pass(11_000);
+    env.act(forget()).unwrap();
+    assert_eq!(env.act(forget()).unwrap_err().kind, RejectKind::NotFound);
+    let names = |env: &Env| -> Vec<String> {
+        env.cluster.nodes().into_iter().map(|row| row.facts.name).collect()
+    };
+    assert_eq!((names(&env), env.cluster.summary().nodes), (vec!["a".to_owned()], 1));
+    // What has run there still says so, and nothing more is hoped for from it.
+    assert_eq!(env.state(wide), JobState::Wait);
+    let refused = env.submit(spec(8)).unwrap_err().sentence;
+    assert!(refused.contains("no node has 8 cores; the most is 2, on a"), "{refused}");
+    let why = env.cluster.why(At(env.at), wide, None).unwrap();
+    assert!(!format!("{why:?}").contains("\"b\""), "{why:?}");
+    // The try that it was given runs there for ever, as far as is known, and is stopped first.
+    let effects = env.up("b", 8, 0, &[1]);
+    assert_eq!(stops(&effects), [("b".to_owned(), 1)]);
+    assert_eq!(service(&env, "b"), Service::Open, "its drain is forgotten");
+    env.ended("b", 1, Exit::Signal(15));
+    assert_eq!(env.state(wide), JobState::Run);
+    assert_eq!(names(&env), ["a", "b"]);
+}
+
+#[test]
 fn one_bad_node_does_not_eat_the_queue() {
     let mut env = Env::new().node("bad", 1, 0).node("good", 1, 0);
     env.submit(array(1, "0-99")).unwrap();

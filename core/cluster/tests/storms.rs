@@ -51,7 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => submit,
         1 => (1_u64..12).prop_map(Step::Cancel),
-        2 => (1_u64..12, 0..NODES.len(), 0_u8..12)
+        2 => (1_u64..12, 0..NODES.len(), 0_u8..13)
             .prop_map(|(job, node, what)| Step::Act { job, node, what }),
         2 => (0..NODES.len(), 0_u64..4).prop_map(|(node, forgets)| Step::Up { node, forgets }),
         1 => (0..NODES.len()).prop_map(Step::Down),
@@ -158,6 +158,7 @@ fn act(env: &mut Env, id: u64, node: usize, what: u8) {
         }
         4 => Action::Drain { node, reason: reason(), deadline: Some(at.after(Millis(5000))) },
         5 | 6 => Action::Resume { node },
+        12 => Action::Forget { node },
         _ => {
             let (from, until) = (at.after(Millis(3000)), at.after(Millis(9000)));
             Action::AddWindow { node, window: Window { from, until, reason: reason() } }

@@ -82,4 +82,9 @@ pub enum Action {
         /// The node's name.
         node: String,
     },
+    /// Forget a node that is lost: it is a new one if it ever comes back.
+    Forget {
+        /// Its name.
+        node: String,
+    },
 }

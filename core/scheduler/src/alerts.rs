@@ -170,6 +170,16 @@ impl Alerts {
         said
     }
 
+    /// Forgets a node: what is raised of it is over, and nobody needs to hear it.
+    pub(crate) fn forget(&mut self, node: &str) {
+        let Some(all) = self.nodes.remove(node) else { return };
+        for (alert, men) in self.all.iter().zip(&all) {
+            for place in raised(men) {
+                self.unkept.insert(alert.kept(node, place), Fate::Over);
+            }
+        }
+    }
+
     /// What is raised.
     pub(crate) fn raised(&self) -> Vec<Raised> {
         let mut all = Vec::new();

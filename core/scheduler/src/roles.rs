@@ -19,7 +19,7 @@ pub(crate) enum Deed {
     Submit,
     /// Cancels, holds, releases, requeues or changes a job.
     SteerJob,
-    /// Drains a node, gives it work again, or plans its maintenance.
+    /// Drains a node, gives it work again, plans its maintenance, or forgets it.
     SteerNode,
     /// Reads the settings file again.
     Reload,
@@ -67,7 +67,7 @@ const TABLE: [Row; 10] = [
     (Deed::ReadOutput, "read what tasks have printed", [Own, Own, All, All]),
     (Deed::Submit, "submit jobs", [No, All, All, All]),
     (Deed::SteerJob, "cancel, hold, release, requeue, change jobs", [No, Own, All, All]),
-    (Deed::SteerNode, "drain and resume nodes, plan maintenance", [No, No, All, All]),
+    (Deed::SteerNode, "drain, resume and forget nodes, plan maintenance", [No, No, All, All]),
     (Deed::Reload, "have the settings read again", [No, No, All, All]),
     (Deed::SeeAccess, "see who has access", [Own, Own, All, All]),
     (Deed::SeeAudit, "read and verify the audit log", [No, No, All, All]),
@@ -211,6 +211,7 @@ fn acted(action: &Action) -> Asked {
         Action::AddWindow { node, .. } => serve("maintenance", node),
         Action::DropWindows { node } => serve("maintenance --clear", node),
     }
+        Action::Forget { node } => serve("forget", node),
 }
 
 /// Whether somebody may do what is asked, where `owner` is whose the job is that it is about, as far
@@ -281,6 +282,7 @@ mod tests {
             (act(Action::AddWindow { node: node(), window }), "--yy"),
             (act(Action::DropWindows { node: node() }), "--yy"),
             (Request::Why { job, indices: None }, "yyyy"),
+            (act(Action::Forget { node: node() }), "--yy"),
             (Request::History { query: HistoryQuery::default() }, "yyyy"),
             (Request::Use { by: UseBy::User, from: At(0), until: At(1) }, "yyyy"),
             (Request::Search { job, text: "t".into() }, "ooyy"),

@@ -89,6 +89,13 @@ impl Telemetry {
         self.nodes.entry(node.to_owned()).or_default().watch.know(at, troubles);
     }
 
+    /// Forgets all of a node, and makes room for the past of another.
+    pub(crate) fn forget(&mut self, node: &str) {
+        let known = self.nodes.remove(node);
+        self.series -= known.map_or(0, |known| known.past.len());
+        self.alerts.forget(node);
+    }
+
     /// Takes a node's sample; says what follows from it. The cluster's own series
     /// gets its value with the first sample of each second, so that many nodes cost no more than one
     /// look at each a second.

@@ -56,7 +56,8 @@ impl World {
 
     fn check_fenced(&mut self, rows: &[NodeRow], launch: &Launch, server: usize, try_id: TryId) {
         let row = rows.iter().find(|row| row.facts.name == name(server));
-        let lost = row.is_some_and(|row| row.state == NodeState::Lost);
+        // One without a row was forgotten, as only what is lost can be.
+        let lost = row.is_none_or(|row| row.state == NodeState::Lost);
         if !lost && !self.ledger.is_fenced(try_id) {
             let (task, new) = (launch.task, launch.try_id);
             self.fail(format!(
@@ -97,7 +98,7 @@ impl World {
             let rows = self.scheduler.cluster.nodes();
             for (other, old) in others {
                 let row = rows.iter().find(|row| row.facts.name == name(other));
-                let away = row.is_some_and(|row| row.state != NodeState::Up);
+                let away = row.is_none_or(|row| row.state != NodeState::Up);
                 if !away && !self.ledger.is_fenced(old) {
                     self.fail(format!("{task} has the processes {old} and {try_id}, none fenced"));
                 }

@@ -64,6 +64,8 @@ pub struct Summary {
     pub tests_failed: u32,
     /// GPUs and nodes that got work again after a test.
     pub readmitted: u32,
+    /// Nodes that were lost and are forgotten.
+    pub forgotten: u32,
     /// How long it took until everything had ended once faults and users had stopped.
     pub settled_after: Millis,
     /// A hash of everything that happened, in order.

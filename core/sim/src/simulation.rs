@@ -168,6 +168,7 @@ impl Simulation {
             sick: counts.sick,
             tests: counts.tests,
             readmitted: counts.readmitted,
+            forgotten: counts.forgotten,
             ..world.summary
         }
     }

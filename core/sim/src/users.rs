@@ -143,6 +143,8 @@ impl Users {
                 let window = Window { from, until: from.after(takes), reason: "new disks".into() };
                 Action::AddWindow { node, window }
             }
+            // Refused of most: what is up or late cannot be forgotten.
+            _ if random.chance(500) => Action::Forget { node },
             _ => Action::DropWindows { node },
         }
     }

@@ -117,6 +117,7 @@ fn everything_happens(held: &[Summary]) {
         ("tests were ordered", sum(|summary| summary.tests)),
         ("tests found something", sum(|summary| summary.tests_failed)),
         ("tests gave work back", sum(|summary| summary.readmitted)),
+        ("lost nodes were forgotten", sum(|summary| summary.forgotten)),
     ] {
         println!("{count} {what}");
         assert!(count > 0, "no {what}");

@@ -348,7 +348,8 @@ fn actions() -> [(&'static str, Action); 8] {
         ("drain", Action::Drain { node: node.clone(), reason, deadline: Some(At(9)) }),
         ("resume", Action::Resume { node: node.clone() }),
         ("add-window", Action::AddWindow { node: node.clone(), window: window() }),
-        ("drop-windows", Action::DropWindows { node }),
+        ("drop-windows", Action::DropWindows { node: node.clone() }),
+        ("forget", Action::Forget { node }),
     ]
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use gantry_cluster::{Answer, Event};
 use gantry_link::{Connection, LinkError, Receiver, Sender};
 use gantry_model::limits::{JOBS_PAGE_MAX, KEY_CHARACTERS_MAX, METRIC_POINTS_MAX};
-use gantry_model::{IndexSet, JobId, JobRow, NodeRow, Reject, RejectKind, TaskId};
+use gantry_model::{Action, IndexSet, JobId, JobRow, NodeRow, Reject, RejectKind, TaskId};
 use gantry_wire::{
     GpuNode, GpuPage, HistoryQuery, Holder, NodeReply, NodeRequest, Output, Reply, Request,
     SchedulerStatus, Scope,
@@ -154,8 +154,16 @@ async fn answer(shared: &Shared, caller: &Caller, request: Request) -> Result<Re
         }
         Request::Act(action) => {
             tracing::info!(user, ?action, "a change was asked for");
+            let forgotten = match &action {
+                Action::Forget { node } => Some(node.clone()),
+                _ => None,
+            };
             let event = Event::Act { request: 0, user: user.to_owned(), action };
-            core.ask(event).await.map(reply_of)
+            let answer = core.ask(event).await?;
+            if let Some(node) = forgotten {
+                core.board().telemetry.forget(&node);
+            }
+            Ok(reply_of(answer))
         }
         Request::Reload => {
             let waits = crate::settings::reload(shared).await?;

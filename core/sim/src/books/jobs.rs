@@ -188,6 +188,10 @@ impl Books {
             Action::DropWindows { node } => {
                 self.place(crate::server::number(node)).windows.clear();
             }
+            Action::Forget { node } => {
+                self.counts.forgotten += 1;
+                self.place(crate::server::number(node)).forget();
+            }
         }
         Ok(())
     }

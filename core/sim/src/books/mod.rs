@@ -51,6 +51,7 @@ pub(crate) struct Counts {
     pub(crate) sick: u32,
     pub(crate) tests: u32,
     pub(crate) readmitted: u32,
+    pub(crate) forgotten: u32,
 }
 
 /// The books.

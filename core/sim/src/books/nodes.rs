@@ -79,6 +79,11 @@ impl Place {
         self.sick.clear();
     }
 
+    pub(super) fn forget(&mut self) {
+        self.resume();
+        self.windows.clear();
+    }
+
     /// The devices at these indices, as its agent said last.
     pub(super) fn uuids(&self, indices: &[u16]) -> Vec<String> {
         let known = indices.iter().filter_map(|index| self.facts.gpus.get(usize::from(*index)));
