@@ -129,6 +129,80 @@ fn certificates_are_renewed_under_work_and_no_connection_ends() -> Result<()> {
 }
 
 #[test]
+fn the_authority_is_rotated_under_work_and_nobody_is_locked_out() -> Result<()> {
+    let mut cluster = Cluster::start(PROGRAM)?;
+    let file = cluster.folder().join("scheduler/scheduler.toml");
+    let settings = std::fs::read_to_string(&file)?;
+    std::fs::write(&file, format!("{settings}certificate_valid = \"6s\"\n"))?;
+    cluster.kill_scheduler();
+    cluster.start_scheduler()?;
+    cluster.join("cpu-1", SETTINGS)?;
+    let ada = enter(&cluster, "ada", "user")?;
+    let grace = enter(&cluster, "grace", "user")?;
+    let job = cluster.gantry.json(&with(&ada, "submit -- sleep 1000"))?;
+    let job = job["job"].as_str().context("no job")?.to_owned();
+    let state = |cluster: &Cluster, step: &str| {
+        let words: Vec<&str> =
+            ["access", "authority"].into_iter().chain(step.split_whitespace()).collect();
+        cluster.gantry.json(&words)
+    };
+    let first = state(&cluster, "")?;
+    ensure!(first["rotating_since_ms"].is_null(), "{first}");
+
+    let begun = state(&cluster, "--rotate")?;
+    ensure!(begun["fingerprint"] != first["fingerprint"], "{begun}");
+    // The node is connected; a command that has just ended may still count as that.
+    let named = |list: &str, who: &str| {
+        begun[list].as_array().is_some_and(|all| all.iter().any(|one| one == who))
+    };
+    ensure!(named("behind", "node cpu-1"), "{begun}");
+    for user in ["user ada", "user grace"] {
+        ensure!(named("behind", user) != named("unseen", user), "{begun}");
+    }
+    let (_, sentence) = cluster.gantry.refusal(&["access", "authority", "--finish"])?;
+    ensure!(sentence.contains("would lock out") && sentence.contains("user grace"), "{sentence}");
+    // A scheduler that is killed in between knows both when it is back.
+    cluster.kill_scheduler();
+    cluster.start_scheduler()?;
+    cluster.gantry.json(&with(&ada, "queue"))?;
+    // Who left is not waited for.
+    cluster.gantry.json(&["access", "revoke", "grace"])?;
+    until("the node's certificate of the new authority", || {
+        let now = state(&cluster, "").ok()?;
+        (now["behind_count"] == 0 && now["unseen_count"] == 0).then_some(())
+    })
+    .with_context(|| cluster.log("cpu-1"))?;
+    let ended = state(&cluster, "--finish")?;
+    ensure!(ended["rotating_since_ms"].is_null(), "{ended}");
+    ensure!(ended["fingerprint"] == begun["fingerprint"], "{ended}");
+
+    // What runs was not touched, and all come back to a scheduler that knows the new authority alone.
+    cluster.kill_scheduler();
+    cluster.start_scheduler()?;
+    until("the node after all of it", || {
+        let nodes = cluster.gantry.json(&["nodes"]).ok()?;
+        (nodes[0]["state"] == "up").then_some(())
+    })
+    .with_context(|| cluster.log("cpu-1"))?;
+    let row = cluster.gantry.json(&with(&ada, &format!("job {job}")))?;
+    ensure!(row["state"] == "run" && row["starts"] == 1, "{row}");
+    cluster.join("cpu-2", SETTINGS)?;
+    // Grace has slept through it.
+    let (_, sentence) = cluster.gantry.refusal(&with(&grace, "queue"))?;
+    ensure!(sentence.contains("join again with a new token"), "{sentence}");
+    let lines = cluster.gantry.json(&["audit", "list"])?;
+    let whys: Vec<&str> = lines
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|line| line["what"] == "authority")
+        .filter_map(|line| line["why"].as_str())
+        .collect();
+    ensure!(whys.contains(&"rotate") && whys.contains(&"finish"), "{whys:?}");
+    Ok(())
+}
+
+#[test]
 fn a_node_whose_access_is_taken_away_is_gone_until_it_joins_anew() -> Result<()> {
     let mut cluster = Cluster::start(PROGRAM)?;
     cluster.join("cpu-1", SETTINGS)?;

@@ -4,7 +4,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use gantry_model::access::Role;
 use gantry_model::{At, Principal};
-use gantry_wire::{AccessRow, Reply, Request};
+use gantry_wire::{AccessRow, AuthorityState, AuthorityStep, Reply, Request};
 use serde_json::{Value, json};
 
 use super::client::{Client, Reach, unexpected};
@@ -51,6 +51,19 @@ enum Verb {
         #[arg(long, value_parser = roles())]
         role: Role,
     },
+    /// Show the cluster's authority, or rotate it: make the next one now, and give the one before up a day
+    /// later, once all have certificates of the next.
+    Authority {
+        /// Make the authority that follows; the one before still counts.
+        #[arg(long, group = "step")]
+        rotate: bool,
+        /// Give the authority before up; refused while somebody would be locked out by it.
+        #[arg(long, group = "step")]
+        finish: bool,
+        /// With --finish: lock out who has no certificate of the new one; they join again with a token.
+        #[arg(long, requires = "finish")]
+        anyway: bool,
+    },
 }
 
 /// Roles by their words, which a shell completes and a mistake gets the nearest of.
@@ -79,6 +92,15 @@ impl Access {
                 change(&Request::Revoke { principal }, "revoked", say, cluster, format)
             }
             Verb::Token { user, role } => token(cluster, user, role, format),
+            Verb::Authority { rotate, finish, anyway } => {
+                let step = match (rotate, finish, anyway) {
+                    (true, ..) => Some(AuthorityStep::Rotate),
+                    (_, true, false) => Some(AuthorityStep::Finish),
+                    (_, true, true) => Some(AuthorityStep::FinishAnyway),
+                    _ => None,
+                };
+                authority(cluster, step, format)
+            }
         }
     }
 }
@@ -127,6 +149,48 @@ fn token(cluster: Reach, user: String, role: Role, format: Format) -> Outcome {
     let Reply::Token(token) = reply else { return Err(unexpected(&reply)) };
     format.print("token", &json!({ "token": token }), || token.clone(), || token.clone())?;
     Ok(0)
+}
+
+fn authority(cluster: Reach, step: Option<AuthorityStep>, format: Format) -> Outcome {
+    let reply = Client::connect(cluster)?.ask(&Request::Authority { step })?;
+    let Reply::Authority(state) = reply else { return Err(unexpected(&reply)) };
+    let names = |who: &[Principal]| who.iter().map(Principal::to_string).collect::<Vec<_>>();
+    let value = json!({
+        "fingerprint": state.fingerprint,
+        "rotating_since_ms": state.since.map(|at| at.0),
+        "behind": names(&state.behind),
+        "behind_count": state.behind_count,
+        "unseen": names(&state.unseen),
+        "unseen_count": state.unseen_count,
+    });
+    format.print("authority", &value, || told(&state), || state.fingerprint.clone())?;
+    Ok(0)
+}
+
+/// The state of the authority, for people.
+fn told(state: &AuthorityState) -> String {
+    let mut lines = vec![format!("fingerprint {}", state.fingerprint)];
+    let Some(since) = state.since else { return lines.remove(0) };
+    lines.push(format!(
+        "rotated {}; the authority before still counts",
+        time::clock(since, time::now())
+    ));
+    let mut wanting = |what: &str, who: &[Principal], count: u32| {
+        if count > 0 {
+            let more = (count as usize).saturating_sub(who.len());
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+            let names: Vec<String> =
+                who.iter().map(|one| output::clean(&one.to_string())).collect();
+            lines.push(format!("{what}: {}{more}", names.join(", ")));
+        }
+    };
+    wanting("not renewed yet", &state.behind, state.behind_count);
+    wanting("not called since", &state.unseen, state.unseen_count);
+    lines.push(match state.behind_count + state.unseen_count {
+        0 => "all have certificates of the new one; next: gantry access authority --finish".into(),
+        _ => "agents renew within a day, people with their next command; then: gantry access authority --finish".into(),
+    });
+    lines.join("\n")
 }
 
 fn role_word(row: &AccessRow) -> &'static str {

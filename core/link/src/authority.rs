@@ -1,7 +1,12 @@
 //! The cluster's own certificate authority.
 //!
-//! Made once by `gantry scheduler init`. Its key never leaves the scheduler's folder; agents make
+//! Made by `gantry scheduler init`. Its key never leaves the scheduler's folder; agents make
 //! their keys themselves and send only a signing request.
+//!
+//! It is followed by another one while the cluster runs where that is wanted ([`Authority::rotate`]). The one before signs
+//! a certificate for the new key, and its own key is gone from then on: who trusts the one before trusts
+//! the new one through that certificate ([`Before`]), and gets the new one's own with its next certificate.
+//! Once all have theirs, the one before is given up ([`Authority::finish_rotation`]).
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -61,7 +66,40 @@ pub struct Authority {
     cluster: String,
     certificate: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
+    before: Option<Before>,
 }
+
+/// The authority before, for as long as it still counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Before {
+    /// Its certificate.
+    pub(crate) certificate: Vec<u8>,
+    /// What it says of the one that follows it: a certificate for that one's key.
+    pub(crate) says: Vec<u8>,
+}
+
+/// Which authorities a scheduler listens to, and what it shows to those who know one of them.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    pub(crate) authority: Vec<u8>,
+    pub(crate) before: Option<Before>,
+}
+
+impl Trust {
+    /// The authority of an identity, and no other.
+    #[must_use]
+    pub fn of(identity: &Identity) -> Self {
+        Self { authority: identity.authority.to_vec(), before: None }
+    }
+}
+
+/// Files of an authority in its folder.
+const CERTIFICATE: &str = "authority.pem";
+const KEY: &str = "authority.key";
+const BEFORE: &str = "authority-before.pem";
+const SAYS: &str = "authority-follows.pem";
+/// All of them, as they are to be: written whole before the first of them is changed.
+const NEXT: &str = "authority.next";
 
 impl Authority {
     /// Makes a new authority and writes `authority.pem` and `authority.key` into the folder.
@@ -69,7 +107,7 @@ impl Authority {
     /// # Errors
     /// Where the folder already holds one, or cannot be written.
     pub fn create(folder: &Path, cluster: &str) -> Result<Self, LinkError> {
-        let path = folder.join("authority.key");
+        let path = folder.join(KEY);
         if path.exists() {
             return Err(LinkError::File {
                 what: "making an authority in",
@@ -79,29 +117,88 @@ impl Authority {
                         .into(),
             });
         }
-        let key = KeyPair::generate()?;
-        let mut params = params(Term { from: system_now(), valid: AUTHORITY_VALID });
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, cluster);
-        params.distinguished_name.push(DnType::OrganizationalUnitName, "authority");
+        let (key, params) = (KeyPair::generate()?, own_params(cluster, system_now()));
         let certificate = params.self_signed(&key)?;
         identity::write_file(&path, &key.serialize_pem(), 0o600)?;
-        identity::write_file(&folder.join("authority.pem"), &certificate.pem(), 0o644)?;
+        identity::write_file(&folder.join(CERTIFICATE), &certificate.pem(), 0o644)?;
         Self::load(folder)
     }
 
-    /// Reads the authority of a folder.
+    /// Reads the authority of a folder. A change to the next one that was not ended is ended first.
     ///
     /// # Errors
     /// Where there is none, or others may read its key.
     pub fn load(folder: &Path) -> Result<Self, LinkError> {
-        let certificate = identity::read_certificate(&folder.join("authority.pem"))?;
-        let key = identity::read_key(&folder.join("authority.key"))?;
+        change_over(folder)?;
+        let certificate = identity::read_certificate(&folder.join(CERTIFICATE))?;
+        let key = identity::read_key(&folder.join(KEY))?;
+        let before = if folder.join(BEFORE).exists() {
+            Some(Before {
+                certificate: identity::read_certificate(&folder.join(BEFORE))?,
+                says: identity::read_certificate(&folder.join(SAYS))?,
+            })
+        } else {
+            None
+        };
         let der = certificate.clone().into();
         let issuer = Issuer::from_ca_cert_der(&der, key)?;
         let cluster = common_name(&certificate)?;
-        Ok(Self { cluster, certificate, issuer })
+        Ok(Self { cluster, certificate, issuer, before })
+    }
+
+    /// Makes the authority that follows this one at that time, in the folder of this one, whose key is gone
+    /// then.
+    ///
+    /// # Errors
+    /// Where the one before this one still counts, or the folder cannot be written; what has begun then is
+    /// ended by the next [`Self::load`].
+    pub fn rotate(&self, folder: &Path, at: At) -> Result<Self, LinkError> {
+        if self.before.is_some() {
+            let sentence =
+                "a rotation of the authority is not finished; finish it before the next one";
+            return Err(LinkError::Identity(sentence.into()));
+        }
+        let (key, params) = (KeyPair::generate()?, own_params(&self.cluster, at));
+        let certificate = params.self_signed(&key)?;
+        let says = params.signed_by(&key, &self.issuer)?;
+        let before = pem::encode(&pem::Pem::new("CERTIFICATE", &self.certificate[..]));
+        let all = [key.serialize_pem(), certificate.pem(), says.pem(), before].concat();
+        identity::write_file(&folder.join(NEXT), &all, 0o600)?;
+        Self::load(folder)
+    }
+
+    /// Gives the authority before up: what it has signed counts no more.
+    ///
+    /// # Errors
+    /// Where there is none, or the folder cannot be written.
+    pub fn finish_rotation(&self, folder: &Path) -> Result<Self, LinkError> {
+        if self.before.is_none() {
+            let sentence = "no rotation of the authority has begun";
+            return Err(LinkError::Identity(sentence.into()));
+        }
+        for name in [BEFORE, SAYS] {
+            identity::remove_file(&folder.join(name))?;
+        }
+        Self::load(folder)
+    }
+
+    /// When this authority was made; nothing where its certificate does not say it.
+    #[must_use]
+    pub fn made(&self) -> Option<At> {
+        identity::made_at(&self.certificate)
+    }
+
+    /// When this authority was made, where the one before still counts.
+    #[must_use]
+    pub fn rotating_since(&self) -> Option<At> {
+        self.before.as_ref()?;
+        self.made()
+    }
+
+    /// Whom a scheduler of this authority listens to.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        Trust { authority: self.certificate.clone(), before: self.before.clone() }
     }
 
     /// The cluster's name.
@@ -200,6 +297,43 @@ pub(crate) fn request_with(key: &KeyPair) -> Result<Vec<u8>, LinkError> {
 /// The SHA-256 of a certificate, in hexadecimal.
 pub(crate) fn fingerprint(certificate: &[u8]) -> String {
     hexadecimal(&Sha256::digest(certificate))
+}
+
+/// What an authority says of itself.
+fn own_params(cluster: &str, at: At) -> CertificateParams {
+    let mut params = params(Term { from: at, valid: AUTHORITY_VALID });
+    params.serial_number = Some(serial(at));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name.push(DnType::CommonName, cluster);
+    params.distinguished_name.push(DnType::OrganizationalUnitName, "authority");
+    params
+}
+
+/// Puts the authority that follows at the place of the one before, from the file that has all of both.
+/// However often this begins, it ends the same.
+fn change_over(folder: &Path) -> Result<(), LinkError> {
+    let next = folder.join(NEXT);
+    if !next.exists() {
+        return Ok(());
+    }
+    let text = identity::read_secret(&next)?;
+    let broken = || LinkError::File {
+        what: "reading",
+        path: next.clone(),
+        reason: "it is not as it was written; restore the folder from a backup".into(),
+    };
+    let parts = pem::parse_many(&text).map_err(|_| broken())?;
+    let [key, certificate, says, before] = parts.as_slice() else { return Err(broken()) };
+    for (name, part, mode) in [
+        (BEFORE, before, 0o644),
+        (SAYS, says, 0o644),
+        (KEY, key, 0o600),
+        (CERTIFICATE, certificate, 0o644),
+    ] {
+        identity::write_file(&folder.join(name), &pem::encode(part), mode)?;
+    }
+    identity::remove_file(&next)
 }
 
 fn params(term: Term) -> CertificateParams {

@@ -6,19 +6,24 @@ use std::time::Duration;
 
 use gantry_model::At;
 use gantry_wire::{JoinReply, JoinRequest, Peer, RenewRequest, Verdict, hello};
-use quinn::Endpoint;
+use quinn::{ConnectionError, Endpoint};
+use rustls::pki_types::CertificateDer;
 
 use crate::authority;
 use crate::connection::{Connection, Receiver, Sender};
 use crate::error::LinkError;
 use crate::identity::{Identity, IdentityKind};
-use crate::{tls, token, transport};
+use crate::{identity, tls, token, transport};
 
 /// From the first packet to the welcome. Thousands of agents that call together are greeted over some
 /// seconds, and a call that is given up was work for nothing. Packets that get no answer are sent again
 /// after one, three and seven seconds, so that a longer one would find a scheduler that was just started
 /// later.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// What TLS calls a certificate that the authority at hand has not signed: one of another name, and one of
+/// the same name, as the cluster's next authority has it.
+const ANOTHER_AUTHORITY: [&str; 2] = ["UnknownIssuer", "BadSignature"];
 
 /// A connection on which the welcome has arrived.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ pub struct Session {
     pub cluster: String,
     /// The scheduler's clock when it welcomed us.
     pub at: At,
+    /// When the authority was made that follows ours, where the scheduler shows that one does.
+    pub follows: Option<At>,
 }
 
 /// Calls the scheduler and waits for its welcome.
@@ -109,14 +116,15 @@ impl Caller {
                 .connect_with(config, address, tls::SERVER_NAME)
                 .map_err(|error| fail(error.to_string()))?
                 .await
-                .map_err(|error| fail(error.to_string()))?;
+                .map_err(|error| fail(reason(&error)))?;
+            let follows = follows(&quic);
             let connection = Connection::new(quic)?;
             let (mut sender, mut receiver) = connection.open().await?;
             sender.send(&hello::greeting(peer)).await?;
             match receiver.expect().await.map_err(|error| fail(error.to_string()))? {
                 Verdict::Refused(reject) => Err(LinkError::Refused(reject)),
                 Verdict::Welcome { version, cluster, at } => {
-                    Ok(Session { connection, sender, receiver, version, cluster, at })
+                    Ok(Session { connection, sender, receiver, version, cluster, at, follows })
                 }
             }
         };
@@ -124,6 +132,24 @@ impl Caller {
             Err(fail(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))
         })
     }
+}
+
+/// Why nobody was reached, and what to do where that is something else than to look for the scheduler.
+fn reason(error: &ConnectionError) -> String {
+    let text = error.to_string();
+    if ANOTHER_AUTHORITY.iter().any(|word| text.contains(word)) {
+        return format!(
+            "{text}: the authority of the cluster is another one by now, or this is another cluster; join again with a new token"
+        );
+    }
+    text
+}
+
+/// When the authority was made that follows ours, if any: its certificate, by ours, stands behind the
+/// scheduler's then.
+fn follows(quic: &quinn::Connection) -> Option<At> {
+    let chain = quic.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    identity::made_at(chain.get(1)?)
 }
 
 /// Gets an identity for a new node with a single-use token. The key is made here and stays here.
@@ -162,11 +188,8 @@ async fn enter(
     match session.receiver.expect().await? {
         JoinReply::Refused(reject) => Err(LinkError::Refused(reject)),
         JoinReply::Joined { certificate_der, authority_der, .. } => {
-            if authority::fingerprint(&authority_der) != fingerprint {
-                return Err(LinkError::Identity(
-                    "the scheduler answered with another authority than the token's; make a new token on the scheduler".into(),
-                ));
-            }
+            // The scheduler was known by the token's authority; where another one follows that now, the
+            // certificate is of this one.
             let identity = Identity::new(certificate_der, authority_der, &key);
             let kind = identity.peer()?.kind;
             let fits = match peer {
@@ -195,6 +218,8 @@ pub async fn renew(address: SocketAddr, identity: &Identity) -> Result<Identity,
     let late = |_| LinkError::Timeout { what: "renewing", seconds: CONNECT_TIMEOUT.as_secs() };
     match reply.map_err(late)?? {
         JoinReply::Refused(reject) => Err(LinkError::Refused(reject)),
-        JoinReply::Joined { certificate_der, .. } => identity.renewed(certificate_der),
+        JoinReply::Joined { certificate_der, authority_der, .. } => {
+            identity.renewed(certificate_der, authority_der)
+        }
     }
 }

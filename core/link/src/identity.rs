@@ -2,7 +2,7 @@
 //!
 //! On disk an identity is `NAME.pem`, `NAME.key` and `authority.pem` in one folder. Key files are
 //! made with mode 0600 and refused where others may read them. A renewal keeps the key and replaces
-//! the one file of the certificate, so that no crash leaves a key without its certificate.
+//! the file of the certificate, so that no crash leaves a key without its certificate.
 
 use std::fs;
 use std::io::Write;
@@ -104,6 +104,12 @@ fn validity(certificate: &X509Certificate) -> (At, At) {
     (at(validity.not_before.timestamp()), at(validity.not_after.timestamp()))
 }
 
+/// When a certificate was made; nothing where it cannot be read.
+pub(crate) fn made_at(der: &[u8]) -> Option<At> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(made(&certificate, validity(&certificate).0))
+}
+
 /// When a certificate was made: by its serial number, or where that does not say it a day after it
 /// began to count.
 fn made(certificate: &X509Certificate, from: At) -> At {
@@ -161,8 +167,13 @@ impl Identity {
         authority::request_with(&self.key_pair()?)
     }
 
-    /// The same key with its next certificate.
-    pub(crate) fn renewed(&self, certificate: Vec<u8>) -> Result<Self, LinkError> {
+    /// The same key with its next certificate, and the authority that has signed it: the scheduler that
+    /// says so was known by the one before.
+    pub(crate) fn renewed(
+        &self,
+        certificate: Vec<u8>,
+        authority: Vec<u8>,
+    ) -> Result<Self, LinkError> {
         let key = self.key_pair()?;
         let fits = X509Certificate::from_der(&certificate)
             .is_ok_and(|(_, parsed)| parsed.public_key().raw == key.subject_public_key_info());
@@ -171,7 +182,7 @@ impl Identity {
                 "the scheduler signed a certificate for another key than the one at hand";
             return Err(LinkError::Identity(sentence.into()));
         }
-        Ok(Self { certificate: certificate.into(), ..self.clone() })
+        Ok(Self { certificate: certificate.into(), authority: authority.into(), ..self.clone() })
     }
 
     /// From when until when the certificate counts.
@@ -189,23 +200,24 @@ impl Identity {
     /// # Errors
     /// Where a file cannot be written.
     pub fn save(&self, folder: &Path, name: &str) -> Result<(), LinkError> {
-        self.save_certificate(folder, name)?;
-        let text = |label, der: &[u8]| pem::encode(&pem::Pem::new(label, der));
-        write_file(&folder.join("authority.pem"), &text("CERTIFICATE", &self.authority), 0o644)?;
-        write_file(
-            &folder.join(format!("{name}.key")),
-            &text("PRIVATE KEY", &self.key_pkcs8),
-            0o600,
-        )
+        self.save_renewed(folder, name)?;
+        let text = pem::encode(&pem::Pem::new("PRIVATE KEY", &self.key_pkcs8[..]));
+        write_file(&folder.join(format!("{name}.key")), &text, 0o600)
     }
 
-    /// Writes `NAME.pem` alone, as after a renewal: the key beside it stays.
+    /// Writes `NAME.pem`, as after a renewal, and `authority.pem` before it where that is another one now:
+    /// the key stays. A scheduler that has changed its authority takes the certificate before as well, and
+    /// shows that the new authority follows, so that no crash in between locks anybody out.
     ///
     /// # Errors
-    /// Where the file cannot be written.
-    pub fn save_certificate(&self, folder: &Path, name: &str) -> Result<(), LinkError> {
-        let text = pem::encode(&pem::Pem::new("CERTIFICATE", &self.certificate[..]));
-        write_file(&folder.join(format!("{name}.pem")), &text, 0o644)
+    /// Where a file cannot be written.
+    pub fn save_renewed(&self, folder: &Path, name: &str) -> Result<(), LinkError> {
+        let text = |der: &[u8]| pem::encode(&pem::Pem::new("CERTIFICATE", der));
+        let path = folder.join("authority.pem");
+        if !read_certificate(&path).is_ok_and(|there| there == self.authority.as_ref()) {
+            write_file(&path, &text(&self.authority), 0o644)?;
+        }
+        write_file(&folder.join(format!("{name}.pem")), &text(&self.certificate), 0o644)
     }
 
     /// Reads what [`Identity::save`] wrote.
@@ -248,7 +260,7 @@ pub(crate) fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Li
         .map_err(|error| fail(format!("it holds no key: {error:?}")))
 }
 
-fn read_secret(path: &Path) -> Result<String, LinkError> {
+pub(crate) fn read_secret(path: &Path) -> Result<String, LinkError> {
     let fail = |reason: String| LinkError::File { what: "reading", path: path.into(), reason };
     let mode = fs::metadata(path).map_err(|error| fail(error.to_string()))?.permissions().mode();
     if mode & 0o077 != 0 {
@@ -290,6 +302,16 @@ pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), LinkError> {
 /// Writes a file whole or not at all, with its mode from the first byte on.
 pub(crate) fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), LinkError> {
     write_bytes(path, text.as_bytes(), mode)
+}
+
+/// Removes a file; one that is gone already is no error.
+pub(crate) fn remove_file(path: &Path) -> Result<(), LinkError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(LinkError::File { what: "removing", path: path.into(), reason: error.to_string() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Files that this process has written: two commands of one person may renew at once, and two tasks of

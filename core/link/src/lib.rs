@@ -32,7 +32,7 @@ mod tls;
 pub mod token;
 mod transport;
 
-pub use authority::{Authority, Term};
+pub use authority::{Authority, Term, Trust};
 pub use backoff::Backoff;
 pub use connect::{Caller, Credentials, Session, connect, join, join_user, renew};
 pub use connection::{Connection, Receiver, Sender};

@@ -3,6 +3,7 @@
 //! The next certificate is fetched after two thirds of the life of the one before, over a connection
 //! of its own: what is connected is not touched, and nobody has to start again. What is due is told by
 //! the scheduler's clock, where that is known, so that a host whose clock is wrong is not locked out.
+//! It is due sooner where the scheduler has changed its authority: the next certificate is of the new one.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -22,6 +23,9 @@ use crate::identity::{Identity, PeerIdentity};
 const AGAIN_MAX: Millis = Millis::from_seconds(600);
 const AGAIN_MIN: Millis = Millis::from_seconds(1);
 
+/// So long it takes until all agents have certificates of an authority that follows another one.
+const BEHIND_WITHIN: Millis = Millis::from_seconds(60);
+
 /// An identity, where it lies, and the scheduler that renews it.
 #[derive(Clone, Debug)]
 pub struct Own {
@@ -29,6 +33,8 @@ pub struct Own {
     folder: PathBuf,
     name: String,
     identity: Identity,
+    /// Whether its certificate is from before the scheduler has changed its authority.
+    behind: bool,
 }
 
 impl Own {
@@ -38,7 +44,13 @@ impl Own {
     /// As [`Identity::load`].
     pub fn load(address: SocketAddr, folder: &Path, name: &str) -> Result<Self, LinkError> {
         let identity = Identity::load(folder, name)?;
-        Ok(Self { address, folder: folder.to_owned(), name: name.to_owned(), identity })
+        Ok(Self {
+            address,
+            folder: folder.to_owned(),
+            name: name.to_owned(),
+            identity,
+            behind: false,
+        })
     }
 
     /// The identity as it is now.
@@ -47,11 +59,24 @@ impl Own {
         &self.identity
     }
 
-    /// Calls the scheduler, and before that renews what is due or has ended.
+    /// Calls the scheduler, and before that renews what is due or has ended. A person whose certificate is of
+    /// an authority that is followed by another one gets the next at once, an agent within a while
+    /// ([`Self::keep_fresh`]): thousands of those are back together after a scheduler's start.
     ///
     /// # Errors
     /// As [`connect`]; a renewal that fails is no error of its own.
     pub async fn connect(&mut self, peer: Peer) -> Result<Session, LinkError> {
+        let session = self.call(peer).await?;
+        let made = self.identity.peer()?.issued;
+        self.behind = session.follows.is_some_and(|followed| made < followed);
+        if self.behind && peer != Peer::Agent {
+            // The one at hand counts as well, until the authority before is given up.
+            let _ = self.renew().await;
+        }
+        Ok(session)
+    }
+
+    async fn call(&mut self, peer: Peer) -> Result<Session, LinkError> {
         if system_now() >= self.identity.peer()?.due() {
             // What it fails for, the call fails for too, or it does not matter yet.
             let _ = self.renew().await;
@@ -87,7 +112,8 @@ impl Own {
     /// As [`renew`], and where it cannot be written; it is used then all the same.
     pub async fn renew(&mut self) -> Result<(), LinkError> {
         self.identity = renew(self.address, &self.identity).await?;
-        self.identity.save_certificate(&self.folder, &self.name)
+        self.behind = false;
+        self.identity.save_renewed(&self.folder, &self.name)
     }
 
     /// Renews again and again while a connection is open, which began when the scheduler's clock
@@ -98,7 +124,9 @@ impl Own {
         loop {
             // Without one there would be no connection.
             let Ok(peer) = self.identity.peer() else { return std::future::pending().await };
-            let wait = until_due(&peer, now(), rand::rng().random_range(0..=u64::from(u16::MAX)));
+            let due = until_due(&peer, now(), rand::rng().random_range(0..=u64::from(u16::MAX)));
+            let spread = Millis(rand::rng().random_range(0..=BEHIND_WITHIN.0));
+            let wait = if self.behind { due.min(spread) } else { due };
             tokio::time::sleep(Duration::from_millis(wait.0)).await;
             if let Err(error) = self.renew().await {
                 let left = peer.expires.since(now());

@@ -11,7 +11,7 @@ use gantry_wire::{Greeting, Peer, Verdict, hello};
 use quinn::{ConnectionError, Endpoint};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::authority::system_now;
+use crate::authority::{Trust, system_now};
 use crate::connection::{Connection, Receiver, Sender};
 use crate::error::LinkError;
 use crate::identity::{Identity, IdentityKind, PeerIdentity};
@@ -83,20 +83,22 @@ impl Server {
         identity: &Identity,
         folder: &Path,
     ) -> Result<Self, LinkError> {
-        Self::bind_by(address, identity, folder, Times::default())
+        Self::bind_by(address, identity, &Trust::of(identity), folder, Times::default())
     }
 
-    /// As [`Self::bind`]; certificates are judged by these times.
+    /// As [`Self::bind`]; those are listened to whom this trusts, and certificates are judged by these
+    /// times.
     ///
     /// # Errors
     /// As [`Self::bind`].
     pub fn bind_by(
         address: SocketAddr,
         identity: &Identity,
+        trust: &Trust,
         folder: &Path,
         times: Times,
     ) -> Result<Self, LinkError> {
-        let endpoint = transport::listen(address, tls::server(identity, &times)?, folder)?;
+        let endpoint = transport::listen(address, tls::server(identity, trust, &times)?, folder)?;
         let address = endpoint
             .local_addr()
             .map_err(|error| LinkError::Bind { address, reason: error.to_string() })?;
@@ -104,12 +106,13 @@ impl Server {
         Ok(Self { endpoint, address, turns, times })
     }
 
-    /// Shows another certificate to those who call from now on. Connections that there are stay.
+    /// Shows another certificate to those who call from now on, and listens to whom this trusts. Connections
+    /// that there are stay.
     ///
     /// # Errors
     /// Where the identity cannot be used.
-    pub fn show(&self, identity: &Identity) -> Result<(), LinkError> {
-        let server = transport::server(tls::server(identity, &self.times)?)?;
+    pub fn show(&self, identity: &Identity, trust: &Trust) -> Result<(), LinkError> {
+        let server = transport::server(tls::server(identity, trust, &self.times)?)?;
         self.endpoint.set_server_config(Some(server));
         Ok(())
     }

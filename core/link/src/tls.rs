@@ -19,7 +19,7 @@ use rustls::{
     RootCertStore, ServerConfig, SignatureScheme,
 };
 
-use crate::authority::fingerprint;
+use crate::authority::{Trust, fingerprint};
 use crate::error::LinkError;
 use crate::identity::{Identity, PeerIdentity};
 use crate::server::Times;
@@ -43,6 +43,12 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
+/// The authority, and the one before for as long as it counts.
+fn trusted(trust: &Trust) -> Result<Arc<RootCertStore>, LinkError> {
+    let before = trust.before.iter().map(|before| &before.certificate);
+    all_roots([&trust.authority].into_iter().chain(before).map(|der| der.clone().into()).collect())
+}
+
 fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, LinkError> {
     all_roots(vec![authority.clone()])
 }
@@ -62,18 +68,21 @@ fn wrong(error: impl std::fmt::Display) -> LinkError {
 /// The scheduler's side: a client's certificate must be the authority's; a client without one is
 /// let in as nobody, and may only join. One whose certificate has ended not long ago is let in too,
 /// and may only renew it ([`crate::server`] sees to that).
-pub(crate) fn server(identity: &Identity, times: &Times) -> Result<ServerConfig, LinkError> {
-    let strict =
-        WebPkiClientVerifier::builder_with_provider(roots(&identity.authority)?, provider())
-            .allow_unauthenticated()
-            .build()
-            .map_err(wrong)?;
+pub(crate) fn server(
+    identity: &Identity,
+    trust: &Trust,
+    times: &Times,
+) -> Result<ServerConfig, LinkError> {
+    let strict = WebPkiClientVerifier::builder_with_provider(trusted(trust)?, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(wrong)?;
     let verifier = Arc::new(Renewable { strict, times: times.clone() });
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(times.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(wrong)?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(Chains::new(identity)?));
+        .with_cert_resolver(Arc::new(Chains::new(identity, trust)?));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.max_early_data_size = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -159,7 +168,8 @@ fn finish(mut config: ClientConfig) -> ClientConfig {
 
 /// The scheduler's certificate, and with the authority's behind it for who must be shown that. Without it
 /// the scheduler's first answer is one datagram instead of two, and so is the buffer that quinn keeps
-/// for the datagrams of each connection.
+/// for the datagrams of each connection. While the authority before still counts, what that one says of
+/// this one is shown to all: who knows one of the two finds a way to it.
 #[derive(Debug)]
 struct Chains {
     alone: Arc<CertifiedKey>,
@@ -167,12 +177,18 @@ struct Chains {
 }
 
 impl Chains {
-    fn new(identity: &Identity) -> Result<Self, LinkError> {
-        let (certificate, authority) = (identity.certificate.clone(), identity.authority.clone());
+    fn new(identity: &Identity, trust: &Trust) -> Result<Self, LinkError> {
         let key = provider().key_provider.load_private_key(identity.key()).map_err(wrong)?;
+        let (mut alone, mut whole) = (vec![identity.certificate.clone()], Vec::new());
+        if let Some(before) = &trust.before {
+            alone.push(before.says.clone().into());
+            whole.push(before.certificate.clone().into());
+        }
+        whole.push(trust.authority.clone().into());
+        let whole = [alone.clone(), whole].concat();
         Ok(Self {
-            alone: Arc::new(CertifiedKey::new(vec![certificate.clone()], key.clone())),
-            whole: Arc::new(CertifiedKey::new(vec![certificate, authority], key)),
+            alone: Arc::new(CertifiedKey::new(alone, key.clone())),
+            whole: Arc::new(CertifiedKey::new(whole, key)),
         })
     }
 }
@@ -278,7 +294,7 @@ impl ServerCertVerifier for Pinned {
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?
-            .verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -340,7 +356,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::create(folder.path(), "test").unwrap();
         let issue = |kind| authority.issue(kind, "one").unwrap();
-        let scheduler = server(&issue(IdentityKind::Scheduler), &Times::default()).unwrap();
+        let identity = issue(IdentityKind::Scheduler);
+        let scheduler = server(&identity, &authority.trust(), &Times::default()).unwrap();
         assert_eq!(shown(client(&issue(IdentityKind::Agent)).unwrap(), &scheduler), 1);
         assert_eq!(shown(joining(authority.fingerprint()).unwrap(), &scheduler), 2);
     }

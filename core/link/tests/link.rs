@@ -1,8 +1,10 @@
 //! Real QUIC with mutual TLS on loopback: who gets in, who does not, and what a peer notices.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use gantry_wire::{Greeting, JoinReply, JoinRequest, Peer, RenewRequest, Reply, R
 use tempfile::TempDir;
 
 struct Cluster {
-    _folder: TempDir,
+    folder: TempDir,
     authority: Authority,
     server: Server,
 }
@@ -29,7 +31,7 @@ fn cluster() -> Cluster {
     let authority = Authority::create(folder.path(), "test").unwrap();
     let identity = authority.issue(IdentityKind::Scheduler, "scheduler").unwrap();
     let server = Server::bind(loopback(), &identity, folder.path()).unwrap();
-    Cluster { _folder: folder, authority, server }
+    Cluster { folder, authority, server }
 }
 
 async fn welcome_one(server: &Server) -> Result<(gantry_link::Connection, Greeting), LinkError> {
@@ -140,7 +142,8 @@ async fn an_identity_is_renewed_in_its_folder_and_keeps_its_key() {
     // Certificates know whole seconds.
     let here = At(Term::long().from.0 / 1000 * 1000);
     let times = Times::new(move || here.after(hour).after(hour), day);
-    let server = Server::bind_by(loopback(), &scheduler, folder.path(), times).unwrap();
+    let server =
+        Server::bind_by(loopback(), &scheduler, &authority.trust(), folder.path(), times).unwrap();
     let old = authority
         .issue_for(IdentityKind::Agent, "cpu-1", Term { from: here, valid: hour })
         .unwrap();
@@ -190,12 +193,108 @@ async fn a_scheduler_shows_its_next_certificate_to_new_callers_and_keeps_the_oth
         tokio::join!(welcome_one(&cluster.server), connect(address, &identity, Peer::Console));
     let (_first, session) = (first.unwrap(), session.unwrap());
     let next = cluster.authority.issue(IdentityKind::Scheduler, "scheduler").unwrap();
-    cluster.server.show(&next).unwrap();
+    cluster.server.show(&next, &cluster.authority.trust()).unwrap();
     let (second, other) =
         tokio::join!(welcome_one(&cluster.server), connect(address, &identity, Peer::Console));
     second.unwrap();
     other.unwrap();
     assert!(session.connection.open().await.is_ok());
+}
+
+#[tokio::test]
+async fn an_authority_is_followed_by_another_one_and_nobody_is_locked_out() {
+    let mut cluster = cluster();
+    let (address, folder) = (cluster.server.local_address(), cluster.folder.path().to_owned());
+    let ada = |authority: &Authority| authority.issue(IdentityKind::Operator, "ada").unwrap();
+    let first = ada(&cluster.authority);
+    let old_token = token::mint(&cluster.authority.fingerprint());
+    let show = |authority: &Authority, server: &Server| {
+        let own = authority.issue(IdentityKind::Scheduler, "scheduler").unwrap();
+        server.show(&own, &authority.trust()).unwrap();
+    };
+    let calls = async |server: &Server, identity: &Identity| {
+        let (welcomed, session) =
+            tokio::join!(welcome_one(server), connect(address, identity, Peer::Console));
+        welcomed?;
+        session
+    };
+    assert_eq!(calls(&cluster.server, &first).await.unwrap().follows, None);
+
+    let key = std::fs::read(folder.join("authority.key")).unwrap();
+    cluster.authority = cluster.authority.rotate(&folder, Term::long().from).unwrap();
+    assert!(cluster.authority.rotate(&folder, Term::long().from).is_err(), "one change at a time");
+    assert_ne!(std::fs::read(folder.join("authority.key")).unwrap(), key, "the old key is gone");
+    show(&cluster.authority, &cluster.server);
+    let since = cluster.authority.rotating_since().unwrap();
+    let second = ada(&cluster.authority);
+    assert!(first.peer().unwrap().issued < since && since <= second.peer().unwrap().issued);
+    // By the one before, by the one that follows, and by a half of each, as after a crash of who renews.
+    let half = TempDir::new().unwrap();
+    first.save(half.path(), "ada").unwrap();
+    std::fs::copy(folder.join("authority.pem"), half.path().join("authority.pem")).unwrap();
+    let half = Identity::load(half.path(), "ada").unwrap();
+    for identity in [&first, &half, &second] {
+        let session = calls(&cluster.server, identity).await.unwrap();
+        assert_eq!(session.follows, Some(since));
+    }
+    // Tokens of both lead to a certificate of the one that follows.
+    for token in [&old_token, &token::mint(&cluster.authority.fingerprint())] {
+        let (served, joined) =
+            tokio::join!(sign_one(&cluster), join(address, &token.text, "cpu-1"));
+        served.unwrap();
+        joined.unwrap().save(&folder, "agent").unwrap();
+        let joined = Identity::load(&folder, "agent").unwrap();
+        assert!(joined.peer().unwrap().issued >= since);
+    }
+
+    cluster.authority = cluster.authority.finish_rotation(&folder).unwrap();
+    assert!(cluster.authority.finish_rotation(&folder).is_err());
+    show(&cluster.authority, &cluster.server);
+    assert_eq!(calls(&cluster.server, &second).await.unwrap().follows, None);
+    let (refused, error) =
+        tokio::join!(welcome_one(&cluster.server), connect(address, &first, Peer::Console));
+    assert!(refused.is_err());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("join again with a new token"), "{error}");
+}
+
+#[test]
+fn a_change_of_the_authority_that_was_cut_off_is_ended_by_the_next_start() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let first = Authority::create(folder.path(), "test").unwrap();
+    let files = ["authority.pem", "authority.key", "authority-before.pem", "authority-follows.pem"];
+    let earlier = files.map(|name| std::fs::read(at(name)).ok());
+    // The file with all of both is there before anything is changed, and is removed at the end: it is
+    // taken from the change while it is at work, by a folder in which that cannot end.
+    std::fs::create_dir(at("authority-follows.pem")).unwrap();
+    assert!(first.rotate(folder.path(), At(7)).is_err());
+    let next = std::fs::read(at("authority.next")).unwrap();
+    std::fs::remove_dir(at("authority-follows.pem")).unwrap();
+    let whole = Authority::load(folder.path()).unwrap();
+    assert!(!at("authority.next").exists());
+    let later = files.map(|name| std::fs::read(at(name)).ok());
+    // Whatever was written of it before the cut.
+    for written in 0..1_u32 << files.len() {
+        for (n, name) in files.iter().enumerate() {
+            let text = if written >> n & 1 == 1 { &later[n] } else { &earlier[n] };
+            match text {
+                Some(text) => std::fs::write(at(name), text).unwrap(),
+                None => drop(std::fs::remove_file(at(name))),
+            }
+        }
+        std::fs::set_permissions(at("authority.key"), Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(at("authority.next"), &next).unwrap();
+        std::fs::set_permissions(at("authority.next"), Permissions::from_mode(0o600)).unwrap();
+        let ended = Authority::load(folder.path()).unwrap();
+        assert_eq!(ended.fingerprint(), whole.fingerprint(), "{written:b}");
+        assert!(ended.rotating_since().is_some() && !at("authority.next").exists());
+    }
+    assert_ne!(whole.fingerprint(), first.fingerprint());
+    std::fs::write(at("authority.next"), "torn").unwrap();
+    std::fs::set_permissions(at("authority.next"), Permissions::from_mode(0o600)).unwrap();
+    let error = Authority::load(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("restore the folder from a backup"), "{error}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! is taken away stays taken from the certificates that there were: whoever is let in again gets a
 //! new one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use gantry_link::{Connection, IdentityKind, PeerIdentity};
@@ -357,6 +357,34 @@ impl Access {
         });
         self.look(|grants| grants.check(connection.peer()))?;
         Ok(counted)
+    }
+
+    /// All who have access, these nodes too unless theirs was taken away; but for the first administrator,
+    /// whose certificate lies beside the authority's.
+    pub(crate) fn all(&self, nodes: Vec<Principal>) -> BTreeSet<Principal> {
+        self.look(|grants| {
+            let mut all: BTreeSet<Principal> = nodes.into_iter().collect();
+            all.extend(grants.0.keys().cloned());
+            let first = Principal::User(FIRST.to_owned());
+            let has = |one: &Principal| grants.0.get(one).is_none_or(|grant| !grant.revoked);
+            all.retain(|one| has(one) && *one != first);
+            all
+        })
+    }
+
+    /// Who is there now, with when the certificate was made that was shown.
+    pub(crate) fn present(&self) -> Vec<(Principal, At)> {
+        let present = lock(&self.present);
+        present.open.values().map(|(who, there)| (who.clone(), there.peer().issued)).collect()
+    }
+
+    /// Closes the connections of those who came with a certificate from before then.
+    pub(crate) fn close_made_before(&self, then: At) {
+        for (_, connection) in lock(&self.present).open.values() {
+            if connection.peer().issued < then {
+                connection.close("the authority that signed your certificate was given up");
+            }
+        }
     }
 
     /// One page of those who have access.

@@ -27,6 +27,7 @@ mod roles;
 mod session;
 mod settings;
 mod shell;
+mod signing;
 mod store;
 mod telemetry;
 mod update;
@@ -42,6 +43,7 @@ use std::time::Duration;
 use gantry_config::SchedulerSettings;
 use gantry_link::{Authority, Identity, IdentityKind, Local, Server, Term, Times};
 use gantry_model::{Level, Millis, Subject};
+use signing::Signing;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -157,7 +159,8 @@ async fn serve_with(
     let identity = own(folder, &authority, &core)?;
     let clock = core.clock;
     let times = Times::new(move || clock.wall(), settings.certificate_grace);
-    let server = Server::bind_by(settings.listen, &identity, folder, times)?;
+    let trust = authority.trust();
+    let server = Server::bind_by(settings.listen, &identity, &trust, folder, times)?;
     let address = server.local_address();
     let address = write_address(folder, address)?;
     tracing::info!(%address, cluster, "serving");
@@ -166,7 +169,7 @@ async fn serve_with(
         cluster,
         folder: folder.to_owned(),
         address,
-        authority,
+        signing: Signing::new(folder.to_owned(), authority),
         core,
         settings,
         pictures: Pictures::default(),
@@ -191,13 +194,8 @@ async fn serve_with(
                 break Err(ended.unwrap_or_else(|_| SchedulerError::Storage("its thread ended".into())));
             }
             Some(_) = sessions.join_next() => {}
-            _ = own_due.tick() => {
-                let renewed = own(folder, &shared.authority, &shared.core);
-                let shown = renewed.and_then(|identity| Ok(server.show(&identity)?));
-                if let Err(error) = shown {
-                    tracing::error!("the scheduler's own certificate was not renewed: {error}");
-                }
-            }
+            _ = own_due.tick() => show(folder, &shared, &server),
+            () = shared.signing.changed() => show(folder, &shared, &server),
             incoming = server.accept() => {
                 let Some(incoming) = incoming else { break Ok(()) };
                 if sessions.len() < CONNECTIONS_MAX {
@@ -214,8 +212,18 @@ async fn serve_with(
     result
 }
 
-/// The scheduler's own identity, renewed where that is due; and that of the first administrator beside
-/// it, so that whoever reads the authority's key can always give commands.
+/// Shows callers the scheduler's own certificate as it is now, and listens to whom the authority trusts.
+fn show(folder: &Path, shared: &session::Shared, server: &Server) {
+    let authority = shared.signing.authority();
+    let renewed = own(folder, &authority, &shared.core);
+    let shown = renewed.and_then(|identity| Ok(server.show(&identity, &authority.trust())?));
+    if let Err(error) = shown {
+        tracing::error!("the scheduler's own certificate was not renewed: {error}");
+    }
+}
+
+/// The scheduler's own identity, renewed where that is due or the authority is another one; and that of
+/// the first administrator beside it, so that whoever reads the authority's key can always give commands.
 fn own(
     folder: &Path,
     authority: &Authority,
@@ -224,11 +232,12 @@ fn own(
     let now = core.clock.wall();
     let current = |name: &str| -> Result<Identity, SchedulerError> {
         let identity = Identity::load(folder, name)?;
-        if now < identity.peer()?.due() {
+        let peer = identity.peer()?;
+        if now < peer.due() && authority.made().is_none_or(|made| made <= peer.issued) {
             return Ok(identity);
         }
         let renewed = authority.reissue(&identity, Term { from: now, valid: Term::LONG })?;
-        renewed.save_certificate(folder, name)?;
+        renewed.save_renewed(folder, name)?;
         tracing::info!(name, "a certificate of the scheduler's folder was renewed");
         Ok(renewed)
     };

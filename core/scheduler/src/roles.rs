@@ -72,7 +72,7 @@ const TABLE: [Row; 10] = [
     (Deed::SeeAccess, "see who has access", [Own, Own, All, All]),
     (Deed::SeeAudit, "read and verify the audit log", [No, No, All, All]),
     (Deed::Backup, "back the scheduler up", [No, No, No, All]),
-    (Deed::ChangeAccess, "make tokens, grant and revoke access", [No, No, No, All]),
+    (Deed::ChangeAccess, "make tokens, grant and revoke access, rotate the authority", [No, No, No, All]),
 ];
 
 /// How far a role may do something.
@@ -195,6 +195,7 @@ pub(crate) fn asked(request: &Request) -> Asked {
         Request::Audit { .. } => Asked::new(Deed::SeeAudit, "audit", Whom::Nothing),
         Request::VerifyAudit => Asked::new(Deed::SeeAudit, "verify-audit", Whom::Nothing),
         Request::Copy => Asked::new(Deed::Backup, "backup", Whom::Nothing),
+        Request::Authority { .. } => Asked::new(Deed::ChangeAccess, "authority", Whom::Nothing),
     }
 }
 
@@ -210,8 +211,8 @@ fn acted(action: &Action) -> Asked {
         Action::Resume { node } => serve("resume", node),
         Action::AddWindow { node, .. } => serve("maintenance", node),
         Action::DropWindows { node } => serve("maintenance --clear", node),
-    }
         Action::Forget { node } => serve("forget", node),
+    }
 }
 
 /// Whether somebody may do what is asked, where `owner` is whose the job is that it is about, as far
@@ -281,8 +282,8 @@ mod tests {
             (act(Action::Resume { node: node() }), "--yy"),
             (act(Action::AddWindow { node: node(), window }), "--yy"),
             (act(Action::DropWindows { node: node() }), "--yy"),
-            (Request::Why { job, indices: None }, "yyyy"),
             (act(Action::Forget { node: node() }), "--yy"),
+            (Request::Why { job, indices: None }, "yyyy"),
             (Request::History { query: HistoryQuery::default() }, "yyyy"),
             (Request::Use { by: UseBy::User, from: At(0), until: At(1) }, "yyyy"),
             (Request::Search { job, text: "t".into() }, "ooyy"),
@@ -316,6 +317,7 @@ mod tests {
             (Request::Audit { query: AuditQuery::default() }, "--yy"),
             (Request::VerifyAudit, "--yy"),
             (Request::Copy, "---y"),
+            (Request::Authority { step: None }, "---y"),
         ]
     }
 

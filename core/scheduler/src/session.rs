@@ -18,14 +18,15 @@ use std::sync::Arc;
 
 use gantry_config::SchedulerSettings;
 use gantry_link::{
-    Authority, Connection, IdentityKind, Incoming, LinkError, PeerIdentity, Receiver, Sender, Term,
+    Connection, IdentityKind, Incoming, LinkError, PeerIdentity, Receiver, Sender, Term,
 };
 use gantry_model::{At, TaskId};
 use gantry_wire::{Output, Peer, Verdict, hello};
 
-use crate::access::Counted;
+use crate::access::{Counted, principal};
 use crate::audit::{Audit, Entry};
 use crate::core::Core;
+use crate::signing::Signing;
 use crate::update::Pictures;
 use crate::webhook::Webhook;
 pub(crate) use strangers::{Strangers, Tallied};
@@ -37,7 +38,7 @@ pub(crate) struct Shared {
     pub(crate) folder: std::path::PathBuf,
     /// Where it is called from this host.
     pub(crate) address: std::net::SocketAddr,
-    pub(crate) authority: Authority,
+    pub(crate) signing: Signing,
     pub(crate) core: Core,
     pub(crate) settings: SchedulerSettings,
     pub(crate) pictures: Pictures,
@@ -106,7 +107,12 @@ pub(crate) async fn run(shared: Arc<Shared>, incoming: Incoming) {
 async fn greet(shared: &Shared, incoming: Incoming) -> Result<(Peer, Greeted), LinkError> {
     let (connection, greeting, mut sender, receiver) = incoming.handshake().await?;
     let counted = match shared.core.access.enter(&connection) {
-        Ok(counted) => counted,
+        Ok(counted) => {
+            if let Some(principal) = principal(connection.peer()) {
+                shared.signing.saw(&principal, connection.peer().issued);
+            }
+            counted
+        }
         Err(reject) => {
             strangers::known(shared, &connection, &reject).await;
             sender.send(&Verdict::Refused(reject.clone())).await?;

@@ -16,9 +16,10 @@ pub mod message;
 pub use error::WireError;
 pub use frame::Message;
 pub use message::{
-    AccessRow, AgentMessage, AuditPage, AuditQuery, AuditReport, AuditRow, Changes, Found, GpuNode,
-    GpuPage, GpuRow, Greeting, HistoryQuery, Holder, Invitation, JoinReply, JoinRequest,
-    JournalCopy, JournalUse, Metric, NodeReply, NodeRequest, NodeStatus, NotePage, NotePlace,
-    NoteQuery, NoteRow, Output, Peer, Point, RenewRequest, Reply, Request, SchedulerMessage,
-    SchedulerStatus, Scope, SeriesRow, Step, Update, UseBy, UseRow, Verdict,
+    AccessRow, AgentMessage, AuditPage, AuditQuery, AuditReport, AuditRow, AuthorityState,
+    AuthorityStep, Changes, Found, GpuNode, GpuPage, GpuRow, Greeting, HistoryQuery, Holder,
+    Invitation, JoinReply, JoinRequest, JournalCopy, JournalUse, Metric, NodeReply, NodeRequest,
+    NodeStatus, NotePage, NotePlace, NoteQuery, NoteRow, Output, Peer, Point, RenewRequest, Reply,
+    Request, SchedulerMessage, SchedulerStatus, Scope, SeriesRow, Step, Update, UseBy, UseRow,
+    Verdict,
 };

@@ -24,11 +24,11 @@ use gantry_telemetry::{
 use gantry_wire::frame::{self, KINDS, Message};
 use gantry_wire::message::{NodeStatus, Output};
 use gantry_wire::{
-    AccessRow, AgentMessage, AuditPage, AuditQuery, AuditReport, AuditRow, Found, GpuNode, GpuPage,
-    GpuRow, Greeting, HistoryQuery, Holder, Invitation, JoinReply, JoinRequest, JournalCopy,
-    JournalUse, Metric, NodeReply, NodeRequest, NotePage, NotePlace, NoteQuery, NoteRow, Peer,
-    Point, RenewRequest, Reply, Request, SchedulerMessage, SchedulerStatus, Scope, SeriesRow, Step,
-    Update, UseBy, UseRow, Verdict,
+    AccessRow, AgentMessage, AuditPage, AuditQuery, AuditReport, AuditRow, AuthorityState,
+    AuthorityStep, Found, GpuNode, GpuPage, GpuRow, Greeting, HistoryQuery, Holder, Invitation,
+    JoinReply, JoinRequest, JournalCopy, JournalUse, Metric, NodeReply, NodeRequest, NotePage,
+    NotePlace, NoteQuery, NoteRow, Peer, Point, RenewRequest, Reply, Request, SchedulerMessage,
+    SchedulerStatus, Scope, SeriesRow, Step, Update, UseBy, UseRow, Verdict,
 };
 
 fn facts() -> NodeFacts {
@@ -331,7 +331,7 @@ fn line<T: Message + std::fmt::Debug + PartialEq>(table: &mut String, name: &str
     table.push('\n');
 }
 
-fn actions() -> [(&'static str, Action); 8] {
+fn actions() -> [(&'static str, Action); 9] {
     let (job, node, reason) = (JobId(1), "n".to_owned(), "why".to_owned());
     let change = JobChange {
         priority: Some(1),
@@ -515,9 +515,19 @@ fn trust(table: &mut String) {
         ("audit", Request::Audit { query: audit_query() }),
         ("verify-audit", Request::VerifyAudit),
         ("copy", Request::Copy),
+        ("authority", Request::Authority { step: None }),
+        ("authority", Request::Authority { step: Some(AuthorityStep::FinishAnyway) }),
     ] {
         line(table, name, &request);
     }
+    let state = AuthorityState {
+        fingerprint: "ab".into(),
+        since: Some(At(7)),
+        behind: vec![Principal::Node("n".into())],
+        behind_count: 1,
+        unseen: vec![Principal::User("ada".into())],
+        unseen_count: 300,
+    };
     let report = AuditReport {
         first: 1,
         last: 9,
@@ -529,6 +539,7 @@ fn trust(table: &mut String) {
         ("audit", Reply::Audit(AuditPage { rows: vec![audit_row()], first: 299, more: true })),
         ("verified", Reply::Verified(report)),
         ("copied", Reply::Copied(JournalCopy { at: At(1), bytes: 2, took_us: 3 })),
+        ("authority", Reply::Authority(Box::new(state))),
     ] {
         line(table, name, &reply);
     }

@@ -107,6 +107,52 @@ fn written(cluster: &Cluster, library: &str) -> Result<[String; 2]> {
     Ok([series, text])
 }
 
+/// What is asked of the cluster alone.
+const LINES: [&str; 42] = [
+    "submit -- true",
+    "queue",
+    "jobs",
+    "job j1",
+    "job j2",
+    "why j3",
+    "wait j1",
+    "logs j1",
+    "logs j1 --search one",
+    "hold j3",
+    "release j3",
+    "wait j3",
+    "requeue j3",
+    "cancel j4",
+    "history",
+    "report",
+    "nodes",
+    "node cpu-1",
+    "gpus",
+    "pipeline list",
+    "pipeline check chest-ct",
+    "pipeline plan chest-ct --size 32,32,8 --spacing 4,4,8",
+    "scheduler status",
+    "top --once",
+    "series cpu-1 --what cpu --cells 2",
+    "events",
+    "drain cpu-1 --reason test",
+    "resume cpu-1",
+    "maintenance cpu-1 --from +2h --for 1h --reason test",
+    "maintenance cpu-1 --clear",
+    "scheduler token cpu-9",
+    "scheduler reload",
+    "access token ada --role user",
+    "access grant ada viewer",
+    "access revoke ada",
+    "access list",
+    "access authority",
+    "audit",
+    "audit list --refused",
+    "audit verify",
+    "job j99",
+    "queue --colour",
+];
+
 #[test]
 fn the_json_of_every_command_has_its_known_form() -> Result<()> {
     let cluster = cluster()?;
@@ -132,49 +178,7 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
     )?;
     let conf = conf.display().to_string();
     let mut forms = Forms::new();
-    for line in [
-        "submit -- true",
-        "queue",
-        "jobs",
-        "job j1",
-        "job j2",
-        "why j3",
-        "wait j1",
-        "logs j1",
-        "logs j1 --search one",
-        "hold j3",
-        "release j3",
-        "wait j3",
-        "requeue j3",
-        "cancel j4",
-        "history",
-        "report",
-        "nodes",
-        "node cpu-1",
-        "gpus",
-        "pipeline list",
-        "pipeline check chest-ct",
-        "pipeline plan chest-ct --size 32,32,8 --spacing 4,4,8",
-        "scheduler status",
-        "top --once",
-        "series cpu-1 --what cpu --cells 2",
-        "events",
-        "drain cpu-1 --reason test",
-        "resume cpu-1",
-        "maintenance cpu-1 --from +2h --for 1h --reason test",
-        "maintenance cpu-1 --clear",
-        "scheduler token cpu-9",
-        "scheduler reload",
-        "access token ada --role user",
-        "access grant ada viewer",
-        "access revoke ada",
-        "access list",
-        "audit",
-        "audit list --refused",
-        "audit verify",
-        "job j99",
-        "queue --colour",
-    ] {
+    for line in LINES {
         take(&cluster, &line.split(' ').collect::<Vec<_>>(), &mut forms)
             .with_context(|| line.to_owned())?;
     }

@@ -6,7 +6,7 @@
 
 use gantry_model::access::Role;
 use gantry_model::{JobId, Reject, RejectKind};
-use gantry_wire::{Reply, Request};
+use gantry_wire::{AuthorityStep, Reply, Request};
 
 use super::console::unknown;
 use super::{Caller, Shared};
@@ -110,6 +110,12 @@ impl Caller {
 fn extra(request: &Request) -> String {
     match request {
         Request::Grant { role, .. } | Request::UserToken { role, .. } => format!("as {role}"),
+        Request::Authority { step } => match step {
+            None => String::new(),
+            Some(AuthorityStep::Rotate) => "rotate".into(),
+            Some(AuthorityStep::Finish) => "finish".into(),
+            Some(AuthorityStep::FinishAnyway) => "finish anyway".into(),
+        },
         _ => String::new(),
     }
 }

@@ -186,7 +186,8 @@ async fn answer(shared: &Shared, caller: &Caller, request: Request) -> Result<Re
         | Request::Grant { .. }
         | Request::Revoke { .. }
         | Request::Audit { .. }
-        | Request::VerifyAudit => trust::answer(shared, caller, request).await,
+        | Request::VerifyAudit
+        | Request::Authority { .. } => trust::answer(shared, caller, request).await,
         other => show(shared, other).await,
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use gantry_link::{IdentityKind, LinkError, token};
+use gantry_link::{Authority, IdentityKind, LinkError, token};
 use gantry_model::{Principal, Reject, RejectKind};
 use gantry_wire::{JoinReply, JoinRequest, Peer};
 
@@ -23,10 +23,11 @@ pub(super) async fn run(shared: &Shared, greeted: Greeted, peer: Peer) -> Result
     let name = request.node.clone();
     let principal =
         if peer == Peer::Joining { Principal::Node(name) } else { Principal::User(name) };
-    let reply = match sign(shared, remote, &principal, &request).await {
+    let authority = shared.signing.authority();
+    let reply = match sign(shared, &authority, remote, &principal, &request).await {
         Ok(certificate_der) => {
             tracing::info!(%principal, %remote, "has joined");
-            let authority_der = shared.authority.certificate_der();
+            let authority_der = authority.certificate_der();
             JoinReply::Joined { node: None, certificate_der, authority_der }
         }
         Err(reject) => {
@@ -42,6 +43,7 @@ pub(super) async fn run(shared: &Shared, greeted: Greeted, peer: Peer) -> Result
 /// The token is used up before the certificate is signed: a token never gives two certificates.
 async fn sign(
     shared: &Shared,
+    authority: &Authority,
     remote: IpAddr,
     principal: &Principal,
     request: &JoinRequest,
@@ -57,7 +59,7 @@ async fn sign(
     shared.audit.ready().await?;
     let hash = token::hash(&request.token);
     let signed = match shared.core.redeem(hash, principal.clone()).await {
-        Ok(()) => issue(shared, principal, request),
+        Ok(()) => issue(shared, authority, principal, request),
         Err(reject) => Err(reject),
     };
     let whom = principal.to_string();
@@ -80,7 +82,12 @@ async fn sign(
     signed
 }
 
-fn issue(shared: &Shared, principal: &Principal, request: &JoinRequest) -> Result<Vec<u8>, Reject> {
+fn issue(
+    shared: &Shared,
+    authority: &Authority,
+    principal: &Principal,
+    request: &JoinRequest,
+) -> Result<Vec<u8>, Reject> {
     let now = shared.core.clock.wall();
     let from = shared.core.access.look(|grants| grants.joins(principal, now))?;
     let kind = match principal {
@@ -88,8 +95,9 @@ fn issue(shared: &Shared, principal: &Principal, request: &JoinRequest) -> Resul
         Principal::User(_) => IdentityKind::User,
     };
     let term = shared.term(kind, from);
-    shared
-        .authority
+    let signed = authority
         .sign(kind, principal.name(), term, &request.request_der)
-        .map_err(|error| Reject::new(RejectKind::Invalid, error.to_string()))
+        .map_err(|error| Reject::new(RejectKind::Invalid, error.to_string()))?;
+    shared.signing.saw(principal, from);
+    Ok(signed)
 }

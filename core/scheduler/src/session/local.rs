@@ -126,7 +126,7 @@ async fn invite(shared: &Shared, name: &str) -> Result<(Role, Invitation), Rejec
         }
         (None, None) => return Err(Reject::new(RejectKind::Forbidden, "nobody is let in so")),
     };
-    let token = token::mint(&shared.authority.fingerprint());
+    let token = token::mint(&shared.signing.authority().fingerprint());
     let expires = shared.core.clock.now().after(shared.settings.token_valid);
     let person = Principal::User(name.to_owned());
     shared.core.add_token(token.hash, person, expires).await?;

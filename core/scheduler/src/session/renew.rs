@@ -11,6 +11,7 @@ use gantry_model::Reject;
 use gantry_wire::{JoinReply, RenewRequest};
 
 use super::{Caller, Greeted, Shared};
+use crate::access::principal;
 
 /// A caller that has nothing to say is not waited for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,19 +23,24 @@ pub(super) async fn run(shared: &Shared, greeted: Greeted) -> Result<(), LinkErr
             LinkError::Timeout { what: "renewing", seconds: REQUEST_TIMEOUT.as_secs() }
         })??;
     let peer = connection.peer();
+    // One and the same for the certificate and what stands beside it.
+    let authority = shared.signing.authority();
     let signed = match peer.kind {
         // Nobody without one is let in as this.
         None => Err(Reject::invalid("there is no certificate to renew")),
         Some(kind) => {
             let term = shared.term(kind, shared.core.clock.wall());
-            let signed = shared.authority.sign(kind, &peer.name, term, &request.request_der);
+            let signed = authority.sign(kind, &peer.name, term, &request.request_der);
+            if let (Ok(_), Some(principal)) = (&signed, principal(peer)) {
+                shared.signing.saw(&principal, term.from);
+            }
             signed.map_err(|error| Reject::invalid(error.to_string()))
         }
     };
     let reply = match signed {
         Ok(certificate_der) => {
             tracing::info!(name = peer.name, "a certificate was renewed");
-            let authority_der = shared.authority.certificate_der();
+            let authority_der = authority.certificate_der();
             JoinReply::Joined { node: None, certificate_der, authority_der }
         }
         Err(reject) => {

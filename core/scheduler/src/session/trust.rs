@@ -1,4 +1,4 @@
-//! What people ask about access: who has it, roles, tokens, and the audit log.
+//! What people ask about access: who has it, roles, tokens, the authority, and the audit log.
 
 use gantry_link::token;
 use gantry_model::access::Role;
@@ -8,6 +8,7 @@ use gantry_wire::{Reply, Request};
 use super::{Caller, Shared};
 use crate::access::Change;
 use crate::roles::{self, Deed, May};
+use crate::signing;
 
 /// Answers a request about access; one about anything else is not for here.
 pub(super) async fn answer(
@@ -47,6 +48,7 @@ pub(super) async fn answer(
         }
         Request::Audit { query } => shared.audit.page(query).await.map(Reply::Audit),
         Request::VerifyAudit => shared.audit.verify().await.map(Reply::Verified),
+        Request::Authority { step } => signing::answer(shared, by, step).await,
         _ => Err(Reject::invalid("this request is not about access")),
     }
 }
@@ -83,7 +85,7 @@ async fn token_for(shared: &Shared, by: &str, change: Change) -> Result<Reply, R
         _ => None,
     };
     let principal = shared.core.change_access(by.to_owned(), change).await?;
-    let token = token::mint(&shared.authority.fingerprint());
+    let token = token::mint(&shared.signing.authority().fingerprint());
     let expires = shared.core.clock.now().after(shared.settings.token_valid);
     shared.core.add_token(token.hash, principal.clone(), expires).await?;
     match (principal, role) {

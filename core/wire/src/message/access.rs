@@ -39,6 +39,34 @@ pub enum Invitation {
     Refused(Reject),
 }
 
+/// The cluster's authority, and how far its rotation has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityState {
+    /// The SHA-256 of its certificate, in hexadecimal.
+    pub fingerprint: String,
+    /// When it was made, where the one before still counts.
+    pub since: Option<At>,
+    /// Who has called with a certificate of the one before and has none of this one yet, the first of them.
+    pub behind: Vec<Principal>,
+    /// How many they are.
+    pub behind_count: u32,
+    /// Who has access and has not called since, the first of them.
+    pub unseen: Vec<Principal>,
+    /// How many they are.
+    pub unseen_count: u32,
+}
+
+/// A step of a rotation of the authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AuthorityStep {
+    /// Make the one that follows.
+    Rotate,
+    /// Give the one before up, once nobody needs it.
+    Finish,
+    /// Give the one before up, and lock those out who have nothing else.
+    FinishAnyway,
+}
+
 /// Which lines of the audit log are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditQuery {

@@ -20,7 +20,10 @@ pub use gantry_telemetry::Point;
 use gantry_telemetry::{Bucket, Quantity, Sample};
 use serde::{Deserialize, Serialize};
 
-pub use access::{AccessRow, AuditPage, AuditQuery, AuditReport, AuditRow, Invitation};
+pub use access::{
+    AccessRow, AuditPage, AuditQuery, AuditReport, AuditRow, AuthorityState, AuthorityStep,
+    Invitation,
+};
 pub use agent::{
     AgentMessage, Greeting, JoinReply, JoinRequest, NodeReply, NodeRequest, Peer, RenewRequest,
     SchedulerMessage, Verdict,
@@ -204,6 +207,11 @@ pub enum Request {
     VerifyAudit,
     /// Copy the journal, as it is now, to a file beside it, for a backup.
     Copy,
+    /// How far a rotation of the cluster's authority has come.
+    Authority {
+        /// The step of it to take first.
+        step: Option<AuthorityStep>,
+    },
 }
 
 /// Which ended jobs are wanted.
@@ -413,6 +421,8 @@ pub enum Reply {
     Verified(AuditReport),
     /// The journal is copied.
     Copied(JournalCopy),
+    /// The cluster's authority.
+    Authority(Box<AuthorityState>),
 }
 
 /// A node with what is known of it now.
