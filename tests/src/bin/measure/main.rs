@@ -87,6 +87,9 @@ pub(crate) struct Size {
     /// `HyperQueue`'s program; the one on PATH where absent.
     #[arg(long, value_name = "PATH")]
     hq: Option<PathBuf>,
+    /// Start a Slurm to measure beside, of this host's packages, where none runs; needs root.
+    #[arg(long)]
+    slurm: bool,
     /// Measure ours alone.
     #[arg(long)]
     no_peers: bool,

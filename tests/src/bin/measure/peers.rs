@@ -3,13 +3,14 @@
 //! The bare loop is the machine's limit. A peer is started here, given the same work and stopped
 //! again; where it is not installed there is no number. `HyperQueue` is an `hq`, named or on PATH,
 //! or the Python package `hyperqueue`, which brings server and worker as a library. Slurm is used as it
-//! is configured on this host.
+//! is configured on this host, or started with one node and no other limit than its own (`--slurm`).
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use gantry_tests::slurm::Slurm;
 use gantry_tests::until;
 use tempfile::TempDir;
 
@@ -78,7 +79,7 @@ pub(crate) fn tasks(size: &Size, count: u32, slots: u32) -> Result<(Option<Peer>
         }
         None => library(size, count, slots)?.map(|(name, took)| Peer { name, value: rate(took) }),
     };
-    Ok((hyperqueue, slurm(size, count)?))
+    Ok((hyperqueue, slurm(size, count, slots)?))
 }
 
 /// Milliseconds from the start of a command that submits `true` until it has seen its end.
@@ -91,25 +92,25 @@ pub(crate) fn round_trip(size: &Size, count: u32) -> Result<Option<Peer>> {
     Ok(Some(Peer { name: server.name.clone(), value: median(&took) }))
 }
 
-/// Milliseconds of `squeue` with so many jobs that wait, on the Slurm that this host has.
+/// Milliseconds of `squeue` with so many jobs that wait.
 pub(crate) fn queue(size: &Size, count: u32) -> Result<Option<Peer>> {
-    let Some(name) = slurm_name() else { return Ok(None) };
+    let Some(slurm) = SlurmPeer::find(size, 1)? else { return Ok(None) };
     let mut jobs = Vec::new();
     for first in (0..count).step_by(SLURM_ARRAY_MAX as usize) {
         let last = (count - first).min(SLURM_ARRAY_MAX) - 1;
         let array = format!("--array=0-{last}");
         let arguments = ["--hold", "--parsable", &array, "--output=/dev/null", "--wrap", "true"];
-        jobs.push(printed(Command::new("sbatch").args(arguments)).context("Slurm took no job")?);
+        jobs.push(printed(slurm.command("sbatch").args(arguments)).context("Slurm took no job")?);
     }
     let mut rounds = Vec::new();
     for _ in 0..size.rounds() {
         // An array that waits is one line unless each element is wanted.
-        let mut command = Command::new("squeue");
+        let mut command = slurm.command("squeue");
         command.args(["--array", "--noheader", "--jobs", &jobs.join(",")]);
         rounds.push(crate::cli::printed(command, count)?);
     }
-    ensure!(quiet(Command::new("scancel").args(&jobs)).status()?.success(), "scancel failed");
-    Ok(Some(Peer { name, value: median(&rounds) }))
+    ensure!(quiet(slurm.command("scancel").args(&jobs)).status()?.success(), "scancel failed");
+    Ok(Some(Peer { name: slurm.name, value: median(&rounds) }))
 }
 
 fn quiet(command: &mut Command) -> &mut Command {
@@ -200,35 +201,60 @@ fn library(size: &Size, count: u32, slots: u32) -> Result<Option<(String, f64)>>
     Ok(Some((format!("HyperQueue {version} from PyPI, no journal"), took)))
 }
 
-/// Slurm as this host has it, where it answers and has a node.
-fn slurm(size: &Size, count: u32) -> Result<Option<Peer>> {
-    let Some(name) = slurm_name() else { return Ok(None) };
-    let nodes = printed(Command::new("sinfo").args(["--noheader", "--states", "idle"]));
+/// Slurm: the one of this host where its controller answers, else one of our own where that is wanted, for
+/// as long as this lives. Its commands alone are none: without a controller each of them tries for nine seconds before it
+/// fails.
+struct SlurmPeer {
+    name: String,
+    own: Option<Slurm>,
+}
+
+impl SlurmPeer {
+    fn find(size: &Size, cores: u32) -> Result<Option<Self>> {
+        let answers = printed(Command::new("scontrol").arg("ping")).is_some();
+        let own = match answers || !size.slurm {
+            true => None,
+            false => Slurm::start("beside Slurm", cores)?,
+        };
+        if !answers && own.is_none() {
+            return Ok(None);
+        }
+        let mut peer = Self { name: String::new(), own };
+        peer.name = printed(peer.command("sinfo").arg("--version")).context("sinfo failed")?;
+        Ok(Some(peer))
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        if let Some(own) = &self.own {
+            command.env("SLURM_CONF", own.conf());
+        }
+        command
+    }
+
+    /// Seconds in which it runs so many `true`.
+    fn array(&self, count: u32) -> Result<f64> {
+        let array = format!("--array=1-{count}");
+        let arguments = ["--wait", &array, "--output=/dev/null", "--wrap", "true"];
+        seconds(|| {
+            let ended = quiet(self.command("sbatch").args(arguments)).status()?;
+            ensure!(ended.success(), "Slurm did not run an array of {count}");
+            Ok(())
+        })
+    }
+}
+
+/// `true` processes per second of Slurm, where it has a node.
+fn slurm(size: &Size, count: u32, slots: u32) -> Result<Option<Peer>> {
+    let Some(slurm) = SlurmPeer::find(size, slots)? else { return Ok(None) };
+    let nodes = printed(slurm.command("sinfo").args(["--noheader", "--states", "idle"]));
     if nodes.is_none_or(|nodes| nodes.is_empty()) {
         return Ok(None);
     }
     // What it does in so many seconds: with a thousand one would wait for minutes.
-    let rate = f64::from(SLURM_FIRST) / slurm_array(SLURM_FIRST)?;
+    let rate = f64::from(SLURM_FIRST) / slurm.array(SLURM_FIRST)?;
     let most = ((rate * SLURM_ROUND_S) as u32).max(SLURM_FIRST);
     let count = count.min(SLURM_ARRAY_MAX).min(most);
-    let took = over_rounds(size.rounds(), || slurm_array(count))?;
-    Ok(Some(Peer { name: format!("{name}, {count}"), value: f64::from(count) / took }))
-}
-
-/// The Slurm whose controller answers. Its commands alone are none: without one each of them tries
-/// for nine seconds before it fails.
-fn slurm_name() -> Option<String> {
-    printed(Command::new("scontrol").arg("ping"))?;
-    printed(Command::new("sinfo").arg("--version"))
-}
-
-/// Seconds in which Slurm runs so many `true`.
-fn slurm_array(count: u32) -> Result<f64> {
-    let array = format!("--array=1-{count}");
-    let arguments = ["--wait", &array, "--output=/dev/null", "--wrap", "true"];
-    seconds(|| {
-        let ended = quiet(Command::new("sbatch").args(arguments)).status()?;
-        ensure!(ended.success(), "Slurm did not run an array of {count}");
-        Ok(())
-    })
+    let took = over_rounds(size.rounds(), || slurm.array(count))?;
+    Ok(Some(Peer { name: format!("{}, {count}", slurm.name), value: f64::from(count) / took }))
 }
