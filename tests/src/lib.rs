@@ -14,6 +14,7 @@ pub mod package;
 pub mod relay;
 pub mod slurm;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -100,14 +101,23 @@ pub fn python(packages: &[&str], test: &str) -> Option<PathBuf> {
     found
 }
 
+/// Ports that the kernel gives to no caller of its own accord (`ip_local_port_range`, `ip(7)`): whoever is
+/// killed and started again finds its port free, however many call meanwhile.
+const PORTS: std::ops::Range<u16> = 10_000..30_000;
+
 /// A free UDP port and a free TCP port on loopback.
 ///
 /// # Errors
 /// Where there are none.
 pub fn free_ports() -> Result<(u16, u16)> {
-    let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let udp = UdpSocket::bind(loopback)?.local_addr()?.port();
-    Ok((udp, TcpListener::bind(loopback)?.local_addr()?.port()))
+    let count = PORTS.len();
+    let chance = RandomState::new().build_hasher().finish() as usize % count;
+    let mut ports = (0..count).map(|n| PORTS.start + ((chance + n) % count) as u16);
+    let mut next = |is_free: fn(SocketAddr) -> bool| {
+        ports.find(|port| is_free(([127, 0, 0, 1], *port).into())).context("no port is free")
+    };
+    let udp = next(|address| UdpSocket::bind(address).is_ok())?;
+    Ok((udp, next(|address| TcpListener::bind(address).is_ok())?))
 }
 
 /// The most memory that a process has used so far, in KiB.

@@ -25,11 +25,11 @@ pub(crate) enum Deed {
     Reload,
     /// Looks who has access.
     SeeAccess,
-    /// Looks at the audit log.
+    /// Looks at the audit log, and at how a rotation of the authority stands.
     SeeAudit,
     /// Copies the journal for a backup.
     Backup,
-    /// Lets people and nodes in, changes roles and takes access away.
+    /// Lets people and nodes in, changes roles, takes access away, and rotates the authority.
     ChangeAccess,
 }
 
@@ -70,7 +70,7 @@ const TABLE: [Row; 10] = [
     (Deed::SteerNode, "drain, resume and forget nodes, plan maintenance", [No, No, All, All]),
     (Deed::Reload, "have the settings read again", [No, No, All, All]),
     (Deed::SeeAccess, "see who has access", [Own, Own, All, All]),
-    (Deed::SeeAudit, "read and verify the audit log", [No, No, All, All]),
+    (Deed::SeeAudit, "read and verify the audit log, see the authority", [No, No, All, All]),
     (Deed::Backup, "back the scheduler up", [No, No, No, All]),
     (Deed::ChangeAccess, "make tokens, grant and revoke access, rotate the authority", [No, No, No, All]),
 ];
@@ -195,7 +195,10 @@ pub(crate) fn asked(request: &Request) -> Asked {
         Request::Audit { .. } => Asked::new(Deed::SeeAudit, "audit", Whom::Nothing),
         Request::VerifyAudit => Asked::new(Deed::SeeAudit, "verify-audit", Whom::Nothing),
         Request::Copy => Asked::new(Deed::Backup, "backup", Whom::Nothing),
-        Request::Authority { .. } => Asked::new(Deed::ChangeAccess, "authority", Whom::Nothing),
+        Request::Authority { step } => {
+            let deed = if step.is_some() { Deed::ChangeAccess } else { Deed::SeeAudit };
+            Asked::new(deed, "authority", Whom::Nothing)
+        }
     }
 }
 
@@ -255,7 +258,7 @@ pub(crate) fn judge(
 mod tests {
     use gantry_model::At;
     use gantry_model::{IndexSet, JobChange, JobSpec, Millis, Window, Work};
-    use gantry_wire::{AuditQuery, HistoryQuery, NoteQuery, UseBy};
+    use gantry_wire::{AuditQuery, AuthorityStep, HistoryQuery, NoteQuery, UseBy};
 
     use super::*;
 
@@ -317,7 +320,8 @@ mod tests {
             (Request::Audit { query: AuditQuery::default() }, "--yy"),
             (Request::VerifyAudit, "--yy"),
             (Request::Copy, "---y"),
-            (Request::Authority { step: None }, "---y"),
+            (Request::Authority { step: None }, "--yy"),
+            (Request::Authority { step: Some(AuthorityStep::Rotate) }, "---y"),
         ]
     }
 

@@ -155,14 +155,14 @@ fn locked_out(state: &AuthorityState) -> String {
     };
     let mut parts = Vec::new();
     if state.behind_count > 0 {
-        parts.push(format!("{} not renewed yet", named(&state.behind, state.behind_count)));
+        parts.push(format!("have not renewed yet ({})", named(&state.behind, state.behind_count)));
     }
     if state.unseen_count > 0 {
-        parts.push(format!("{} not called since", named(&state.unseen, state.unseen_count)));
+        parts.push(format!("have not called since ({})", named(&state.unseen, state.unseen_count)));
     }
     format!(
-        "it would lock out who has {}; wait for them, take their access away, or say --anyway and let them join again",
-        parts.join("; and who has ")
+        "it would lock out those who {}; wait for them, take their access away, or say --anyway and let them join again",
+        parts.join(" and those who ")
     )
 }
 
@@ -210,10 +210,9 @@ mod tests {
         assert_eq!((state.behind_count, state.unseen_count), (1, 1));
         assert_eq!(state.unseen, [node("away")]);
         let sentence = locked_out(&state);
-        assert!(
-            sentence.contains("node old not renewed yet; and who has node away not"),
-            "{sentence}"
-        );
+        let both =
+            "have not renewed yet (node old) and those who have not called since (node away);";
+        assert!(sentence.contains(both), "{sentence}");
 
         signing.finish().unwrap();
         assert_eq!(signing.state(all()).since, None);

@@ -20,6 +20,9 @@ use crate::statistics::{median, over_rounds, seconds};
 
 /// Elements of one array that Slurm takes as it is shipped.
 const SLURM_ARRAY_MAX: u32 = 1000;
+/// Slots that a Slurm of our own has. Its speed rises with them: with as many as the others are given it
+/// would do a twentieth.
+const SLURM_SLOTS: u32 = 512;
 /// Elements by which its speed is judged, and the seconds that a round may take.
 const SLURM_FIRST: u32 = 20;
 const SLURM_ROUND_S: f64 = 15.0;
@@ -79,7 +82,7 @@ pub(crate) fn tasks(size: &Size, count: u32, slots: u32) -> Result<(Option<Peer>
         }
         None => library(size, count, slots)?.map(|(name, took)| Peer { name, value: rate(took) }),
     };
-    Ok((hyperqueue, slurm(size, count, slots)?))
+    Ok((hyperqueue, slurm(size, count)?))
 }
 
 /// Milliseconds from the start of a command that submits `true` until it has seen its end.
@@ -245,8 +248,8 @@ impl SlurmPeer {
 }
 
 /// `true` processes per second of Slurm, where it has a node.
-fn slurm(size: &Size, count: u32, slots: u32) -> Result<Option<Peer>> {
-    let Some(slurm) = SlurmPeer::find(size, slots)? else { return Ok(None) };
+fn slurm(size: &Size, count: u32) -> Result<Option<Peer>> {
+    let Some(slurm) = SlurmPeer::find(size, SLURM_SLOTS)? else { return Ok(None) };
     let nodes = printed(slurm.command("sinfo").args(["--noheader", "--states", "idle"]));
     if nodes.is_none_or(|nodes| nodes.is_empty()) {
         return Ok(None);
