@@ -143,9 +143,7 @@ impl Plan {
             Deed::Forget => {
                 let stays = rows.iter().filter(|node| node.row.state != NodeState::Lost).count();
                 if stays > 0 {
-                    let sentence =
-                        format!("{} not lost: refused for them", things(stays as u64, "node"));
-                    say(0, Tone::Loud, sentence);
+                    say(0, Tone::Loud, format!("{stays} not lost: refused"));
                 }
                 say(0, Tone::Plain, "its readings, windows and troubles are gone".into());
                 say(1, Tone::Plain, "it is a new node if it ever comes back".into());

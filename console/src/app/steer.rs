@@ -127,7 +127,7 @@ pub const FOR_NODES: [Choice; 4] = [
     with('d', "drain", "give it no new work; what runs may end", "why, for everyone who looks"),
     choice('u', "resume", "give it work again"),
     choice('f', "forget-windows", "forget its maintenance windows"),
-    choice('x', "forget", "forget it, where it is lost and will not come back"),
+    choice('x', "forget", "take it off the lists, once lost"),
 ];
 
 /// A deed and its targets.
