@@ -75,6 +75,9 @@ pub struct SchedulerSettings {
     /// Lines of the event log that are older give way too; none where zero.
     #[serde(deserialize_with = "text")]
     pub events_age: Millis,
+    /// Ended jobs are in the history for so long; for ever where zero.
+    #[serde(deserialize_with = "text")]
+    pub history_age: Millis,
     /// The TCP address at which a monitoring system reads the whole cluster; none where absent.
     pub metrics: Option<SocketAddr>,
     /// The URL that lines of the event log are sent to; none where absent.
@@ -202,6 +205,7 @@ impl Default for SchedulerSettings {
             ended_kept: 10_000,
             events_kept: 1_000_000,
             events_age: Millis(0),
+            history_age: Millis(0),
             metrics: None,
             webhook: None,
             webhook_level: Level::Fail,
@@ -235,6 +239,7 @@ impl Settings for SchedulerSettings {
         "ended_kept",
         "events_kept",
         "events_age",
+        "history_age",
         "metrics",
         "webhook",
         "webhook_level",

@@ -48,9 +48,10 @@ pub(crate) fn cluster(settings: &SchedulerSettings) -> ClusterSettings {
     }
 }
 
-/// How much of the event log is kept.
+/// How much of the event log and of the history is kept.
 pub(crate) const fn retention(settings: &SchedulerSettings) -> Retention {
-    Retention { lines: settings.events_kept, age: settings.events_age }
+    let (lines, age, history) = (settings.events_kept, settings.events_age, settings.history_age);
+    Retention { lines, age, history }
 }
 
 /// Where lines of the event log are sent.

@@ -51,18 +51,20 @@ CREATE INDEX IF NOT EXISTS notes_job ON notes (job) WHERE job IS NOT NULL;
 const INSERT: &str = "INSERT INTO notes (number, at, level, node, job, task, sentence, block)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 
-/// How much of the event log is kept.
+/// How much of the event log and of the history is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retention {
     /// So many of the newest lines.
     pub(crate) lines: u32,
     /// Only those younger than this, where it is not zero.
     pub(crate) age: Millis,
+    /// Ended jobs, for so long; all where it is zero.
+    pub(crate) history: Millis,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { lines: 1_000_000, age: Millis(0) }
+        Self { lines: 1_000_000, age: Millis(0), history: Millis(0) }
     }
 }
 
@@ -94,7 +96,7 @@ impl Log {
 
     /// The number up to which rows are too many, and the time before which they are too old.
     fn ends(&self, now: At) -> (i64, At) {
-        let Retention { lines, age } = self.retention;
+        let Retention { lines, age, .. } = self.retention;
         let old = if age == Millis(0) { At(0) } else { At(now.0.saturating_sub(age.0)) };
         (self.newest.number - i64::from(lines.max(1)), old)
     }
@@ -108,7 +110,7 @@ impl Log {
 }
 
 impl Store {
-    /// Says how much of the event log is kept from now on.
+    /// Says how much of the event log and of the history is kept from now on.
     pub(crate) const fn retain(&mut self, retention: Retention) {
         self.log.retention = retention;
     }
@@ -119,7 +121,7 @@ impl Store {
     }
 
     /// Keeps what followed from the events up to the newest block: jobs that have ended and lines
-    /// of the event log. One transaction without a sync; at its end some old lines go.
+    /// of the event log. One transaction without a sync; at its end some old lines and jobs go.
     ///
     /// # Errors
     /// [`SchedulerError::Full`] where the disk is full and nothing was written.
@@ -135,6 +137,7 @@ impl Store {
         let (mut log, last) = (self.log, self.last);
         self.without_sync(|transaction| {
             history::insert(transaction, ended)?;
+            history::prune(transaction, ended.len(), now, log.retention.history)?;
             insert(transaction, &mut log, notes, last).map_err(wrong)?;
             if log.is_long(now) {
                 prune(transaction, &mut log, notes.len() as i64, now).map_err(wrong)?;

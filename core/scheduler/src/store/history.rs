@@ -1,15 +1,18 @@
 //! Ended jobs, kept after the cluster has forgotten them.
 //!
 //! A row is written when its job ends and again, to the same effect, when a restart applies that
-//! end once more: the history is whole up to the newest event, whatever was lost of its last writes.
+//! end once more: the history is whole up to the newest event, whatever was lost of its last writes. It goes
+//! again after as long as an administrator wants it kept.
 
-use gantry_model::{At, JobRow, JobState, MemoryMib, Spent};
+use gantry_model::{At, JobRow, JobState, MemoryMib, Millis, Spent};
 use gantry_wire::{HistoryQuery, UseBy, UseRow, codec};
 use rusqlite::{Connection, params};
 
 use super::{Store, damaged, wrong};
 use crate::error::SchedulerError;
 
+/// Jobs that go at once beyond as many as come: some milliseconds.
+const PRUNED: usize = 100;
 /// Lines of one report.
 const USE_ROWS_MAX: usize = 1000;
 
@@ -60,6 +63,29 @@ pub(super) fn insert(database: &Connection, rows: &[JobRow]) -> Result<(), Sched
             .map_err(wrong)?;
     }
     Ok(())
+}
+
+/// Removes some of the jobs that ended longer ago than they are kept; more than come, so that none stays for
+/// long.
+pub(super) fn prune(
+    database: &Connection,
+    came: usize,
+    now: At,
+    kept: Millis,
+) -> Result<(), SchedulerError> {
+    if kept == Millis(0) {
+        return Ok(());
+    }
+    let old = now.0.saturating_sub(kept.0) as i64;
+    let some = (came + PRUNED) as i64;
+    database
+        .prepare_cached(
+            "DELETE FROM history WHERE job IN
+             (SELECT job FROM history WHERE ended < ?1 ORDER BY ended LIMIT ?2)",
+        )
+        .and_then(|mut delete| delete.execute(params![old, some]))
+        .map(drop)
+        .map_err(wrong)
 }
 
 impl Store {

@@ -153,12 +153,13 @@ fn a_page_of_the_longest_lines_fits_a_frame() {
 
 #[test]
 fn the_oldest_give_way_in_small_steps_and_numbers_go_on() {
+    let kept = |lines, age| Retention { lines, age, ..Retention::default() };
     for (retention, now, kept) in [
-        (Retention { lines: 1000, age: Millis(0) }, 0, 1000),
-        (Retention { lines: 1000, age: Millis(5_000) }, 500_000, 51),
-        (Retention { lines: 1_000_000, age: Millis(100_000) }, 500_000, 1001),
-        (Retention { lines: 1_000_000, age: Millis(1) }, 900_000, 1),
-        (Retention { lines: 1_000_000, age: Millis(0) }, 900_000, 5000),
+        (kept(1000, Millis(0)), 0, 1000),
+        (kept(1000, Millis(5_000)), 500_000, 51),
+        (kept(1_000_000, Millis(100_000)), 500_000, 1001),
+        (kept(1_000_000, Millis(1)), 900_000, 1),
+        (kept(1_000_000, Millis(0)), 900_000, 5000),
     ] {
         let folder = TempDir::new().unwrap();
         let mut store = filled(folder.path(), &lines(5000));
