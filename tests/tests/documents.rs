@@ -68,17 +68,20 @@ fn help(command: &clap::Command, name: &str, text: &mut String) {
 fn the_page_of_commands_is_their_help() {
     let mut all = gantry::cli::nouns::command().term_width(100);
     all.build();
+    let short = <gantry::cli::Cli as clap::CommandFactory>::command();
     let mut text = format!(
         "# Commands\n\n{WRITTEN} `gantry NOUN VERB` is the short command under another name.\n"
     );
     for command in all.get_subcommands().filter(|one| !one.is_hide_set()) {
         let name = format!("gantry {}", command.get_name());
         help(command, &name, &mut text);
-        // What is a command of its own stands there; these are verbs of nothing else.
+        // What is a command of its own stands there; these are verbs of nothing else, or of something else
+        // that only has the same name, as `gantry library import` is.
+        let short = short.find_subcommand(command.get_name());
         let own = |one: &&clap::Command| {
-            !one.is_hide_set()
-                && all.find_subcommand(one.get_name()).is_none()
-                && one.get_name() != "help"
+            let name = one.get_name();
+            let has_it = short.is_some_and(|short| short.find_subcommand(name).is_some());
+            !one.is_hide_set() && name != "help" && (has_it || all.find_subcommand(name).is_none())
         };
         for verb in command.get_subcommands().filter(own) {
             help(verb, &format!("{name} {}", verb.get_name()), &mut text);
