@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gantry_agent::exchange::{Choice, Kind, Rejected, dataset_fingerprint, export, import};
+use gantry_agent::exchange::{
+    Choice, Kind, Patients, Rejected, dataset_fingerprint, export, import,
+};
 use gantry_agent::ingest::keep;
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::phantom::{PhantomSettings, patient};
@@ -191,9 +193,9 @@ fn what_went_out_comes_back_once_and_patients_stay_on_one_side() {
         let other =
             Library::open_or_create(&folder.path().join(format!("{form} library"))).unwrap();
         let author = Author::Person("anna".into());
-        let taken = import(&other, *kind, &to, Some("lungs"), &author).unwrap();
+        let taken = import(&other, *kind, &to, Some("lungs"), Patients::AsSaid, &author).unwrap();
         assert_eq!((taken.samples, taken.known, taken.left_out), (trained, 0, vec![]), "{form}");
-        let again = import(&other, *kind, &to, Some("lungs"), &author).unwrap();
+        let again = import(&other, *kind, &to, Some("lungs"), Patients::AsSaid, &author).unwrap();
         assert_eq!((again.samples, again.known), (trained, trained), "{form}");
         let found = other.samples().unwrap();
         assert_eq!(found.len() as u64, trained);
@@ -221,7 +223,7 @@ fn segmentations_come_back_to_their_series() {
     export(&library, Kind::DicomSeg, &to, &Choice::default()).unwrap();
     let other = Library::open_or_create(&folder.path().join("other")).unwrap();
     let author = Author::Person("anna".into());
-    let none = import(&other, Kind::DicomSeg, &to, None, &author).unwrap();
+    let none = import(&other, Kind::DicomSeg, &to, None, Patients::AsSaid, &author).unwrap();
     assert_eq!((none.samples, none.left_out.len()), (0, samples.len()));
     assert!(none.left_out[0].1.contains("import it first"), "{:?}", none.left_out[0]);
     for series in library.series().unwrap() {
@@ -231,7 +233,7 @@ fn segmentations_come_back_to_their_series() {
         }
     }
     for known in [0, samples.len() as u64] {
-        let taken = import(&other, Kind::DicomSeg, &to, None, &author).unwrap();
+        let taken = import(&other, Kind::DicomSeg, &to, None, Patients::AsSaid, &author).unwrap();
         assert_eq!((taken.samples, taken.known), (samples.len() as u64, known));
     }
     assert_eq!(other.series().unwrap().len(), samples.len(), "no series is added");
@@ -240,10 +242,11 @@ fn segmentations_come_back_to_their_series() {
         let mask = nifti::read_mask(&other.read_object(&sample.mask).unwrap()).unwrap();
         assert!(samples.values().any(|(_, lungs)| lungs.voxels == mask.voxels));
     }
-    let named = import(&other, Kind::DicomSeg, &to, Some("air"), &author).unwrap();
+    let named =
+        import(&other, Kind::DicomSeg, &to, Some("air"), Patients::AsSaid, &author).unwrap();
     assert_eq!((named.samples, named.known), (samples.len() as u64, 0));
     std::fs::write(to.join("broken.dcm"), b"DICM").unwrap();
-    let broken = import(&other, Kind::DicomSeg, &to, None, &author).unwrap();
+    let broken = import(&other, Kind::DicomSeg, &to, None, Patients::AsSaid, &author).unwrap();
     assert_eq!(broken.left_out.len(), 1);
     assert!(other.verify().unwrap().damage.is_empty());
 }
@@ -260,7 +263,9 @@ fn archives_of_others_come_in() {
     let made = Command::new(python).args(["-c", code]).arg(&archives).status().unwrap();
     assert!(made.success());
     let library = Library::open_or_create(&folder.path().join("library")).unwrap();
-    let taken = import(&library, Kind::Npz, &archives, Some("end"), &Author::Auto).unwrap();
+    let taken =
+        import(&library, Kind::Npz, &archives, Some("end"), Patients::AsSaid, &Author::Auto)
+            .unwrap();
     assert_eq!((taken.samples, taken.left_out.len()), (1, 1));
     assert!(taken.left_out[0].1.contains("no array spacing_mm"), "{:?}", taken.left_out);
     let sample = library.samples().unwrap().remove(0);
@@ -296,18 +301,20 @@ fn shards_have_an_end_and_wrong_folders_are_refused() {
             "2 channels",
         ),
         (Kind::NnUnet, "{", "dataset.json"),
-        (Kind::Coco, "{}", "only goes out"),
+        (Kind::Coco, "{}", "annotations.json"),
         (Kind::Npz, "{}", "--label"),
         (Kind::WebDataset, "{}", "no case"),
         (Kind::DicomSeg, "{}", "no case"),
     ] {
         std::fs::write(set.join("dataset.json"), text).unwrap();
-        let error = import(&library, kind, &set, None, &Author::Auto).unwrap_err();
+        let error =
+            import(&library, kind, &set, None, Patients::AsSaid, &Author::Auto).unwrap_err();
         assert!(error.to_string().contains(word), "{error}");
     }
     let missing = r#"{"labels":{"1":"a"},"training":[{"image":"x.nii","label":"y.nii"}]}"#;
     std::fs::write(set.join("dataset.json"), missing).unwrap();
-    let report = import(&library, Kind::Decathlon, &set, None, &Author::Auto).unwrap();
+    let report =
+        import(&library, Kind::Decathlon, &set, None, Patients::AsSaid, &Author::Auto).unwrap();
     assert_eq!((report.samples, report.left_out.len()), (0, 1));
 }
 

@@ -19,7 +19,7 @@ use gantry::cli::chosen::Chosen;
 use gantry::cli::time;
 use gantry::recording::{Head, Heard, Reader, Writer};
 use gantry::ui::{self, palette::Palette, theme::Colours, theme::Glyphs, theme::Theme};
-use gantry_agent::exchange::{Choice, Kind, export, npz, shard};
+use gantry_agent::exchange::{Choice, Kind, export, marked_pictures, npz, picture, shard};
 use gantry_config::jobs::JobFile;
 use gantry_config::layers::Override;
 use gantry_config::slurm;
@@ -581,6 +581,46 @@ fn archives_and_shards() -> Result<()> {
             read
         },
         further_percent: 10,
+    });
+    Ok(())
+}
+
+#[test]
+fn coco_annotations_and_pictures() -> Result<()> {
+    let every = r#"{"images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 7, "patient": "p",
+        "spacing_mm": [1, 2]}, {"id": 2, "file_name": "b.png", "width": 4, "height": 3, "patient_id": 7}],
+        "categories": [{"id": 1, "name": "lung"}, {"id": 5, "name": "nodule"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 6, "bbox": [1, 1, 3, 3],
+        "segmentation": [[1, 1, 4.5, 1, 4, 4, 0.25, 3], [-3, -3, 20, 5, 3, 60]]},
+        {"id": 2, "image_id": 2, "category_id": 5, "iscrowd": 1, "segmentation": {"size": [3, 4], "counts": [2, 4, 6]}},
+        {"id": 3, "image_id": 2, "category_id": 1, "iscrowd": 1, "segmentation": {"size": [3, 4], "counts": "335N"}}]}"#;
+    let folder = tempfile::tempdir()?;
+    let library = library_of_one(folder.path())?;
+    let to = folder.path().join("coco");
+    export(&library, Kind::Coco, &to, &Choice::default())?;
+    let mut corpus = vec![every.as_bytes().to_vec(); 3];
+    corpus.push(fs::read(to.join("annotations.json"))?);
+    for file in fs::read_dir(to.join("images"))?.take(2) {
+        corpus.push(fs::read(file?.path())?);
+    }
+    check(&Target {
+        name: "coco",
+        corpus,
+        mend: unmended,
+        take: &|bytes| {
+            let pictures = marked_pictures(bytes, &mut |picture| {
+                let pixels = picture.size[0] * picture.size[1];
+                for marks in picture.marks.iter().flat_map(|marks| marks.values()) {
+                    assert!(marks.len() == pixels && marks.iter().all(|pixel| *pixel <= 1));
+                }
+            });
+            let found = picture(bytes);
+            if let Ok(([width, height], values)) = &found {
+                assert_eq!(values.len(), width * height);
+            }
+            pictures.is_ok() || found.is_ok()
+        },
+        further_percent: 2,
     });
     Ok(())
 }

@@ -1,16 +1,55 @@
 //! COCO: annotated slices, for detectors and for people's tools.
 //!
-//! Every slice with a marked voxel becomes an 8-bit picture, its values from the 0.5th to the 99.5th
-//! percentile of its volume, and one annotation whose mask is a run-length code in columns, as COCO
-//! has it for crowds.
+//! On the way out every slice with a marked voxel becomes an 8-bit picture, its values from the 0.5th to
+//! the 99.5th percentile of its volume, and one annotation whose mask is a run-length code in columns, as
+//! COCO has it for crowds. The way in is [`take`].
 
+mod annotations;
+mod shapes;
+mod take;
+
+use std::io::Cursor;
 use std::path::Path;
 
 use gantry_imaging::{Image, Mask};
 use gantry_library::Library;
 use serde_json::{Value, json};
 
+use self::annotations::Annotated;
 use super::{Chosen, ExchangeError, ExchangeReport, Outcome, out, volumes, write};
+
+pub(super) use take::import;
+
+/// A picture of a file of annotations.
+pub struct MarkedPicture {
+    /// Its id.
+    pub id: i64,
+    /// Pixels along x and y.
+    pub size: [usize; 2],
+    /// Marked pixels, row by row, by label; or why they cannot be had.
+    pub marks: Result<std::collections::BTreeMap<String, Vec<u8>>, String>,
+}
+
+/// Reads a file of annotations, and hands out what is marked on each of its pictures.
+///
+/// # Errors
+/// Where it is no such file, or contradicts itself.
+pub fn marked_pictures(bytes: &[u8], take: &mut dyn FnMut(MarkedPicture)) -> Outcome<()> {
+    let set = Annotated::read(bytes).map_err(ExchangeError::Refused)?;
+    for picture in &set.pictures {
+        let size = [picture.width, picture.height];
+        take(MarkedPicture { id: picture.id, size, marks: picture.marks(&set.labels) });
+    }
+    Ok(())
+}
+
+/// Reads a picture (PNG): pixels along x and y, and the brightness of each, row by row.
+///
+/// # Errors
+/// Where it is none, or larger than is read.
+pub fn picture(bytes: &[u8]) -> Outcome<([usize; 2], Vec<f32>)> {
+    take::grey(Cursor::new(bytes)).map_err(ExchangeError::Refused)
+}
 
 /// Writes pictures and `annotations.json`.
 pub(super) fn export(library: &Library, chosen: &Chosen, to: &Path) -> Outcome<ExchangeReport> {
@@ -35,6 +74,7 @@ pub(super) fn export(library: &Library, chosen: &Chosen, to: &Path) -> Outcome<E
                 "file_name": name,
                 "width": width,
                 "height": height,
+                "spacing_mm": image.geometry.spacing_mm,
                 "sample": sample.id,
                 "slice": z,
                 "patient": sample.patient,

@@ -8,12 +8,13 @@
 //! | `npz` | `ID.npz` with image, mask and grid, for `NumPy` | yes |
 //! | `webdataset` | tar shards of about 1 GB for each side of the split | yes |
 //! | `dicom-seg` | `ID.dcm`, the masks as segmentations of their series | yes, of series that are here |
-//! | `coco` | `images/ID-SLICE.png` and `annotations.json`, slice by slice | out: a picture has no grid |
+//! | `coco` | `images/ID-SLICE.png` and `annotations.json`, slice by slice; in comes also a file of another name, with pictures beside it | yes, each picture as a series |
 //!
 //! What goes out names samples by their ids, which say nothing of a patient, and puts no patient on
 //! two sides. It is written into an empty folder, the file that describes it last. What comes in
 //! becomes a series of its own, so that a sample always has its images: a case is a patient, since
-//! none of these forms knows whose a case is. A segmentation stays with the series that it refers to.
+//! these forms do not know whose a case is. A segmentation stays with the series that it refers to. Of a
+//! picture the file says whose it is, or else whoever imports it.
 
 mod arrays;
 mod coco;
@@ -31,6 +32,7 @@ use gantry_library::{Fractions, Library, LibraryError, SampleRecord, Split, Spli
 use serde::Serialize;
 
 pub use arrays::{Taken, npz, shard};
+pub use coco::{MarkedPicture, marked_pictures, picture};
 pub use fingerprint::{DatasetFingerprint, Intensities, dataset_fingerprint};
 pub use out::export;
 pub use take::import;
@@ -54,7 +56,7 @@ pub enum Kind {
     WebDataset,
     /// DICOM segmentations.
     DicomSeg,
-    /// COCO annotations of slices.
+    /// COCO annotations of slices or other pictures.
     Coco,
 }
 
@@ -135,6 +137,15 @@ impl Default for Choice {
             rejected: Rejected::LeftOut,
         }
     }
+}
+
+/// Whose the pictures of a COCO data set are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patients {
+    /// Whose its file says they are; without that nothing is taken.
+    AsSaid,
+    /// Each is of a patient of its own, unless its file says whose it is.
+    EachPicture,
 }
 
 /// What an exchange did.

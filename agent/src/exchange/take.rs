@@ -18,7 +18,7 @@ use gantry_library::{
 };
 use serde::Deserialize;
 
-use super::{ExchangeError, ExchangeReport, Kind, Outcome, arrays, decode};
+use super::{ExchangeError, ExchangeReport, Kind, Outcome, Patients, arrays, coco, decode};
 use crate::ingest::key;
 
 /// Cases of one data set.
@@ -40,7 +40,8 @@ struct Set {
     labels: BTreeMap<u8, String>,
 }
 
-/// Takes a folder's cases into the library. `label` says what masks mark where the folder does not.
+/// Takes a folder's cases into the library. `label` says what masks mark where the folder does not,
+/// `patients` whose the pictures of a COCO data set are where its file does not.
 ///
 /// # Errors
 /// Where the folder is none of that kind, or the library cannot be written. A case that cannot be
@@ -50,6 +51,7 @@ pub fn import(
     kind: Kind,
     from: &Path,
     label: Option<&str>,
+    patients: Patients,
     author: &Author,
 ) -> Outcome<ExchangeReport> {
     let mut taking = Taking { library, author, report: ExchangeReport::default(), seen: 0 };
@@ -83,11 +85,7 @@ pub fn import(
                 taking.note(&name_of(&path), case)?;
             }
         }
-        Kind::Coco => {
-            return Err(ExchangeError::Refused(
-                "coco only goes out: its pictures have neither a grid nor a patient".into(),
-            ));
-        }
+        Kind::Coco => coco::import(&mut taking, from, label, patients)?,
     }
     if taking.seen == 0 {
         return Err(ExchangeError::file("importing", from, "there is no case in it"));
@@ -100,8 +98,8 @@ fn needed(label: Option<&str>) -> Outcome<&str> {
 }
 
 /// What is taken in, and what became of it.
-struct Taking<'a> {
-    library: &'a Library,
+pub(super) struct Taking<'a> {
+    pub(super) library: &'a Library,
     author: &'a Author,
     report: ExchangeReport,
     seen: usize,
@@ -119,7 +117,7 @@ impl Taking<'_> {
 
     /// Notes what became of a case: how many samples it has, and how many of them were there. Only what
     /// fails for all ends the whole.
-    fn note(&mut self, name: &str, taken: Outcome<(u64, u64)>) -> Outcome<()> {
+    pub(super) fn note(&mut self, name: &str, taken: Outcome<(u64, u64)>) -> Outcome<()> {
         self.seen += 1;
         match taken {
             Ok((samples, known)) => {
@@ -147,12 +145,18 @@ impl Taking<'_> {
         let wrong = |error: &dyn std::fmt::Display| ExchangeError::case("", error);
         let mask = mask.to_mask().map_err(|error| wrong(&error))?;
         image.require_same_grid(&mask).map_err(|error| wrong(&error))?;
-        let mut packed = Vec::new();
-        nifti::write_image(image, &mut packed).map_err(|error| wrong(&error))?;
+        check(labels, &mask)?;
+        let packed = packed(image)?;
         // The patient's id is the case's content: names of cases repeat from set to set.
         let subject = Subject::new(format!("imported {}", self.library.digest(&packed)));
-        check(labels, &mask)?;
-        let files = ct_series(image, &subject).map_err(|error| wrong(&error))?;
+        let series = self.series(image, &subject)?;
+        self.samples(labels, &series, image, &mask, &packed)
+    }
+
+    /// Keeps an image as a series.
+    pub(super) fn series(&self, image: &Image, subject: &Subject) -> Outcome<SeriesId> {
+        let wrong = |error: &dyn std::fmt::Display| ExchangeError::case("", error);
+        let files = ct_series(image, subject).map_err(|error| wrong(&error))?;
         let mut keys = Vec::with_capacity(files.len());
         for file in &files {
             keys.push(key(inspect(file).map_err(|refusal| wrong(&refusal))?));
@@ -163,8 +167,7 @@ impl Taking<'_> {
             .map(|(key, file)| Arrival::new(key, &Source::Import, file.as_slice()))
             .collect();
         self.library.store_batch(&arrivals)?;
-        let series = self.library.series_id(&subject.series_uid());
-        self.samples(labels, &series, image, &mask, &packed)
+        Ok(self.library.series_id(&subject.series_uid()))
     }
 
     /// Takes the segments of a segmentation as samples of the series that it is about.
@@ -193,8 +196,7 @@ impl Taking<'_> {
             subject.labels.values_mut().for_each(|one| label.clone_into(one));
         }
         check(&subject.labels, &mask)?;
-        let mut packed = Vec::new();
-        nifti::write_image(&image, &mut packed).map_err(|error| wrong(&error))?;
+        let packed = packed(&image)?;
         self.samples(&subject.labels, &series, &image, &mask, &packed)
     }
 
@@ -213,14 +215,33 @@ impl Taking<'_> {
             if mask.count() == 0 {
                 continue;
             }
-            let draft = draft(self.library, series, label, image, &mask, packed, self.author)?;
-            let before = self.library.counts()?.samples;
-            self.library.add_sample(draft)?;
+            known += self.sample(series, label, image, &mask, packed)?;
             samples += 1;
-            known += u64::from(self.library.counts()?.samples == before);
         }
         Ok((samples, known))
     }
+
+    /// Keeps a sample, of a mask whose values mark one thing. Returns 1 where it was there already.
+    pub(super) fn sample(
+        &self,
+        series: &SeriesId,
+        label: &str,
+        image: &Image,
+        mask: &Mask,
+        packed: &[u8],
+    ) -> Outcome<u64> {
+        let draft = draft(self.library, series, label, image, mask, packed, self.author)?;
+        let before = self.library.counts()?.samples;
+        self.library.add_sample(draft)?;
+        Ok(u64::from(self.library.counts()?.samples == before))
+    }
+}
+
+/// An image as the library keeps it.
+pub(super) fn packed(image: &Image) -> Outcome<Vec<u8>> {
+    let mut packed = Vec::new();
+    nifti::write_image(image, &mut packed).map_err(|error| ExchangeError::case("", error))?;
+    Ok(packed)
 }
 
 /// Returns an error where a mask has a value that means nothing.
@@ -332,12 +353,8 @@ fn decathlon(from: &Path) -> Outcome<Set> {
     let about: Decathlon = described(&path)?;
     let mut cases = Vec::new();
     for pair in about.training.into_iter().chain(about.validation) {
-        let inside = |name: &Path| {
-            // A data set is what is in its folder, whatever its list says.
-            let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-            name.components().all(plain).then(|| from.join(name))
-        };
-        let (Some(image), Some(mask)) = (inside(&pair.image), inside(&pair.label)) else {
+        let (Some(image), Some(mask)) = (inside(from, &pair.image), inside(from, &pair.label))
+        else {
             let reason =
                 format!("it lists {}, which is not within the folder", pair.image.display());
             return Err(ExchangeError::file("importing", &path, reason));
@@ -346,6 +363,12 @@ fn decathlon(from: &Path) -> Outcome<Set> {
     }
     let labels = about.labels.into_iter().filter(|(value, _)| *value != 0).collect();
     Ok(Set { cases, labels })
+}
+
+/// A name that a list has, within the list's folder: a data set is what is there, whatever its list says.
+pub(super) fn inside(folder: &Path, name: &Path) -> Option<PathBuf> {
+    let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    name.components().all(plain).then(|| folder.join(name))
 }
 
 fn described<T: serde::de::DeserializeOwned>(path: &Path) -> Outcome<T> {

@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use gantry_agent::exchange::{self, Choice, ExchangeError, ExchangeReport, Kind, Rejected};
+use gantry_agent::exchange::{
+    self, Choice, ExchangeError, ExchangeReport, Kind, Patients, Rejected,
+};
 use gantry_library::{Author, Fractions, Library};
 use serde_json::json;
 
@@ -81,7 +83,7 @@ enum Form {
     Webdataset,
     /// DICOM segmentations; those that come in are of series that are there.
     DicomSeg,
-    /// COCO annotations of slices (export only).
+    /// COCO annotations of slices; those that come in are of PNG pictures.
     Coco,
 }
 
@@ -133,7 +135,7 @@ struct Import {
     /// The form.
     #[arg(value_enum)]
     form: Form,
-    /// Its folder.
+    /// Its folder; of COCO also the file of annotations.
     from: PathBuf,
     /// What the masks mark, where the folder does not say.
     #[arg(long)]
@@ -141,6 +143,10 @@ struct Import {
     /// Who drew the masks; a program where absent.
     #[arg(long, value_name = "NAME")]
     author: Option<String>,
+    /// Each picture of COCO is of another patient, unless its file says whose it is. Only where that is
+    /// true: pictures of one patient would validate what was learnt from the others.
+    #[arg(long)]
+    patient_per_picture: bool,
 }
 
 impl Samples {
@@ -210,8 +216,11 @@ impl Samples {
     fn import(&self, import: &Import, format: Format) -> Outcome {
         let author = import.author.clone().map_or(Author::Auto, Author::Person);
         let (library, label) = (self.open()?, import.label.as_deref());
-        let report = exchange::import(&library, import.form.into(), &import.from, label, &author)
-            .map_err(failed)?;
+        let patients =
+            if import.patient_per_picture { Patients::EachPicture } else { Patients::AsSaid };
+        let (form, from) = (import.form.into(), &import.from);
+        let report =
+            exchange::import(&library, form, from, label, patients, &author).map_err(failed)?;
         done(&report, "taken", format)
     }
 

@@ -15,9 +15,10 @@ const CT_IMAGE: &str = "1.2.840.10008.5.1.4.1.1.2";
 /// Our implementation, in every file that we write.
 pub(super) const IMPLEMENTATION: &str = "2.25.302043857340122087254135689021345601";
 
-/// Whose images are written: a name for the patient id, from which every UID follows.
+/// Whose images are written: a name for the patient id, and one from which every UID follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
+    patient: String,
     name: String,
 }
 
@@ -25,7 +26,14 @@ impl Subject {
     /// A subject of this name. The same name gives the same UIDs.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into() }
+        let name = name.into();
+        Self { patient: name.clone(), name }
+    }
+
+    /// A subject of this name who is one of several series of a patient.
+    #[must_use]
+    pub fn of_patient(patient: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { patient: patient.into(), name: name.into() }
     }
 
     /// The UID of its study.
@@ -147,8 +155,8 @@ fn identify(data: &mut InMemDicomObject, class: &str, instance: &str, subject: &
         (tags::STUDY_TIME, VR::TM, "120000"),
         (tags::MODALITY, VR::CS, "CT"),
         (tags::MANUFACTURER, VR::LO, "gantry"),
-        (tags::PATIENT_NAME, VR::PN, &subject.name),
-        (tags::PATIENT_ID, VR::LO, &subject.name),
+        (tags::PATIENT_NAME, VR::PN, &subject.patient),
+        (tags::PATIENT_ID, VR::LO, &subject.patient),
         (tags::SERIES_NUMBER, VR::IS, "1"),
         (tags::BODY_PART_EXAMINED, VR::CS, "CHEST"),
     ] {
