@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::create::Create;
 use super::library::{self, Place};
+use super::sweep::Sweep;
 use super::{completions, label, texts, verdicts};
 use crate::error::{Failure, Outcome};
 use crate::output::Format;
@@ -40,6 +41,8 @@ enum What {
     Labels,
     /// Check every hash and reference. Exits with 1 where something is damaged.
     Verify,
+    /// Show what killed writers left behind and no record names, and remove it on demand.
+    Sweep(Sweep),
     /// Print shapes, spacings and intensities of the samples, as nnU-Net takes them.
     Fingerprint {
         /// What the masks mark; needed where samples have several labels.
@@ -176,6 +179,7 @@ impl Samples {
             }
             What::Labels => label::list(&self.open()?, format).map(|()| 0),
             What::Verify => self.verify(format),
+            What::Sweep(sweep) => sweep.run(&self.open()?, format),
             What::Fingerprint { label } => {
                 let choice = Choice { label: label.clone(), ..Choice::default() };
                 let print =

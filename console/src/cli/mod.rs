@@ -35,6 +35,7 @@ pub mod serve;
 mod service;
 pub mod steer;
 pub mod submit;
+mod sweep;
 mod tail;
 mod texts;
 pub mod time;

@@ -24,6 +24,8 @@ use crate::limits::{
     BUCKET_ANSWER_WITHIN, BUCKET_BYTES_PER_S_MIN, BUCKET_OBJECT_BYTES_MAX, BUCKET_PAGE_BYTES_MAX,
     BUCKET_PIECE_BYTES,
 };
+use crate::root::now_ms;
+use crate::storage_time::{of_http, of_listing};
 
 /// How long a signature counts: as long as the largest object may take.
 const SIGNED_FOR: Duration = Duration::from_hours(2);
@@ -65,25 +67,53 @@ struct Answer {
     status: u16,
     /// Bytes of the whole object, where the answer says so.
     total: Option<u64>,
+    /// When it was given, and when the object was put, in milliseconds since 1970 by the storage's clock.
+    given_ms: Option<u64>,
+    changed_ms: Option<u64>,
     bytes: Vec<u8>,
+}
+
+/// What a storage says of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// How many bytes it has.
+    pub(crate) bytes: u64,
+    /// When it was put, in milliseconds since 1970 by the storage's clock; 0 where it does not say.
+    pub(crate) changed_ms: u64,
+    /// How long ago that was, by the same clock; nothing where it does not say.
+    pub(crate) age: Duration,
+}
+
+/// An object that a storage lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its name.
+    pub(crate) key: String,
+    /// When it was put, in milliseconds since 1970 by the storage's clock; 0 where it does not say.
+    pub(crate) changed_ms: u64,
+    /// How many bytes it has.
+    pub(crate) bytes: u64,
 }
 
 /// What a storage lists.
 #[derive(Default)]
 pub(crate) struct Listed {
-    /// Names, and when what they name was put, in milliseconds since 1970.
-    pub(crate) keys: Vec<(String, u64)>,
+    /// Objects.
+    pub(crate) keys: Vec<Entry>,
     /// Beginnings of names that go on behind a delimiter.
     pub(crate) prefixes: Vec<String>,
+    /// When the storage began to list, by its own clock, where it says so.
+    pub(crate) begun_ms: Option<u64>,
 }
 
 /// What is sent.
 enum Ask<'a> {
-    Put(&'a [u8], [(&'static str, String); 2]),
+    Put(&'a [u8], &'a [(&'static str, String)]),
     /// Bytes of an object, from the first to the last.
     Piece(u64, u64),
     Page,
     Head,
+    Delete,
 }
 
 impl Bucket {
@@ -144,16 +174,28 @@ impl Bucket {
 
     /// Keeps bytes under a name, unless there are some already.
     pub(crate) fn put_new(&self, key: &str, bytes: &[u8]) -> Result<Made, LibraryError> {
+        self.put_with(key, bytes, &[("if-none-match", "*".to_owned()), sum_of(bytes)])
+    }
+
+    /// Keeps bytes under their hash once more, so that they are new whether or not they are there.
+    pub(crate) fn put_again(&self, hash: &ObjectHash, bytes: &[u8]) -> Result<(), LibraryError> {
+        self.put_with(&self.key(hash), bytes, &[sum_of(bytes)]).map(|_| ())
+    }
+
+    fn put_with(
+        &self,
+        key: &str,
+        bytes: &[u8],
+        headers: &[(&'static str, String)],
+    ) -> Result<Made, LibraryError> {
         if bytes.len() > BUCKET_OBJECT_BYTES_MAX {
             return Err(LibraryError::Invalid(format!(
                 "an object of {} bytes is over the limit of {BUCKET_OBJECT_BYTES_MAX} of a bucket",
                 bytes.len()
             )));
         }
-        let sum = STANDARD.encode(Sha256::digest(bytes));
-        let headers = [("if-none-match", "*".to_owned()), ("x-amz-checksum-sha256", sum)];
         let mut action = self.requests.put_object(Some(&self.credentials), key);
-        for (name, value) in &headers {
+        for (name, value) in headers {
             action.headers_mut().insert(*name, value.clone());
         }
         let answer = self.ask("writing", key, &action, &Ask::Put(bytes, headers))?;
@@ -161,6 +203,17 @@ impl Bucket {
             200 | 201 => Ok(Made::New),
             412 => Ok(Made::Known),
             _ => Err(self.failed("writing", key, &said(&answer))),
+        }
+    }
+
+    /// Removes an object; one that is not there is none either.
+    pub(crate) fn remove(&self, key: &str) -> Result<(), LibraryError> {
+        let action = self.requests.delete_object(Some(&self.credentials), key);
+        let answer = self.ask("removing", key, &action, &Ask::Delete)?;
+        match answer.status {
+            200 | 202 | 204 => Ok(()),
+            404 if !lacks_bucket(&answer) => Ok(()),
+            _ => Err(self.failed("removing", key, &said(&answer))),
         }
     }
 
@@ -201,10 +254,21 @@ impl Bucket {
 
     /// How many bytes an object has; none where it is not there.
     pub(crate) fn length(&self, key: &str) -> Result<Option<u64>, LibraryError> {
+        Ok(self.facts(key)?.map(|facts| facts.bytes))
+    }
+
+    /// What there is to say of an object; none where it is not there.
+    pub(crate) fn facts(&self, key: &str) -> Result<Option<Facts>, LibraryError> {
         let action = self.requests.head_object(Some(&self.credentials), key);
         let answer = self.ask("looking for", key, &action, &Ask::Head)?;
+        let changed_ms = answer.changed_ms.unwrap_or_default();
+        let age_ms = match changed_ms {
+            0 => 0,
+            changed_ms => answer.given_ms.unwrap_or_else(now_ms).saturating_sub(changed_ms),
+        };
+        let age = Duration::from_millis(age_ms);
         match (answer.status, answer.total) {
-            (200, Some(length)) => Ok(Some(length)),
+            (200, Some(bytes)) => Ok(Some(Facts { bytes, changed_ms, age })),
             (404, _) => Ok(None),
             _ => Err(self.failed("looking for", key, &said(&answer))),
         }
@@ -212,7 +276,12 @@ impl Bucket {
 
     /// The names of all that is below the library's prefix.
     pub(crate) fn keys(&self) -> Result<Vec<String>, LibraryError> {
-        Ok(self.list(&self.place.prefix, None)?.keys.into_iter().map(|(key, _)| key).collect())
+        Ok(self.all()?.keys.into_iter().map(|entry| entry.key).collect())
+    }
+
+    /// All that is below the library's prefix.
+    pub(crate) fn all(&self) -> Result<Listed, LibraryError> {
+        self.list(&self.place.prefix, None)
     }
 
     /// What begins with this; with a delimiter, only up to the next one.
@@ -236,12 +305,18 @@ impl Bucket {
             if answer.status != 200 {
                 return Err(self.failed("listing", begin, &said(&answer)));
             }
+            listed.begun_ms = listed.begun_ms.or(answer.given_ms);
             let text = String::from_utf8_lossy(&answer.bytes);
             let page = rusty_s3::actions::ListObjectsV2::parse_response(&text)
                 .map_err(|error| self.failed("listing", begin, &error.to_string()))?;
             for one in page.contents.into_iter().filter(|one| one.key.starts_with(begin)) {
-                let changed_ms = one.last_modified.as_deref().and_then(since_1970_ms);
-                listed.keys.push((one.key, changed_ms.unwrap_or_default()));
+                let changed_ms = one.last_modified.as_deref().and_then(of_listing);
+                let changed_ms = changed_ms.unwrap_or_default();
+                listed.keys.push(Entry {
+                    key: one.key,
+                    changed_ms,
+                    bytes: one.size.unwrap_or_default(),
+                });
             }
             let prefixes = page.common_prefixes.into_iter().map(|one| one.prefix);
             listed.prefixes.extend(prefixes.filter(|prefix| prefix.starts_with(begin)));
@@ -281,7 +356,7 @@ impl Bucket {
         let bytes = match ask {
             Ask::Put(bytes, _) => bytes.len() as u64,
             Ask::Piece(first, last) => last - first + 1,
-            Ask::Page | Ask::Head => BUCKET_PAGE_BYTES_MAX,
+            Ask::Page | Ask::Head | Ask::Delete => BUCKET_PAGE_BYTES_MAX,
         };
         let within = self.patience + Duration::from_secs(bytes.div_ceil(BUCKET_BYTES_PER_S_MIN));
         let get = || self.client.get(url).config().timeout_global(Some(within)).build();
@@ -289,7 +364,7 @@ impl Bucket {
             Ask::Put(bytes, headers) => {
                 let mut request =
                     self.client.put(url).config().timeout_global(Some(within)).build();
-                for (name, value) in headers {
+                for (name, value) in *headers {
                     request = request.header(*name, value);
                 }
                 request.send(*bytes)
@@ -299,6 +374,9 @@ impl Bucket {
             }
             Ask::Page => get().call(),
             Ask::Head => self.client.head(url).call(),
+            Ask::Delete => {
+                self.client.delete(url).config().timeout_global(Some(within)).build().call()
+            }
         };
         let mut answer = sent.map_err(|error| without_url(&error))?;
         let header = |name: &str| answer.headers().get(name)?.to_str().ok();
@@ -306,11 +384,14 @@ impl Bucket {
             Ask::Head => header("content-length").and_then(|text| text.parse().ok()),
             _ => header("content-range").and_then(|text| text.rsplit_once('/')?.1.parse().ok()),
         };
+        let (given_ms, changed_ms) =
+            (header("date").and_then(of_http), header("last-modified").and_then(of_http));
         // The client takes an answer that ends at its limit for one that goes on.
         let limit = bytes.max(BUCKET_PAGE_BYTES_MAX) + 1;
         let read = answer.body_mut().with_config().limit(limit).read_to_vec();
         let bytes = read.map_err(|error| without_url(&error))?;
-        Ok(Answer { status: answer.status().as_u16(), total, bytes })
+        let status = answer.status().as_u16();
+        Ok(Answer { status, total, given_ms, changed_ms, bytes })
     }
 
     fn failed(&self, what: &'static str, key: &str, reason: &str) -> LibraryError {
@@ -318,28 +399,9 @@ impl Bucket {
     }
 }
 
-/// Reads a storage's time, as `2026-11-30T11:22:33.456Z` (RFC 3339, in UTC), in milliseconds since 1970.
-fn since_1970_ms(text: &str) -> Option<u64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let mut date = date.split('-').map(str::parse::<u64>);
-    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
-    let mut time = time.split(':');
-    let (hour, minute) = (time.next()?.parse::<u64>().ok()?, time.next()?.parse::<u64>().ok()?);
-    let seconds: f64 = time.next()?.parse().ok()?;
-    let sound = (1970..10_000).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && (0.0..61.0).contains(&seconds);
-    if !sound {
-        return None;
-    }
-    // Years begin in March here, so that a leap day is their last (Fliegel & Van Flandern, CACM 11(10), 1968).
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    let minutes = ((days - 719_468) * 24 + hour) * 60 + minute;
-    Some(minutes * 60_000 + (seconds * 1e3).round() as u64)
+/// The header by which a storage checks what it got.
+fn sum_of(bytes: &[u8]) -> (&'static str, String) {
+    ("x-amz-checksum-sha256", STANDARD.encode(Sha256::digest(bytes)))
 }
 
 /// Whether a storage may answer otherwise in a while: it is in trouble, has too much to do, or another
@@ -456,24 +518,14 @@ mod tests {
             (500, "oops".into(), "the storage answered 500"),
             (400, xml("Odd"), "the storage answered 400, Odd"),
         ] {
-            let answer = Answer { status, total: None, bytes: text.into_bytes() };
+            let answer = Answer {
+                status,
+                total: None,
+                given_ms: None,
+                changed_ms: None,
+                bytes: text.into_bytes(),
+            };
             assert_eq!(said(&answer), expected);
-        }
-    }
-
-    #[test]
-    fn a_storages_time_is_read() {
-        for (text, expected) in [
-            ("1970-01-01T00:00:00Z", Some(0)),
-            ("1970-01-02T03:04:05.678Z", Some(97_445_678)),
-            ("2000-02-29T23:59:59.000Z", Some(951_868_799_000)),
-            ("2026-11-30T11:22:33.456Z", Some(1_796_037_753_456)),
-            ("2026-11-30T11:22:33", None),
-            ("2026-13-30T11:22:33Z", None),
-            ("2026-11-30", None),
-            ("", None),
-        ] {
-            assert_eq!(since_1970_ms(text), expected, "{text}");
         }
     }
 

@@ -4,15 +4,21 @@
 //! its folder synced. A link never replaces: of two writers of one name, one makes the file and the
 //! other finds it, and both return only when it is durable. Several files share their syncs, which
 //! is what writing costs.
+//!
+//! How old an object is says whether a sweep may take it for left over ([`super::sweep`]); its file's
+//! time of change is that age.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{
+    AtFlags, CWD, RenameFlags, Timespec, Timestamps, UTIME_NOW, renameat_with, utimensat,
+};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::at_once::at_once;
@@ -77,10 +83,7 @@ impl Part {
             return Ok(None);
         }
         let part = Self(temporary(file.path.parent().unwrap_or(Path::new("."))));
-        let written =
-            OpenOptions::new().write(true).create_new(true).open(&part.0).and_then(|mut target| {
-                target.write_all(file.bytes).and_then(|()| target.sync_all())
-            });
+        let written = write_new(&part.0, file.bytes);
         written.map_err(|error| LibraryError::file("writing", &file.path, error))?;
         Ok(Some(part))
     }
@@ -99,6 +102,13 @@ impl Part {
             Err(error) => Err(LibraryError::file("writing", path, error)),
         }
     }
+}
+
+/// Writes a file that is not there yet, and waits until its bytes are durable.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut target = OpenOptions::new().write(true).create_new(true).open(path)?;
+    target.write_all(bytes)?;
+    target.sync_all()
 }
 
 /// Some storages have no hard links; most of them rename without replacing.
@@ -197,18 +207,98 @@ fn names(folder: &Path) -> Result<Vec<String>, LibraryError> {
 /// Removes temporary files below a folder that a process left behind. Returns how many.
 pub(crate) fn sweep(folder: &Path, now: SystemTime) -> u64 {
     let mut swept = 0;
+    temporaries(folder, &mut |path, facts| {
+        let changed = facts.modified();
+        let stale =
+            changed.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > TEMPORARY_AGE_MAX));
+        swept += u64::from(stale && fs::remove_file(path).is_ok());
+    });
+    swept
+}
+
+/// Hands out the temporary files below a folder. What cannot be looked at is passed over.
+pub(crate) fn temporaries(folder: &Path, take: &mut dyn FnMut(&Path, &Metadata)) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_dir() {
-            swept += sweep(&entry.path(), now);
-        } else if kind.is_file() && entry.file_name().to_string_lossy().starts_with(PART) {
-            let changed = entry.metadata().and_then(|metadata| metadata.modified());
-            let stale = changed
-                .is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > TEMPORARY_AGE_MAX));
-            swept += u64::from(stale && fs::remove_file(entry.path()).is_ok());
+            temporaries(&entry.path(), take);
+        } else if kind.is_file()
+            && entry.file_name().to_string_lossy().starts_with(PART)
+            && let Ok(facts) = entry.metadata()
+        {
+            take(&entry.path(), &facts);
         }
     }
-    swept
+}
+
+/// What the storage says of a file; none where it is not there.
+pub(crate) fn facts(path: &Path) -> Result<Option<Metadata>, LibraryError> {
+    match fs::metadata(path) {
+        Ok(facts) => Ok(Some(facts)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LibraryError::file("looking for", path, error)),
+    }
+}
+
+/// The same, asked of the storage: what a network file system was told a moment ago counts for a while
+/// unless a file is opened.
+pub(crate) fn facts_now(path: &Path) -> Result<Option<Metadata>, LibraryError> {
+    match File::open(path).and_then(|file| file.metadata()) {
+        Ok(facts) => Ok(Some(facts)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LibraryError::file("looking for", path, error)),
+    }
+}
+
+/// Makes a file that is there young: by its time, or by writing it anew where it is another user's.
+pub(crate) fn refresh(path: &Path, bytes: &[u8]) -> Result<(), LibraryError> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    match utimensat(CWD, path, &times, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::PERM | Errno::ACCESS) => {}
+        Err(error) => return Err(LibraryError::file("refreshing", path, error.into())),
+    }
+    replace(path, bytes)
+}
+
+/// Puts a file in the place of one of the same bytes, in one step.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), LibraryError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let part = Part(temporary(folder));
+    let written = write_new(&part.0, bytes).and_then(|()| fs::rename(&part.0, path));
+    written.map_err(|error| LibraryError::file("writing", path, error))?;
+    sync_folder(folder)
+}
+
+/// Makes an empty file beside another, for whom nobody else has made it. Where there is one that was left
+/// by a process that is gone, that one gives way.
+pub(crate) fn claim(path: &Path, age_max: Duration) -> Result<Option<PathBuf>, LibraryError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let claim = path.with_file_name(format!("{PART}claim-{name}"));
+    for _ in 0..2 {
+        match OpenOptions::new().write(true).create_new(true).open(&claim) {
+            Ok(_) => return Ok(Some(claim)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(LibraryError::file("claiming", path, error)),
+        }
+        let Some(facts) = facts(&claim)? else { continue };
+        let age = facts.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+        if age.is_none_or(|age| age <= age_max) {
+            return Ok(None);
+        }
+        let _ = fs::remove_file(&claim);
+    }
+    Ok(None)
+}
+
+/// The time now by the clock of the storage that holds a folder, which tells the ages of its files; by
+/// this machine's where the folder cannot be written.
+pub(crate) fn storage_now(folder: &Path) -> SystemTime {
+    let probe = Part(temporary(folder));
+    let made = OpenOptions::new().write(true).create_new(true).open(&probe.0);
+    let told = made.and_then(|file| file.metadata()?.modified());
+    told.unwrap_or_else(|_| SystemTime::now())
 }
 
 /// A name that no other process or host chooses.
@@ -241,6 +331,29 @@ mod tests {
         assert_eq!(list(&below).unwrap().len(), 1, "what is half written is not seen");
         assert_eq!(sweep(folder.path(), now + 2 * TEMPORARY_AGE_MAX), 1);
         assert!(below.join("whole").is_file());
+    }
+
+    #[test]
+    fn what_is_made_young_stays_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("object");
+        refresh(&path, b"bytes").unwrap();
+        assert!(!path.exists(), "what is not there is written by whoever names it");
+        let age = || {
+            let changed = facts(&path).unwrap().unwrap().modified().unwrap();
+            storage_now(folder.path()).duration_since(changed).unwrap_or_default()
+        };
+        // The second is what is done to a file of another user, whose time cannot be set.
+        for young in [refresh, replace] {
+            fs::write(&path, b"bytes").unwrap();
+            let long_ago = SystemTime::now() - Duration::from_hours(48);
+            File::open(&path).unwrap().set_modified(long_ago).unwrap();
+            assert!(age() > Duration::from_hours(47));
+            young(&path, b"bytes").unwrap();
+            assert!(age() < Duration::from_hours(1));
+            assert_eq!(fs::read(&path).unwrap(), b"bytes");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]

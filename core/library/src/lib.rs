@@ -20,6 +20,8 @@
 //! | `texts/ID.json` | what a person has written of a series |
 //! | `cache/` | results of pipeline steps, which may be removed at any time |
 //!
+//! What a killed writer left and no record names takes space until a sweep removes it ([`mod@sweep`]).
+//!
 //! All that is JSON may be in the bucket too, below `records/`: then the folder is each host's own, and
 //! what is put where nothing of its name is takes the place of names that are made once.
 //!
@@ -34,6 +36,7 @@ mod at_once;
 mod bucket;
 mod cases;
 mod choice;
+mod claims;
 mod error;
 mod files;
 mod ids;
@@ -51,6 +54,8 @@ mod root;
 mod samples;
 mod split;
 mod states;
+mod storage_time;
+mod sweep;
 mod texts;
 mod verify;
 
@@ -68,5 +73,6 @@ pub use root::{Counts, Library, now_ms};
 pub use samples::{Author, Fingerprint, Provenance, SampleDraft, SampleRecord};
 pub use split::{Fractions, Split, SplitPlan};
 pub use states::{LabelState, StateRecord, Verdict};
+pub use sweep::{Leftover, Leftovers, Removed, Tally};
 pub use texts::{TextMatch, TextRecord};
 pub use verify::{Damage, VerifyReport};

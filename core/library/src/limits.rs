@@ -43,3 +43,15 @@ pub(crate) const RUN_NAME_MAX: usize = 64;
 /// A temporary file that is older was left by a process that is gone: the largest object is
 /// written within it at 3 MB/s.
 pub(crate) const TEMPORARY_AGE_MAX: Duration = Duration::from_hours(1);
+/// What no record names is left alone for so long at least: its writer may be about to name it. The
+/// largest object is written within it, and a task that hangs over its next request is not yet given up.
+pub(crate) const LEFTOVER_AGE_MIN: Duration = Duration::from_hours(1);
+/// An object that is there and older than this is made young again before a record names it: half of the
+/// least age at which a sweep takes it for left over, so that its writer has the other half to name it.
+pub(crate) const REFRESH_AGE: Duration = Duration::from_mins(30);
+/// Whoever has the claim to an old object acts within this time, which is long for two requests, or not
+/// at all.
+pub(crate) const CLAIM_ACTS_WITHIN: Duration = Duration::from_secs(10);
+/// A claim that is older was left by a process that is gone: longer than its holder takes to begin, with
+/// a storage's silence, all tries and the last request's own time behind it.
+pub(crate) const CLAIM_AGE_MAX: Duration = Duration::from_mins(2);

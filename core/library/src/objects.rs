@@ -3,15 +3,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
 use crate::at_once::at_once;
 use crate::bucket::Bucket;
+use crate::claims::{CLAIMS, Claim};
 use crate::error::LibraryError;
 use crate::files::{self, NewFile};
 use crate::ids::{ObjectHash, hex};
-use crate::limits::{OBJECT_BYTES_MAX, PUTS_MAX};
+use crate::limits::{OBJECT_BYTES_MAX, PUTS_MAX, REFRESH_AGE};
 use crate::records::{BELOW, NewRecord, Records};
 
 /// Where objects are kept. Clones are the same place.
@@ -63,16 +65,51 @@ impl Objects {
         kept: &Records,
     ) -> Result<Vec<files::Made>, LibraryError> {
         if let Self::Bucket(bucket) = self {
-            at_once(objects, PUTS_MAX, |object| bucket.put(&object.hash, object.bytes))?;
+            at_once(objects, PUTS_MAX, |object| self.put(bucket, object))?;
             return kept.create_all(records);
         }
         let mut files = Vec::with_capacity(objects.len());
         for object in objects {
+            self.keep_young(object)?;
             files.push(self.file(&object.hash, object.bytes)?);
         }
         // Both in one order of one file system, which takes two waits for the storage.
         let made = files::create_in_order(&[&files, &kept.files(records)?])?;
         Ok(made.into_iter().next_back().unwrap_or_default())
+    }
+
+    /// Puts an object where none of its name is, and makes it young where there is one that is old.
+    fn put(&self, bucket: &Bucket, object: &NewObject<'_>) -> Result<(), LibraryError> {
+        let key = bucket.key(&object.hash);
+        loop {
+            if bucket.put(&object.hash, object.bytes)? == files::Made::New {
+                return Ok(());
+            }
+            // None: it was there, and has been swept since.
+            let Some(facts) = bucket.facts(&key)? else { continue };
+            if facts.age > REFRESH_AGE {
+                let claim = Claim::take(self, &object.hash)?;
+                bucket.put_again(&object.hash, object.bytes)?;
+                drop(claim);
+            }
+            return Ok(());
+        }
+    }
+
+    /// Makes an object of a folder young where it is there and old, before a record names it.
+    pub(crate) fn keep_young(&self, object: &NewObject<'_>) -> Result<(), LibraryError> {
+        let place = self.place(&object.hash);
+        let Some(facts) = files::facts(&place)? else { return Ok(()) };
+        let changed = facts.modified().ok();
+        // What is of the future was changed by another clock just now.
+        let age = changed.and_then(|at| SystemTime::now().duration_since(at).ok());
+        if age.is_none_or(|age| age <= REFRESH_AGE) {
+            return Ok(());
+        }
+        let claim = Claim::take(self, &object.hash)?;
+        files::refresh(&place, object.bytes)?;
+        drop(claim);
+        Ok(())
     }
 
     /// The file that will hold an object; its folder is made.
@@ -134,10 +171,18 @@ impl Objects {
                 Ok(all)
             }
             Self::Bucket(bucket) => {
-                let records = bucket.below(BELOW);
-                let keys = bucket.keys()?.into_iter().filter(|key| !key.starts_with(&records));
-                Ok(keys.map(PathBuf::from).collect())
+                let others = [bucket.below(BELOW), bucket.below(CLAIMS)];
+                let object = |key: &String| !others.iter().any(|begin| key.starts_with(begin));
+                Ok(bucket.keys()?.into_iter().filter(object).map(PathBuf::from).collect())
             }
+        }
+    }
+
+    /// Whether nothing is in a place any more that was listed.
+    pub(crate) fn is_gone(&self, place: &Path) -> Result<bool, LibraryError> {
+        match self {
+            Self::Folder(_) => Ok(!place.exists()),
+            Self::Bucket(bucket) => Ok(bucket.length(&place.to_string_lossy())?.is_none()),
         }
     }
 

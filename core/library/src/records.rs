@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::at_once::at_once;
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Entry};
 use crate::error::LibraryError;
 use crate::files::{self, Made, NewFile};
 use crate::limits::{GETS_MAX, RECORD_BYTES_MAX, RECORDS_BYTES_MAX};
@@ -202,7 +202,7 @@ impl Records {
                 let below = key(bucket, &format!("{folder}/"));
                 let listed = bucket.list(&below, Some('/'))?.keys.into_iter();
                 let mut names: Vec<String> =
-                    listed.map(|(key, _)| key[below.len()..].to_owned()).collect();
+                    listed.map(|entry| entry.key[below.len()..].to_owned()).collect();
                 names.retain(|name| is_record(name));
                 names
             }
@@ -283,7 +283,7 @@ impl Records {
 fn listed(bucket: &Bucket, folder: &str, of: &str) -> Result<Vec<Child>, LibraryError> {
     let below = key(bucket, folder);
     let mut children: BTreeMap<String, Child> = BTreeMap::new();
-    for (key, changed_ms) in bucket.list(&below, None)?.keys {
+    for Entry { key, changed_ms, .. } in bucket.list(&below, None)?.keys {
         let rest = &key[below.len()..];
         // The folder itself may be the one that was asked for.
         let (name, rest) = match rest.strip_prefix(of).filter(|rest| rest.starts_with('/')) {

@@ -22,6 +22,9 @@ const FORMAT: u32 = 3;
 const FORMAT_OF_OBJECTS: u32 = 2;
 /// The format of a folder that holds everything itself, which older programs know too.
 const FORMAT_OF_FOLDER: u32 = 1;
+/// The folders in which the library itself writes.
+pub(crate) const KEPT: [&str; 7] =
+    ["objects", "series", "quarantine", "samples", "models", "predictions", "texts"];
 /// The record that says what a library is.
 const HEADER: &str = "library.json";
 
@@ -436,7 +439,6 @@ impl Library {
     /// many. The folders of runs are left to those who train in them.
     #[must_use]
     pub fn sweep(&self) -> u64 {
-        let kept = ["objects", "series", "quarantine", "samples", "models", "predictions", "texts"];
-        kept.iter().map(|name| files::sweep(&self.folder(name), SystemTime::now())).sum()
+        KEPT.iter().map(|name| files::sweep(&self.folder(name), SystemTime::now())).sum()
     }
 }

@@ -51,24 +51,21 @@ impl Library {
     /// # Errors
     /// Where a folder cannot be listed.
     pub fn verify(&self) -> Result<VerifyReport, LibraryError> {
-        let (named, report) = (BTreeSet::new(), VerifyReport::default());
-        let mut check = Check { library: self, named, report };
-        for series in self.records().children("series", "instances")? {
-            check.series(&series)?;
-        }
-        check.records::<Quarantined>("quarantine")?;
-        check.records::<SampleRecord>("samples")?;
-        check.states()?;
-        check.records::<ModelRecord>("models")?;
-        for model in self.records().folders("models")? {
-            for name in self.records().names(&format!("models/{model}"))? {
-                check.read::<StageRecord>(&name);
-            }
-        }
-        check.records::<PredictionRecord>("predictions")?;
-        check.records::<TextRecord>("texts")?;
+        let mut check = Check::of_records(self)?;
         check.objects()?;
         Ok(check.report)
+    }
+
+    /// Reads all records. Returns how many there are, and every object that one of them names.
+    ///
+    /// # Errors
+    /// Where one is damaged, as it may name an object too, or a folder cannot be listed.
+    pub(crate) fn named_objects(&self) -> Result<(u64, BTreeSet<ObjectHash>), LibraryError> {
+        let check = Check::of_records(self)?;
+        match check.report.damage.into_iter().next() {
+            None => Ok((check.report.records, check.named)),
+            Some(Damage { path, reason }) => Err(LibraryError::Damaged { path, reason }),
+        }
     }
 }
 
@@ -163,7 +160,27 @@ struct Check<'a> {
     report: VerifyReport,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    fn of_records(library: &'a Library) -> Result<Self, LibraryError> {
+        let (named, report) = (BTreeSet::new(), VerifyReport::default());
+        let mut check = Self { library, named, report };
+        for series in library.records().children("series", "instances")? {
+            check.series(&series)?;
+        }
+        check.records::<Quarantined>("quarantine")?;
+        check.records::<SampleRecord>("samples")?;
+        check.states()?;
+        check.records::<ModelRecord>("models")?;
+        for model in library.records().folders("models")? {
+            for name in library.records().names(&format!("models/{model}"))? {
+                check.read::<StageRecord>(&name);
+            }
+        }
+        check.records::<PredictionRecord>("predictions")?;
+        check.records::<TextRecord>("texts")?;
+        Ok(check)
+    }
+
     fn series(&mut self, series: &Child) -> Result<(), LibraryError> {
         let head = format!("series/{}/series.json", series.name);
         if series.records.is_empty() && !self.library.records().holds(&head)? {
@@ -230,6 +247,8 @@ impl Check<'_> {
                     self.report.unnamed += u64::from(!self.named.contains(&hash));
                 }
                 Ok(_) => self.damaged(&place, "its bytes do not have the hash of its name"),
+                // It was swept since the listing; where a record names it, that is told below.
+                Err(_) if objects.is_gone(&place)? => continue,
                 Err(error) => self.damaged(&place, error.to_string()),
             }
             there.insert(place);

@@ -16,9 +16,27 @@ use gantry_library::{
 use support::{key, model, prediction, sample, store};
 use tempfile::TempDir;
 
+/// Runs the server with a clock of its own: what is put while there is the file that is its last argument
+/// is two days old.
+const SERVER: &str = "
+import datetime, os, sys
+import moto.s3.models as models
+from moto.server import main
+past = sys.argv.pop()
+init = models.FakeKey.__init__
+def aged(self, *args, **kwargs):
+    init(self, *args, **kwargs)
+    if os.path.exists(past):
+        self.last_modified -= datetime.timedelta(days=2)
+models.FakeKey.__init__ = aged
+main(sys.argv[1:])
+";
+
 /// A server of S3 on this machine, with one bucket.
 struct Server {
     child: Child,
+    /// Its folder, where the file is that makes what is put old.
+    folder: TempDir,
     endpoint: String,
     program: PathBuf,
 }
@@ -36,18 +54,30 @@ impl Server {
             return None;
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = TempDir::new().unwrap();
         let child = Command::new(&program)
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+            .args(["-c", SERVER, "-H", "127.0.0.1", "-p", &port.to_string()])
+            .arg(folder.path().join("past"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Self { child, endpoint: format!("http://127.0.0.1:{port}"), program };
+        let server = Self { child, folder, endpoint: format!("http://127.0.0.1:{port}"), program };
         let begun = Instant::now();
         while ureq::put(&format!("{}/scans", server.endpoint)).send_empty().is_err() {
             assert!(begun.elapsed() < Duration::from_mins(1), "the server does not answer");
         }
         Some(server)
+    }
+
+    /// Says whether what is put from now on is two days old.
+    fn ages(&self, old: bool) {
+        let past = self.folder.path().join("past");
+        if old {
+            std::fs::write(past, b"").unwrap();
+        } else {
+            std::fs::remove_file(past).unwrap();
+        }
     }
 
     fn place(&self, prefix: &str) -> BucketPlace {
@@ -264,6 +294,52 @@ fn a_bucket_holds_a_whole_library() {
     assert!(error.to_string().contains("choose another prefix"), "{error}");
     let error = Library::create_in_bucket(&one.path().join("d"), &place).unwrap_err();
     assert!(error.to_string().contains("choose another prefix"), "{error}");
+}
+
+#[test]
+fn a_sweep_removes_from_a_bucket_what_no_record_names() {
+    if !has_keys("a_sweep_removes_from_a_bucket_what_no_record_names") {
+        return;
+    }
+    let Some(server) = Server::start("a sweep of a bucket") else { return };
+    let folder = TempDir::new().unwrap();
+    let library = Library::open_in_bucket(folder.path(), &server.place("site/")).unwrap();
+    let day = Duration::from_hours(24);
+    server.ages(true);
+    store(&library, "1.1", 1, b"a");
+    library.add_sample(sample(&library, "1.1", b"mask")).unwrap();
+    let old = library.put_object(b"left by one that was killed").unwrap();
+    let kept = library.put_object(b"to be named after all").unwrap();
+    let stale = format!("site/claims/{}", "0".repeat(64));
+    server.meddle(&stale, "put(Body=b'')");
+    server.meddle("site/of someone else", "put(Body=b'a note')");
+    server.ages(false);
+    library.put_object(b"its writer is at work").unwrap();
+    let records = library.verify().unwrap().records;
+
+    let found = library.find_leftovers(day).unwrap();
+    let places: Vec<String> =
+        found.unnamed.iter().map(|one| one.place.display().to_string()).collect();
+    let mut expected = [&old, &kept].map(|hash| library.object_path(hash).display().to_string());
+    expected.sort();
+    assert_eq!(places, expected);
+    assert_eq!((found.records, found.objects, found.young.count), (records, 6, 1));
+    assert_eq!(found.temporary.len(), 1, "{:?}", found.temporary);
+    assert!(found.unnamed.iter().all(|one| (172_000..180_000).contains(&one.age_s)), "{found:?}");
+    // A writer comes back to one of them after the look, and finds it there and old.
+    assert_eq!(library.put_object(b"to be named after all").unwrap(), kept);
+    let removed = library.remove_leftovers(&found).unwrap();
+    assert_eq!((removed.objects.count, removed.temporary.count, removed.spared), (1, 1, 1));
+    assert!(library.read_object(&old).is_err() && library.read_object(&kept).is_ok());
+    assert_eq!(server.run("print(len(list(scans.objects.filter(Prefix='site/claims/'))))"), "0");
+    assert_eq!(server.run("print(len(list(scans.objects.filter(Prefix='site/of'))))"), "1");
+    server.meddle("site/of someone else", "delete()");
+    let report = library.verify().unwrap();
+    assert!(report.damage.is_empty(), "{report:?}");
+    assert_eq!((report.records, report.objects, report.unnamed), (records, 5, 2));
+    let none = library.find_leftovers(day).unwrap();
+    assert_eq!((none.unnamed.len(), none.temporary.len(), none.young.count), (0, 0, 2));
+    assert_eq!(library.remove_leftovers(&found).unwrap().spared, 3, "twice is once");
 }
 
 #[test]

@@ -4,10 +4,11 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use gantry_library::{
     Arrival, InstanceKey, Library, LibraryError, PredictionDraft, Source, Stored,
@@ -90,6 +91,120 @@ fn kill_after(mut child: Child, lines_min: usize, pause: Duration) -> BTreeSet<S
     }
     assert!(!child.wait().unwrap().success(), "it ended before it was killed");
     acknowledged
+}
+
+/// Makes everything that a library keeps older than any writer takes.
+fn age(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            age(&path);
+        } else {
+            let long_ago = SystemTime::now() - Duration::from_hours(48);
+            File::open(path).unwrap().set_modified(long_ago).unwrap();
+        }
+    }
+}
+
+/// Not a test of its own either: a writer that keeps an object and is killed before it names it.
+#[test]
+fn keep_an_object_until_killed() {
+    let Ok(folder) = std::env::var(FOLDER) else { return };
+    let library = Library::open(Path::new(&folder)).unwrap();
+    let own = std::env::var(WRITER).unwrap();
+    library.put_object(own.as_bytes()).unwrap();
+    println!("\nkept");
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    unreachable!("it is killed before");
+}
+
+#[test]
+fn a_sweep_removes_what_killed_writers_left_and_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    let acknowledged = one_round(folder.path(), 0).len();
+    assert!(acknowledged > 200, "{acknowledged}");
+    let library = Library::open(folder.path()).unwrap();
+    let storm = library.verify().unwrap();
+    assert!(storm.damage.is_empty(), "{storm:?}");
+    for writer in 0..4 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "keep_an_object_until_killed", "--nocapture"])
+            .env(FOLDER, folder.path())
+            .env(WRITER, format!("left by {writer}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        assert!(lines.into_iter().any(|line| line == "kept"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    // One was killed while it wrote, and one has only begun.
+    std::fs::write(folder.path().join("objects/.part-1"), b"half").unwrap();
+    age(folder.path());
+    let young = library.put_object(b"its writer is at work").unwrap();
+    let before = library.verify().unwrap();
+    assert!(before.damage.is_empty(), "{before:?}");
+    assert_eq!(before.unnamed, storm.unnamed + 5);
+
+    let found = library.find_leftovers(Duration::from_hours(24)).unwrap();
+    assert_eq!((found.unnamed.len() as u64, found.young.count), (storm.unnamed + 4, 1));
+    assert!(found.temporary.iter().any(|one| one.place.ends_with("objects/.part-1")));
+    assert_eq!(library.verify().unwrap(), before, "looking changes nothing");
+    let removed = library.remove_leftovers(&found).unwrap();
+    assert_eq!((removed.objects.count, removed.spared), (storm.unnamed + 4, 0));
+    assert_eq!(removed.temporary.count, found.temporary.len() as u64);
+    let after = library.verify().unwrap();
+    assert!(after.damage.is_empty(), "{after:?}");
+    assert_eq!((after.records, after.unnamed), (before.records, 1));
+    assert_eq!(after.objects, before.objects - removed.objects.count);
+    assert!(library.read_object(&young).is_ok());
+    let left = Command::new("find").arg(folder.path()).args(["-name", ".part-*"]).output().unwrap();
+    assert!(left.stdout.is_empty(), "{}", String::from_utf8_lossy(&left.stdout));
+}
+
+/// Writers keep what is there already and old, and name it, while sweeps remove what nobody names.
+#[test]
+fn sweeps_take_nothing_from_writers_at_work() {
+    const OBJECTS: u64 = 40;
+    let folder = TempDir::new().unwrap();
+    let library = Library::create(folder.path()).unwrap();
+    store(&library, "1.1", 0, b"a series");
+    let mask = |number: u64| format!("mask {number}").into_bytes();
+    let mut swept = 0;
+    for round in 0..6 {
+        for number in 0..OBJECTS {
+            library.put_object(&mask(round * OBJECTS + number)).unwrap();
+        }
+        age(folder.path());
+        swept += std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..2)
+                .map(|half| {
+                    let library = library.clone();
+                    scope.spawn(move || {
+                        for number in (half..OBJECTS).step_by(2) {
+                            let mask = mask(round * OBJECTS + number);
+                            library.add_sample(sample(&library, "1.1", &mask)).unwrap();
+                        }
+                    })
+                })
+                .collect();
+            let mut removed = 0;
+            loop {
+                let found = library.find_leftovers(Duration::from_hours(24)).unwrap();
+                removed += library.remove_leftovers(&found).unwrap().objects.count;
+                if writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                    break removed;
+                }
+            }
+        });
+        let report = library.verify().unwrap();
+        assert!(report.damage.is_empty(), "round {round}: {report:?}");
+        assert_eq!(report.unnamed, 0);
+    }
+    assert_eq!(library.counts().unwrap().samples, 6 * OBJECTS);
+    assert!(swept > 0, "no sweep came before a writer");
 }
 
 fn one_round(folder: &Path, round: u64) -> BTreeSet<String> {

@@ -166,11 +166,9 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
     })?;
     let sample = labelled(&Library::open(&library)?)?;
     let library = library.display().to_string();
-    let other = cluster.folder().join("other").display().to_string();
-    let man = cluster.folder().join("man").display().to_string();
-    let scheduler = cluster.folder().join("scheduler").display().to_string();
-    let backup = cluster.folder().join("backup").display().to_string();
-    let restored = cluster.folder().join("restored").display().to_string();
+    let place = |name: &str| cluster.folder().join(name).display().to_string();
+    let [other, man, scheduler, backup, restored] =
+        ["other", "man", "scheduler", "backup", "restored"].map(place);
     let conf = cluster.folder().join("slurm.conf");
     std::fs::write(
         &conf,
@@ -190,6 +188,7 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
         &["library", "--library", &library],
         &["library", "--library", &other, "create"],
         &["library", "--library", &library, "verify"],
+        &["library", "--library", &library, "sweep"],
         &["library", "--library", &library, "labels"],
         &["library", "--library", &library, "next", "--label", "liver"],
         &["library", "--library", &library, "accept", &sample, "--by", "ada"],
