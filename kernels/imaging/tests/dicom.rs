@@ -308,7 +308,11 @@ fn files_that_ask_for_more_than_they_hold_are_refused() {
     let nested = [nested, vec![0xfe, 0xff, 0, 0xe0, 255, 255, 255, 255]].concat().repeat(50_000);
     let mut claims = element([0x7fe0, 0x10], *b"OW", b"1234");
     claims[8..12].copy_from_slice(&0xffff_fff0_u32.to_le_bytes());
+    // What stays of a number of three bytes would be the tag of an element of 0x2800_0055 bytes.
+    let uneven = element([0x28, 2], *b"US", &[1, 0, 0]);
+    let rest = [0x10, 0, 0x28, 0, 0x55, 0, 0, 0x28, 0, 0, 0, 0];
     for (what, bytes, reason) in [
+        ("half a number", crafted(explicit, &[uneven], &rest), Reason::Malformed),
         ("nesting", crafted(explicit, &[nested], &[]), Reason::Malformed),
         ("a length", crafted(explicit, &[], &claims), Reason::Truncated),
         ("frames", crafted("1.2.840.10008.1.2.5", &huge, &fragments(&[1; 80])), Reason::TooLarge),

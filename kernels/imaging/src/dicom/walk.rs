@@ -1,7 +1,8 @@
 //! A look at the lengths of a file's elements before anything is read.
 //!
 //! dicom-rs 0.10.1 makes room for what a length claims before it finds that the file is shorter: a
-//! flipped bit costs gigabytes. It also stops at a meta group without its length or with a wrong
+//! flipped bit costs gigabytes. It reads whole numbers only, so that of a length which is no multiple of
+//! theirs a rest stays and is taken for the next element. It also stops at a meta group without its length or with a wrong
 //! one, at bytes that were left behind the pixels, and has no end to nesting. This walk steps over
 //! the elements without reading their values, so all of that is known first.
 
@@ -77,6 +78,18 @@ impl Element {
         end.filter(|end| *end <= within).ok_or_else(cut)
     }
 
+    /// Whether its length is that of whole numbers, where its value is numbers.
+    fn is_whole(&self) -> bool {
+        let entry = || StandardDataDictionary.by_tag(Tag(self.tag.0, self.tag.1));
+        let size = match self.vr.or_else(|| entry().map(|entry| entry.vr.relaxed())) {
+            Some(VR::US | VR::SS | VR::OW) => 2,
+            Some(VR::AT | VR::UL | VR::SL | VR::FL | VR::OF | VR::OL) => 4,
+            Some(VR::FD | VR::OD | VR::SV | VR::UV | VR::OV) => 8,
+            _ => 1,
+        };
+        self.length.is_multiple_of(size)
+    }
+
     /// Whether its value is elements or items.
     fn holds_elements(&self, encoding: Encoding) -> bool {
         let sequence = || {
@@ -96,6 +109,11 @@ fn nested() -> Refusal {
 
 fn out_of_place() -> Refusal {
     Refusal::new(Reason::Malformed, "an item or a delimiter stands where none can")
+}
+
+fn uneven() -> Refusal {
+    let sentence = "an element of numbers has a length that is no multiple of theirs";
+    Refusal::new(Reason::Malformed, sentence)
 }
 
 fn cut() -> Refusal {
@@ -233,6 +251,9 @@ pub(super) fn data_set(
             continue;
         }
         let defined = (element.length != UNDEFINED).then(|| element.end(within)).transpose()?;
+        if defined.is_some() && !element.is_whole() {
+            return Err(uneven());
+        }
         let unknown = defined.is_none() && element.vr == Some(VR::UN);
         let enters =
             parts != Parts::Fragments && (defined.is_none() || element.holds_elements(encoded));
