@@ -410,6 +410,69 @@ fn dicom_files() {
     });
 }
 
+/// A file of a transfer syntax with one grey picture, whose stream is this one.
+fn encapsulated(syntax: &str, [rows, columns, bits]: [u16; 3], stream: &[u8]) -> Vec<u8> {
+    let element = |tag: [u16; 2], vr: &[u8], value: &[u8]| {
+        let length = (value.len() as u16).to_le_bytes();
+        [&tag.map(u16::to_le_bytes).concat(), vr, &length[..], value].concat()
+    };
+    let number = |tag, value: u16| element(tag, b"US", &value.to_le_bytes());
+    let item = |value: &[u8]| {
+        [&[0xfe, 0xff, 0, 0xe0][..], &(value.len() as u32).to_le_bytes(), value].concat()
+    };
+    let stream = if stream.len() % 2 == 0 { stream.to_vec() } else { [stream, &[0]].concat() };
+    [
+        vec![0; 128],
+        b"DICM".to_vec(),
+        element([2, 0x10], b"UI", syntax.as_bytes()),
+        element([8, 0x18], b"UI", b"1.2"),
+        element([0x20, 0xe], b"UI", b"1.3"),
+        number([0x28, 2], 1),
+        number([0x28, 0x10], rows),
+        number([0x28, 0x11], columns),
+        number([0x28, 0x100], if bits > 8 { 16 } else { 8 }),
+        number([0x28, 0x101], bits),
+        vec![0xe0, 0x7f, 0x10, 0, b'O', b'B', 0, 0, 255, 255, 255, 255],
+        item(&[]),
+        item(&stream),
+        vec![0xfe, 0xff, 0xdd, 0xe0, 0, 0, 0, 0],
+    ]
+    .concat()
+}
+
+#[test]
+fn streams_of_our_own_codecs() {
+    // The example of T.87 H.3.
+    let example = [
+        0xff, 0xd8, 0xff, 0xf7, 0x00, 0x0b, 0x08, 0x00, 0x04, 0x00, 0x04, 0x01, 0x01, 0x11, 0x00,
+        0xff, 0xda, 0x00, 0x08, 0x01, 0x01, 0x00, 0x00, 0x00, 0x00, 0xc0, 0x00, 0x00, 0x6c, 0x80,
+        0x20, 0x8e, 0x01, 0xc0, 0x00, 0x00, 0x57, 0x40, 0x00, 0x00, 0x6e, 0xe6, 0x00, 0x00, 0x01,
+        0xbc, 0x18, 0x00, 0x00, 0x05, 0xd8, 0x00, 0x00, 0x91, 0x60, 0xff, 0xd9,
+    ];
+    let presets = [0xff, 0xf8, 0, 13, 1, 0, 255, 0, 3, 0, 7, 0, 21, 0, 64];
+    let preset = [&example[..2], &presets, &example[2..]].concat();
+    // Two flat blocks of 12 bits, with a restart between them.
+    let mut deep = vec![0xff, 0xd8, 0xff, 0xdb, 0, 67, 0];
+    deep.extend([2; 64]);
+    deep.extend([0xff, 0xc1, 0, 11, 12, 0, 8, 0, 16, 1, 1, 0x11, 0]);
+    deep.extend([0xff, 0xc4, 0, 22, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 2]);
+    deep.extend([0xff, 0xc4, 0, 20, 16, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    deep.extend([0xff, 0xdd, 0, 4, 0, 1, 0xff, 0xda, 0, 8, 1, 1, 0, 0, 63, 0]);
+    deep.extend([0b1010_0001, 0xff, 0xd0, 0b1010_0001, 0xff, 0xd9]);
+    let (lossless, extended) = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.51");
+    check(&Target {
+        name: "codecs",
+        corpus: vec![
+            encapsulated(lossless, [4, 4, 8], &example),
+            encapsulated(lossless, [4, 4, 8], &preset),
+            encapsulated(extended, [8, 16, 12], &deep),
+        ],
+        mend: unmended,
+        take: &|bytes| dicom::pixels(bytes).is_ok(),
+        further_percent: 5,
+    });
+}
+
 /// What a reader gives has as many voxels as it says.
 fn sound(image: Result<Image, ImagingError>) -> bool {
     image.is_ok_and(|image| {

@@ -1,18 +1,22 @@
 //! Compressed pixels: what their own headers say, and RLE.
 //!
-//! A JPEG or JPEG 2000 stream has a header of its own. It is read before anything is decoded, so
-//! that a stream of another size than the instance's costs no memory, and one that no codec here
+//! A JPEG, JPEG-LS or JPEG 2000 stream has a header of its own. It is read before anything is decoded,
+//! so that a stream of another size than the instance's costs no memory, and one that no codec here
 //! reads is named. RLE (PS3.5 annex G) is decoded here in every depth, since dicom-rs 0.10.1 knows
-//! 8 and 16 bits only; the rest is decoded by dicom-rs.
+//! 8 and 16 bits only; lossy JPEG of 12 bits and JPEG-LS by [`super::codec`]; the rest by dicom-rs.
+
+use std::borrow::Cow;
 
 use dicom_dictionary_std::tags;
 use dicom_encoding::transfer_syntax::{Codec, TransferSyntaxIndex};
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
+use super::codec::{Picture, Shape, jpeg, jpeg_ls};
 use super::read::{self, File, count};
 use super::refusal::{Reason, Refusal};
 
 const RLE: &str = "1.2.840.10008.1.2.5";
+const JPEG_LS: [&str; 2] = ["1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"];
 /// Offset of the first segment behind the RLE header: sixteen 32-bit numbers.
 const RLE_HEADER: usize = 64;
 
@@ -23,11 +27,77 @@ struct Stream {
     columns: u32,
     /// Lossy JPEG of more than 8 bits.
     deep: bool,
+    /// Whether it is sequential, with Huffman codes.
+    sequential: bool,
 }
 
 /// Whether an instance is run-length encoded.
 pub(super) fn is_rle(file: &File) -> bool {
     read::trimmed(file.meta().transfer_syntax()) == RLE
+}
+
+/// The codec of our own that decodes an instance's fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Own {
+    /// Lossy JPEG of more than 8 bits.
+    DeepJpeg,
+    /// JPEG-LS.
+    JpegLs,
+}
+
+/// Which codec of our own decodes these fragments; none where dicom-rs does.
+pub(super) fn own(file: &File, fragments: &[Vec<u8>]) -> Option<Own> {
+    if JPEG_LS.contains(&read::trimmed(file.meta().transfer_syntax()).as_str()) {
+        return Some(Own::JpegLs);
+    }
+    let deep = fragments.iter().filter_map(|fragment| stream(fragment)).any(|stream| stream.deep);
+    deep.then_some(Own::DeepJpeg)
+}
+
+/// Decodes frames of such a size, one after the other. A frame may be in several fragments, of which the
+/// first alone begins as a stream does. Returns the bits of each sample, and their bytes, the least first:
+/// one of each where 8 bits are enough, else two.
+pub(super) fn decode(
+    own: Own,
+    fragments: &[Vec<u8>],
+    frames: usize,
+    shape: Shape,
+) -> Result<(u32, Vec<u8>), Refusal> {
+    let malformed = |sentence: String| Refusal::new(Reason::Malformed, sentence);
+    let mut streams: Vec<Vec<&[u8]>> = Vec::new();
+    for fragment in fragments {
+        match streams.last_mut() {
+            Some(last) if frames == 1 || !fragment.starts_with(&[0xff, 0xd8]) => {
+                last.push(fragment);
+            }
+            _ => streams.push(vec![fragment]),
+        }
+    }
+    if streams.len() != frames {
+        let found = streams.len();
+        return Err(malformed(format!("the header says {frames} frames, and there are {found}")));
+    }
+    let (mut bits, mut bytes) = (0, Vec::new());
+    for stream in streams {
+        let stream = match stream[..] {
+            [only] => Cow::Borrowed(only),
+            _ => Cow::Owned(stream.concat()),
+        };
+        let Picture { bits: found, values } = match own {
+            Own::DeepJpeg => jpeg::decode(&stream, shape)?,
+            Own::JpegLs => jpeg_ls::decode(&stream, shape)?,
+        };
+        if bits != 0 && (bits > 8) != (found > 8) {
+            return Err(malformed("its frames differ in the bits of their samples".into()));
+        }
+        bits = bits.max(found);
+        if found > 8 {
+            bytes.extend(values.into_iter().flat_map(u16::to_le_bytes));
+        } else {
+            bytes.extend(values.into_iter().map(|value| value as u8));
+        }
+    }
+    Ok((bits, bytes))
 }
 
 /// Checks that fragments can be decoded, and hold what the instance's header says.
@@ -38,7 +108,7 @@ pub(super) fn check(file: &File, fragments: &[Vec<u8>]) -> Result<(), Refusal> {
         Codec::EncapsulatedPixelData(reader, _) => reader.is_some(),
         Codec::None | Codec::Dataset(_) => false,
     });
-    if !decodable {
+    if !decodable && own(file, fragments).is_none() {
         let name = known.map_or("an unknown codec", |known| known.name());
         return Err(unsupported(format!(
             "pixels are encoded as {name}, which is not decoded here"
@@ -53,8 +123,8 @@ pub(super) fn check(file: &File, fragments: &[Vec<u8>]) -> Result<(), Refusal> {
     }
     let expected = (count(file, tags::ROWS), count(file, tags::COLUMNS));
     for stream in fragments.iter().filter_map(|fragment| stream(fragment)) {
-        if stream.deep {
-            let sentence = "pixels are lossy JPEG of 12 bits, which is not decoded here";
+        if stream.deep && !stream.sequential {
+            let sentence = "pixels are lossy JPEG of 12 bits that is not sequential, which is not decoded here";
             return Err(unsupported(sentence.into()));
         }
         if expected != (Some(stream.rows), Some(stream.columns)) {
@@ -76,7 +146,12 @@ fn stream(bytes: &[u8]) -> Option<Stream> {
     let long = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     if bytes.starts_with(&[0xff, 0x4f, 0xff, 0x51]) {
         let side = |size: usize, offset: usize| Some(long(size)?.saturating_sub(long(offset)?));
-        return Some(Stream { columns: side(8, 16)?, rows: side(12, 20)?, deep: false });
+        return Some(Stream {
+            columns: side(8, 16)?,
+            rows: side(12, 20)?,
+            deep: false,
+            sequential: false,
+        });
     }
     if !bytes.starts_with(&[0xff, 0xd8]) {
         return None;
@@ -87,12 +162,14 @@ fn stream(bytes: &[u8]) -> Option<Stream> {
         match marker {
             // Fill bytes.
             0xffff => at += 1,
-            0xffc0..=0xffcf if !matches!(marker, 0xffc4 | 0xffc8 | 0xffcc) => {
-                let lossy = !matches!(marker, 0xffc3 | 0xffc7 | 0xffcb | 0xffcf);
+            // Of JPEG-LS the head is the same.
+            0xffc0..=0xffcf | 0xfff7 if !matches!(marker, 0xffc4 | 0xffc8 | 0xffcc) => {
+                let lossy = !matches!(marker, 0xffc3 | 0xffc7 | 0xffcb | 0xffcf | 0xfff7);
                 return Some(Stream {
                     rows: short(at + 5)?.into(),
                     columns: short(at + 7)?.into(),
                     deep: lossy && *bytes.get(at + 4)? > 8,
+                    sequential: matches!(marker, 0xffc0 | 0xffc1),
                 });
             }
             0xff01..=0xfffe => at += 2 + usize::from(short(at + 2)?),
@@ -214,9 +291,15 @@ mod tests {
     #[test]
     fn streams_say_their_size() {
         let jpeg = [0xff, 0xd8, 0xff, 0xe0, 0, 4, 9, 9, 0xff, 0xc1, 0, 11, 12, 0, 3, 0, 5, 1];
-        assert_eq!(stream(&jpeg), Some(Stream { rows: 3, columns: 5, deep: true }));
+        assert_eq!(
+            stream(&jpeg),
+            Some(Stream { rows: 3, columns: 5, deep: true, sequential: true })
+        );
         let lossless = [0xff, 0xd8, 0xff, 0xc3, 0, 11, 12, 0, 3, 0, 5, 1];
-        assert_eq!(stream(&lossless), Some(Stream { rows: 3, columns: 5, deep: false }));
+        assert_eq!(
+            stream(&lossless),
+            Some(Stream { rows: 3, columns: 5, deep: false, sequential: false })
+        );
         assert_eq!(stream(&lossless[..8]), None);
         assert_eq!(stream(b"neither"), None);
     }

@@ -8,6 +8,7 @@
 //! Nothing here panics on any bytes, holds more than [`FILE_BYTES_MAX`] of one file, or puts a
 //! patient's data into a sentence.
 
+mod codec;
 pub mod deidentify;
 mod encapsulated;
 mod inspect;

@@ -1,7 +1,8 @@
 //! Pixels as real values.
 //!
 //! Native pixels are read here, in every format that PS3.5 knows: 1, 8, 16 and 32 bits, signed or
-//! not, colour by pixel or by plane, `YBR_FULL_422`. Encapsulated ones are decoded by dicom-rs.
+//! not, colour by pixel or by plane, `YBR_FULL_422`. Encapsulated ones are decoded by dicom-rs or by
+//! codecs of our own ([`super::codec`]).
 //! Values are after the rescale of their frame (PS3.3 C.11.1); padding is set to the least value
 //! that is no padding, so that it lies in the air around a patient.
 
@@ -14,6 +15,7 @@ use dicom_object::InMemDicomObject;
 use dicom_object::mem::InMemElement;
 use dicom_pixeldata::PixelDecoder;
 
+use super::codec::Shape;
 use super::encapsulated;
 use super::read::{self, EXPLICIT_BE, File, count, items, number, text};
 use super::refusal::{Reason, Refusal};
@@ -133,6 +135,15 @@ fn decode(file: &File, fragments: &[Vec<u8>], format: &mut Format) -> Result<Vec
         let shape = [format.rows * format.columns, format.samples, bytes];
         return encapsulated::unpack(fragments, format.frames, shape);
     }
+    if let Some(own) = encapsulated::own(file, fragments) {
+        let shape = Shape { rows: format.rows, columns: format.columns, samples: format.samples };
+        let (bits, raw) = encapsulated::decode(own, fragments, format.frames, shape)?;
+        // As wide as the samples are; which of their bits count the instance says.
+        format.bits_allocated = if bits > 8 { 16 } else { 8 };
+        format.bits_stored = format.bits_stored.min(format.bits_allocated);
+        format.high_bit = format.high_bit.min(format.bits_allocated - 1);
+        return Ok(raw);
+    }
     let marked =
         encapsulated::with_colour_marker(fragments, &format.photometric).map(|fragments| {
             let mut marked = file.clone();
@@ -228,9 +239,10 @@ fn samples(raw: &[u8], frame: usize, format: &Format) -> Result<Vec<f32>, Refusa
     };
     if format.photometric.starts_with("YBR_FULL")
         && format.samples == 3
-        && format.bits_allocated == 8
+        && format.bits_allocated <= 16
     {
-        values.chunks_exact_mut(3).for_each(to_rgb);
+        let half = f32::from(1_u16 << (format.bits_stored.clamp(1, 16) - 1));
+        values.chunks_exact_mut(3).for_each(|pixel| to_rgb(pixel, half));
     }
     Ok(values)
 }
@@ -244,12 +256,13 @@ fn value(sample: &[u8], format: &Format) -> f32 {
     if format.signed { (top as i32 >> unused) as f32 } else { (top >> unused) as f32 }
 }
 
-/// `YBR_FULL` to red, green and blue (PS3.3 C.7.6.3.1.2).
-fn to_rgb(pixel: &mut [f32]) {
-    let (y, cb, cr) = (pixel[0], pixel[1] - 128.0, pixel[2] - 128.0);
-    pixel[0] = (y + 1.402 * cr).clamp(0.0, 255.0);
-    pixel[1] = (y - 0.344_136 * cb - 0.714_136 * cr).clamp(0.0, 255.0);
-    pixel[2] = (y + 1.772 * cb).clamp(0.0, 255.0);
+/// `YBR_FULL` to red, green and blue (PS3.3 C.7.6.3.1.2); no colour is half of what there is.
+fn to_rgb(pixel: &mut [f32], half: f32) {
+    let (y, cb, cr) = (pixel[0], pixel[1] - half, pixel[2] - half);
+    let most = 2.0 * half - 1.0;
+    pixel[0] = (y + 1.402 * cr).clamp(0.0, most);
+    pixel[1] = (y - 0.344_136 * cb - 0.714_136 * cr).clamp(0.0, most);
+    pixel[2] = (y + 1.772 * cb).clamp(0.0, most);
 }
 
 /// The stored values that are padding: one, or all from one to another (PS3.3 C.7.5.1.1.2).
