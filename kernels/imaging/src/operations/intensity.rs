@@ -50,13 +50,10 @@ impl Window {
     pub fn apply(&self, value: f32) -> f32 {
         let (centre, width) = (self.centre - 0.5, self.width - 1.0);
         let value = f64::from(value);
-        if value <= centre - width / 2.0 {
-            0.0
-        } else if value > centre + width / 2.0 {
-            1.0
-        } else {
-            ((value - centre) / width + 0.5) as f32
-        }
+        // All of it for every value, then a choice: that vectors can do.
+        let share = ((value - centre) / width + 0.5) as f32;
+        let share = if value > centre + width / 2.0 { 1.0 } else { share };
+        if value <= centre - width / 2.0 { 0.0 } else { share }
     }
 }
 
