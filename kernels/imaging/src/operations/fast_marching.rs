@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::neighbourhood::{Connectivity, Neighbours, Space};
-use super::queue::FloodQueue;
+use super::queue::{FloodQueue, Shore};
 use super::region::{Voxel, indices};
 use crate::error::ImagingError;
 use crate::memory;
@@ -51,7 +51,7 @@ pub fn arrival(
         queue.push(0.0, seed as u32);
     }
     let mut touched = Vec::new();
-    while let Some((time, index)) = queue.pop() {
+    while let Some((time, index)) = queue.pop(&front) {
         let index = index as usize;
         if time > stop {
             break;
@@ -92,6 +92,12 @@ struct Front<'a> {
     times: Vec<f32>,
     /// Whether a voxel's time is final.
     alive: Vec<bool>,
+}
+
+impl Shore for Front<'_> {
+    fn matters(&self, voxel: u32) -> bool {
+        !self.alive[voxel as usize]
+    }
 }
 
 impl Front<'_> {

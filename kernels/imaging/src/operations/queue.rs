@@ -1,257 +1,411 @@
 //! The queues of floods: the least value first, and of equals the one that came first.
 //!
-//! [`RisingQueue`] is for floods whose level never falls. It sorts no more than it must: values wait
-//! in 33 lists by the highest bit in which they differ from the level, and when the level comes to a
-//! list, its values move on to lists of lower bits (Ahuja, Mehlhorn, Orlin & Tarjan, "Faster
-//! algorithms for the shortest path problem", JACM 37(2), 1990). Lists keep the order of arrival.
+//! Most voxels wait long, so nothing is sorted before its time. What is far off lies in lists by the
+//! highest digit of 8 bits in which it differs from what is near, and by that digit's value; lists keep
+//! the order of arrival. Once the near voxels have all been taken, the nearest list is split over lists
+//! of lower digits (Ahuja, Mehlhorn, Orlin & Tarjan, "Faster algorithms for the shortest path problem",
+//! JACM 37(2), 1990) until some of them together are short, and these are sorted: that is the run. What
+//! comes later and belongs among a run goes into a heap beside it. A run says ahead of time which voxels
+//! are next, so that their memory can be fetched.
 //!
-//! [`FloodQueue`] takes any value at any time. Only the least values are kept in a heap, which fits
-//! into a cache; the others wait in such lists, and move on when the heap has run empty. The order
-//! is exactly that of one large heap over (value, arrival).
+//! [`FloodQueue`] takes any value at any time, [`RisingQueue`] is for floods whose level never falls:
+//! what the level has covered needs no order but that of arrival. The order is exactly that of one large
+//! heap over (value, arrival).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+/// The most voxels of a run; longer lists are split first.
+const RUN_MAX: usize = 1 << 10;
+/// The most voxels of a heap before some are put further off.
+const HEAP_MAX: usize = 1 << 12;
 /// Waiting voxels that lie together: their memory is used again once they have all been taken.
-const BLOCK: usize = 1 << 12;
+const BLOCK: usize = 1 << 9;
 /// How far ahead of its turn a voxel is told of: the time that memory takes to answer, in turns.
 const AHEAD: usize = 8;
-/// The voxels of a list that come near all at once and are told of all together.
-const AHEAD_MAX: usize = 64;
+/// The list of what is at the reach itself; those of the digits' values follow, the lowest digit first.
+const SAME: usize = 0;
+/// The fewest waiting voxels that are looked through for some that may go.
+const FAR_MIN: usize = 1 << 18;
 
-/// A value (as bits that sort like it), and its voxel.
-type Rising = (u32, u32);
+/// What a flood knows of the voxels that wait.
+pub(super) trait Shore {
+    /// Returns whether a voxel's turn would change anything. If not, it may be left out, for good.
+    fn matters(&self, _voxel: u32) -> bool {
+        true
+    }
+
+    /// Is told of a voxel whose turn comes some time after those that come soon.
+    fn far_off(&self, _voxel: u32) {}
+
+    /// Is told of a voxel whose turn comes soon.
+    fn soon(&self, _voxel: u32) {}
+}
+
+/// Bits that sort as values do, as digits of 8 bits.
+pub(super) trait Key: Copy + Ord {
+    /// The number of lists.
+    const LISTS: usize;
+    /// The least key.
+    const LEAST: Self;
+
+    /// Returns the list of a key that is not below the reach.
+    fn list(self, reach: Self) -> usize;
+
+    /// Returns the least and the greatest key of one of the reach's lists.
+    fn range(reach: Self, list: usize) -> (Self, Self);
+}
+
+macro_rules! key {
+    ($type:ty) => {
+        impl Key for $type {
+            const LISTS: usize = 1 + (size_of::<$type>() << 8);
+            const LEAST: Self = 0;
+
+            fn list(self, reach: Self) -> usize {
+                (self ^ reach).checked_ilog2().map_or(SAME, |bit| {
+                    let digit = bit >> 3;
+                    1 + ((digit as usize) << 8 | (self >> (8 * digit) & 0xff) as usize)
+                })
+            }
+
+            fn range(reach: Self, list: usize) -> (Self, Self) {
+                let Some(list) = list.checked_sub(1) else { return (reach, reach) };
+                let shift = 8 * (list >> 8);
+                let above = <$type>::MAX << shift << 8;
+                let least = reach & above | ((list & 0xff) as $type) << shift;
+                (least, least | !(<$type>::MAX << shift))
+            }
+        }
+    };
+}
+
+key!(u32);
+key!(u64);
+
+/// A waiting voxel and its key: 8 or 12 bytes.
+#[repr(C, packed(4))]
+struct Waiting<K>(K, u32);
+
+impl<K: Copy> Clone for Waiting<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K: Copy> Copy for Waiting<K> {}
+
+impl<K: Copy> Waiting<K> {
+    fn key(self) -> K {
+        self.0
+    }
+}
+
+/// Voxels in the order of their arrival.
+struct List<K> {
+    /// Blocks that are full, and one at the end that is not.
+    blocks: VecDeque<Vec<Waiting<K>>>,
+    last: Vec<Waiting<K>>,
+}
+
+impl<K: Copy> List<K> {
+    fn new() -> Self {
+        Self { blocks: VecDeque::new(), last: Vec::new() }
+    }
+
+    fn len(&self) -> usize {
+        self.blocks.len() * BLOCK + self.last.len()
+    }
+
+    fn push(&mut self, waiting: Waiting<K>, spare: &mut Vec<Vec<Waiting<K>>>) {
+        if self.last.len() == BLOCK {
+            let empty = spare.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK));
+            self.blocks.push_back(std::mem::replace(&mut self.last, empty));
+        }
+        self.last.push(waiting);
+    }
+}
+
+/// Waiting voxels in lists, a run and a heap.
+struct Queue<K> {
+    lists: Vec<List<K>>,
+    /// A bit for each list that is not empty.
+    filled: Vec<u64>,
+    /// The voxels in lists, and how many there may be until they are looked through.
+    far: usize,
+    far_max: usize,
+    /// What is less is near, what is greater is far, and what is equal is in the list for that.
+    reach: K,
+    /// In order; of these, `taken` were taken.
+    run: Vec<Waiting<K>>,
+    taken: usize,
+    /// With their number, as they came later than all of the run.
+    heap: BinaryHeap<Reverse<(K, u64, u32)>>,
+    heap_max: usize,
+    arrivals: u64,
+    /// Blocks that are empty.
+    spare: Vec<Vec<Waiting<K>>>,
+}
+
+impl<K: Key> Queue<K> {
+    fn new() -> Self {
+        Self {
+            lists: std::iter::repeat_with(List::new).take(K::LISTS).collect(),
+            filled: vec![0; K::LISTS.div_ceil(64)],
+            far: 0,
+            far_max: FAR_MIN,
+            reach: K::LEAST,
+            run: Vec::new(),
+            taken: 0,
+            heap: BinaryHeap::new(),
+            heap_max: HEAP_MAX,
+            arrivals: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, key: K, voxel: u32) {
+        if key >= self.reach {
+            self.put(Waiting(key, voxel));
+            return;
+        }
+        self.heap.push(Reverse((key, self.arrivals, voxel)));
+        self.arrivals += 1;
+        if self.heap.len() > self.heap_max {
+            self.draw_in();
+        }
+    }
+
+    fn put(&mut self, waiting: Waiting<K>) {
+        let list = waiting.0.list(self.reach);
+        self.put_into(list, waiting);
+    }
+
+    fn put_into(&mut self, list: usize, waiting: Waiting<K>) {
+        self.filled[list / 64] |= 1 << (list % 64);
+        self.lists[list].push(waiting, &mut self.spare);
+        self.far += 1;
+    }
+
+    /// Returns the least key, unless it is greater than the reach.
+    fn next(&self) -> Option<K> {
+        let run = self.run.get(self.taken).map(|waiting| waiting.0);
+        let heap = self.heap.peek().map(|&Reverse((key, ..))| key);
+        let same = (self.filled[0] & 1 != 0).then_some(self.reach);
+        [run, heap, same].into_iter().flatten().min()
+    }
+
+    fn pop(&mut self, shore: &impl Shore) -> Option<(K, u32)> {
+        let run = loop {
+            let run = self.run.get(self.taken).copied();
+            if run.is_some() || !self.heap.is_empty() {
+                break run;
+            }
+            self.draw(shore)?;
+        };
+        let heap = self.heap.peek().map(|&Reverse((key, ..))| key);
+        match run {
+            Some(waiting) if heap.is_none_or(|other| waiting.key() <= other) => {
+                self.taken += 1;
+                if let Some(waiting) = self.run.get(self.taken + 2 * AHEAD) {
+                    shore.far_off(waiting.1);
+                }
+                if let Some(waiting) = self.run.get(self.taken + AHEAD) {
+                    shore.soon(waiting.1);
+                }
+                Some((waiting.0, waiting.1))
+            }
+            _ => self.heap.pop().map(|Reverse((key, _, voxel))| (key, voxel)),
+        }
+    }
+
+    /// Makes a run of the nearest lists, splitting them where they are too long; nothing where no
+    /// voxel is left.
+    fn draw(&mut self, shore: &impl Shore) -> Option<()> {
+        self.run.clear();
+        self.taken = 0;
+        while let Some(next) = self.nearest() {
+            if next == SAME
+                && let Some(mut block) = self.lists[SAME].blocks.pop_front()
+            {
+                self.far -= block.len();
+                std::mem::swap(&mut self.run, &mut block);
+                self.keep(block);
+                break;
+            }
+            let (least, greatest) = K::range(self.reach, next);
+            let begin = self.run.len();
+            let split = begin + self.lists[next].len() > RUN_MAX;
+            if split && begin > 0 {
+                break;
+            }
+            self.reach = if split { least } else { greatest };
+            self.empty(next, |queue, waiting| {
+                // Whoever has asked for the next key was promised the reach.
+                if next != SAME && !shore.matters(waiting.1) {
+                    return;
+                }
+                if split { queue.put(waiting) } else { queue.run.push(waiting) }
+            });
+            // Equals stay in the order of their arrival.
+            self.run[begin..].sort_by_key(|waiting| waiting.key());
+        }
+        self.run.iter().take(2 * AHEAD).for_each(|waiting| shore.far_off(waiting.1));
+        self.run.iter().take(AHEAD).for_each(|waiting| shore.soon(waiting.1));
+        (!self.run.is_empty()).then_some(())
+    }
+
+    /// Returns the nearest list that is not empty.
+    fn nearest(&self) -> Option<usize> {
+        let word = self.filled.iter().position(|&word| word != 0)?;
+        Some(word * 64 + self.filled[word].trailing_zeros() as usize)
+    }
+
+    /// Takes all voxels out of a list, in their order.
+    fn empty(&mut self, list: usize, mut take: impl FnMut(&mut Self, Waiting<K>)) {
+        self.filled[list / 64] &= !(1 << (list % 64));
+        let list = std::mem::replace(&mut self.lists[list], List::new());
+        self.far -= list.len();
+        let List { mut blocks, mut last } = list;
+        while let Some(mut block) = blocks.pop_front() {
+            block.drain(..).for_each(|waiting| take(self, waiting));
+            self.keep(block);
+        }
+        last.drain(..).for_each(|waiting| take(self, waiting));
+        self.keep(last);
+    }
+
+    /// Keeps an empty block to be used again.
+    fn keep(&mut self, block: Vec<Waiting<K>>) {
+        if block.capacity() >= BLOCK {
+            self.spare.push(block);
+        }
+    }
+
+    /// Leaves out what does not matter, once there are twice as many voxels in lists as were left the
+    /// last time.
+    fn thin_out(&mut self, shore: &impl Shore) {
+        if self.far < self.far_max {
+            return;
+        }
+        for list in 0..K::LISTS {
+            self.empty(list, |queue, waiting| {
+                if shore.matters(waiting.1) {
+                    queue.put_into(list, waiting);
+                }
+            });
+        }
+        self.far_max = FAR_MIN.max(2 * self.far);
+    }
+
+    /// Puts the greater half of the near voxels further off.
+    fn draw_in(&mut self) {
+        let mut late: Vec<(K, u64, u32)> = self.heap.drain().map(|Reverse(late)| late).collect();
+        late.sort_unstable();
+        let mut all = self.run.split_off(self.taken);
+        all.extend(late.into_iter().map(|(key, _, voxel)| Waiting(key, voxel)));
+        all.sort_by_key(|waiting| waiting.key());
+        let middle = all[all.len() / 2].0;
+        let kept = match all.partition_point(|waiting| waiting.key() <= middle) {
+            // Half of them have the greatest key.
+            whole if whole == all.len() => all.partition_point(|waiting| waiting.key() < middle),
+            kept => kept,
+        };
+        let further = all.split_off(kept);
+        if let Some(&Waiting(reach, _)) = all.last() {
+            // Those of lower digits than the one by which the reach falls are all greater by that one.
+            let above = self.reach.list(reach);
+            let digit = above.saturating_sub(1) & !0xff;
+            let mut moved = Vec::new();
+            for list in 0..=digit {
+                self.empty(list, |_, waiting| moved.push(waiting));
+            }
+            self.reach = reach;
+            further.iter().chain(&moved).for_each(|&waiting| self.put(waiting));
+        } else {
+            all = further;
+        }
+        self.heap_max = HEAP_MAX.max(2 * all.len());
+        (self.run, self.taken) = (all, 0);
+    }
+}
+
+/// Waiting voxels of a flood.
+pub(super) struct FloodQueue(Queue<u64>);
+
+impl FloodQueue {
+    /// Returns an empty queue.
+    pub(super) fn new() -> Self {
+        Self(Queue::new())
+    }
+
+    /// Puts a voxel in line. The value must be a number.
+    pub(super) fn push(&mut self, value: f64, voxel: u32) {
+        // Adding 0 makes 0 of -0, so that the two are equals.
+        let bits = (value + 0.0).to_bits();
+        self.0.push(if bits & SIGN == 0 { bits | SIGN } else { !bits }, voxel);
+    }
+
+    /// Takes the voxel whose turn it is, and its value.
+    pub(super) fn pop(&mut self, shore: &impl Shore) -> Option<(f64, u32)> {
+        let (bits, voxel) = self.0.pop(shore)?;
+        Some((f64::from_bits(if bits & SIGN == 0 { !bits } else { bits & !SIGN }), voxel))
+    }
+}
+
+const SIGN: u64 = 1 << 63;
 
 /// Waiting voxels of a flood whose level never falls.
 pub(super) struct RisingQueue {
-    /// The end of each list, by the number of the highest bit, from 1, in which its values differ from
-    /// `level`; 0 for those that do not.
-    tails: [Vec<Rising>; 33],
-    /// What lies before it: blocks that are full.
-    blocks: [VecDeque<Vec<Rising>>; 33],
-    /// A bit for each list that is not empty.
-    filled: u64,
-    /// What is taken from, and how much of it was taken.
-    front: Vec<Rising>,
-    taken: usize,
-    /// Blocks that are empty.
-    spare: Vec<Vec<Rising>>,
     level: u32,
+    /// Those whose value is above the level, or was when they came.
+    above: Queue<u32>,
+    /// Those that came when the level had covered their value.
+    covered: VecDeque<u32>,
 }
 
 impl RisingQueue {
     /// Returns an empty queue, below all levels.
     pub(super) fn new() -> Self {
-        Self {
-            tails: [const { Vec::new() }; 33],
-            blocks: [const { VecDeque::new() }; 33],
-            filled: 0,
-            front: Vec::new(),
-            taken: 0,
-            spare: Vec::new(),
-            level: 0,
-        }
+        Self { level: 0, above: Queue::new(), covered: VecDeque::new() }
     }
 
     /// Puts a voxel in line, at the level that was taken last if its value is lower. The value must
     /// be a number.
     pub(super) fn push(&mut self, value: f32, voxel: u32) {
-        self.put((rising(value).max(self.level), voxel));
-    }
-
-    fn put(&mut self, waiting: Rising) {
-        let differ = 32 - (waiting.0 ^ self.level).leading_zeros();
-        self.filled |= 1 << differ;
-        let tail = &mut self.tails[differ as usize];
-        tail.push(waiting);
-        if tail.len() == BLOCK {
-            let empty = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK));
-            let full = std::mem::replace(tail, empty);
-            self.blocks[differ as usize].push_back(full);
+        let bits = (value + 0.0).to_bits();
+        let key = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+        if key <= self.level {
+            self.covered.push_back(voxel);
+        } else {
+            self.above.push(key, voxel);
         }
     }
 
-    /// Takes the voxel whose turn it is; `ahead` is told of voxels whose turn comes soon.
-    pub(super) fn pop(&mut self, ahead: impl Fn(u32)) -> Option<u32> {
-        if self.taken == self.front.len() {
-            self.front.clear();
-            self.taken = 0;
-            if self.filled & 1 == 0 {
-                self.draw(&ahead)?;
+    /// Takes the voxel whose turn it is.
+    pub(super) fn pop(&mut self, shore: &impl Shore) -> Option<u32> {
+        self.above.thin_out(shore);
+        // What was there when the level came up to it goes before what came after.
+        if !self.covered.is_empty() && self.above.next() != Some(self.level) {
+            if let Some(&soon) = self.covered.get(AHEAD) {
+                shore.soon(soon);
             }
-            match self.blocks[0].pop_front() {
-                Some(block) => self.spare.push(std::mem::replace(&mut self.front, block)),
-                None => std::mem::swap(&mut self.front, &mut self.tails[0]),
-            }
-            if self.blocks[0].is_empty() && self.tails[0].is_empty() {
-                self.filled &= !1;
-            }
+            return self.covered.pop_front();
         }
-        if let Some(&(_, soon)) = self.front.get(self.taken + AHEAD) {
-            ahead(soon);
-        }
-        let (_, voxel) = self.front[self.taken];
-        self.taken += 1;
+        let (level, voxel) = self.above.pop(shore)?;
+        self.level = level;
         Some(voxel)
     }
-
-    /// Raises the level to the lowest that waits, and moves its list on to lower bits.
-    fn draw(&mut self, ahead: &impl Fn(u32)) -> Option<()> {
-        let next = self.filled.trailing_zeros() as usize;
-        let mut tail = std::mem::take(self.tails.get_mut(next)?);
-        self.filled &= !(1 << next);
-        let whole = self.blocks[next].iter().chain(std::iter::once(&tail));
-        self.level = whole.flatten().map(|&(value, _)| value).min()?;
-        if self.blocks[next].is_empty() && tail.len() <= AHEAD_MAX {
-            for &(_, voxel) in &tail {
-                ahead(voxel);
-            }
-        }
-        while let Some(mut block) = self.blocks[next].pop_front() {
-            for &waiting in &block {
-                self.put(waiting);
-            }
-            block.clear();
-            self.spare.push(block);
-        }
-        for &waiting in &tail {
-            self.put(waiting);
-        }
-        tail.clear();
-        self.tails[next] = tail;
-        Some(())
-    }
-}
-
-/// Returns bits that sort as the values do.
-fn rising(value: f32) -> u32 {
-    // Adding 0 makes 0 of -0, so that the two are equals.
-    let bits = (value + 0.0).to_bits();
-    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
-}
-
-/// A waiting voxel: its value (as bits that sort like it), its arrival, the voxel.
-type Waiting = (u64, u32, u32);
-
-/// The waiting voxels that are kept in order: 64 KiB of them.
-const NEAR_MAX: usize = 1 << 12;
-
-/// Waiting voxels of a flood.
-pub(super) struct FloodQueue {
-    /// All that wait with a value of at most `reach`.
-    near: BinaryHeap<Reverse<Waiting>>,
-    /// How many of them there may be before some are put further off.
-    near_max: usize,
-    reach: u64,
-    /// The others, by the number of the highest bit, from 1, in which they differ from `reach`.
-    far: [Vec<Waiting>; 65],
-    arrivals: u32,
-}
-
-impl FloodQueue {
-    /// Returns an empty queue.
-    pub(super) fn new() -> Self {
-        Self {
-            near: BinaryHeap::new(),
-            near_max: NEAR_MAX,
-            reach: 0,
-            far: [const { Vec::new() }; 65],
-            arrivals: 0,
-        }
-    }
-
-    /// Puts a voxel in line. The value must be a number.
-    pub(super) fn push(&mut self, value: f64, voxel: u32) {
-        self.put((sortable(value), self.arrivals, voxel));
-        self.arrivals += 1;
-        if self.near.len() > self.near_max {
-            self.draw_in();
-        }
-    }
-
-    /// Takes the voxel whose turn it is, and its value.
-    pub(super) fn pop(&mut self) -> Option<(f64, u32)> {
-        if self.near.is_empty() {
-            self.reach_out();
-        }
-        let Reverse((bits, _, voxel)) = self.near.pop()?;
-        Some((from_sortable(bits), voxel))
-    }
-
-    /// Returns some voxels whose turn comes soon, the next one first.
-    pub(super) fn upcoming(&self) -> impl Iterator<Item = u32> {
-        // Below the top of the heap are its next two, in either order.
-        self.near.as_slice().iter().take(3).map(|&Reverse((.., voxel))| voxel)
-    }
-
-    fn put(&mut self, waiting: Waiting) {
-        if waiting.0 <= self.reach {
-            self.near.push(Reverse(waiting));
-        } else {
-            self.far[highest_bit(waiting.0 ^ self.reach)].push(waiting);
-        }
-    }
-
-    /// Brings the nearest of the far voxels near: a list that is short enough, or the least of it.
-    fn reach_out(&mut self) {
-        let Some(next) = self.far.iter().position(|list| !list.is_empty()) else { return };
-        let mut list = std::mem::take(&mut self.far[next]);
-        let values = list.iter().map(|&(value, ..)| value);
-        let reach = if list.len() <= NEAR_MAX / 4 { values.max() } else { values.min() };
-        // It lies in the list's range, so that lists further off stay what they are.
-        self.reach = reach.unwrap_or(self.reach);
-        list.drain(..).for_each(|waiting| self.put(waiting));
-        self.far[next] = list;
-    }
-
-    /// Puts the greater half of the near voxels further off.
-    fn draw_in(&mut self) {
-        let mut all: Vec<Waiting> = self.near.drain().map(|Reverse(waiting)| waiting).collect();
-        all.sort_unstable();
-        let middle = all[all.len() / 2].0;
-        let kept = match all.partition_point(|&(value, ..)| value <= middle) {
-            // Half of them have the greatest value.
-            whole if whole == all.len() => all.partition_point(|&(value, ..)| value < middle),
-            kept => kept,
-        };
-        if kept > 0 {
-            let reach = all[kept - 1].0;
-            // What differed in a lower bit from the old reach is all above the new one by this bit.
-            let above = highest_bit(self.reach ^ reach);
-            for lower in 1..above {
-                let mut list = std::mem::take(&mut self.far[lower]);
-                self.far[above].append(&mut list);
-            }
-            self.reach = reach;
-        }
-        for waiting in all {
-            self.put(waiting);
-        }
-        self.near_max = NEAR_MAX.max(2 * self.near.len());
-    }
-}
-
-/// Returns the number of the highest bit that is set, from 1; 0 where none is.
-fn highest_bit(bits: u64) -> usize {
-    64 - bits.leading_zeros() as usize
-}
-
-const SIGN: u64 = 1 << 63;
-
-/// Returns bits that sort as the values do.
-fn sortable(value: f64) -> u64 {
-    // Adding 0 makes 0 of -0, so that the two are equals.
-    let bits = (value + 0.0).to_bits();
-    if bits & SIGN == 0 { bits | SIGN } else { !bits }
-}
-
-fn from_sortable(bits: u64) -> f64 {
-    f64::from_bits(if bits & SIGN == 0 { !bits } else { bits & !SIGN })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every voxel matters and none is awaited.
+    struct Unknown;
+
+    impl Shore for Unknown {}
 
     #[test]
     fn the_order_is_by_value_and_then_by_arrival() {
@@ -259,11 +413,12 @@ mod tests {
         let expected = [8, 6, 1, 3, 4, 7, 0, 2, 5];
         let mut queue = FloodQueue::new();
         values.iter().zip(0..).for_each(|(&value, voxel)| queue.push(value, voxel));
-        let order: Vec<u32> = std::iter::from_fn(|| queue.pop().map(|(_, voxel)| voxel)).collect();
+        let order: Vec<u32> =
+            std::iter::from_fn(|| queue.pop(&Unknown).map(|(_, voxel)| voxel)).collect();
         assert_eq!(order, expected);
         let mut queue = RisingQueue::new();
         values.iter().zip(0..).for_each(|(&value, voxel)| queue.push(value as f32, voxel));
-        let order: Vec<u32> = std::iter::from_fn(|| queue.pop(|_| ())).collect();
+        let order: Vec<u32> = std::iter::from_fn(|| queue.pop(&Unknown)).collect();
         assert_eq!(order, expected);
     }
 
@@ -271,10 +426,11 @@ mod tests {
     fn lower_values_may_come_later() {
         let mut queue = FloodQueue::new();
         queue.push(5.0, 0);
-        assert_eq!(queue.pop(), Some((5.0, 0)));
+        assert_eq!(queue.pop(&Unknown), Some((5.0, 0)));
         queue.push(7.0, 1);
         queue.push(1.0, 2);
-        assert_eq!((queue.pop(), queue.pop(), queue.pop()), (Some((1.0, 2)), Some((7.0, 1)), None));
+        let rest = [0; 3].map(|_| queue.pop(&Unknown));
+        assert_eq!(rest, [Some((1.0, 2)), Some((7.0, 1)), None]);
     }
 
     #[test]
@@ -298,14 +454,45 @@ mod tests {
                     risen.push(Reverse((value.max(level), voxel)));
                 } else {
                     let expected = all.pop().map(|Reverse((value, at))| (f64::from(value), at));
-                    assert_eq!(flood.pop(), expected);
+                    assert_eq!(flood.pop(&Unknown), expected);
                     let expected = risen.pop().map(|Reverse((value, at))| {
                         level = value;
                         at
                     });
-                    assert_eq!(rising.pop(|_| ()), expected);
+                    assert_eq!(rising.pop(&Unknown), expected);
                 }
             }
+        }
+    }
+
+    /// Every other voxel matters.
+    struct Odd;
+
+    impl Shore for Odd {
+        fn matters(&self, voxel: u32) -> bool {
+            voxel % 2 == 1
+        }
+    }
+
+    #[test]
+    fn what_does_not_matter_may_go_and_the_rest_keeps_its_order() {
+        // Enough for lists to be thinned out, over many values and over few.
+        for values in [1u32 << 20, 3] {
+            let mut queue = RisingQueue::new();
+            let mut expected = Vec::new();
+            for voxel in 0..3 * FAR_MIN as u32 {
+                let value = voxel.wrapping_mul(2_654_435_769) >> 12;
+                queue.push((value % values) as f32, voxel);
+                expected.push((value % values, voxel));
+                if voxel % (FAR_MIN as u32) == 0 {
+                    queue.above.thin_out(&Odd);
+                }
+            }
+            assert!(queue.above.far <= 2 * FAR_MIN, "{}", queue.above.far);
+            expected.sort_unstable();
+            let rest = std::iter::from_fn(|| queue.pop(&Odd)).filter(|voxel| voxel % 2 == 1);
+            let expected = expected.iter().map(|&(_, voxel)| voxel).filter(|voxel| voxel % 2 == 1);
+            assert!(rest.eq(expected), "{values} values");
         }
     }
 }

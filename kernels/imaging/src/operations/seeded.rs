@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::morphology::{self, Ball};
 use super::neighbourhood::Connectivity;
-use super::queue::FloodQueue;
+use super::queue::{FloodQueue, Shore};
 use super::region::{self, Voxel};
 use super::threshold::{self, Otsu};
-use super::walled::Walled;
+use super::walled::{Steps, Walled, set};
 use crate::error::ImagingError;
 use crate::volume::{Geometry, Image, Mask};
 
@@ -36,23 +36,20 @@ pub fn seeded_growing(
     seeds: &Mask,
     connectivity: Connectivity,
 ) -> Result<Mask, ImagingError> {
-    let mut growth = Growth::new(image, seeds, connectivity)?;
-    for (index, _) in seeds.voxels.iter().enumerate().filter(|&(_, &label)| label != 0) {
-        growth.queue_neighbours(growth.walled.place(index));
-    }
-    while let Some((_, at)) = growth.queue.pop() {
-        growth.queue.upcoming().for_each(|soon| growth.walled.fetch(soon));
-        growth.join(at);
-    }
-    Ok(growth.walled.into_mask())
+    let regions = regions(image, seeds)?;
+    let walled = Walled::new(image, seeds)?;
+    Ok(match connectivity {
+        Connectivity::Face => Growth::<6, 4>::new(walled, regions, connectivity).run(seeds),
+        Connectivity::Edge => Growth::<18, 7>::new(walled, regions, connectivity).run(seeds),
+        Connectivity::Full => Growth::<26, 8>::new(walled, regions, connectivity).run(seeds),
+    })
 }
 
-/// The state of all regions while they grow.
-struct Growth {
+/// The state of all regions while they grow, over `N` neighbours of each voxel.
+struct Growth<const N: usize, const B: usize> {
     walled: Walled,
+    steps: Steps<N, B>,
     regions: Vec<Region>,
-    /// Waiting voxels by their difference from the nearest region when they came in line.
-    queue: FloodQueue,
 }
 
 /// The values of one region.
@@ -72,43 +69,87 @@ impl Region {
     }
 }
 
-impl Growth {
-    fn new(image: &Image, seeds: &Mask, connectivity: Connectivity) -> Result<Self, ImagingError> {
-        let walled = Walled::new(image, seeds, connectivity)?;
-        let none = Region { sum: 0.0, count: 0.0, mean: f64::NAN };
-        let mut regions = vec![none; usize::from(LABEL_MAX) + 1];
-        for (&label, &value) in seeds.voxels.iter().zip(&image.voxels) {
-            if label > LABEL_MAX {
-                return Err(ImagingError::Parameter {
-                    operation: "seeded_growing",
-                    problem: format!("a seed has label {label}; at most {LABEL_MAX} is possible"),
-                });
-            }
-            if label != 0 && value.is_finite() {
-                regions[usize::from(label)].add(value);
-            }
+/// Returns the values of the seeds of each label.
+fn regions(image: &Image, seeds: &Mask) -> Result<Vec<Region>, ImagingError> {
+    image.require_same_grid(seeds)?;
+    let none = Region { sum: 0.0, count: 0.0, mean: f64::NAN };
+    let mut regions = vec![none; usize::from(LABEL_MAX) + 1];
+    for (&label, &value) in seeds.voxels.iter().zip(&image.voxels) {
+        if label > LABEL_MAX {
+            return Err(ImagingError::Parameter {
+                operation: "seeded_growing",
+                problem: format!("a seed has label {label}; at most {LABEL_MAX} is possible"),
+            });
         }
-        Ok(Self { walled, regions, queue: FloodQueue::new() })
+        if label != 0 && value.is_finite() {
+            regions[usize::from(label)].add(value);
+        }
+    }
+    Ok(regions)
+}
+
+impl<const N: usize, const B: usize> Growth<N, B> {
+    fn new(mut walled: Walled, regions: Vec<Region>, connectivity: Connectivity) -> Self {
+        // What has label 0 from here on is to be grown over.
+        walled.label_blanks(WAITING);
+        let steps = walled.steps(connectivity);
+        Self { walled, steps, regions }
     }
 
-    /// Returns the region around a voxel whose mean is nearest to its value, and the difference;
-    /// of equals, the lowest label.
-    fn nearest_region(&self, at: u32) -> Option<(f64, u8)> {
-        let value = f64::from(self.walled.values[at as usize]);
-        // Most voxels touch one region only, which is told without a branch for each neighbour.
-        let (mut least, mut most) = (WAITING, 0);
-        for neighbour in self.walled.steps.from(at) {
-            let label = self.walled.labels[neighbour as usize];
-            least = least.min(if label == 0 { WAITING } else { label });
-            most = most.max(if label == WAITING { 0 } else { label });
+    /// Lets the regions grow from their seeds until nothing is left that they touch.
+    fn run(mut self, seeds: &Mask) -> Mask {
+        // Waiting voxels by their difference from the nearest region when they came in line.
+        let mut queue = FloodQueue::new();
+        for (index, _) in seeds.voxels.iter().enumerate().filter(|&(_, &label)| label != 0) {
+            let at = self.walled.place(index);
+            self.queue_neighbours(at, &self.around(at), &mut queue);
         }
-        if least >= most {
+        while let Some((_, at)) = queue.pop(&self) {
+            let around = self.around(at);
+            // What waits has been touched by a region, and no region shrinks.
+            let Some((_, label)) = self.nearest_region(at, &around) else { continue };
+            self.walled.labels.set(at, label);
+            self.regions[usize::from(label)].add(self.walled.values.at(at));
+            self.queue_neighbours(at, &around, &mut queue);
+        }
+        self.walled.into_mask(WAITING)
+    }
+
+    /// Returns what a voxel's neighbours are: without a branch for any, since most look random.
+    #[inline]
+    fn around(&self, at: u32) -> Around {
+        let mut around = Around { below_least: u8::MAX, above_most: 0, unlabelled: 0 };
+        for (k, to) in self.steps.from(at).into_iter().enumerate() {
+            let label = self.walled.labels.at(to);
+            around.below_least = around.below_least.min(label.wrapping_sub(1));
+            around.above_most = around.above_most.max(label.wrapping_add(1));
+            around.unlabelled |= u32::from(label == 0) << k;
+        }
+        around
+    }
+
+    /// Returns the region whose mean is nearest to the value of a voxel, of those that are around it,
+    /// and the difference; of equals, the lowest label.
+    #[inline]
+    fn nearest_region(&self, at: u32, around: &Around) -> Option<(f64, u8)> {
+        if around.above_most <= 1 {
+            return None;
+        }
+        let value = f64::from(self.walled.values.at(at));
+        let most = around.above_most - 1;
+        // Most voxels touch one region only.
+        if around.below_least + 1 == most {
             let difference = (value - self.regions[usize::from(most)].mean).abs();
-            return (most != 0 && difference < f64::INFINITY).then_some((difference, most));
+            return (difference < f64::INFINITY).then_some((difference, most));
         }
+        self.nearest_of_several(at, value)
+    }
+
+    #[inline(never)]
+    fn nearest_of_several(&self, at: u32, value: f64) -> Option<(f64, u8)> {
         let mut nearest = (f64::INFINITY, 0);
-        for neighbour in self.walled.steps.from(at) {
-            let label = self.walled.labels[neighbour as usize];
+        for to in self.steps.from(at) {
+            let label = self.walled.labels.at(to);
             if label == 0 || label == WAITING || label == nearest.1 {
                 continue;
             }
@@ -120,26 +161,42 @@ impl Growth {
         (nearest.1 != 0).then_some(nearest)
     }
 
-    /// Puts the unlabelled neighbours of a labelled voxel in line.
-    fn queue_neighbours(&mut self, at: u32) {
-        for k in 0..self.walled.steps.count() {
-            let to = self.walled.steps.kth(at, k);
-            if self.walled.labels[to as usize] == 0
-                && self.walled.values[to as usize].is_finite()
-                && let Some((difference, _)) = self.nearest_region(to)
-            {
-                self.walled.labels[to as usize] = WAITING;
-                self.queue.push(difference, to);
+    /// Puts the unlabelled ones of a labelled voxel's neighbours in line.
+    #[inline]
+    fn queue_neighbours(&mut self, at: u32, around: &Around, queue: &mut FloodQueue) {
+        for k in set(around.unlabelled) {
+            let to = self.steps.kth(at, k);
+            // Seeds of which none is a number give a region no mean to differ from.
+            if let Some((difference, _)) = self.nearest_region(to, &self.around(to)) {
+                self.walled.labels.set(to, WAITING);
+                queue.push(difference, to);
             }
         }
     }
+}
 
-    /// Lets the voxel whose turn it is join a region.
-    fn join(&mut self, at: u32) {
-        let Some((_, label)) = self.nearest_region(at) else { return };
-        self.walled.labels[at as usize] = label;
-        self.regions[usize::from(label)].add(self.walled.values[at as usize]);
-        self.queue_neighbours(at);
+/// What a voxel's neighbours are.
+struct Around {
+    /// The least label of a region less 1; at least [`LABEL_MAX`] where there is none.
+    below_least: u8,
+    /// The greatest label of a region plus 1; at most 1 where there is none.
+    above_most: u8,
+    /// A bit for each neighbour without a label.
+    unlabelled: u32,
+}
+
+impl<const N: usize, const B: usize> Shore for Growth<N, B> {
+    fn far_off(&self, voxel: u32) {
+        self.walled.values.fetch(voxel);
+        self.steps.bricks(voxel).for_each(|place| self.walled.labels.fetch(place));
+    }
+
+    fn soon(&self, voxel: u32) {
+        for k in set(self.around(voxel).unlabelled) {
+            let to = self.steps.kth(voxel, k);
+            self.walled.values.fetch(to);
+            self.steps.bricks(to).for_each(|place| self.walled.labels.fetch(place));
+        }
     }
 }
 

@@ -10,11 +10,10 @@
 use std::cell::LazyCell;
 
 use super::neighbourhood::Connectivity;
-use super::queue::RisingQueue;
+use super::queue::{RisingQueue, Shore};
 use super::threshold::finite_range;
-use super::walled::{LAYER, Walled};
+use super::walled::{Bricks, Dry, Steps, Walled, set};
 use crate::error::ImagingError;
-use crate::memory;
 use crate::volume::{Image, Mask};
 
 /// Returns for each voxel the label of the marker whose basin it lies in, or 0 where no path of
@@ -24,37 +23,75 @@ pub fn watershed(
     markers: &Mask,
     connectivity: Connectivity,
 ) -> Result<Mask, ImagingError> {
-    let mut walled = Walled::new(image, markers, connectivity)?;
+    let mut walled = Walled::new(image, markers)?;
     let lowest = LazyCell::new(|| finite_range(image).unwrap_or_default().0 as f32);
     let mut queue = RisingQueue::new();
     for (index, _) in markers.voxels.iter().enumerate().filter(|&(_, &label)| label != 0) {
-        let (value, place) = (image.voxels[index], walled.place(index));
-        queue.push(if value.is_finite() { value } else { *lowest }, place);
-        // What has a label has no value any more: one look says whether a voxel is dry.
-        walled.values[place as usize] = f32::NAN;
+        let value = image.voxels[index];
+        queue.push(if value.is_finite() { value } else { *lowest }, walled.place(index));
     }
-    let Walled { values, labels, steps, .. } = &mut walled;
-    loop {
-        let next = queue.pop(|soon| {
-            let soon = soon as usize;
-            memory::fetch(labels, soon);
-            // A layer of a brick is a line; the neighbours above and below are in the next ones.
-            for step in [0, LAYER, LAYER.wrapping_neg()] {
-                memory::fetch(values, soon.wrapping_add(step));
-            }
-        });
-        let Some(from) = next else { break };
-        let label = labels[from as usize];
-        for to in steps.from(from) {
-            let value = values[to as usize];
-            if value.is_finite() {
-                values[to as usize] = f32::NAN;
-                labels[to as usize] = label;
-                queue.push(value, to);
+    match connectivity {
+        Connectivity::Face => flood::<6, 4>(&mut walled, connectivity, queue),
+        Connectivity::Edge => flood::<18, 7>(&mut walled, connectivity, queue),
+        Connectivity::Full => flood::<26, 8>(&mut walled, connectivity, queue),
+    }
+    Ok(walled.into_mask(0))
+}
+
+/// Floods from the markers that wait in the queue, with `N` neighbours of each voxel.
+fn flood<const N: usize, const B: usize>(
+    walled: &mut Walled,
+    connectivity: Connectivity,
+    mut queue: RisingQueue,
+) {
+    let steps = walled.steps::<N, B>(connectivity);
+    let dry = &mut walled.dry();
+    let Walled { values, labels, .. } = walled;
+    while let Some(from) = queue.pop(&Water { values, labels, dry, steps: &steps }) {
+        let around = steps.dry(dry, from);
+        if around == 0 {
+            continue;
+        }
+        let label = labels.at(from);
+        let places = steps.from(from);
+        for k in set(around) {
+            labels.set(places[k], label);
+            dry.remove(places[k]);
+        }
+        for k in set(around) {
+            // What has no dry neighbour has its label and wets nothing more: it need not wait.
+            if steps.any_dry(dry, places[k]) {
+                queue.push(values.at(places[k]), places[k]);
             }
         }
     }
-    Ok(walled.into_mask())
+}
+
+/// What a flood sees of the voxels that wait.
+struct Water<'a, const N: usize, const B: usize> {
+    values: &'a Bricks<f32>,
+    labels: &'a Bricks<u8>,
+    dry: &'a Dry,
+    steps: &'a Steps<N, B>,
+}
+
+impl<const N: usize, const B: usize> Shore for Water<'_, N, B> {
+    fn matters(&self, voxel: u32) -> bool {
+        self.steps.any_dry(self.dry, voxel)
+    }
+
+    fn soon(&self, voxel: u32) {
+        let around = self.steps.dry(self.dry, voxel);
+        if around == 0 {
+            return;
+        }
+        self.labels.fetch(voxel);
+        let places = self.steps.from(voxel);
+        for k in set(around) {
+            self.labels.fetch(places[k]);
+            self.values.fetch(places[k]);
+        }
+    }
 }
 
 #[cfg(test)]
