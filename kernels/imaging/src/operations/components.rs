@@ -198,15 +198,20 @@ mod tests {
 
     #[test]
     fn labels_equal_those_of_a_plain_flood() {
-        let geometry = Geometry::unit([13, 11, 7]);
         let mut state = 7u32;
-        let mask = Mask::filled(geometry, 0u8).map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            u8::from(state >> 30 != 0)
-        });
-        let mask = mask.map(|&v| 1 - v);
-        for connectivity in [Connectivity::Face, Connectivity::Edge, Connectivity::Full] {
-            assert_eq!(label(&mask, connectivity).labels.voxels, plain_flood(&mask, connectivity));
+        // Rows of one word and of several; sparse, half full and full of holes.
+        for size in [[13, 11, 7], [150, 9, 6], [64, 40, 1], [1, 30, 4]] {
+            for full in [1, 2, 3] {
+                let mask = Mask::filled(Geometry::unit(size), 0u8).map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    u8::from(state >> 30 < full)
+                });
+                for connectivity in [Connectivity::Face, Connectivity::Edge, Connectivity::Full] {
+                    let labels = label(&mask, connectivity).labels.voxels;
+                    let expected = plain_flood(&mask, connectivity);
+                    assert!(labels == expected, "{size:?}, {full} of 4, {connectivity:?}");
+                }
+            }
         }
     }
 

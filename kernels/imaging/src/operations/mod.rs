@@ -39,6 +39,7 @@ pub mod spline;
 pub mod stretches;
 pub mod surface;
 pub mod threshold;
+mod touching;
 mod vector;
 mod walled;
 pub mod watershed;

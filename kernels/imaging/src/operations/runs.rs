@@ -1,8 +1,8 @@
 //! Runs: a set of voxels as the stretches it takes up in each row.
 //!
 //! Labelling components, filling holes, dilating: all of them ask which voxels of one row touch
-//! those of another. On runs that is a comparison of ranges, not of voxels, so they cost what the
-//! shape's surface costs and not its volume. Rows become runs 64 voxels at a time: as a word of bits
+//! those of another. On runs that costs what the shape's surface costs and not its volume (see
+//! [`super::touching`]). Rows become runs 64 voxels at a time: as a word of bits
 //! whose changes are counted out. (Regions grow from seeds over runs too: see [`super::reach`].)
 
 use std::ops::Range;
@@ -10,7 +10,8 @@ use std::ops::Range;
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
-use super::neighbourhood::{self, Connectivity, RowStep, Space, step_within};
+use super::neighbourhood::{self, Connectivity, Space, step_within};
+use super::touching::{Bits, Join, Sets};
 use super::vector::vectorised;
 use crate::memory;
 
@@ -24,11 +25,23 @@ pub(super) struct Run {
 /// A set of voxels of a grid.
 #[derive(Debug)]
 pub(super) struct Runs {
-    size: [usize; 3],
+    pub(super) size: [usize; 3],
     /// The runs of all rows in raster order.
     pub(super) list: Vec<Run>,
     /// For each row, the position of its first run; one more entry for the end.
     first: Vec<usize>,
+    pub(super) bits: Bits,
+}
+
+/// What a thread has found in some rows.
+#[derive(Default)]
+struct Found {
+    runs: Vec<Run>,
+    /// The number of runs of each row.
+    counts: Vec<usize>,
+    words: Vec<u64>,
+    /// The number of runs that begin before each word.
+    ranks: Vec<u32>,
 }
 
 /// Rows handled by one thread at a time; enough work to pay for handing it over.
@@ -43,40 +56,48 @@ impl Runs {
     ) -> Self {
         let [width, height, depth] = size;
         let rows = if width == 0 { 0 } else { height * depth };
-        let chunks: Vec<(Vec<Run>, Vec<usize>)> = (0..rows.div_ceil(ROWS_PER_CHUNK))
+        let wide = width.div_ceil(64);
+        let chunks: Vec<Found> = (0..rows.div_ceil(ROWS_PER_CHUNK))
             .into_par_iter()
             .map_init(
                 || RowFlags::new(width),
                 |flags, chunk| {
-                    let mut runs = Vec::new();
-                    let mut counts = Vec::with_capacity(ROWS_PER_CHUNK);
+                    let mut found = Found::default();
                     for row in chunk * ROWS_PER_CHUNK..((chunk + 1) * ROWS_PER_CHUNK).min(rows) {
-                        let before = runs.len();
+                        let before = found.runs.len();
                         flags.set(&values[row * width..(row + 1) * width], &inside);
-                        flags.push_runs(&mut runs);
-                        counts.push(runs.len() - before);
+                        flags.push_words(&mut found);
+                        found.counts.push(found.runs.len() - before);
                     }
-                    (runs, counts)
+                    found
                 },
             )
             .collect();
         let mut first = Vec::with_capacity(rows + 1);
         first.push(0);
         let mut total = 0;
-        for count in chunks.iter().flat_map(|(_, counts)| counts) {
+        for count in chunks.iter().flat_map(|found| &found.counts) {
             total += count;
             first.push(total);
         }
         let mut list = vec![Run::default(); total];
-        let mut rest = list.as_mut_slice();
+        let (mut words, mut ranks) = (vec![0; rows * wide], vec![0; rows * wide]);
+        let (mut runs_left, mut rank) = (list.as_mut_slice(), 0);
+        let words_of_chunks = words.chunks_mut(ROWS_PER_CHUNK * wide.max(1));
+        let ranks_of_chunks = ranks.chunks_mut(ROWS_PER_CHUNK * wide.max(1));
         let mut places = Vec::with_capacity(chunks.len());
-        for (runs, _) in &chunks {
-            let (place, after) = rest.split_at_mut(runs.len());
-            places.push((place, runs));
-            rest = after;
+        for ((found, words), ranks) in chunks.iter().zip(words_of_chunks).zip(ranks_of_chunks) {
+            let (runs, after) = runs_left.split_at_mut(found.runs.len());
+            places.push((found, runs, words, ranks, rank));
+            runs_left = after;
+            rank += found.runs.len() as u32;
         }
-        places.into_par_iter().for_each(|(place, runs)| place.copy_from_slice(runs));
-        Self { size, list, first }
+        places.into_par_iter().for_each(|(found, runs, words, ranks, before)| {
+            runs.copy_from_slice(&found.runs);
+            words.copy_from_slice(&found.words);
+            ranks.iter_mut().zip(&found.ranks).for_each(|(to, from)| *to = before + from);
+        });
+        Self { size, list, first, bits: Bits::new(wide, words, ranks) }
     }
 
     /// Returns the number of rows.
@@ -111,18 +132,17 @@ impl Runs {
             shares.push((from..to, own));
             rest = after;
         }
+        let (steps, full) = (steps.as_slice(), connectivity == Connectivity::Full);
         shares.into_par_iter().for_each(|(rows, own)| {
-            let mut sets = Sets { parents: own, first: self.first[rows.start] as u32 };
-            for row in rows.clone() {
-                self.unite_with_rows_before(row, &steps, |before| before >= rows.start, &mut sets);
-            }
+            let sets = &mut Sets { parents: own, first: self.first[rows.start] as u32 };
+            let with = rows.clone();
+            vectorised(Join { runs: self, steps, full, rows, with, sets });
         });
-        let mut sets = Sets { parents: &mut parents, first: 0 };
+        let sets = &mut Sets { parents: &mut parents, first: 0 };
         for from in (share..rows).step_by(share) {
             // The last row that a step leads back over the start is one slice and one row further.
-            for row in from..(from + self.size[1] + 1).min(rows) {
-                self.unite_with_rows_before(row, &steps, |before| before < from, &mut sets);
-            }
+            let seam = from..(from + self.size[1] + 1).min(rows);
+            vectorised(Join { runs: self, steps, full, rows: seam, with: 0..from, sets });
         }
         let mut count = 0u32;
         for run in 0..parents.len() {
@@ -138,51 +158,20 @@ impl Runs {
         (parents, count as usize)
     }
 
-    /// Joins the runs of a row with those that they touch in rows before it.
-    fn unite_with_rows_before(
-        &self,
-        row: usize,
-        steps: &[RowStep],
-        counts: impl Fn(usize) -> bool,
-        sets: &mut Sets,
-    ) {
-        let own = self.of_row(row);
-        if own.is_empty() {
-            return;
-        }
-        for step in steps {
-            let Some(before) = self.row_at(row, step.dy, step.dz).filter(|&row| counts(row)) else {
-                continue;
-            };
-            let reach = step.reach as u32;
-            let (mut a, mut b) = (self.of_row(before), own.clone());
-            while a.start < a.end && b.start < b.end {
-                let (left, right) = (self.list[a.start], self.list[b.start]);
-                if left.start < right.end + reach && right.start < left.end + reach {
-                    sets.unite(a.start as u32, b.start as u32);
-                }
-                // What ends first touches nothing more: a gap follows each run.
-                if left.end < right.end { a.start += 1 } else { b.start += 1 }
-            }
-        }
-    }
-
     /// Returns the voxels of the grid, with the value that `value` gives to each run and 0 outside.
     pub(super) fn paint<T: Default + Copy + Send>(
         &self,
         value: impl Fn(usize) -> T + Sync,
     ) -> Vec<T> {
         let [width, height, depth] = self.size;
-        let mut voxels = memory::zeros::<T>(width * height * depth);
-        voxels.par_chunks_mut(width.max(1)).with_min_len(ROWS_PER_CHUNK).enumerate().for_each(
-            |(row, voxels)| {
-                for run in self.of_row(row) {
-                    let Run { start, end } = self.list[run];
-                    voxels[start as usize..end as usize].fill(value(run));
-                }
-            },
-        );
-        voxels
+        memory::made(width * height * depth, width, |row, voxels| {
+            let voxels = voxels.fill(T::default());
+            for run in self.of_row(row) {
+                let Run { start, end } = self.list[run];
+                voxels[start as usize..end as usize].fill(value(run));
+            }
+            voxels
+        })
     }
 }
 
@@ -223,10 +212,25 @@ impl RowFlags {
 
     /// Appends the runs of the row.
     pub(super) fn push_runs(&self, runs: &mut Vec<Run>) {
+        self.push(runs, |_, _| ());
+    }
+
+    /// Appends the runs of the row, its words, and their ranks.
+    fn push_words(&self, found: &mut Found) {
+        let Found { runs, words, ranks, .. } = found;
+        self.push(runs, |word, rank| {
+            words.push(word);
+            ranks.push(rank);
+        });
+    }
+
+    /// Appends the runs of the row and tells of its words, each with the number of runs so far.
+    fn push(&self, runs: &mut Vec<Run>, mut tell: impl FnMut(u64, u32)) {
         let mut start = None;
         let mut last = 0;
         for (k, flags) in self.flags.as_chunks::<64>().0.iter().enumerate() {
             let word = word_of(flags);
+            tell(word, runs.len() as u32 + u32::from(start.is_some()));
             // A bit wherever a run begins or the voxel before was its last.
             let mut changes = word ^ (word << 1 | last);
             last = word >> 63;
@@ -273,34 +277,6 @@ fn word_of(flags: &[u8; 64]) -> u64 {
         let bits = u64::from_le_bytes(eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
         word | bits << (8 * k)
     })
-}
-
-/// Disjoint sets of runs, each a tree towards its smallest run.
-struct Sets<'a> {
-    /// The parents of the runs from `first` on; none lies before it.
-    parents: &'a mut [u32],
-    first: u32,
-}
-
-impl Sets<'_> {
-    /// Joins the sets of two runs.
-    fn unite(&mut self, a: u32, b: u32) {
-        let (a, b) = (self.find(a), self.find(b));
-        self.parents[(a.max(b) - self.first) as usize] = a.min(b);
-    }
-
-    /// Returns the root of a tree, halving the path to it.
-    fn find(&mut self, mut of: u32) -> u32 {
-        loop {
-            let parent = self.parents[(of - self.first) as usize];
-            if parent == of {
-                return of;
-            }
-            let grandparent = self.parents[(parent - self.first) as usize];
-            self.parents[(of - self.first) as usize] = grandparent;
-            of = grandparent;
-        }
-    }
 }
 
 #[cfg(test)]
