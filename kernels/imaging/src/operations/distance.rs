@@ -44,7 +44,10 @@ pub fn distance(mask: &Mask, side: Side, space: Space) -> Image {
     let along_z = depth > 1 && space == Space::Volume;
     let area = width * height;
     voxels.par_chunks_mut(area).zip(mask.voxels.par_chunks(area)).for_each_init(
-        || (RowFlags::new(width), Vec::new(), Columns::new(height, spacing[1])),
+        || {
+            let columns = Columns::new(height, spacing[1], !along_z);
+            (RowFlags::new(width), Vec::new(), columns)
+        },
         |(flags, runs, columns), (slice, labels)| {
             for (row, labels) in slice.chunks_mut(width).zip(labels.chunks(width)) {
                 runs.clear();
@@ -52,19 +55,12 @@ pub fn distance(mask: &Mask, side: Side, space: Space) -> Image {
                 flags.push_runs(runs);
                 along_row(row, runs, side, spacing[0]);
             }
-            if height > 1 {
-                columns.run(&mut slice.chunks_mut(width).collect::<Vec<_>>());
-            }
-            if !along_z {
-                for square in slice {
-                    *square = root(*square);
-                }
-            }
+            columns.run(&mut slice.chunks_mut(width).collect::<Vec<_>>());
         },
     );
     if along_z {
         // One thread takes a stretch of every slice.
-        let stretch = area.div_ceil(rayon::current_num_threads() * 4).next_multiple_of(LANES);
+        let stretch = area.div_ceil(rayon::current_num_threads() * 4).next_multiple_of(WIDE);
         let mut stretches: Vec<Vec<&mut [f32]>> = Vec::new();
         stretches.resize_with(area.div_ceil(stretch), || Vec::with_capacity(depth));
         for slice in voxels.chunks_mut(area) {
@@ -73,21 +69,11 @@ pub fn distance(mask: &Mask, side: Side, space: Space) -> Image {
             });
         }
         stretches.par_iter_mut().for_each_init(
-            || Columns::new(depth, spacing[2]),
-            |columns, slices| {
-                columns.run(slices);
-                for square in slices.iter_mut().flat_map(|part| part.iter_mut()) {
-                    *square = root(*square);
-                }
-            },
+            || Columns::new(depth, spacing[2], true),
+            |columns, slices| columns.run(slices),
         );
     }
     Image { geometry: mask.geometry, voxels }
-}
-
-/// Returns the distance whose square it is, with the sign of its side.
-fn root(square: f32) -> f32 {
-    square.abs().sqrt().copysign(square)
 }
 
 /// Writes the squared distances within one row, given the runs of the mask.
@@ -126,6 +112,9 @@ fn between_changes(squares: &mut [f32], range: Range<usize>, spacing: f32, sign:
 
 /// Columns that are worked on together.
 const LANES: usize = 16;
+/// Columns that are fetched together: whole rows of memory's own buffers are too far apart to be opened
+/// for a line of the cache each.
+const WIDE: usize = 4 * LANES;
 /// The steps in both directions that are taken one by one.
 const NEAR: usize = 4;
 /// The voxels of a column that are passed over together, and those where even more are.
@@ -137,74 +126,94 @@ type Lanes = [f32; LANES];
 /// Neighbouring columns and what is needed to work on them.
 struct Columns {
     spacing: f32,
+    length: usize,
+    /// Whether this is the last axis, so that distances are wanted and not their squares.
+    last: bool,
+    /// The columns that were fetched, [`LANES`] after the other; they are worked on in place.
+    fetched: Vec<Lanes>,
+    work: Work,
+}
+
+/// What is needed to work on columns.
+struct Work {
     before: Vec<Lanes>,
-    after: Vec<Lanes>,
     /// For each block, the least square that a voxel outside sees in it, and one inside.
     least: Vec<[Lanes; 2]>,
     /// The same for each span of blocks.
     of_spans: Vec<[Lanes; 2]>,
 }
 
-call!(Transform(&'a mut Columns) => Columns::transform);
+call!(Transform((f32, bool, &'a mut [Lanes], &'a mut Work)) => transform);
 
 impl Columns {
-    fn new(length: usize, spacing: f32) -> Self {
-        Self {
-            spacing,
+    fn new(length: usize, spacing: f32, last: bool) -> Self {
+        let work = Work {
             before: vec![[0.0; LANES]; length],
-            after: vec![[0.0; LANES]; length],
             least: vec![[[0.0; LANES]; 2]; length.div_ceil(BLOCK)],
             of_spans: vec![[[0.0; LANES]; 2]; length.div_ceil(SPAN)],
-        }
+        };
+        let fetched = vec![[0.0; LANES]; length * (WIDE / LANES)];
+        Self { spacing, length, last, fetched, work }
     }
 
     /// Transforms all columns of some rows, which lie one below the other.
     fn run(&mut self, rows: &mut [&mut [f32]]) {
         let width = rows[0].len();
-        for from in (0..width).step_by(LANES) {
-            let wide = (width - from).min(LANES);
-            for (lanes, row) in self.before.iter_mut().zip(rows.iter()) {
-                lanes[..wide].copy_from_slice(&row[from..from + wide]);
+        for from in (0..width).step_by(WIDE) {
+            let to = (from + WIDE).min(width);
+            for (k, row) in rows.iter().enumerate() {
+                for (group, squares) in row[from..to].chunks(LANES).enumerate() {
+                    self.fetched[group * self.length + k][..squares.len()].copy_from_slice(squares);
+                }
             }
-            vectorised(Transform(self));
-            for (lanes, row) in self.after.iter().zip(rows.iter_mut()) {
-                row[from..from + wide].copy_from_slice(&lanes[..wide]);
+            let groups = (to - from).div_ceil(LANES);
+            for columns in self.fetched.chunks_mut(self.length).take(groups) {
+                vectorised(Transform((self.spacing, self.last, columns, &mut self.work)));
+            }
+            for (k, row) in rows.iter_mut().enumerate() {
+                for (group, squares) in row[from..to].chunks_mut(LANES).enumerate() {
+                    let made = &self.fetched[group * self.length + k][..squares.len()];
+                    squares.copy_from_slice(made);
+                }
             }
         }
     }
+}
 
-    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
-    #[inline(always)]
-    fn transform(&mut self) {
-        let Self { spacing, before, after, least, of_spans } = self;
-        for (least, block) in least.iter_mut().zip(before.chunks(BLOCK)) {
-            let [mut outside, mut inside] = [[f32::INFINITY; LANES]; 2];
-            for squares in block {
-                for lane in 0..LANES {
-                    outside[lane] = lesser(outside[lane], greater(squares[lane], 0.0));
-                    inside[lane] = lesser(inside[lane], greater(-squares[lane], 0.0));
-                }
-            }
-            *least = [outside, inside];
-        }
-        for (of_span, blocks) in of_spans.iter_mut().zip(least.chunks(SPAN / BLOCK)) {
-            *of_span = blocks[0];
-            for block in &blocks[1..] {
-                for side in 0..2 {
-                    for lane in 0..LANES {
-                        of_span[side][lane] = lesser(of_span[side][lane], block[side][lane]);
-                    }
-                }
-            }
-        }
-        for (at, after) in after.iter_mut().enumerate() {
-            let mut search = Search::new(at, *spacing, &before[at]);
-            if search.near(before) {
-                search.far(before, least, of_spans);
-            }
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
+fn transform((spacing, last, columns, work): (f32, bool, &mut [Lanes], &mut Work)) {
+    let Work { before, least, of_spans } = work;
+    before.copy_from_slice(columns);
+    for (least, block) in least.iter_mut().zip(before.chunks(BLOCK)) {
+        let [mut outside, mut inside] = [[f32::INFINITY; LANES]; 2];
+        for squares in block {
             for lane in 0..LANES {
-                after[lane] = search.best[lane] * search.sign[lane];
+                outside[lane] = lesser(outside[lane], greater(squares[lane], 0.0));
+                inside[lane] = lesser(inside[lane], greater(-squares[lane], 0.0));
             }
+        }
+        *least = [outside, inside];
+    }
+    for (of_span, blocks) in of_spans.iter_mut().zip(least.chunks(SPAN / BLOCK)) {
+        *of_span = blocks[0];
+        for block in &blocks[1..] {
+            for side in 0..2 {
+                for lane in 0..LANES {
+                    of_span[side][lane] = lesser(of_span[side][lane], block[side][lane]);
+                }
+            }
+        }
+    }
+    for (at, made) in columns.iter_mut().enumerate() {
+        let mut search = Search::new(at, spacing, &before[at]);
+        if search.near(before) {
+            search.far(before, least, of_spans);
+        }
+        for lane in 0..LANES {
+            let square = search.best[lane];
+            let distance = if last { square.sqrt() } else { square };
+            made[lane] = distance * search.sign[lane];
         }
     }
 }
