@@ -8,7 +8,8 @@
 //! space: see [`volume`].
 //!
 //! A slice is worked on in bands of rows that stay in a core's cache: smoothed, their gradient's
-//! magnitude taken, and its tops marked. The gradient's direction is taken for strong pixels alone.
+//! magnitude taken, and its tops marked. The gradient's direction is taken where strong pixels are
+//! alone, for a block of them at once.
 
 use std::ops::Range;
 
@@ -95,6 +96,8 @@ pub fn canny(image: &Image, parameters: &Canny) -> Result<Mask, ImagingError> {
 const BAND_ROWS: usize = 32;
 /// The pixels of a row that are looked over together.
 const BLOCK: usize = 16;
+/// Those with one more at each end.
+const WIDE: usize = BLOCK + 2;
 /// Marks of pixels: they continue an edge, or they begin one.
 const WEAK: u8 = 1;
 const STRONG: u8 = 2;
@@ -167,9 +170,11 @@ impl Band {
         for y in rows.start.max(1)..rows.end.min(height - 1) {
             let inputs = around(&self.smooth, &smoothed, y, detector.size);
             let middle = (y - strengths.start) * width;
-            let strengths = &self.strength[middle - width..middle + 2 * width];
+            let strength = |from: usize| &self.strength[from..from + width];
+            let strengths = [strength(middle - width), strength(middle), strength(middle + width)];
             let marks = &mut marks[(y - first) * width..][..width];
-            mark_row(detector, inputs, strengths, marks);
+            let Detector { low, high, .. } = *detector;
+            vectorised(MarkRow(Row { low, high, smooth: inputs, strengths, marks }));
         }
     }
 
@@ -229,45 +234,88 @@ fn magnitudes((rows, output): ([&[f32]; 3], &mut [f32])) {
     }
 }
 
+/// What marks a row of a slice.
+struct Row<'a> {
+    low: f32,
+    high: f32,
+    /// The smoothed row and its neighbours, with one value more at each end.
+    smooth: [&'a [f32]; 3],
+    /// The responses of the row and of its neighbours.
+    strengths: [&'a [f32]; 3],
+    marks: &'a mut [u8],
+}
+
+call!(MarkRow(Row<'a>) => mark_row);
+
 /// Marks the pixels of a row whose response is at least `low` and no smaller than at the two places
-/// one step up and down the gradient. `strengths` are those of the row and of its neighbours.
-fn mark_row(detector: &Detector, rows: [&[f32]; 3], strengths: &[f32], marks: &mut [u8]) {
-    let width = marks.len();
-    let row = &strengths[width..2 * width];
-    for (block, values) in row.chunks(BLOCK).enumerate() {
-        if values.iter().fold(0, |any, &value| any | u8::from(value >= detector.low)) == 0 {
-            continue;
-        }
-        let from = (block * BLOCK).max(1);
-        for x in from..(block * BLOCK + values.len()).min(width - 1) {
-            if row[x] >= detector.low && is_top(sobel(rows, x), strengths, width, x) {
-                marks[x] = if row[x] >= detector.high { STRONG } else { WEAK };
+/// one step up and down the gradient.
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
+fn mark_row(row: Row) {
+    let Row { low, high, smooth, strengths, marks } = row;
+    let end = marks.len().saturating_sub(1);
+    let mut from = 1;
+    while from + BLOCK <= end {
+        let strengths = strengths.map(|row| row[from - 1..].first_chunk::<WIDE>());
+        let smooth = smooth.map(|row| row[from..].first_chunk::<WIDE>());
+        let ([Some(a), Some(b), Some(c)], [Some(d), Some(e), Some(f)]) = (strengths, smooth) else {
+            break;
+        };
+        if b[1..=BLOCK].iter().fold(0, |any, &value| any | u8::from(value >= low)) != 0 {
+            let mut found = [0; BLOCK];
+            for x in 0..BLOCK {
+                found[x] = mark_of(low, high, [d, e, f], [a, b, c], x);
+            }
+            for (mark, found) in marks[from..from + BLOCK].iter_mut().zip(found) {
+                *mark = found as u8;
             }
         }
+        from += BLOCK;
+    }
+    for x in from..end {
+        let around = |row: &[f32], from: usize| std::array::from_fn(|k| row[from + k]);
+        let strengths: [[f32; 3]; 3] = strengths.map(|row| around(row, x - 1));
+        let smooth: [[f32; 3]; 3] = smooth.map(|row| around(row, x));
+        marks[x] = mark_of(low, high, smooth.each_ref(), strengths.each_ref(), 0) as u8;
     }
 }
 
-/// Returns whether the response at column `x` of the middle row is a top along its gradient.
+/// Returns the mark of one pixel, from rows that begin one before it, `x` further on.
 ///
 /// The places up and down the gradient lie between a neighbour straight ahead and one on the
 /// diagonal. Where a component is 0 the gradient points both ways at once, and the rule for equal
-/// signs is the one that counts.
-fn is_top([gx, gy]: [f32; 2], strengths: &[f32], width: usize, x: usize) -> bool {
-    if gx == 0.0 && gy == 0.0 {
-        return false;
-    }
-    let diagonal_dx = if gx * gy >= 0.0 { 1 } else { -1 };
-    let (straight, weight) = if gy.abs() > gx.abs() {
-        (width as isize, gx.abs() / gy.abs())
-    } else {
-        (diagonal_dx, gy.abs() / gx.abs())
-    };
-    let diagonal = width as isize + diagonal_dx;
-    let here = width + x;
-    let at = |step: isize| strengths[here.wrapping_add_signed(step)];
-    let between =
-        |straight: isize, diagonal: isize| at(diagonal) * weight + at(straight) * (1.0 - weight);
-    between(straight, diagonal) <= at(0) && between(-straight, -diagonal) <= at(0)
+/// signs is the one that counts. Everything is computed for every pixel, so that vectors can do it;
+/// without a gradient the weight is no number, and no comparison with it holds.
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
+fn mark_of<const N: usize>(
+    low: f32,
+    high: f32,
+    smooth: [&[f32; N]; 3],
+    strengths: [&[f32; N]; 3],
+    x: usize,
+) -> u32 {
+    let [gx, gy] = sobel(smooth.map(<[f32; N]>::as_slice), x);
+    let [above, row, below] = strengths;
+    let equal = gx * gy >= 0.0;
+    let (along_x, along_y) = (gx.abs(), gy.abs());
+    let steep = along_y > along_x;
+    let weight = if steep { along_x / along_y } else { along_y / along_x };
+    let straight = [
+        if steep { below[x + 1] } else { choose(equal, row[x + 2], row[x]) },
+        if steep { above[x + 1] } else { choose(equal, row[x], row[x + 2]) },
+    ];
+    let diagonal = [choose(equal, below[x + 2], below[x]), choose(equal, above[x], above[x + 2])];
+    let here = row[x + 1];
+    let lower = |k: usize| diagonal[k] * weight + straight[k] * (1.0 - weight) <= here;
+    let top = u32::from(lower(0)) & u32::from(lower(1)) & u32::from(here >= low);
+    top * if here >= high { u32::from(STRONG) } else { u32::from(WEAK) }
+}
+
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
+fn choose(first: bool, a: f32, b: f32) -> f32 {
+    if first { a } else { b }
 }
 
 /// Turns the marks of a slice into edges: strong pixels and the weak ones that they reach over 8
