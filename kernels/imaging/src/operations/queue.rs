@@ -164,16 +164,18 @@ impl<K: Key> Queue<K> {
         }
     }
 
-    fn push(&mut self, key: K, voxel: u32) {
+    /// Puts a voxel in line; returns whether it is near.
+    fn push(&mut self, key: K, voxel: u32) -> bool {
         if key >= self.reach {
             self.put(Waiting(key, voxel));
-            return;
+            return false;
         }
         self.heap.push(Reverse((key, self.arrivals, voxel)));
         self.arrivals += 1;
         if self.heap.len() > self.heap_max {
             self.draw_in();
         }
+        true
     }
 
     fn put(&mut self, waiting: Waiting<K>) {
@@ -339,11 +341,12 @@ impl FloodQueue {
         Self(Queue::new())
     }
 
-    /// Puts a voxel in line. The value must be a number.
-    pub(super) fn push(&mut self, value: f64, voxel: u32) {
+    /// Puts a voxel in line; returns whether its turn comes soon, so that nobody is told of it any
+    /// more. The value must be a number.
+    pub(super) fn push(&mut self, value: f64, voxel: u32) -> bool {
         // Adding 0 makes 0 of -0, so that the two are equals.
         let bits = (value + 0.0).to_bits();
-        self.0.push(if bits & SIGN == 0 { bits | SIGN } else { !bits }, voxel);
+        self.0.push(if bits & SIGN == 0 { bits | SIGN } else { !bits }, voxel)
     }
 
     /// Takes the voxel whose turn it is, and its value.
@@ -412,7 +415,9 @@ mod tests {
         let values = [3.0, -1.0, 3.0, 0.0, -0.0, 1e30, -1e30, 2.5, f64::NEG_INFINITY];
         let expected = [8, 6, 1, 3, 4, 7, 0, 2, 5];
         let mut queue = FloodQueue::new();
-        values.iter().zip(0..).for_each(|(&value, voxel)| queue.push(value, voxel));
+        for (&value, voxel) in values.iter().zip(0..) {
+            queue.push(value, voxel);
+        }
         let order: Vec<u32> =
             std::iter::from_fn(|| queue.pop(&Unknown).map(|(_, voxel)| voxel)).collect();
         assert_eq!(order, expected);

@@ -169,7 +169,9 @@ impl<const N: usize, const B: usize> Growth<N, B> {
             // Seeds of which none is a number give a region no mean to differ from.
             if let Some((difference, _)) = self.nearest_region(to, &self.around(to)) {
                 self.walled.labels.set(to, WAITING);
-                queue.push(difference, to);
+                if queue.push(difference, to) {
+                    self.soon(to);
+                }
             }
         }
     }
