@@ -112,8 +112,8 @@ fn between_changes(squares: &mut [f32], range: Range<usize>, spacing: f32, sign:
 
 /// Columns that are worked on together.
 const LANES: usize = 16;
-/// Columns that are fetched together: whole rows of memory's own buffers are too far apart to be opened
-/// for a line of the cache each.
+/// Columns that are fetched together: lines of the cache that lie together, since the next row may be a
+/// slice away.
 const WIDE: usize = 4 * LANES;
 /// The steps in both directions that are taken one by one.
 const NEAR: usize = 4;
@@ -205,11 +205,15 @@ fn transform((spacing, last, columns, work): (f32, bool, &mut [Lanes], &mut Work
             }
         }
     }
+    let mut last_best = [f32::INFINITY; LANES];
+    let mut last_sign = [0.0; LANES];
     for (at, made) in columns.iter_mut().enumerate() {
         let mut search = Search::new(at, spacing, &before[at]);
         if search.near(before) {
+            search.limit(&last_best, &last_sign);
             search.far(before, least, of_spans);
         }
+        (last_best, last_sign) = (search.best, search.sign);
         for lane in 0..LANES {
             let square = search.best[lane];
             let distance = if last { square.sqrt() } else { square };
@@ -225,6 +229,8 @@ struct Search {
     /// The side that each lane is on: 1, or -1 inside.
     sign: Lanes,
     best: Lanes,
+    /// What is surely more than the least square.
+    limit: Lanes,
 }
 
 impl Search {
@@ -236,7 +242,19 @@ impl Search {
             sign[lane] = if own[lane] < 0.0 { -1.0 } else { 1.0 };
             best[lane] = own[lane].abs();
         }
-        Self { at, spacing, sign, best }
+        Self { at, spacing, sign, best, limit: [f32::INFINITY; LANES] }
+    }
+
+    /// Takes a limit from the row before: a step further, a distance grows by a step at most.
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn limit(&mut self, last_best: &Lanes, last_sign: &Lanes) {
+        for lane in 0..LANES {
+            // More than rounding can make of it.
+            let distance = (last_best[lane].sqrt() + self.spacing) * 1.0001;
+            let same = (last_sign[lane] < 0.0) == (self.sign[lane] < 0.0);
+            self.limit[lane] = if same { distance * distance } else { f32::INFINITY };
+        }
     }
 
     /// Looks at the nearest rows on both sides; returns whether others may be nearer still.
@@ -306,7 +324,11 @@ impl Search {
     fn hopes_beyond(&self, rows: usize) -> bool {
         let away = rows as f32 * self.spacing;
         let square = away * away;
-        self.best.iter().fold(0, |any, &best| any | u8::from(best > square)) != 0
+        let mut any = false;
+        for lane in 0..LANES {
+            any |= lesser(self.best[lane], self.limit[lane]) > square;
+        }
+        any
     }
 
     /// Returns whether a block at least so many rows away can hold something nearer.
@@ -318,7 +340,7 @@ impl Search {
         let mut any = false;
         for lane in 0..LANES {
             let least = if self.sign[lane] < 0.0 { inside[lane] } else { outside[lane] };
-            any |= self.best[lane] > least + square;
+            any |= lesser(self.best[lane], self.limit[lane]) > least + square;
         }
         any
     }
