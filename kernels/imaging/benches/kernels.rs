@@ -6,7 +6,7 @@ use std::time::Instant;
 
 mod workloads;
 
-use workloads::{Data, WORKLOADS};
+use workloads::{Data, On, WORKLOADS};
 
 fn main() {
     let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
@@ -19,14 +19,14 @@ fn main() {
         }
         for threads in [1, 2] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let rounds = if workload.flat { 30 } else { 3 };
+            let rounds = if workload.on == On::Slice { 30 } else { 3 };
             let mut best = f64::MAX;
             for _ in 0..rounds {
                 let start = Instant::now();
                 pool.install(|| (workload.run)(&data));
                 best = best.min(start.elapsed().as_secs_f64() * 1e3);
             }
-            let voxels = if workload.flat { &data.slice } else { &data.volume }.voxels.len();
+            let voxels = data.image(workload.on).voxels.len();
             let rate = voxels as f64 / best / 1e3;
             println!("{}, {threads} threads: {best:.2} ms, {rate:.1} Mvoxel/s", workload.name);
         }

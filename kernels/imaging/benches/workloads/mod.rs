@@ -8,7 +8,9 @@ use std::hint::black_box;
 use gantry_imaging::bias::{BiasCorrection, bias_correction};
 use gantry_imaging::canny::{Canny, canny};
 use gantry_imaging::components::label;
+use gantry_imaging::diffusion::{AnisotropicDiffusion, anisotropic_diffusion};
 use gantry_imaging::distance::{Side, distance};
+use gantry_imaging::fast_marching::{FastMarching, arrival};
 use gantry_imaging::gaussian::{Gaussian, gaussian};
 use gantry_imaging::gradient::{self, Operator};
 use gantry_imaging::intensity::{self, Window};
@@ -26,7 +28,7 @@ use gantry_imaging::seeded::seeded_growing;
 use gantry_imaging::smooth::{CurvatureFlow, curvature_flow};
 use gantry_imaging::threshold::{Otsu, otsu, threshold};
 use gantry_imaging::watershed::watershed;
-use gantry_imaging::{Geometry, Image, ImagingError, Mask};
+use gantry_imaging::{Geometry, Image, ImagingError, Mask, Volume};
 
 /// Images to work on.
 pub(crate) struct Data {
@@ -34,8 +36,15 @@ pub(crate) struct Data {
     pub(crate) volume: Image,
     /// Its middle slice.
     pub(crate) slice: Image,
+    /// A 64th of it, for what takes its peers minutes otherwise: a quarter of each axis, within which
+    /// the seed lies.
+    pub(crate) part: Image,
     /// A voxel in the liver, outside its lesion.
     pub(crate) seed: [usize; 3],
+    /// The same voxel in the part.
+    part_seed: [usize; 3],
+    part_markers: Mask,
+    speed: Image,
     smooth: Image,
     slope: Image,
     noisy: Mask,
@@ -47,8 +56,8 @@ pub(crate) struct Data {
 pub(crate) struct Workload {
     /// Its name, the same for its peers.
     pub(crate) name: &'static str,
-    /// Whether it works on the slice alone.
-    pub(crate) flat: bool,
+    /// What it works on.
+    pub(crate) on: On,
     /// The bytes of its result for each voxel that it is given.
     #[allow(dead_code, reason = "only one of the two programs that include this asks for memory")]
     pub(crate) result_bytes: usize,
@@ -56,7 +65,27 @@ pub(crate) struct Workload {
     pub(crate) run: fn(&Data),
 }
 
+/// Which of the images an operation is timed on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum On {
+    /// The slice.
+    Slice,
+    /// The part of the volume.
+    Part,
+    /// The volume.
+    Volume,
+}
+
 impl Data {
+    /// Returns the image that is one of these.
+    pub(crate) fn image(&self, on: On) -> &Image {
+        match on {
+            On::Slice => &self.slice,
+            On::Part => &self.part,
+            On::Volume => &self.volume,
+        }
+    }
+
     /// Returns the phantom of a size: air, a body, two lungs, a liver with a lesion, a ring of bone.
     pub(crate) fn new(size: [usize; 3]) -> Self {
         let geometry = Geometry::unit(size);
@@ -93,8 +122,40 @@ impl Data {
             markers.voxels[geometry.index(x, y, z)] = mark;
             slice_markers.voxels[flat.index(x, y, 0)] = mark;
         }
-        Self { volume, slice, seed, smooth, slope, noisy, markers, slice_markers }
+        let corner = [size[0] / 4, size[1] / 2, size[2] / 4];
+        let part_seed = [0, 1, 2].map(|k| seed[k] - corner[k]);
+        let part = cut(&volume, corner, size.map(|length| length / 4));
+        let part_markers = cut(&markers, corner, part.geometry.size);
+        let mut part_markers = part_markers.map(|&label| u8::from(label == 1));
+        part_markers.voxels[0] = 2;
+        let speed = part.map(|&value| (-(value - 110.0).abs() / 100.0).exp());
+        Self {
+            volume,
+            slice,
+            part,
+            seed,
+            part_seed,
+            part_markers,
+            speed,
+            smooth,
+            slope,
+            noisy,
+            markers,
+            slice_markers,
+        }
     }
+}
+
+/// Returns a part of a volume, from a corner on.
+fn cut<T: Copy>(volume: &Volume<T>, corner: [usize; 3], size: [usize; 3]) -> Volume<T> {
+    let geometry = Geometry::unit(size);
+    let voxels = (0..geometry.voxels()).map(|index| {
+        let at = geometry.position(index);
+        let [x, y, z] = [0, 1, 2].map(|k| corner[k] + at[k]);
+        *volume.at(x, y, z)
+    });
+    let voxels = voxels.collect();
+    Volume { geometry, voxels }
 }
 
 /// Returns the value at a place of −1 to 1 along each axis.
@@ -127,6 +188,17 @@ fn done<T, E: std::fmt::Display>(result: Result<T, E>) {
 const CANNY: Canny = Canny { sigma_mm: 1.0, low: 160.0, high: 480.0, space: Space::Volume };
 const SOFT: Gaussian = Gaussian { sigma_mm: 2.0, space: Space::Volume };
 
+/// As the peer has it, which looks at every voxel.
+const BIAS: BiasCorrection = BiasCorrection {
+    levels: 4,
+    iterations: 50,
+    convergence: 1e-3,
+    width: 0.15,
+    noise: 0.01,
+    bins: 200,
+    shrink: 1,
+};
+
 fn grow(data: &Data, lower: f32, upper: f32) {
     let parameters = ConnectedThreshold { lower, upper, connectivity: Connectivity::Face };
     done(connected_threshold(&data.smooth, &[data.seed], &parameters));
@@ -138,12 +210,17 @@ fn balls(data: &Data, apply: fn(&Mask, &Ball) -> Result<Mask, ImagingError>) {
 
 /// One that works on the slice and gives numbers.
 const fn flat(name: &'static str, run: fn(&Data)) -> Workload {
-    Workload { name, flat: true, result_bytes: 4, run }
+    Workload { name, on: On::Slice, result_bytes: 4, run }
+}
+
+/// One that works on the part and gives numbers.
+const fn part(name: &'static str, run: fn(&Data)) -> Workload {
+    Workload { name, on: On::Part, result_bytes: 4, run }
 }
 
 /// One that works on the volume and gives so many bytes a voxel.
 const fn deep(name: &'static str, result_bytes: usize, run: fn(&Data)) -> Workload {
-    Workload { name, flat: false, result_bytes, run }
+    Workload { name, on: On::Volume, result_bytes, run }
 }
 
 /// All of them.
@@ -157,7 +234,17 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         done(random_walker(&d.slice, &d.slice_markers, &RandomWalker::default()));
     }),
     flat("bias correction 2-D", |d| {
-        done(bias_correction(&d.slice, None, &BiasCorrection::default()));
+        done(bias_correction(&d.slice, None, &BIAS));
+    }),
+    part("bias correction 3-D", |d| done(bias_correction(&d.part, None, &BIAS))),
+    part("anisotropic diffusion 3-D, 5 steps", |d| {
+        done(anisotropic_diffusion(&d.part, &AnisotropicDiffusion::default()));
+    }),
+    part("fast marching 3-D", |d| {
+        done(arrival(&d.speed, &[d.part_seed], &FastMarching::default()));
+    }),
+    part("random walker 3-D", |d| {
+        done(random_walker(&d.part, &d.part_markers, &RandomWalker::default()));
     }),
     deep("window", 4, |d| done(intensity::window(&d.volume, &Window::SOFT_TISSUE))),
     deep("rescale", 4, |d| done(intensity::rescale(&d.volume, 1.5, -1024.0))),

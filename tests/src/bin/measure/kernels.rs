@@ -22,7 +22,7 @@ use crate::report::{Goal, Peer, Row};
 #[path = "../../../../kernels/imaging/benches/workloads/mod.rs"]
 mod workloads;
 
-use workloads::{Data, WORKLOADS, Workload};
+use workloads::{Data, On, WORKLOADS, Workload};
 
 const SCRIPT: &str = include_str!("kernels/peers.py");
 
@@ -64,13 +64,13 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     let mut peers = Vec::new();
     for threads in [1, 2] {
         if let Some(python) = &size.python {
-            peers.splice(0..0, run_peers(python, &data, threads)?);
+            peers.splice(0..0, run_peers(python, &data, threads, size.only.as_deref())?);
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
         let limit = copy_rate(&pool, &data);
-        for workload in WORKLOADS {
+        for workload in asked(size.only.as_deref()) {
             let seconds = time(&pool, workload, &data, size.rounds());
-            let voxels = if workload.flat { &data.slice } else { &data.volume }.voxels.len() as f64;
+            let voxels = data.image(workload.on).voxels.len() as f64;
             let rate = |seconds: f64| voxels / seconds / 1e6;
             let ms = seconds * 1e3;
             let what = format!("{}, {threads} threads ({ms:.2} ms)", workload.name);
@@ -93,13 +93,19 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
             }
         }
     }
-    rows.extend(memory_rows()?);
+    rows.extend(memory_rows(size)?);
     Ok(rows)
+}
+
+/// Returns the operations that were asked for.
+fn asked(only: Option<&str>) -> impl Iterator<Item = &'static Workload> {
+    let only = only.unwrap_or_default();
+    WORKLOADS.iter().filter(move |workload| workload.name.contains(only))
 }
 
 /// Returns the best time in seconds.
 fn time(pool: &rayon::ThreadPool, workload: &Workload, data: &Data, rounds: usize) -> f64 {
-    let rounds = if workload.flat { rounds * 10 } else { rounds };
+    let rounds = if workload.on == On::Slice { rounds * 10 } else { rounds };
     let mut best = f64::MAX;
     for _ in 0..rounds {
         let start = Instant::now();
@@ -111,9 +117,10 @@ fn time(pool: &rayon::ThreadPool, workload: &Workload, data: &Data, rounds: usiz
 
 /// What each operation on the volume takes, measured in a process of its own whose allocator gives all
 /// memory back at once: what a process has is then what its operations hold.
-fn memory_rows() -> Result<Vec<Row>> {
+fn memory_rows(size: &Size) -> Result<Vec<Row>> {
     let output = Command::new(std::env::current_exe()?)
         .arg0(MEMORY)
+        .args(size.only.as_deref())
         .env("MIMALLOC_PURGE_DELAY", "0")
         .output()
         .context("measuring memory")?;
@@ -136,7 +143,8 @@ pub(crate) fn print_memory() -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
     let voxels = data.volume.voxels.len() as f64;
     let mut out = std::io::stdout().lock();
-    for workload in WORKLOADS.iter().filter(|workload| !workload.flat) {
+    let only = std::env::args().nth(1);
+    for workload in asked(only.as_deref()).filter(|workload| workload.on == On::Volume) {
         let before = resident("VmRSS");
         // The kernel forgets the peak so far; without that there is nothing to be told.
         std::fs::write("/proc/self/clear_refs", "5").context("forgetting the peak of memory")?;
@@ -176,7 +184,7 @@ fn copy_rate(pool: &rayon::ThreadPool, data: &Data) -> f64 {
 }
 
 /// Runs the peers on the same phantom; returns what each printed.
-fn run_peers(python: &Path, data: &Data, threads: usize) -> Result<Vec<Value>> {
+fn run_peers(python: &Path, data: &Data, threads: usize, only: Option<&str>) -> Result<Vec<Value>> {
     let folder = tempfile::tempdir()?;
     let mut file =
         std::io::BufWriter::new(std::fs::File::create(folder.path().join("volume.raw"))?);
@@ -193,6 +201,9 @@ fn run_peers(python: &Path, data: &Data, threads: usize) -> Result<Vec<Value>> {
     // They know one thread only, and take minutes.
     if threads == 1 {
         command.arg("--slow");
+    }
+    if let Some(only) = only {
+        command.args(["--only", only]);
     }
     let output = command.output().with_context(|| format!("running {}", python.display()))?;
     if !output.status.success() {

@@ -93,6 +93,9 @@ pub(crate) struct Size {
     /// Measure ours alone.
     #[arg(long)]
     no_peers: bool,
+    /// Of the image operations, only those whose name contains this.
+    #[arg(long, value_name = "WORDS")]
+    only: Option<String>,
     /// A Python with the peers: the package hyperqueue, used where there is no `hq`, or those of
     /// image operations.
     #[arg(long, value_name = "PATH")]
