@@ -189,10 +189,10 @@ impl<T> Volume<T> {
     }
 
     /// Returns a volume on the same grid with the values that `f` gives, by many threads.
-    pub(crate) fn each<U>(&self, f: impl Fn(T) -> U + Sync) -> Volume<U>
+    pub(crate) fn each<U>(&self, f: impl Fn(T) -> U + Sync + Copy) -> Volume<U>
     where
         T: Copy + Sync,
-        U: Copy + Default + Send,
+        U: Copy + Send,
     {
         Volume { geometry: self.geometry, voxels: operations::each(&self.voxels, f) }
     }

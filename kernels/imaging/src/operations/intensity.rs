@@ -47,6 +47,7 @@ impl Window {
     /// Returns the displayed share, 0 to 1, of one value: the LINEAR function of PS3.3
     /// C.11.2.1.2.1.
     #[must_use]
+    #[inline]
     pub fn apply(&self, value: f32) -> f32 {
         let (centre, width) = (self.centre - 0.5, self.width - 1.0);
         let value = f64::from(value);
@@ -68,7 +69,8 @@ pub fn window(image: &Image, window: &Window) -> Result<Image, ImagingError> {
             ),
         ));
     }
-    Ok(image.each(|value| window.apply(value)))
+    let window = *window;
+    Ok(image.each(move |value| window.apply(value)))
 }
 
 /// Returns the image with every value times `slope` plus `intercept`: the modality transformation of
@@ -78,7 +80,7 @@ pub fn rescale(image: &Image, slope: f64, intercept: f64) -> Result<Image, Imagi
         let problem = format!("slope is {slope} and intercept {intercept}; both must be numbers");
         return Err(self::problem("rescale", problem));
     }
-    Ok(image.each(|value| (f64::from(value) * slope + intercept) as f32))
+    Ok(image.each(move |value| (f64::from(value) * slope + intercept) as f32))
 }
 
 /// Returns 1 / (1 + exp(−(value − `centre`) / `width`)): 0 far below the centre, 1 far above; the
@@ -100,7 +102,7 @@ pub fn clip(image: &Image, low: f32, high: f32) -> Result<Image, ImagingError> {
             format!("low is {low} and high {high}; low <= high is needed"),
         ));
     }
-    Ok(image.each(|value| value.clamp(low, high)))
+    Ok(image.each(move |value| value.clamp(low, high)))
 }
 
 /// Returns the image less its mean, divided by its standard deviation: nnU-Net's rule for MR.
@@ -167,7 +169,7 @@ pub fn normalise_ct(image: &Image, by: &CtNormalisation) -> Result<Image, Imagin
 
 fn normalise(image: &Image, mean: f64, deviation: f64) -> Image {
     let deviation = deviation.max(1e-8);
-    image.each(|value| ((f64::from(value) - mean) / deviation) as f32)
+    image.each(move |value| ((f64::from(value) - mean) / deviation) as f32)
 }
 
 fn mean_and_deviation(values: &[f32]) -> Option<(f64, f64)> {

@@ -12,7 +12,7 @@ pub const BINS_MAX: usize = 65_536;
 #[must_use]
 pub fn threshold(image: &Image, from: f32, below: f32) -> Mask {
     // Without a branch between the two, so that vectors can do it.
-    image.each(|value| u8::from(value >= from) & u8::from(value < below))
+    image.each(move |value| u8::from(value >= from) & u8::from(value < below))
 }
 
 /// How to find Otsu's threshold.
