@@ -215,10 +215,8 @@ struct SlurmPeer {
 impl SlurmPeer {
     fn find(size: &Size, cores: u32) -> Result<Option<Self>> {
         let answers = printed(Command::new("scontrol").arg("ping")).is_some();
-        let own = match answers || !size.slurm {
-            true => None,
-            false => Slurm::start("beside Slurm", cores)?,
-        };
+        let wanted = size.slurm && !answers;
+        let own = if wanted { Slurm::start("beside Slurm", cores)? } else { None };
         if !answers && own.is_none() {
             return Ok(None);
         }
