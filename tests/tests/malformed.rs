@@ -420,7 +420,8 @@ fn encapsulated(syntax: &str, [rows, columns, bits]: [u16; 3], stream: &[u8]) ->
     let item = |value: &[u8]| {
         [&[0xfe, 0xff, 0, 0xe0][..], &(value.len() as u32).to_le_bytes(), value].concat()
     };
-    let stream = if stream.len() % 2 == 0 { stream.to_vec() } else { [stream, &[0]].concat() };
+    let stream =
+        if stream.len().is_multiple_of(2) { stream.to_vec() } else { [stream, &[0]].concat() };
     [
         vec![0; 128],
         b"DICM".to_vec(),
