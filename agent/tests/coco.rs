@@ -1,20 +1,18 @@
 //! COCO data sets come in: what went out of a library, what others annotated, and what is wrong with either.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod exchange_support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use exchange_support::filled;
 use gantry_agent::exchange::{
     Choice, ExchangeReport, Kind, Patients, export, import, marked_pictures, picture,
 };
-use gantry_agent::ingest::keep;
-use gantry_imaging::dicom::write::{Subject, ct_series};
-use gantry_imaging::phantom::{PhantomSettings, patient};
 use gantry_imaging::{Image, Mask, nifti};
-use gantry_library::{
-    Author, Fractions, Library, Provenance, SampleDraft, SampleRecord, Source, Split, SplitPlan,
-};
+use gantry_library::{Author, Fractions, Library, SampleRecord, Split, SplitPlan};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -25,42 +23,7 @@ fn volumes(library: &Library, sample: &SampleRecord) -> (Image, Mask) {
 
 /// A library with the lungs of two patients.
 fn library(folder: &Path) -> Library {
-    let library = Library::create(folder).unwrap();
-    let settings = PhantomSettings {
-        size: [30, 24, 6],
-        spacing_mm: [11.0, 13.0, 32.0],
-        ..PhantomSettings::default()
-    };
-    for number in 1..=2 {
-        let patient = patient(number, &settings);
-        let subject = Subject::new(format!("SECRET {number}"));
-        for file in ct_series(&patient.image, &subject).unwrap() {
-            keep(&library, &file, &Source::Import, None).unwrap();
-        }
-        let series = library.series_id(&subject.series_uid());
-        let (mut image, mut mask) = (Vec::new(), Vec::new());
-        nifti::write_image(&patient.image, &mut image).unwrap();
-        nifti::write_mask(&patient.lungs, &mut mask).unwrap();
-        let draft = SampleDraft {
-            label: "lungs".into(),
-            image,
-            mask,
-            size: patient.image.geometry.size,
-            spacing_mm: patient.image.geometry.spacing_mm,
-            mask_voxels: patient.lungs.count() as u64,
-            volume_ml: 1.0,
-            provenance: Provenance {
-                sources: library.series_objects(&series).unwrap(),
-                pipeline: "phantom".into(),
-                pipeline_hash: "ab".into(),
-                program: "0.1.0".into(),
-                author: Author::Auto,
-            },
-            series,
-        };
-        library.add_sample(draft).unwrap();
-    }
-    library
+    filled(folder, 2).0
 }
 
 /// A picture of 4 by 3 pixels of these bits and colours.

@@ -1,18 +1,19 @@
 //! Samples that go out are read by readers that are not ours, and those that can come in come back.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod exchange_support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use exchange_support::filled;
 use gantry_agent::exchange::{
     Choice, Kind, Patients, Rejected, dataset_fingerprint, export, import,
 };
 use gantry_agent::ingest::keep;
-use gantry_imaging::dicom::write::{Subject, ct_series};
-use gantry_imaging::phantom::{PhantomSettings, patient};
 use gantry_imaging::{Geometry, Image, Mask, nifti};
-use gantry_library::{Author, Library, Provenance, SampleDraft, Source};
+use gantry_library::{Author, Library, Source};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -28,48 +29,6 @@ const FORMS: [(Kind, &str, &str); 9] = [
     (Kind::DicomSeg, "dicom-seg", "highdicom"),
     (Kind::Coco, "coco", "pycocotools, PIL"),
 ];
-
-/// A library with a sample of each patient, and what the samples are.
-fn library(folder: &Path) -> (Library, BTreeMap<String, (Image, Mask)>) {
-    let library = Library::open_or_create(folder).unwrap();
-    let settings = PhantomSettings {
-        size: [30, 24, 6],
-        spacing_mm: [11.0, 13.0, 32.0],
-        ..PhantomSettings::default()
-    };
-    let mut samples = BTreeMap::new();
-    for number in 1..=PATIENTS {
-        let patient = patient(number, &settings);
-        let subject = Subject::new(format!("SECRET {number}"));
-        for file in ct_series(&patient.image, &subject).unwrap() {
-            keep(&library, &file, &Source::Import, None).unwrap();
-        }
-        let series = library.series_id(&subject.series_uid());
-        let (mut image, mut mask) = (Vec::new(), Vec::new());
-        nifti::write_image(&patient.image, &mut image).unwrap();
-        nifti::write_mask(&patient.lungs, &mut mask).unwrap();
-        let draft = SampleDraft {
-            label: "lungs".into(),
-            image,
-            mask,
-            size: patient.image.geometry.size,
-            spacing_mm: patient.image.geometry.spacing_mm,
-            mask_voxels: patient.lungs.count() as u64,
-            volume_ml: 1.0,
-            provenance: Provenance {
-                sources: library.series_objects(&series).unwrap(),
-                pipeline: "phantom".into(),
-                pipeline_hash: "ab".into(),
-                program: "0.1.0".into(),
-                author: Author::Auto,
-            },
-            series,
-        };
-        let id = library.add_sample(draft).unwrap();
-        samples.insert(id.to_string(), (patient.image, patient.lungs));
-    }
-    (library, samples)
-}
 
 fn python(packages: &str) -> Option<PathBuf> {
     let program = std::env::var_os("GANTRY_PYTHON").map(PathBuf::from);
@@ -96,7 +55,7 @@ fn near(found: &Value, expected: &[f64], within: f64) -> bool {
 #[test]
 fn other_readers_find_what_went_out() {
     let folder = TempDir::new().unwrap();
-    let (library, samples) = library(&folder.path().join("library"));
+    let (library, samples) = filled(&folder.path().join("library"), PATIENTS);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/peers/read.py");
     for (kind, form, packages) in FORMS {
         let to = folder.path().join(form);
@@ -136,7 +95,7 @@ fn other_readers_find_what_went_out() {
 #[test]
 fn the_integrity_check_of_nn_u_net_finds_nothing_wrong_and_would() {
     let folder = TempDir::new().unwrap();
-    let (library, _) = library(&folder.path().join("library"));
+    let (library, _) = filled(&folder.path().join("library"), PATIENTS);
     let to = folder.path().join("raw");
     export(&library, Kind::NnUnet, &to, &Choice::default()).unwrap();
     let Some(python) = python("nnunetv2, batchgenerators, pandas, SimpleITK") else { return };
@@ -160,7 +119,7 @@ fn the_integrity_check_of_nn_u_net_finds_nothing_wrong_and_would() {
 #[test]
 fn what_was_rejected_stays_unless_it_is_asked_for() {
     let folder = TempDir::new().unwrap();
-    let (library, samples) = library(&folder.path().join("library"));
+    let (library, samples) = filled(&folder.path().join("library"), PATIENTS);
     let verdict = gantry_library::Verdict::Rejected("half of it".into());
     library
         .judge_sample(&samples.keys().next().unwrap().parse().unwrap(), &verdict, "anna")
@@ -175,7 +134,7 @@ fn what_was_rejected_stays_unless_it_is_asked_for() {
 #[test]
 fn what_went_out_comes_back_once_and_patients_stay_on_one_side() {
     let folder = TempDir::new().unwrap();
-    let (library, samples) = library(&folder.path().join("library"));
+    let (library, samples) = filled(&folder.path().join("library"), PATIENTS);
     let choice = Choice {
         fractions: gantry_library::Fractions { validation_percent: 20, test_percent: 20 },
         ..Choice::default()
@@ -218,7 +177,7 @@ fn what_went_out_comes_back_once_and_patients_stay_on_one_side() {
 #[test]
 fn segmentations_come_back_to_their_series() {
     let folder = TempDir::new().unwrap();
-    let (library, samples) = library(&folder.path().join("library"));
+    let (library, samples) = filled(&folder.path().join("library"), PATIENTS);
     let to = folder.path().join("segmentations");
     export(&library, Kind::DicomSeg, &to, &Choice::default()).unwrap();
     let other = Library::open_or_create(&folder.path().join("other")).unwrap();
@@ -278,7 +237,7 @@ fn archives_of_others_come_in() {
 #[test]
 fn shards_have_an_end_and_wrong_folders_are_refused() {
     let folder = TempDir::new().unwrap();
-    let (library, _) = library(&folder.path().join("library"));
+    let (library, _) = filled(&folder.path().join("library"), PATIENTS);
     let to = folder.path().join("shards");
     let choice = Choice { shard_bytes_max: 1, ..Choice::default() };
     export(&library, Kind::WebDataset, &to, &choice).unwrap();
@@ -321,7 +280,7 @@ fn shards_have_an_end_and_wrong_folders_are_refused() {
 #[test]
 fn a_fingerprint_says_what_samples_are_like() {
     let folder = TempDir::new().unwrap();
-    let (library, samples) = library(&folder.path().join("library"));
+    let (library, samples) = filled(&folder.path().join("library"), PATIENTS);
     let print = dataset_fingerprint(&library, &Choice::default()).unwrap();
     assert_eq!(print.shapes_after_crop.len(), samples.len());
     assert_eq!(print.shapes_after_crop[0], [6, 24, 30]);
