@@ -202,9 +202,16 @@ fn settings_are_read_again_while_the_scheduler_runs() -> Result<()> {
     std::fs::write(&file, format!("{before}licence = 3\n"))?;
     let (_, sentence) = cluster.gantry.refusal(&["scheduler", "reload"])?;
     assert!(sentence.contains(":2:1") && sentence.contains("\"licences\""), "{sentence}");
-    std::fs::write(&file, format!("{before}token_valid = \"1h\"\n[licences]\nm = 2\n"))?;
+    std::fs::write(
+        &file,
+        format!("{before}token_valid = \"1h\"\nlocal_role = \"none\"\n[licences]\nm = 2\n"),
+    )?;
     let value = cluster.gantry.json(&["scheduler", "reload"])?;
-    assert_eq!(value["restart"], serde_json::json!(["token_valid"]), "it waits for a restart");
+    assert_eq!(
+        value["restart"],
+        serde_json::json!(["local_role", "token_valid"]),
+        "it waits for a restart"
+    );
     assert_eq!(cluster.gantry.json(&licensed)?["job"], "j1");
     Ok(())
 }

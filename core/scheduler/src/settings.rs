@@ -96,6 +96,8 @@ pub(crate) async fn reload(shared: &Shared) -> Result<Vec<String>, Reject> {
     let before = &shared.settings;
     let waits = [
         ("listen", settings.listen != before.listen),
+        ("local_role", settings.local_role != before.local_role),
+        ("local_socket", settings.local_socket != before.local_socket),
         ("token_valid", settings.token_valid != before.token_valid),
         ("certificate_valid", settings.certificate_valid != before.certificate_valid),
         ("certificate_grace", settings.certificate_grace != before.certificate_grace),
