@@ -211,6 +211,18 @@ mod tests {
     }
 
     #[test]
+    fn accounts_of_this_host_are_counted_each_by_itself() {
+        let strangers = Strangers::default();
+        for _ in 0..TRIES_MAX {
+            assert!(strangers.may_try(Whence::Account(1000), At(1)));
+            strangers.wrong(Whence::Account(1000), At(1));
+        }
+        assert!(!strangers.may_try(Whence::Account(1000), At(1)));
+        assert!(strangers.may_try(Whence::Account(1001), At(1)), "another account");
+        assert!(strangers.may_try(Whence::Account(1000), At(1).after(WITHIN)), "later");
+    }
+
+    #[test]
     fn a_network_counts_as_one_and_floods_of_addresses_share_a_count() {
         let strangers = Strangers::default();
         for n in 0..TRIES_MAX {
