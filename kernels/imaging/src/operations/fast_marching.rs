@@ -53,10 +53,10 @@ pub fn arrival(
     let mut touched = Vec::new();
     while let Some((time, index)) = queue.pop(&front) {
         let index = index as usize;
-        if time > stop {
+        if f64::from(time) > stop {
             break;
         }
-        if front.alive[index] || time > f64::from(front.times[index]) {
+        if front.alive[index] || time > front.times[index] {
             continue;
         }
         front.alive[index] = true;
@@ -67,7 +67,7 @@ pub fn arrival(
                 && let Some(time) = front.solve(to)
             {
                 front.times[to] = time;
-                queue.push(f64::from(time), to as u32);
+                queue.push(time, to as u32);
             }
         }
     }

@@ -42,73 +42,66 @@ pub(super) trait Shore {
     fn soon(&self, _voxel: u32) {}
 }
 
-/// Bits that sort as values do, as digits of 8 bits.
-pub(super) trait Key: Copy + Ord {
-    /// The number of lists.
-    const LISTS: usize;
-    /// The least key.
-    const LEAST: Self;
+/// The bits of a digit. Wider ones would split lists fewer times over more lists than stay in the cache.
+const DIGIT: u32 = 8;
+/// The number of lists: for each digit of a key, one for each value of it.
+const LISTS: usize = 1 + ((u32::BITS.div_ceil(DIGIT) as usize) << DIGIT);
 
-    /// Returns the list of a key that is not below the reach.
-    fn list(self, reach: Self) -> usize;
-
-    /// Returns the least and the greatest key of one of the reach's lists.
-    fn range(reach: Self, list: usize) -> (Self, Self);
+/// Returns the list of a key that is not below the reach.
+fn list(key: u32, reach: u32) -> usize {
+    (key ^ reach).checked_ilog2().map_or(SAME, |bit| {
+        let digit = bit / DIGIT;
+        1 + (digit << DIGIT | key >> (DIGIT * digit) & ((1 << DIGIT) - 1)) as usize
+    })
 }
 
-macro_rules! key {
-    ($type:ty) => {
-        impl Key for $type {
-            const LISTS: usize = 1 + (size_of::<$type>() << 8);
-            const LEAST: Self = 0;
-
-            fn list(self, reach: Self) -> usize {
-                (self ^ reach).checked_ilog2().map_or(SAME, |bit| {
-                    let digit = bit >> 3;
-                    1 + ((digit as usize) << 8 | (self >> (8 * digit) & 0xff) as usize)
-                })
-            }
-
-            fn range(reach: Self, list: usize) -> (Self, Self) {
-                let Some(list) = list.checked_sub(1) else { return (reach, reach) };
-                let shift = 8 * (list >> 8);
-                let above = <$type>::MAX << shift << 8;
-                let least = reach & above | ((list & 0xff) as $type) << shift;
-                (least, least | !(<$type>::MAX << shift))
-            }
-        }
-    };
+/// Returns the least and the greatest key of one of the reach's lists.
+fn range(reach: u32, list: usize) -> (u32, u32) {
+    let Some(list) = list.checked_sub(1) else { return (reach, reach) };
+    let shift = DIGIT * (list as u32 >> DIGIT);
+    let above = u32::MAX.unbounded_shl(shift + DIGIT);
+    let least = reach & above | (list as u32 & ((1 << DIGIT) - 1)) << shift;
+    (least, least | !(u32::MAX << shift))
 }
 
-key!(u32);
-key!(u64);
+/// Bits that sort as values do.
+fn key(value: f32) -> u32 {
+    // Adding 0 makes 0 of -0, so that the two are equals.
+    let bits = (value + 0.0).to_bits();
+    if bits & SIGN == 0 { bits | SIGN } else { !bits }
+}
 
-/// A waiting voxel and its key: 8 or 12 bytes.
-#[repr(C, packed(4))]
-struct Waiting<K>(K, u32);
+fn value(key: u32) -> f32 {
+    f32::from_bits(if key & SIGN == 0 { !key } else { key & !SIGN })
+}
 
-impl<K: Copy> Clone for Waiting<K> {
-    fn clone(&self) -> Self {
-        *self
+const SIGN: u32 = 1 << 31;
+
+/// A waiting voxel and its key.
+#[derive(Clone, Copy)]
+struct Waiting {
+    key: u32,
+    voxel: u32,
+}
+
+impl Waiting {
+    fn late_key(&Reverse((order, _)): &Reverse<(u64, u32)>) -> u32 {
+        (order >> 32) as u32
     }
-}
 
-impl<K: Copy> Copy for Waiting<K> {}
-
-impl<K: Copy> Waiting<K> {
-    fn key(self) -> K {
-        self.0
+    fn late(late: Reverse<(u64, u32)>) -> Self {
+        Self { key: Self::late_key(&late), voxel: late.0.1 }
     }
 }
 
 /// Voxels in the order of their arrival.
-struct List<K> {
+struct List {
     /// Blocks that are full, and one at the end that is not.
-    blocks: VecDeque<Vec<Waiting<K>>>,
-    last: Vec<Waiting<K>>,
+    blocks: VecDeque<Vec<Waiting>>,
+    last: Vec<Waiting>,
 }
 
-impl<K: Copy> List<K> {
+impl List {
     fn new() -> Self {
         Self { blocks: VecDeque::new(), last: Vec::new() }
     }
@@ -117,44 +110,48 @@ impl<K: Copy> List<K> {
         self.blocks.len() * BLOCK + self.last.len()
     }
 
-    fn push(&mut self, waiting: Waiting<K>, spare: &mut Vec<Vec<Waiting<K>>>) {
-        if self.last.len() == BLOCK {
+    fn push(&mut self, waiting: Waiting, spare: &mut Vec<Vec<Waiting>>) {
+        if self.last.len() == BLOCK || self.last.capacity() == 0 {
             let empty = spare.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK));
-            self.blocks.push_back(std::mem::replace(&mut self.last, empty));
+            let full = std::mem::replace(&mut self.last, empty);
+            if !full.is_empty() {
+                self.blocks.push_back(full);
+            }
         }
         self.last.push(waiting);
     }
 }
 
 /// Waiting voxels in lists, a run and a heap.
-struct Queue<K> {
-    lists: Vec<List<K>>,
+struct Queue {
+    lists: Vec<List>,
     /// A bit for each list that is not empty.
     filled: Vec<u64>,
     /// The voxels in lists, and how many there may be until they are looked through.
     far: usize,
     far_max: usize,
     /// What is less is near, what is greater is far, and what is equal is in the list for that.
-    reach: K,
+    reach: u32,
     /// In order; of these, `taken` were taken.
-    run: Vec<Waiting<K>>,
+    run: Vec<Waiting>,
     taken: usize,
-    /// With their number, as they came later than all of the run.
-    heap: BinaryHeap<Reverse<(K, u64, u32)>>,
+    /// By key and number; these came later than all of the run.
+    heap: BinaryHeap<Reverse<(u64, u32)>>,
     heap_max: usize,
-    arrivals: u64,
+    /// How many came since the heap was empty.
+    arrivals: u32,
     /// Blocks that are empty.
-    spare: Vec<Vec<Waiting<K>>>,
+    spare: Vec<Vec<Waiting>>,
 }
 
-impl<K: Key> Queue<K> {
+impl Queue {
     fn new() -> Self {
         Self {
-            lists: std::iter::repeat_with(List::new).take(K::LISTS).collect(),
-            filled: vec![0; K::LISTS.div_ceil(64)],
+            lists: std::iter::repeat_with(List::new).take(LISTS).collect(),
+            filled: vec![0; LISTS.div_ceil(64)],
             far: 0,
             far_max: FAR_MIN,
-            reach: K::LEAST,
+            reach: 0,
             run: Vec::new(),
             taken: 0,
             heap: BinaryHeap::new(),
@@ -165,39 +162,40 @@ impl<K: Key> Queue<K> {
     }
 
     /// Puts a voxel in line; returns whether it is near.
-    fn push(&mut self, key: K, voxel: u32) -> bool {
-        if key >= self.reach {
-            self.put(Waiting(key, voxel));
+    fn push(&mut self, waiting: Waiting) -> bool {
+        if waiting.key >= self.reach {
+            self.put(waiting);
             return false;
         }
-        self.heap.push(Reverse((key, self.arrivals, voxel)));
+        let order = u64::from(waiting.key) << 32 | u64::from(self.arrivals);
+        self.heap.push(Reverse((order, waiting.voxel)));
         self.arrivals += 1;
-        if self.heap.len() > self.heap_max {
+        if self.heap.len() > self.heap_max || self.arrivals == u32::MAX {
             self.draw_in();
         }
         true
     }
 
-    fn put(&mut self, waiting: Waiting<K>) {
-        let list = waiting.0.list(self.reach);
+    fn put(&mut self, waiting: Waiting) {
+        let list = list(waiting.key, self.reach);
         self.put_into(list, waiting);
     }
 
-    fn put_into(&mut self, list: usize, waiting: Waiting<K>) {
+    fn put_into(&mut self, list: usize, waiting: Waiting) {
         self.filled[list / 64] |= 1 << (list % 64);
         self.lists[list].push(waiting, &mut self.spare);
         self.far += 1;
     }
 
     /// Returns the least key, unless it is greater than the reach.
-    fn next(&self) -> Option<K> {
-        let run = self.run.get(self.taken).map(|waiting| waiting.0);
-        let heap = self.heap.peek().map(|&Reverse((key, ..))| key);
+    fn next(&self) -> Option<u32> {
+        let run = self.run.get(self.taken).map(|waiting| waiting.key);
+        let heap = self.heap.peek().map(Waiting::late_key);
         let same = (self.filled[0] & 1 != 0).then_some(self.reach);
         [run, heap, same].into_iter().flatten().min()
     }
 
-    fn pop(&mut self, shore: &impl Shore) -> Option<(K, u32)> {
+    fn pop(&mut self, shore: &impl Shore) -> Option<Waiting> {
         let run = loop {
             let run = self.run.get(self.taken).copied();
             if run.is_some() || !self.heap.is_empty() {
@@ -205,19 +203,19 @@ impl<K: Key> Queue<K> {
             }
             self.draw(shore)?;
         };
-        let heap = self.heap.peek().map(|&Reverse((key, ..))| key);
+        let heap = self.heap.peek().map(Waiting::late_key);
         match run {
-            Some(waiting) if heap.is_none_or(|other| waiting.key() <= other) => {
+            Some(first) if heap.is_none_or(|other| first.key <= other) => {
                 self.taken += 1;
                 if let Some(waiting) = self.run.get(self.taken + 2 * AHEAD) {
-                    shore.far_off(waiting.1);
+                    shore.far_off(waiting.voxel);
                 }
                 if let Some(waiting) = self.run.get(self.taken + AHEAD) {
-                    shore.soon(waiting.1);
+                    shore.soon(waiting.voxel);
                 }
-                Some((waiting.0, waiting.1))
+                Some(first)
             }
-            _ => self.heap.pop().map(|Reverse((key, _, voxel))| (key, voxel)),
+            _ => self.heap.pop().map(Waiting::late),
         }
     }
 
@@ -226,6 +224,7 @@ impl<K: Key> Queue<K> {
     fn draw(&mut self, shore: &impl Shore) -> Option<()> {
         self.run.clear();
         self.taken = 0;
+        self.arrivals = 0;
         while let Some(next) = self.nearest() {
             if next == SAME
                 && let Some(mut block) = self.lists[SAME].blocks.pop_front()
@@ -235,7 +234,7 @@ impl<K: Key> Queue<K> {
                 self.keep(block);
                 break;
             }
-            let (least, greatest) = K::range(self.reach, next);
+            let (least, greatest) = range(self.reach, next);
             let begin = self.run.len();
             let split = begin + self.lists[next].len() > RUN_MAX;
             if split && begin > 0 {
@@ -244,16 +243,16 @@ impl<K: Key> Queue<K> {
             self.reach = if split { least } else { greatest };
             self.empty(next, |queue, waiting| {
                 // Whoever has asked for the next key was promised the reach.
-                if next != SAME && !shore.matters(waiting.1) {
+                if next != SAME && !shore.matters(waiting.voxel) {
                     return;
                 }
                 if split { queue.put(waiting) } else { queue.run.push(waiting) }
             });
             // Equals stay in the order of their arrival.
-            self.run[begin..].sort_by_key(|waiting| waiting.key());
+            self.run[begin..].sort_by_key(|waiting| waiting.key);
         }
-        self.run.iter().take(2 * AHEAD).for_each(|waiting| shore.far_off(waiting.1));
-        self.run.iter().take(AHEAD).for_each(|waiting| shore.soon(waiting.1));
+        self.run.iter().take(2 * AHEAD).for_each(|waiting| shore.far_off(waiting.voxel));
+        self.run.iter().take(AHEAD).for_each(|waiting| shore.soon(waiting.voxel));
         (!self.run.is_empty()).then_some(())
     }
 
@@ -264,7 +263,7 @@ impl<K: Key> Queue<K> {
     }
 
     /// Takes all voxels out of a list, in their order.
-    fn empty(&mut self, list: usize, mut take: impl FnMut(&mut Self, Waiting<K>)) {
+    fn empty(&mut self, list: usize, mut take: impl FnMut(&mut Self, Waiting)) {
         self.filled[list / 64] &= !(1 << (list % 64));
         let list = std::mem::replace(&mut self.lists[list], List::new());
         self.far -= list.len();
@@ -278,7 +277,7 @@ impl<K: Key> Queue<K> {
     }
 
     /// Keeps an empty block to be used again.
-    fn keep(&mut self, block: Vec<Waiting<K>>) {
+    fn keep(&mut self, block: Vec<Waiting>) {
         if block.capacity() >= BLOCK {
             self.spare.push(block);
         }
@@ -290,9 +289,9 @@ impl<K: Key> Queue<K> {
         if self.far < self.far_max {
             return;
         }
-        for list in 0..K::LISTS {
+        for list in 0..LISTS {
             self.empty(list, |queue, waiting| {
-                if shore.matters(waiting.1) {
+                if shore.matters(waiting.voxel) {
                     queue.put_into(list, waiting);
                 }
             });
@@ -302,22 +301,23 @@ impl<K: Key> Queue<K> {
 
     /// Puts the greater half of the near voxels further off.
     fn draw_in(&mut self) {
-        let mut late: Vec<(K, u64, u32)> = self.heap.drain().map(|Reverse(late)| late).collect();
-        late.sort_unstable();
+        let mut late: Vec<Reverse<(u64, u32)>> = self.heap.drain().collect();
+        late.sort_unstable_by(|a, b| b.cmp(a));
+        self.arrivals = 0;
         let mut all = self.run.split_off(self.taken);
-        all.extend(late.into_iter().map(|(key, _, voxel)| Waiting(key, voxel)));
-        all.sort_by_key(|waiting| waiting.key());
-        let middle = all[all.len() / 2].0;
-        let kept = match all.partition_point(|waiting| waiting.key() <= middle) {
+        all.extend(late.into_iter().map(Waiting::late));
+        all.sort_by_key(|waiting| waiting.key);
+        let middle = all[all.len() / 2].key;
+        let kept = match all.partition_point(|waiting| waiting.key <= middle) {
             // Half of them have the greatest key.
-            whole if whole == all.len() => all.partition_point(|waiting| waiting.key() < middle),
+            whole if whole == all.len() => all.partition_point(|waiting| waiting.key < middle),
             kept => kept,
         };
         let further = all.split_off(kept);
-        if let Some(&Waiting(reach, _)) = all.last() {
+        if let Some(&Waiting { key: reach, .. }) = all.last() {
             // Those of lower digits than the one by which the reach falls are all greater by that one.
-            let above = self.reach.list(reach);
-            let digit = above.saturating_sub(1) & !0xff;
+            let above = list(self.reach, reach);
+            let digit = above.saturating_sub(1) & !((1 << DIGIT) - 1);
             let mut moved = Vec::new();
             for list in 0..=digit {
                 self.empty(list, |_, waiting| moved.push(waiting));
@@ -333,7 +333,7 @@ impl<K: Key> Queue<K> {
 }
 
 /// Waiting voxels of a flood.
-pub(super) struct FloodQueue(Queue<u64>);
+pub(super) struct FloodQueue(Queue);
 
 impl FloodQueue {
     /// Returns an empty queue.
@@ -343,26 +343,22 @@ impl FloodQueue {
 
     /// Puts a voxel in line; returns whether its turn comes soon, so that nobody is told of it any
     /// more. The value must be a number.
-    pub(super) fn push(&mut self, value: f64, voxel: u32) -> bool {
-        // Adding 0 makes 0 of -0, so that the two are equals.
-        let bits = (value + 0.0).to_bits();
-        self.0.push(if bits & SIGN == 0 { bits | SIGN } else { !bits }, voxel)
+    pub(super) fn push(&mut self, value: f32, voxel: u32) -> bool {
+        self.0.push(Waiting { key: key(value), voxel })
     }
 
     /// Takes the voxel whose turn it is, and its value.
-    pub(super) fn pop(&mut self, shore: &impl Shore) -> Option<(f64, u32)> {
-        let (bits, voxel) = self.0.pop(shore)?;
-        Some((f64::from_bits(if bits & SIGN == 0 { !bits } else { bits & !SIGN }), voxel))
+    pub(super) fn pop(&mut self, shore: &impl Shore) -> Option<(f32, u32)> {
+        let Waiting { key, voxel } = self.0.pop(shore)?;
+        Some((value(key), voxel))
     }
 }
-
-const SIGN: u64 = 1 << 63;
 
 /// Waiting voxels of a flood whose level never falls.
 pub(super) struct RisingQueue {
     level: u32,
     /// Those whose value is above the level, or was when they came.
-    above: Queue<u32>,
+    above: Queue,
     /// Those that came when the level had covered their value.
     covered: VecDeque<u32>,
 }
@@ -376,12 +372,11 @@ impl RisingQueue {
     /// Puts a voxel in line, at the level that was taken last if its value is lower. The value must
     /// be a number.
     pub(super) fn push(&mut self, value: f32, voxel: u32) {
-        let bits = (value + 0.0).to_bits();
-        let key = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+        let key = key(value);
         if key <= self.level {
             self.covered.push_back(voxel);
         } else {
-            self.above.push(key, voxel);
+            self.above.push(Waiting { key, voxel });
         }
     }
 
@@ -395,8 +390,8 @@ impl RisingQueue {
             }
             return self.covered.pop_front();
         }
-        let (level, voxel) = self.above.pop(shore)?;
-        self.level = level;
+        let Waiting { key, voxel } = self.above.pop(shore)?;
+        self.level = key;
         Some(voxel)
     }
 }
@@ -412,7 +407,7 @@ mod tests {
 
     #[test]
     fn the_order_is_by_value_and_then_by_arrival() {
-        let values = [3.0, -1.0, 3.0, 0.0, -0.0, 1e30, -1e30, 2.5, f64::NEG_INFINITY];
+        let values = [3.0, -1.0, 3.0, 0.0, -0.0, 1e30, -1e30, 2.5, f32::NEG_INFINITY];
         let expected = [8, 6, 1, 3, 4, 7, 0, 2, 5];
         let mut queue = FloodQueue::new();
         for (&value, voxel) in values.iter().zip(0..) {
@@ -422,7 +417,7 @@ mod tests {
             std::iter::from_fn(|| queue.pop(&Unknown).map(|(_, voxel)| voxel)).collect();
         assert_eq!(order, expected);
         let mut queue = RisingQueue::new();
-        values.iter().zip(0..).for_each(|(&value, voxel)| queue.push(value as f32, voxel));
+        values.iter().zip(0..).for_each(|(&value, voxel)| queue.push(value, voxel));
         let order: Vec<u32> = std::iter::from_fn(|| queue.pop(&Unknown)).collect();
         assert_eq!(order, expected);
     }
@@ -453,12 +448,12 @@ mod tests {
             for voxel in 0..60_000u32 {
                 if random(5) < 3 {
                     let value = random(values) as i32 - 20;
-                    flood.push(f64::from(value), voxel);
+                    flood.push(value as f32, voxel);
                     rising.push(value as f32, voxel);
                     all.push(Reverse((value, voxel)));
                     risen.push(Reverse((value.max(level), voxel)));
                 } else {
-                    let expected = all.pop().map(|Reverse((value, at))| (f64::from(value), at));
+                    let expected = all.pop().map(|Reverse((value, at))| (value as f32, at));
                     assert_eq!(flood.pop(&Unknown), expected);
                     let expected = risen.pop().map(|Reverse((value, at))| {
                         level = value;

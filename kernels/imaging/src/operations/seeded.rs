@@ -1,10 +1,10 @@
 //! Seeded region growing after Adams & Bischof, "Seeded region growing", IEEE PAMI 16(6), 1994.
 //!
 //! All regions grow at once. The voxel next in line is always the one, of all that touch a region,
-//! whose value differs least from that region's mean; of equals, the one that has waited longest
-//! (first in, first out). It joins the region and the region's mean moves. Every voxel that a path
-//! of finite values joins to a seed ends in some region, so the result is a partition: there is no
-//! threshold to choose, only seeds.
+//! whose value differed least from that region's mean when it came in line; of differences that are
+//! equal in single precision, the one that has waited longest (first in, first out). It joins the
+//! region and the region's mean moves. Every voxel that a path of finite values joins to a seed ends in
+//! some region, so the result is a partition: there is no threshold to choose, only seeds.
 //!
 //! Seeds are labels in a mask, placed by hand ([`seeds_at`]) or found ([`seeds_in_ranges`],
 //! [`seeds_by_otsu`]). The process is sequential by nature, and therefore deterministic.
@@ -37,7 +37,7 @@ pub fn seeded_growing(
     connectivity: Connectivity,
 ) -> Result<Mask, ImagingError> {
     let regions = regions(image, seeds)?;
-    let walled = Walled::new(image, seeds)?;
+    let walled = Walled::new(image, seeds, WAITING)?;
     Ok(match connectivity {
         Connectivity::Face => Growth::<6, 4>::new(walled, regions, connectivity).run(seeds),
         Connectivity::Edge => Growth::<18, 7>::new(walled, regions, connectivity).run(seeds),
@@ -46,8 +46,8 @@ pub fn seeded_growing(
 }
 
 /// The state of all regions while they grow, over `N` neighbours of each voxel.
-struct Growth<const N: usize, const B: usize> {
-    walled: Walled,
+struct Growth<'a, const N: usize, const B: usize> {
+    walled: Walled<'a>,
     steps: Steps<N, B>,
     regions: Vec<Region>,
 }
@@ -88,10 +88,8 @@ fn regions(image: &Image, seeds: &Mask) -> Result<Vec<Region>, ImagingError> {
     Ok(regions)
 }
 
-impl<const N: usize, const B: usize> Growth<N, B> {
-    fn new(mut walled: Walled, regions: Vec<Region>, connectivity: Connectivity) -> Self {
-        // What has label 0 from here on is to be grown over.
-        walled.label_blanks(WAITING);
+impl<'a, const N: usize, const B: usize> Growth<'a, N, B> {
+    fn new(walled: Walled<'a>, regions: Vec<Region>, connectivity: Connectivity) -> Self {
         let steps = walled.steps(connectivity);
         Self { walled, steps, regions }
     }
@@ -102,17 +100,33 @@ impl<const N: usize, const B: usize> Growth<N, B> {
         let mut queue = FloodQueue::new();
         for (index, _) in seeds.voxels.iter().enumerate().filter(|&(_, &label)| label != 0) {
             let at = self.walled.place(index);
-            self.queue_neighbours(at, &self.around(at), &mut queue);
+            for k in set(self.around(at).unlabelled) {
+                let to = self.steps.kth(at, k);
+                // Seeds of which none is a number give a region no mean to differ from.
+                let value = self.walled.values.at(self.steps.number(to));
+                if let Some((difference, _)) = self.nearest_region(to, value, &self.around(to)) {
+                    self.wait(to, difference, &mut queue);
+                }
+            }
         }
         while let Some((_, at)) = queue.pop(&self) {
-            let around = self.around(at);
+            let (around, number) = (self.around(at), self.steps.number(at));
+            let value = self.walled.values.at(number);
             // What waits has been touched by a region, and no region shrinks.
-            let Some((_, label)) = self.nearest_region(at, &around) else { continue };
+            let Some((_, label)) = self.nearest_region(at, value, &around) else { continue };
             self.walled.labels.set(at, label);
-            self.regions[usize::from(label)].add(self.walled.values.at(at));
-            self.queue_neighbours(at, &around, &mut queue);
+            let region = &mut self.regions[usize::from(label)];
+            region.add(value);
+            let mean = region.mean;
+            for k in set(around.unlabelled) {
+                // No other region touches it: it would wait since.
+                let to = self.steps.kth(at, k);
+                let value = self.walled.values.at(self.steps.kth_number(number, k));
+                let difference = (f64::from(value) - mean).abs();
+                self.wait(to, difference, &mut queue);
+            }
         }
-        self.walled.into_mask(WAITING)
+        self.walled.into_mask()
     }
 
     /// Returns what a voxel's neighbours are: without a branch for any, since most look random.
@@ -131,11 +145,11 @@ impl<const N: usize, const B: usize> Growth<N, B> {
     /// Returns the region whose mean is nearest to the value of a voxel, of those that are around it,
     /// and the difference; of equals, the lowest label.
     #[inline]
-    fn nearest_region(&self, at: u32, around: &Around) -> Option<(f64, u8)> {
+    fn nearest_region(&self, at: u32, value: f32, around: &Around) -> Option<(f64, u8)> {
         if around.above_most <= 1 {
             return None;
         }
-        let value = f64::from(self.walled.values.at(at));
+        let value = f64::from(value);
         let most = around.above_most - 1;
         // Most voxels touch one region only.
         if around.below_least + 1 == most {
@@ -161,18 +175,12 @@ impl<const N: usize, const B: usize> Growth<N, B> {
         (nearest.1 != 0).then_some(nearest)
     }
 
-    /// Puts the unlabelled ones of a labelled voxel's neighbours in line.
+    /// Puts a voxel in line.
     #[inline]
-    fn queue_neighbours(&mut self, at: u32, around: &Around, queue: &mut FloodQueue) {
-        for k in set(around.unlabelled) {
-            let to = self.steps.kth(at, k);
-            // Seeds of which none is a number give a region no mean to differ from.
-            if let Some((difference, _)) = self.nearest_region(to, &self.around(to)) {
-                self.walled.labels.set(to, WAITING);
-                if queue.push(difference, to) {
-                    self.soon(to);
-                }
-            }
+    fn wait(&mut self, at: u32, difference: f64, queue: &mut FloodQueue) {
+        self.walled.labels.set(at, WAITING);
+        if queue.push(difference as f32, at) {
+            self.soon(at);
         }
     }
 }
@@ -187,17 +195,16 @@ struct Around {
     unlabelled: u32,
 }
 
-impl<const N: usize, const B: usize> Shore for Growth<N, B> {
+impl<const N: usize, const B: usize> Shore for Growth<'_, N, B> {
     fn far_off(&self, voxel: u32) {
-        self.walled.values.fetch(voxel);
+        self.walled.values.fetch(self.steps.number(voxel));
         self.steps.bricks(voxel).for_each(|place| self.walled.labels.fetch(place));
     }
 
     fn soon(&self, voxel: u32) {
+        let number = self.steps.number(voxel);
         for k in set(self.around(voxel).unlabelled) {
-            let to = self.steps.kth(voxel, k);
-            self.walled.values.fetch(to);
-            self.steps.bricks(to).for_each(|place| self.walled.labels.fetch(place));
+            self.walled.values.fetch(self.steps.kth_number(number, k));
         }
     }
 }

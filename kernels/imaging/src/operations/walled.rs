@@ -1,7 +1,7 @@
 //! An image and its labels as floods want them that go voxel by voxel.
 //!
-//! Around the grid there is a wall of voxels that are not numbers and have no labels, so no step has
-//! to be checked. And voxels lie in bricks of 4 × 4 × 4: a flood jumps about, and six neighbours are
+//! Around the grid there is a wall of voxels with a label of their own, so no step has to be checked.
+//! And labels lie in bricks of 4 × 4 × 4: a flood jumps about, and six neighbours are
 //! then in two or three lines of the cache instead of five. Which voxels of a brick are still dry, that
 //! is to be flooded, is a word of bits: those of a whole volume stay in the cache, so that most voxels
 //! whose neighbours are all wet cost no look at memory.
@@ -18,38 +18,68 @@ const EDGE: usize = 4;
 /// The voxels of a brick.
 const BRICK: usize = EDGE * EDGE * EDGE;
 
-/// A brick's voxels: those of labels are just one line of the cache.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Brick<T>([T; BRICK]);
+/// Labels by their places; those of a brick are just one line of the cache.
+pub(super) struct Labels {
+    bytes: Vec<u8>,
+    /// Where the first line begins.
+    start: usize,
+}
 
-/// Values by their places.
-pub(super) struct Bricks<T>(Vec<Brick<T>>);
+impl Labels {
+    /// Returns so many bricks with one label.
+    fn filled(bricks: usize, label: u8) -> Self {
+        let bytes = memory::filled((bricks + 1) * BRICK, label);
+        // Where an address cannot be aligned, a brick is two lines.
+        let start = bytes.as_ptr().align_offset(BRICK).min(BRICK);
+        Self { bytes, start }
+    }
 
-impl<T: Copy> Bricks<T> {
-    #[inline]
-    pub(super) fn at(&self, place: u32) -> T {
-        self.0[place as usize / BRICK].0[place as usize % BRICK]
+    /// Returns the labels of each brick.
+    fn bricks_mut(&mut self) -> &mut [[u8; BRICK]] {
+        self.bytes[self.start..].as_chunks_mut().0
     }
 
     #[inline]
-    pub(super) fn set(&mut self, place: u32, value: T) {
-        self.0[place as usize / BRICK].0[place as usize % BRICK] = value;
+    pub(super) fn at(&self, place: u32) -> u8 {
+        self.bytes[self.start + place as usize]
+    }
+
+    #[inline]
+    pub(super) fn set(&mut self, place: u32, label: u8) {
+        self.bytes[self.start + place as usize] = label;
+    }
+
+    /// Fetches a label.
+    #[inline]
+    pub(super) fn fetch(&self, place: u32) {
+        memory::fetch(&self.bytes, self.start + place as usize);
+    }
+}
+
+/// The values of an image, by the numbers of its voxels in raster order.
+#[derive(Clone, Copy)]
+pub(super) struct Values<'a>(&'a [f32]);
+
+impl Values<'_> {
+    /// Returns the value of a voxel that does not lie in the wall.
+    #[inline]
+    pub(super) fn at(&self, number: u32) -> f32 {
+        self.0[number as usize]
     }
 
     /// Fetches a value.
     #[inline]
-    pub(super) fn fetch(&self, place: u32) {
-        if let Some(brick) = self.0.get(place as usize / BRICK) {
-            memory::fetch(&brick.0, place as usize % BRICK);
-        }
+    pub(super) fn fetch(&self, number: u32) {
+        memory::fetch(self.0, number as usize);
     }
 }
 
 /// An image and labels of its voxels, which have places of their own here.
-pub(super) struct Walled {
-    pub(super) values: Bricks<f32>,
-    pub(super) labels: Bricks<u8>,
+pub(super) struct Walled<'a> {
+    pub(super) values: Values<'a>,
+    pub(super) labels: Labels,
+    /// The label of the wall, and of what is not a number and has no other.
+    blank: u8,
     grid: Grid,
 }
 
@@ -59,6 +89,66 @@ struct Grid {
     geometry: Geometry,
     /// The number of bricks along each axis.
     bricks: [usize; 3],
+}
+
+/// Numbers of voxels in raster order from their places.
+struct Raster {
+    /// Multipliers that divide by how many bricks there are along the first two axes.
+    bricks: [Divisor; 2],
+    /// How much greater a number is for a brick along each axis.
+    steps: [u32; 3],
+    /// The numbers of the first brick's voxels; some may lie before the image.
+    first: [u32; BRICK],
+}
+
+/// A number that others are divided by often.
+struct Divisor {
+    by: u32,
+    /// 2⁶³ / by, rounded up.
+    inverse: u64,
+}
+
+impl Divisor {
+    fn new(by: u32) -> Self {
+        Self { by, inverse: (1 << 63) / u64::from(by) + 1 }
+    }
+
+    /// Returns the quotient and the remainder of a number below 2³¹. The inverse is too great by 1 at
+    /// most, so that a product is by less than 2³¹ / 2⁶³, which is less than 1 / by.
+    #[inline]
+    fn divide(&self, number: u32) -> (u32, u32) {
+        let quotient = (u128::from(number) * u128::from(self.inverse) >> 63) as u32;
+        (quotient, number - quotient * self.by)
+    }
+}
+
+impl Raster {
+    fn new(grid: &Grid) -> Self {
+        let [width, height, _] = grid.geometry.size;
+        let steps = [1, width, width * height].map(|step| step as u32);
+        // The wall before the image is one voxel thick.
+        let number = |k: usize| {
+            let at = within_brick(k).map(|k| (k as u32).wrapping_sub(1));
+            at.iter()
+                .zip(steps)
+                .fold(0, |sum: u32, (k, step)| sum.wrapping_add(k.wrapping_mul(step)))
+        };
+        Self {
+            bricks: [0, 1].map(|axis| Divisor::new(grid.bricks[axis] as u32)),
+            steps: steps.map(|step| step * EDGE as u32),
+            first: std::array::from_fn(number),
+        }
+    }
+
+    /// Returns the number of a voxel that does not lie in the wall.
+    #[inline]
+    fn number(&self, place: u32) -> u32 {
+        let (brick, voxel) = (place / BRICK as u32, place as usize % BRICK);
+        let (row, x) = self.bricks[0].divide(brick);
+        let (z, y) = self.bricks[1].divide(row);
+        let steps = x * self.steps[0] + y * self.steps[1] + z * self.steps[2];
+        self.first[voxel].wrapping_add(steps)
+    }
 }
 
 /// The voxels that are numbers and have no label yet: a bit for each place, a word for each brick.
@@ -82,6 +172,9 @@ impl Dry {
 pub(super) struct Steps<const N: usize, const B: usize> {
     /// For each place in a brick, how much further each neighbour lies, in raster order.
     of: Vec<[i32; N]>,
+    /// How much greater each neighbour's number is.
+    numbers: [i32; N],
+    raster: Raster,
     /// For each place in a brick, how much further the bricks of its neighbours lie, and which voxels
     /// of them those are.
     bricks: Vec<[(i32, u64); B]>,
@@ -97,6 +190,18 @@ impl<const N: usize, const B: usize> Steps<N, B> {
             places[k] = place.wrapping_add_signed(steps[k]);
         }
         places
+    }
+
+    /// Returns the number in raster order of a voxel that does not lie in the wall.
+    #[inline]
+    pub(super) fn number(&self, place: u32) -> u32 {
+        self.raster.number(place)
+    }
+
+    /// Returns the number of one of a voxel's neighbours, given the voxel's own.
+    #[inline]
+    pub(super) fn kth_number(&self, number: u32, k: usize) -> u32 {
+        number.wrapping_add_signed(self.numbers[k])
     }
 
     /// Returns the place of one of a voxel's neighbours.
@@ -150,9 +255,10 @@ pub(super) fn set(mut bits: u32) -> impl Iterator<Item = usize> {
     })
 }
 
-impl Walled {
-    /// Returns an image and labels on its grid, or an error where the walls make too much of them.
-    pub(super) fn new(image: &Image, labels: &Mask) -> Result<Self, ImagingError> {
+impl<'a> Walled<'a> {
+    /// Returns an image and labels on its grid, with a label for the wall and for what is not a number
+    /// and has no other; or an error where the walls make too much of them.
+    pub(super) fn new(image: &'a Image, labels: &Mask, blank: u8) -> Result<Self, ImagingError> {
         image.require_same_grid(labels)?;
         let geometry = image.geometry;
         let bricks = geometry.size.map(|length| (length + 2).div_ceil(EDGE));
@@ -163,34 +269,23 @@ impl Walled {
             return Err(ImagingError::TooLarge { what: "volume with walls", found: voxels, limit });
         }
         let grid = Grid { geometry, bricks };
-        let values = grid.surround(&image.voxels, f32::NAN);
-        let labels = grid.surround(&labels.voxels, 0);
-        Ok(Self { values, labels, grid })
+        let mut walled = Labels::filled(bricks.iter().product(), blank);
+        grid.fill(walled.bricks_mut(), |brick, place, index| {
+            let label = labels.voxels[index];
+            let is_blank = label == 0 && !image.voxels[index].is_finite();
+            brick[place % BRICK] = if is_blank { blank } else { label };
+        });
+        Ok(Self { values: Values(&image.voxels), labels: walled, blank, grid })
     }
 
     /// Returns which voxels are numbers without a label.
     pub(super) fn dry(&self) -> Dry {
-        let mut dry = memory::zeros(self.values.0.len());
-        let bricks = self.values.0.par_iter().zip(&self.labels.0).with_min_len(1 << 10);
-        bricks.zip(&mut dry).for_each(|((values, labels), dry)| {
-            let voxels = values.0.iter().zip(&labels.0).enumerate();
-            *dry = voxels.fold(0, |word, (k, (value, &label))| {
-                word | (u64::from(value.is_finite()) & u64::from(label == 0)) << k
-            });
+        let mut dry = memory::zeros(self.grid.bricks.iter().product());
+        self.grid.fill(&mut dry, |word: &mut u64, place, index| {
+            let is_dry = self.labels.at(place as u32) == 0 && self.values.0[index].is_finite();
+            *word |= u64::from(is_dry) << (place % BRICK);
         });
         Dry(dry)
-    }
-
-    /// Gives a label to what is not a number and has none, the wall too.
-    pub(super) fn label_blanks(&mut self, label: u8) {
-        let bricks = self.values.0.par_iter().zip(&mut self.labels.0).with_min_len(1 << 10);
-        bricks.for_each(|(values, labels)| {
-            for (known, value) in labels.0.iter_mut().zip(&values.0) {
-                if !value.is_finite() && *known == 0 {
-                    *known = label;
-                }
-            }
-        });
     }
 
     /// Returns the steps to the `N` neighbours that a connectivity has, in at most `B` bricks.
@@ -200,10 +295,19 @@ impl Walled {
     ) -> Steps<N, B> {
         let offsets = offsets(connectivity, Space::Volume);
         assert_eq!(offsets.len(), N, "the neighbours of {connectivity:?}");
-        let mut steps = Steps { of: Vec::new(), bricks: Vec::new() };
+        let [width, height, _] = self.grid.geometry.size;
+        let along = [1, width, width * height].map(|step| step as isize);
+        let number =
+            |k: usize| (0..3).map(|axis| offsets[k][axis] * along[axis]).sum::<isize>() as i32;
+        let mut steps = Steps {
+            of: Vec::new(),
+            numbers: std::array::from_fn(number),
+            raster: Raster::new(&self.grid),
+            bricks: Vec::new(),
+        };
         for k in 0..BRICK {
             // The same place in the brick whose neighbours on all sides exist.
-            let at = [k % EDGE, k / EDGE % EDGE, k / (EDGE * EDGE)].map(|k| k + EDGE);
+            let at = within_brick(k).map(|k| k + EDGE);
             let here = self.grid.place_of(at);
             let mut bricks: Vec<(i32, u64)> = Vec::new();
             let of = std::array::from_fn(|step| {
@@ -228,9 +332,9 @@ impl Walled {
         self.grid.place_of(self.grid.geometry.position(index).map(|k| k + 1)) as u32
     }
 
-    /// Returns the labels as a mask; the one that blanks were given is 0 again.
-    pub(super) fn into_mask(self, blank: u8) -> Mask {
-        let Self { labels, grid, .. } = self;
+    /// Returns the labels as a mask; that of blanks is 0 again.
+    pub(super) fn into_mask(self) -> Mask {
+        let Self { labels, blank, grid, .. } = self;
         let mut mask = Mask::filled(grid.geometry, 0);
         let [width, height, _] = grid.geometry.size;
         let rows = mask.voxels.par_chunks_mut(width.max(1)).with_min_len(64).enumerate();
@@ -246,23 +350,23 @@ impl Walled {
 }
 
 impl Grid {
-    fn surround<T: Copy + Send + Sync>(&self, voxels: &[T], beyond: T) -> Bricks<T> {
-        let mut walled = memory::filled(self.bricks.iter().product(), Brick([beyond; BRICK]));
+    /// Calls `put` for each voxel of the image with what there is for its brick, the voxel's place, and
+    /// its number in raster order.
+    fn fill<B: Send>(&self, bricks: &mut [B], put: impl Fn(&mut B, usize, usize) + Sync) {
         let [width, height, depth] = self.geometry.size;
         let layer = self.bricks[0] * self.bricks[1];
-        walled.par_chunks_mut(layer).enumerate().for_each(|(k, walled)| {
+        bricks.par_chunks_mut(layer.max(1)).enumerate().for_each(|(k, bricks)| {
             for z in (k * EDGE).max(1)..((k + 1) * EDGE).min(depth + 1) {
                 for y in 1..=height {
-                    let first = self.place_of([0, y, z]) - k * layer * BRICK;
-                    let row = &voxels[((z - 1) * height + y - 1) * width..][..width];
-                    for (x, &value) in (1..).zip(row) {
+                    let first = self.place_of([0, y, z]);
+                    let row = ((z - 1) * height + y - 1) * width;
+                    for x in 1..=width {
                         let place = first + along_x(x);
-                        walled[place / BRICK].0[place % BRICK] = value;
+                        put(&mut bricks[place / BRICK - k * layer], place, row + x - 1);
                     }
                 }
             }
         });
-        Bricks(walled)
     }
 
     /// Returns the place of a voxel counted from the corner of the wall.
@@ -270,6 +374,11 @@ impl Grid {
         let brick = (z / EDGE * self.bricks[1] + y / EDGE) * self.bricks[0];
         brick * BRICK + (z % EDGE * EDGE + y % EDGE) * EDGE + along_x(x)
     }
+}
+
+/// Returns where in its brick a voxel lies.
+fn within_brick(k: usize) -> [usize; 3] {
+    [k % EDGE, k / EDGE % EDGE, k / (EDGE * EDGE)]
 }
 
 /// Returns how much further a voxel lies in its row than the first.
@@ -288,30 +397,31 @@ mod tests {
             let labels = (0..geometry.voxels()).map(|k| (k * 3 % 200) as u8).collect();
             let labels = Mask::new(geometry, labels).unwrap();
             let image = labels.map(|&label| f32::from(label));
-            let walled = Walled::new(&image, &labels).unwrap();
+            let walled = Walled::new(&image, &labels, 255).unwrap();
             let steps = walled.steps::<26, 8>(Connectivity::Full);
             let dry = walled.dry();
-            let inside =
-                walled.values.0.iter().flat_map(|brick| brick.0).filter(|v| !v.is_nan()).count();
-            assert_eq!(inside, geometry.voxels(), "{size:?}");
+            let bricks: usize = walled.grid.bricks.iter().product();
+            let walls = (0..bricks * BRICK).filter(|&place| walled.labels.at(place as u32) == 255);
+            assert_eq!(walls.count(), bricks * BRICK - geometry.voxels());
             for index in 0..geometry.voxels() {
                 let at = geometry.position(index);
                 let place = walled.place(index);
                 assert_eq!(walled.labels.at(place), labels.voxels[index]);
+                assert_eq!(steps.number(place), index as u32);
                 assert_eq!(dry.holds(place), labels.voxels[index] == 0);
                 // Steps lead to the neighbours, in raster order, or into the wall.
                 let found = steps.from(place).map(|to| walled.labels.at(to));
                 let expected = offsets(Connectivity::Full, Space::Volume).into_iter().map(|step| {
                     let to = [0, 1, 2].map(|axis| at[axis].wrapping_add_signed(step[axis]));
                     let inside = (0..3).all(|axis| to[axis] < size[axis]);
-                    if inside { *labels.at(to[0], to[1], to[2]) } else { 0 }
+                    if inside { *labels.at(to[0], to[1], to[2]) } else { 255 }
                 });
                 assert!(expected.eq(found), "{at:?} of {size:?}");
                 let found = set(steps.dry(&dry, place)).map(|k| steps.from(place)[k]);
                 let expected = steps.from(place).into_iter().filter(|&to| dry.holds(to));
                 assert!(found.eq(expected), "{at:?} of {size:?}");
             }
-            assert_eq!(walled.into_mask(0), labels);
+            assert_eq!(walled.into_mask(), labels);
         }
     }
 }

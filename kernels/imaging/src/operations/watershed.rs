@@ -12,7 +12,7 @@ use std::cell::LazyCell;
 use super::neighbourhood::Connectivity;
 use super::queue::{RisingQueue, Shore};
 use super::threshold::finite_range;
-use super::walled::{Bricks, Dry, Steps, Walled, set};
+use super::walled::{Dry, Labels, Steps, Values, Walled, set};
 use crate::error::ImagingError;
 use crate::volume::{Image, Mask};
 
@@ -23,7 +23,7 @@ pub fn watershed(
     markers: &Mask,
     connectivity: Connectivity,
 ) -> Result<Mask, ImagingError> {
-    let mut walled = Walled::new(image, markers)?;
+    let mut walled = Walled::new(image, markers, 0)?;
     let lowest = LazyCell::new(|| finite_range(image).unwrap_or_default().0 as f32);
     let mut queue = RisingQueue::new();
     for (index, _) in markers.voxels.iter().enumerate().filter(|&(_, &label)| label != 0) {
@@ -35,12 +35,12 @@ pub fn watershed(
         Connectivity::Edge => flood::<18, 7>(&mut walled, connectivity, queue),
         Connectivity::Full => flood::<26, 8>(&mut walled, connectivity, queue),
     }
-    Ok(walled.into_mask(0))
+    Ok(walled.into_mask())
 }
 
 /// Floods from the markers that wait in the queue, with `N` neighbours of each voxel.
 fn flood<const N: usize, const B: usize>(
-    walled: &mut Walled,
+    walled: &mut Walled<'_>,
     connectivity: Connectivity,
     mut queue: RisingQueue,
 ) {
@@ -53,7 +53,7 @@ fn flood<const N: usize, const B: usize>(
             continue;
         }
         let label = labels.at(from);
-        let places = steps.from(from);
+        let (places, number) = (steps.from(from), steps.number(from));
         for k in set(around) {
             labels.set(places[k], label);
             dry.remove(places[k]);
@@ -61,7 +61,7 @@ fn flood<const N: usize, const B: usize>(
         for k in set(around) {
             // What has no dry neighbour has its label and wets nothing more: it need not wait.
             if steps.any_dry(dry, places[k]) {
-                queue.push(values.at(places[k]), places[k]);
+                queue.push(values.at(steps.kth_number(number, k)), places[k]);
             }
         }
     }
@@ -69,8 +69,8 @@ fn flood<const N: usize, const B: usize>(
 
 /// What a flood sees of the voxels that wait.
 struct Water<'a, const N: usize, const B: usize> {
-    values: &'a Bricks<f32>,
-    labels: &'a Bricks<u8>,
+    values: &'a Values<'a>,
+    labels: &'a Labels,
     dry: &'a Dry,
     steps: &'a Steps<N, B>,
 }
@@ -86,10 +86,10 @@ impl<const N: usize, const B: usize> Shore for Water<'_, N, B> {
             return;
         }
         self.labels.fetch(voxel);
-        let places = self.steps.from(voxel);
+        let (places, number) = (self.steps.from(voxel), self.steps.number(voxel));
         for k in set(around) {
             self.labels.fetch(places[k]);
-            self.values.fetch(places[k]);
+            self.values.fetch(self.steps.kth_number(number, k));
         }
     }
 }
