@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Cursor, Write};
 use std::path::Path;
 
+use gantry_imaging::shards::{ShardWriter, member_bytes, npy_header};
 use gantry_imaging::{Image, Mask};
 use gantry_library::{Library, Split};
 use serde_json::json;
@@ -15,7 +16,6 @@ use super::{Chosen, ExchangeError, ExchangeReport, Outcome, out, volumes};
 /// A volume and its mask as `np.load` reads them: arrays with z first, as `NumPy` has images.
 pub(super) fn npz(image: &Image, mask: &Mask) -> Result<Vec<u8>, zip::result::ZipError> {
     let [x, y, z] = image.geometry.size;
-    let shape = format!("({z}, {y}, {x})");
     let floats = |values: &[f64]| -> Vec<u8> {
         values.iter().flat_map(|value| value.to_le_bytes()).collect()
     };
@@ -26,11 +26,11 @@ pub(super) fn npz(image: &Image, mask: &Mask) -> Result<Vec<u8>, zip::result::Zi
     let options =
         FileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
     for (name, kind, shape, bytes) in [
-        ("image", "<f4", shape.as_str(), voxels),
-        ("mask", "|u1", shape.as_str(), mask.voxels.clone()),
-        ("spacing_mm", "<f8", "(3,)", floats(&grid.spacing_mm)),
-        ("origin_mm", "<f8", "(3,)", floats(&grid.origin_mm)),
-        ("direction", "<f8", "(3, 3)", floats(&grid.direction.concat())),
+        ("image", "<f4", &[z, y, x][..], voxels),
+        ("mask", "|u1", &[z, y, x], mask.voxels.clone()),
+        ("spacing_mm", "<f8", &[3], floats(&grid.spacing_mm)),
+        ("origin_mm", "<f8", &[3], floats(&grid.origin_mm)),
+        ("direction", "<f8", &[3, 3], floats(&grid.direction.concat())),
     ] {
         archive.start_file(format!("{name}.npy"), options)?;
         archive.write_all(&npy_header(kind, shape))?;
@@ -39,68 +39,41 @@ pub(super) fn npz(image: &Image, mask: &Mask) -> Result<Vec<u8>, zip::result::Zi
     Ok(archive.finish()?.into_inner())
 }
 
-/// The header of an `.npy` file, version 1.0: a dictionary, padded to 64 bytes.
-fn npy_header(kind: &str, shape: &str) -> Vec<u8> {
-    let mut text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}");
-    let unpadded = 10 + text.len() + 1;
-    text.push_str(&" ".repeat(unpadded.next_multiple_of(64) - unpadded));
-    text.push('\n');
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((text.len() as u16).to_le_bytes());
-    bytes.extend(text.into_bytes());
-    bytes
-}
-
-/// One side's shard that is being written.
-struct Shard {
-    archive: tar::Builder<BufWriter<File>>,
-    bytes: u64,
-}
-
 /// A side's shards: `train-000000.tar` and so on.
 struct Shards<'a> {
     to: &'a Path,
     side: &'static str,
     bytes_max: u64,
     count: u32,
-    open: Option<Shard>,
+    /// The one that is being written.
+    open: Option<ShardWriter<BufWriter<File>>>,
 }
 
 impl Shards<'_> {
     /// Puts the files of one sample beside one another, so that none is in two shards.
     fn put(&mut self, files: &[(String, Vec<u8>)]) -> Outcome<u64> {
-        let size: u64 =
-            files.iter().map(|file| 512 + (file.1.len() as u64).next_multiple_of(512)).sum();
-        if self
-            .open
-            .as_ref()
-            .is_some_and(|open| open.bytes > 0 && open.bytes + size > self.bytes_max)
-        {
+        let size: u64 = files.iter().map(|file| member_bytes(file.1.len() as u64)).sum();
+        let full = |open: &ShardWriter<_>| open.bytes() > 0 && open.bytes() + size > self.bytes_max;
+        if self.open.as_ref().is_some_and(full) {
             self.end()?;
         }
         let path = self.to.join(format!("{}-{:06}.tar", self.side, self.count));
         let failed = |error: std::io::Error| ExchangeError::file("writing", &path, error);
         if self.open.is_none() {
             let file = File::create(&path).map_err(failed)?;
-            let archive = tar::Builder::new(BufWriter::with_capacity(1 << 20, file));
-            self.open = Some(Shard { archive, bytes: 0 });
+            self.open = Some(ShardWriter::new(BufWriter::with_capacity(1 << 20, file)));
         }
         let Some(open) = &mut self.open else { return Ok(0) };
         for (name, bytes) in files {
-            let mut header = tar::Header::new_ustar();
-            header.set_size(bytes.len() as u64);
-            header.set_mode(0o644);
-            header.set_mtime(0);
-            open.archive.append_data(&mut header, name, bytes.as_slice()).map_err(failed)?;
+            open.append(name, &[bytes]).map_err(failed)?;
         }
-        open.bytes += size;
         Ok(size)
     }
 
     fn end(&mut self) -> Outcome<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let failed = |error: std::io::Error| ExchangeError::file("writing", self.to, error);
-        let mut file = open.archive.into_inner().map_err(failed)?;
+        let mut file = open.finish().map_err(failed)?;
         file.flush().map_err(failed)?;
         file.get_ref().sync_all().map_err(failed)?;
         self.count += 1;

@@ -26,6 +26,7 @@ mod operations;
 pub mod phantom;
 pub mod pipeline;
 mod scalar;
+pub mod shards;
 pub mod volume;
 
 pub use operations::{

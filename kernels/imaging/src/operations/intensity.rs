@@ -144,19 +144,52 @@ impl CtNormalisation {
     /// most about `samples_max` voxels are looked at, evenly spread.
     #[must_use]
     pub fn of(images: &[(&Image, &Mask)], samples_max: usize) -> Option<Self> {
-        let foreground: usize = images.iter().map(|(_, mask)| mask.count()).sum();
-        let step = foreground.div_ceil(samples_max.max(1)).max(1);
-        let mut values: Vec<f32> = images
-            .iter()
-            .flat_map(|(image, mask)| image.voxels.iter().zip(&mask.voxels))
-            .filter(|&(value, &label)| label != 0 && value.is_finite())
-            .map(|(&value, _)| value)
-            .step_by(step)
-            .collect();
+        let voxels = images.iter().map(|(_, mask)| mask.count()).sum();
+        let mut foreground = Foreground::new(voxels, samples_max);
+        for (image, mask) in images {
+            foreground.add(&image.voxels, &mask.voxels);
+        }
+        foreground.normalisation()
+    }
+}
+
+/// The foreground of a training set whose images are looked at one after the other, or piece by piece:
+/// the same numbers as of all at once.
+#[derive(Debug)]
+pub struct Foreground {
+    /// Every so-many-th voxel is looked at.
+    step: usize,
+    seen: usize,
+    values: Vec<f32>,
+}
+
+impl Foreground {
+    /// A foreground of so many voxels in all, of which at most about `samples_max` are looked at.
+    #[must_use]
+    pub fn new(voxels: usize, samples_max: usize) -> Self {
+        Self { step: voxels.div_ceil(samples_max.max(1)).max(1), seen: 0, values: Vec::new() }
+    }
+
+    /// Looks at the next voxels, those whose label is not 0.
+    pub fn add(&mut self, voxels: &[f32], labels: &[u8]) {
+        let marked = |&(value, &label): &(&f32, &u8)| label != 0 && value.is_finite();
+        for (value, _) in voxels.iter().zip(labels).filter(marked) {
+            if self.seen.is_multiple_of(self.step) {
+                self.values.push(*value);
+            }
+            self.seen += 1;
+        }
+    }
+
+    /// The statistics; nothing where nothing was marked.
+    #[must_use]
+    pub fn normalisation(mut self) -> Option<CtNormalisation> {
+        let values = &mut self.values;
         values.sort_by(f32::total_cmp);
-        let (mean, deviation) = mean_and_deviation(&values)?;
+        let (mean, deviation) = mean_and_deviation(values)?;
         let quantile = |share: f64| f64::from(values[(share * (values.len() - 1) as f64) as usize]);
-        Some(Self { low: quantile(0.005), high: quantile(0.995), mean, deviation })
+        let (low, high) = (quantile(0.005), quantile(0.995));
+        Some(CtNormalisation { low, high, mean, deviation })
     }
 }
 
@@ -237,6 +270,11 @@ mod tests {
         let mask = image.map(|_| 1);
         let by = CtNormalisation::of(&[(&image, &mask)], usize::MAX).unwrap();
         assert_eq!((by.low, by.high, by.mean), (5.0, 995.0, 500.0));
+        let mut pieces = Foreground::new(1001, 100);
+        for (voxels, labels) in values.chunks(7).zip(mask.voxels.chunks(7)) {
+            pieces.add(voxels, labels);
+        }
+        assert_eq!(pieces.normalisation(), CtNormalisation::of(&[(&image, &mask)], 100));
         let normalised = normalise_ct(&image, &by).unwrap();
         assert_eq!(normalised.voxels[0], normalised.voxels[5]);
         assert_eq!(normalised.voxels[500], 0.0);
