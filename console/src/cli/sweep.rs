@@ -17,10 +17,12 @@ const SHOWN_MAX: usize = 10;
 /// `gantry library sweep`.
 ///
 /// Objects that no record names and files that never got their names take space and are nothing else: a
-/// writer was killed. Without --yes nothing is removed, unless somebody at a terminal says so.
+/// writer was killed. Shards of prepared samples that no training has used for that time, or that have lost
+/// a sample, are made anew when one needs them. Without --yes nothing is removed, unless somebody at a terminal says so.
 #[derive(Debug, Args)]
 pub(super) struct Sweep {
-    /// Leave what is younger than this, at least an hour: its writer may be at work.
+    /// Leave what is younger than this, at least an hour: its writer may be at work. A shard is as old as its
+    /// last use.
     #[arg(long, value_name = "TIME", default_value = "1d")]
     older_than: Millis,
     /// Remove what is found without asking.
@@ -36,7 +38,7 @@ impl Sweep {
     pub(super) fn run(&self, library: &Library, format: Format) -> Outcome {
         let older_than = Duration::from_millis(self.older_than.0);
         let found = library.find_leftovers(older_than).map_err(Failure::trouble)?;
-        let there = found.unnamed.len() + found.temporary.len();
+        let there = found.all().count();
         let remove = there > 0 && (self.yes || format == Format::Table && asked(&found)?);
         let removed = remove.then(|| library.remove_leftovers(&found)).transpose();
         let removed = removed.map_err(Failure::trouble)?;
@@ -46,6 +48,7 @@ impl Sweep {
             "young": found.young,
             "unnamed": found.unnamed,
             "temporary": found.temporary,
+            "shards": found.shards,
             "bytes": found.bytes(),
             "removed": removed.unwrap_or_default(),
         });
@@ -57,7 +60,7 @@ impl Sweep {
             None => format!("{}\nnothing was removed; --yes removes it", shown(&found)),
         };
         let quiet = || {
-            let all = found.unnamed.iter().chain(&found.temporary);
+            let all = found.all();
             all.map(|one| one.place.display().to_string()).collect::<Vec<_>>().join("\n")
         };
         format.print("sweep", &value, people, quiet)?;
@@ -78,13 +81,20 @@ fn asked(found: &Leftovers) -> Result<bool, Failure> {
 }
 
 fn shown(found: &Leftovers) -> String {
-    let Leftovers { records, objects, young, unnamed, temporary } = found;
+    let Leftovers { records, objects, young, unnamed, temporary, shards } = found;
     let bytes = |of: &[Leftover]| of.iter().map(|one| one.bytes).sum();
     let mut lines = vec![
         format!("{records} records and {objects} objects looked at"),
         format!("{} objects are named by no record ({})", unnamed.len(), size(bytes(unnamed))),
         format!("{} files were never finished ({})", temporary.len(), size(bytes(temporary))),
     ];
+    if !shards.is_empty() {
+        lines.push(format!(
+            "{} shards of prepared samples are not used any more ({})",
+            shards.len(),
+            size(bytes(shards))
+        ));
+    }
     if young.count > 0 {
         let Tally { count, bytes } = young;
         lines.push(format!(
@@ -92,7 +102,7 @@ fn shown(found: &Leftovers) -> String {
             size(*bytes)
         ));
     }
-    let all: Vec<&Leftover> = unnamed.iter().chain(temporary).collect();
+    let all: Vec<&Leftover> = found.all().collect();
     for one in all.iter().take(SHOWN_MAX) {
         let age = Millis::from_seconds(one.age_s);
         lines.push(format!("  {}, {}, {age} old", one.place.display(), size(one.bytes)));
@@ -104,16 +114,20 @@ fn shown(found: &Leftovers) -> String {
 }
 
 fn done(removed: &Removed) -> String {
-    let Removed { objects, temporary, spared } = removed;
+    let Removed { objects, temporary, shards, spared } = removed;
     let left = match spared {
         0 => String::new(),
         spared => format!("; {spared} were left, as writers came back to them"),
     };
+    let of_shards = match shards.count {
+        0 => String::new(),
+        count => format!(", {count} shards"),
+    };
     format!(
-        "{} objects and {} files were removed, {} are free again{left}",
+        "{} objects{of_shards} and {} files were removed, {} are free again{left}",
         objects.count,
         temporary.count,
-        size(objects.bytes + temporary.bytes)
+        size(objects.bytes + temporary.bytes + shards.bytes)
     )
 }
 

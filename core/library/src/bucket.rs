@@ -7,15 +7,15 @@
 //! that each wait has an end. What fails in passing is tried again, ever more slowly, for a while.
 
 use std::fmt;
+use std::fs::File;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rusty_s3::{Credentials, S3Action, UrlStyle};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
+use crate::body::Body;
 use crate::error::LibraryError;
 use crate::files::Made;
 use crate::ids::ObjectHash;
@@ -108,7 +108,7 @@ pub(crate) struct Listed {
 
 /// What is sent.
 enum Ask<'a> {
-    Put(&'a [u8], &'a [(&'static str, String)]),
+    Put(Body<'a>, &'a [(&'static str, String)]),
     /// Bytes of an object, from the first to the last.
     Piece(u64, u64),
     Page,
@@ -166,39 +166,39 @@ impl Bucket {
         format!("s3://{}/{key}", self.place.bucket)
     }
 
-    /// Keeps bytes under their hash.
-    pub(crate) fn put(&self, hash: &ObjectHash, bytes: &[u8]) -> Result<Made, LibraryError> {
+    /// Keeps an object under its hash.
+    pub(crate) fn put(&self, hash: &ObjectHash, body: Body<'_>) -> Result<Made, LibraryError> {
         // Where another writer has made it, it is of the same bytes.
-        self.put_new(&self.key(hash), bytes)
+        self.put_new(&self.key(hash), body)
     }
 
     /// Keeps bytes under a name, unless there are some already.
-    pub(crate) fn put_new(&self, key: &str, bytes: &[u8]) -> Result<Made, LibraryError> {
-        self.put_with(key, bytes, &[("if-none-match", "*".to_owned()), sum_of(bytes)])
+    pub(crate) fn put_new(&self, key: &str, body: Body<'_>) -> Result<Made, LibraryError> {
+        self.put_with(key, body, &[("if-none-match", "*".to_owned()), body.sum()])
     }
 
-    /// Keeps bytes under their hash once more, so that they are new whether or not they are there.
-    pub(crate) fn put_again(&self, hash: &ObjectHash, bytes: &[u8]) -> Result<(), LibraryError> {
-        self.put_with(&self.key(hash), bytes, &[sum_of(bytes)]).map(|_| ())
+    /// Keeps the bytes of a name once more, so that they are new whether or not they are there.
+    pub(crate) fn put_again(&self, key: &str, body: Body<'_>) -> Result<(), LibraryError> {
+        self.put_with(key, body, &[body.sum()]).map(|_| ())
     }
 
     fn put_with(
         &self,
         key: &str,
-        bytes: &[u8],
+        body: Body<'_>,
         headers: &[(&'static str, String)],
     ) -> Result<Made, LibraryError> {
-        if bytes.len() > BUCKET_OBJECT_BYTES_MAX {
+        if body.len() > BUCKET_OBJECT_BYTES_MAX {
             return Err(LibraryError::Invalid(format!(
                 "an object of {} bytes is over the limit of {BUCKET_OBJECT_BYTES_MAX} of a bucket",
-                bytes.len()
+                body.len()
             )));
         }
         let mut action = self.requests.put_object(Some(&self.credentials), key);
         for (name, value) in headers {
             action.headers_mut().insert(*name, value.clone());
         }
-        let answer = self.ask("writing", key, &action, &Ask::Put(bytes, headers))?;
+        let answer = self.ask("writing", key, &action, &Ask::Put(body, headers))?;
         match answer.status {
             200 | 201 => Ok(Made::New),
             412 => Ok(Made::Known),
@@ -217,16 +217,15 @@ impl Bucket {
         }
     }
 
-    /// Reads an object, or so many bytes of its begin, piece after piece. Says whether it is there.
+    /// Reads the bytes of an object in a range, as far as there are any, piece after piece. Says whether
+    /// it is there.
     pub(crate) fn read(
         &self,
         key: &str,
-        head: Option<u64>,
+        Range { start: mut at, end }: Range<u64>,
         mut take: impl FnMut(&[u8]),
     ) -> Result<bool, LibraryError> {
-        let end = head.unwrap_or(u64::MAX);
         let action = self.requests.get_object(Some(&self.credentials), key);
-        let mut at = 0;
         while at < end {
             let last = end.min(at + BUCKET_PIECE_BYTES) - 1;
             let answer = self.ask("reading", key, &action, &Ask::Piece(at, last))?;
@@ -354,20 +353,28 @@ impl Bucket {
 
     fn send(&self, url: &str, ask: &Ask<'_>) -> Result<Answer, String> {
         let bytes = match ask {
-            Ask::Put(bytes, _) => bytes.len() as u64,
+            Ask::Put(body, _) => body.len(),
             Ask::Piece(first, last) => last - first + 1,
             Ask::Page | Ask::Head | Ask::Delete => BUCKET_PAGE_BYTES_MAX,
         };
         let within = self.patience + Duration::from_secs(bytes.div_ceil(BUCKET_BYTES_PER_S_MIN));
         let get = || self.client.get(url).config().timeout_global(Some(within)).build();
         let sent = match ask {
-            Ask::Put(bytes, headers) => {
+            Ask::Put(body, headers) => {
                 let mut request =
                     self.client.put(url).config().timeout_global(Some(within)).build();
                 for (name, value) in *headers {
                     request = request.header(*name, value);
                 }
-                request.send(*bytes)
+                match body {
+                    Body::Bytes(bytes) => request.send(*bytes),
+                    Body::File(path, ..) => {
+                        let file = File::open(path).map_err(|error| {
+                            format!("what was to be sent cannot be read: {error}")
+                        })?;
+                        request.send(&file)
+                    }
+                }
             }
             Ask::Piece(first, last) => {
                 get().header("range", format!("bytes={first}-{last}")).call()
@@ -397,11 +404,6 @@ impl Bucket {
     fn failed(&self, what: &'static str, key: &str, reason: &str) -> LibraryError {
         LibraryError::Remote { what, place: self.shown(key), reason: reason.to_owned() }
     }
-}
-
-/// The header by which a storage checks what it got.
-fn sum_of(bytes: &[u8]) -> (&'static str, String) {
-    ("x-amz-checksum-sha256", STANDARD.encode(Sha256::digest(bytes)))
 }
 
 /// Whether a storage may answer otherwise in a while: it is in trouble, has too much to do, or another
@@ -563,7 +565,7 @@ mod tests {
                 stream.write_all(answer.as_bytes()).unwrap();
             }
         });
-        let made = bucket.put(&ObjectHash::of(&[b"bytes"]), b"bytes").unwrap();
+        let made = bucket.put(&ObjectHash::of(&[b"bytes"]), Body::Bytes(b"bytes")).unwrap();
         assert_eq!(made, Made::Known);
         storage.join().unwrap();
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::body::Body;
 use crate::bucket::Bucket;
 use crate::error::LibraryError;
 use crate::files::{self, Made};
@@ -81,7 +82,7 @@ impl Claim {
 /// Makes a claim in a bucket, in the place of one that is left over.
 fn claimed(bucket: &Bucket, key: &str) -> Result<bool, LibraryError> {
     for _ in 0..2 {
-        if bucket.put_new(key, b"")? == Made::New {
+        if bucket.put_new(key, Body::Bytes(b""))? == Made::New {
             return Ok(true);
         }
         match bucket.facts(key)? {

@@ -73,10 +73,37 @@ pub(crate) fn create_in_order(groups: &[&[NewFile<'_>]]) -> Result<Vec<Vec<Made>
     Ok(made)
 }
 
-/// A temporary file, whole and synced; it is removed with this value.
-struct Part(PathBuf);
+/// A temporary file, which is whole and synced once it gets its name; it is removed with this value.
+#[derive(Debug)]
+pub(crate) struct Part(PathBuf);
 
 impl Part {
+    /// Begins a file in a folder, which is made where it is not there.
+    pub(crate) fn begin(folder: &Path) -> Result<(Self, File), LibraryError> {
+        make_folder(folder)?;
+        let part = Self(temporary(folder));
+        let file = OpenOptions::new().write(true).create_new(true).open(&part.0);
+        let file = file.map_err(|error| LibraryError::file("writing", &part.0, error))?;
+        Ok((part, file))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Gives it its name, durably; says whether there is a file of that name already.
+    pub(crate) fn name(&self, path: &Path) -> Result<Made, LibraryError> {
+        let made = self.publish(path)?;
+        sync_folder(path.parent().unwrap_or(Path::new(".")))?;
+        Ok(made)
+    }
+
+    /// Puts it in the place of a file of the same bytes, durably.
+    pub(crate) fn replace(&self, path: &Path) -> Result<(), LibraryError> {
+        fs::rename(&self.0, path).map_err(|error| LibraryError::file("writing", path, error))?;
+        sync_folder(path.parent().unwrap_or(Path::new(".")))
+    }
+
     /// None where the file is there already.
     fn write(file: &NewFile) -> Result<Option<Self>, LibraryError> {
         if file.path.exists() {
@@ -88,7 +115,7 @@ impl Part {
         Ok(Some(part))
     }
 
-    fn publish(self, path: &Path) -> Result<Made, LibraryError> {
+    fn publish(&self, path: &Path) -> Result<Made, LibraryError> {
         let linked = match fs::hard_link(&self.0, path) {
             Err(error) if no_links(error.kind()) => {
                 renameat_with(CWD, &self.0, CWD, path, RenameFlags::NOREPLACE)
@@ -135,6 +162,16 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), LibraryError> {
             Err(LibraryError::file("making", path, error))
         }
         _ => path.parent().map_or(Ok(()), sync_folder),
+    }
+}
+
+/// Removes a file; one that is not there is none either.
+pub(crate) fn remove(path: &Path) -> Result<(), LibraryError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(LibraryError::file("removing", path, error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -266,9 +303,9 @@ pub(crate) fn refresh(path: &Path, bytes: &[u8]) -> Result<(), LibraryError> {
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), LibraryError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let part = Part(temporary(folder));
-    let written = write_new(&part.0, bytes).and_then(|()| fs::rename(&part.0, path));
+    let written = write_new(&part.0, bytes);
     written.map_err(|error| LibraryError::file("writing", path, error))?;
-    sync_folder(folder)
+    part.replace(path)
 }
 
 /// Makes an empty file beside another, for whom nobody else has made it. Where there is one that was left

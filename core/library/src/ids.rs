@@ -131,6 +131,21 @@ id!(
     ObjectHash, HASH_DIGITS, "object"
 );
 
+id!(
+    /// A shard of prepared samples, by what it was made of.
+    ShardId, ID_DIGITS, "shard"
+);
+
+impl ObjectHash {
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let digit =
+            |digit: u8| if digit.is_ascii_digit() { digit - b'0' } else { digit - b'a' + 10 };
+        let (pairs, _) = self.0.as_bytes().as_chunks::<2>();
+        pairs.iter().map(|[high, low]| digit(*high) << 4 | digit(*low)).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,7 @@
 //! | `models/ID.json`, `models/ID/N.json` | models, and the stages they went through |
 //! | `predictions/ID.json` | what a model said of a series |
 //! | `texts/ID.json` | what a person has written of a series |
+//! | `shards/PREPARATION-ID.json` | samples as a training prepares them: what a sweep may remove |
 //! | `cache/` | results of pipeline steps, which may be removed at any time |
 //!
 //! What a killed writer left and no record names takes space until a sweep removes it ([`mod@sweep`]).
@@ -33,6 +34,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod at_once;
+mod body;
 mod bucket;
 mod cases;
 mod choice;
@@ -45,6 +47,7 @@ mod keys;
 mod limits;
 mod models;
 mod objects;
+mod pieces;
 mod predictions;
 mod quarantine;
 mod ranking;
@@ -52,6 +55,7 @@ mod record;
 mod records;
 mod root;
 mod samples;
+mod shards;
 mod split;
 mod states;
 mod storage_time;
@@ -64,13 +68,15 @@ pub use bucket::BucketPlace;
 pub use cases::{Cases, Near};
 pub use choice::{Case, Known, NextCase, Rule};
 pub use error::LibraryError;
-pub use ids::{ModelId, ObjectHash, PatientKey, PredictionId, SampleId, SeriesId, TextId};
+pub use ids::{ModelId, ObjectHash, PatientKey, PredictionId, SampleId, SeriesId, ShardId, TextId};
 pub use instances::{Arrival, Conflict, InstanceKey, SeriesRecord, Source, Stored};
 pub use models::{ModelDraft, ModelRecord, Stage};
+pub use pieces::{ObjectReader, ObjectWriter};
 pub use predictions::{Neighbour, PredictionDraft, PredictionRecord};
 pub use quarantine::Quarantined;
 pub use root::{Counts, Library, now_ms};
 pub use samples::{Author, Fingerprint, Provenance, SampleDraft, SampleRecord};
+pub use shards::{ShardMember, ShardRecord};
 pub use split::{Fractions, Split, SplitPlan};
 pub use states::{LabelState, StateRecord, Verdict};
 pub use sweep::{Leftover, Leftovers, Removed, Tally};

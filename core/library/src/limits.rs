@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The largest object: a whole-body CT volume, uncompressed, with room to spare.
 pub(crate) const OBJECT_BYTES_MAX: usize = 8 << 30;
 /// The largest object of a bucket: what S3 takes in one piece.
-pub(crate) const BUCKET_OBJECT_BYTES_MAX: usize = 5 << 30;
+pub(crate) const BUCKET_OBJECT_BYTES_MAX: u64 = 5 << 30;
 /// Bytes of a bucket's object that are asked for at once: a piece of this size ends in time over any
 /// network that images are worth sending over, and its round trip is nothing beside it.
 pub(crate) const BUCKET_PIECE_BYTES: u64 = 32 << 20;
@@ -55,3 +55,8 @@ pub(crate) const CLAIM_ACTS_WITHIN: Duration = Duration::from_secs(10);
 /// A claim that is older was left by a process that is gone: longer than its holder takes to begin, with
 /// a storage's silence, all tries and the last request's own time behind it.
 pub(crate) const CLAIM_AGE_MAX: Duration = Duration::from_mins(2);
+/// Objects of which parts are read whose files stay open: a quarter of the files that a process usually may
+/// have. Others are opened for each read.
+pub(crate) const OPEN_MAX: usize = 256;
+/// Bytes that a writer of an object in pieces keeps before it passes them on.
+pub(crate) const WRITE_BYTES: usize = 1 << 20;

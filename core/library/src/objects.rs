@@ -8,10 +8,11 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 
 use crate::at_once::at_once;
+use crate::body::Body;
 use crate::bucket::Bucket;
 use crate::claims::{CLAIMS, Claim};
 use crate::error::LibraryError;
-use crate::files::{self, NewFile};
+use crate::files::{self, NewFile, Part};
 use crate::ids::{ObjectHash, hex};
 use crate::limits::{OBJECT_BYTES_MAX, PUTS_MAX, REFRESH_AGE};
 use crate::records::{BELOW, NewRecord, Records};
@@ -65,7 +66,9 @@ impl Objects {
         kept: &Records,
     ) -> Result<Vec<files::Made>, LibraryError> {
         if let Self::Bucket(bucket) = self {
-            at_once(objects, PUTS_MAX, |object| self.put(bucket, object))?;
+            at_once(objects, PUTS_MAX, |object| {
+                self.put(bucket, &object.hash, Body::Bytes(object.bytes))
+            })?;
             return kept.create_all(records);
         }
         let mut files = Vec::with_capacity(objects.len());
@@ -79,17 +82,46 @@ impl Objects {
     }
 
     /// Puts an object where none of its name is, and makes it young where there is one that is old.
-    fn put(&self, bucket: &Bucket, object: &NewObject<'_>) -> Result<(), LibraryError> {
-        let key = bucket.key(&object.hash);
+    fn put(&self, bucket: &Bucket, hash: &ObjectHash, body: Body<'_>) -> Result<(), LibraryError> {
+        let key = bucket.key(hash);
         loop {
-            if bucket.put(&object.hash, object.bytes)? == files::Made::New {
+            if bucket.put(hash, body)? == files::Made::New {
                 return Ok(());
             }
             // None: it was there, and has been swept since.
             let Some(facts) = bucket.facts(&key)? else { continue };
             if facts.age > REFRESH_AGE {
-                let claim = Claim::take(self, &object.hash)?;
-                bucket.put_again(&object.hash, object.bytes)?;
+                let claim = Claim::take(self, hash)?;
+                bucket.put_again(&key, body)?;
+                drop(claim);
+            }
+            return Ok(());
+        }
+    }
+
+    /// Takes a file of so many bytes, which is whole and synced and has this hash, as an object.
+    pub(crate) fn adopt(
+        &self,
+        hash: &ObjectHash,
+        part: &Part,
+        bytes: u64,
+    ) -> Result<(), LibraryError> {
+        if let Self::Bucket(bucket) = self {
+            return self.put(bucket, hash, Body::File(part.path(), bytes, hash));
+        }
+        let place = self.place(hash);
+        if let Some(folder) = place.parent() {
+            files::make_folder(folder)?;
+        }
+        loop {
+            if part.name(&place)? == files::Made::New {
+                return Ok(());
+            }
+            // None: it was there, and has been swept since.
+            let Some(old) = is_old(&place)? else { continue };
+            if old {
+                let claim = Claim::take(self, hash)?;
+                part.replace(&place)?;
                 drop(claim);
             }
             return Ok(());
@@ -99,17 +131,20 @@ impl Objects {
     /// Makes an object of a folder young where it is there and old, before a record names it.
     pub(crate) fn keep_young(&self, object: &NewObject<'_>) -> Result<(), LibraryError> {
         let place = self.place(&object.hash);
-        let Some(facts) = files::facts(&place)? else { return Ok(()) };
-        let changed = facts.modified().ok();
-        // What is of the future was changed by another clock just now.
-        let age = changed.and_then(|at| SystemTime::now().duration_since(at).ok());
-        if age.is_none_or(|age| age <= REFRESH_AGE) {
-            return Ok(());
+        if is_old(&place)? == Some(true) {
+            let claim = Claim::take(self, &object.hash)?;
+            files::refresh(&place, object.bytes)?;
+            drop(claim);
         }
-        let claim = Claim::take(self, &object.hash)?;
-        files::refresh(&place, object.bytes)?;
-        drop(claim);
         Ok(())
+    }
+
+    /// Removes an object; one that is not there is none either.
+    pub(crate) fn remove(&self, hash: &ObjectHash) -> Result<(), LibraryError> {
+        match self {
+            Self::Folder(_) => files::remove(&self.place(hash)),
+            Self::Bucket(bucket) => bucket.remove(&bucket.key(hash)),
+        }
     }
 
     /// The file that will hold an object; its folder is made.
@@ -134,9 +169,8 @@ impl Objects {
             (Self::Bucket(bucket), _) => {
                 let mut bytes = Vec::new();
                 // What is larger is no object of ours, and must not fill the memory.
-                let bytes_max = Some(head.unwrap_or(OBJECT_BYTES_MAX as u64));
-                let found =
-                    bucket.read(&bucket.key(hash), bytes_max, |piece| bytes.extend(piece))?;
+                let some = 0..head.unwrap_or(OBJECT_BYTES_MAX as u64);
+                let found = bucket.read(&bucket.key(hash), some, |piece| bytes.extend(piece))?;
                 if found { Ok(bytes) } else { Err(missing(bucket, hash)) }
             }
         }
@@ -193,7 +227,7 @@ impl Objects {
             Self::Bucket(bucket) => {
                 let mut hasher = Sha256::new();
                 let key = place.to_string_lossy();
-                if bucket.read(&key, None, |piece| hasher.update(piece))? {
+                if bucket.read(&key, 0..u64::MAX, |piece| hasher.update(piece))? {
                     hex(&hasher.finalize()).parse()
                 } else {
                     Err(LibraryError::damaged(place, "it went away while it was read"))
@@ -203,7 +237,15 @@ impl Objects {
     }
 }
 
-fn missing(bucket: &Bucket, hash: &ObjectHash) -> LibraryError {
+/// Whether the object in a place is old enough to be taken for left over soon; none where none is there.
+fn is_old(place: &Path) -> Result<Option<bool>, LibraryError> {
+    let Some(facts) = files::facts(place)? else { return Ok(None) };
+    // What is of the future was changed by another clock just now.
+    let age = facts.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+    Ok(Some(age.is_some_and(|age| age > REFRESH_AGE)))
+}
+
+pub(crate) fn missing(bucket: &Bucket, hash: &ObjectHash) -> LibraryError {
     let place = bucket.shown(&bucket.key(hash));
     LibraryError::damaged(Path::new(&place), "it is not in the bucket")
 }

@@ -2,7 +2,8 @@
 //!
 //! A record has a name, as `samples/ID.json`, under which it is made once; it never changes. In a folder
 //! that is a file; in a bucket an object below `records/`, put only where none of its name is there.
-//! What was read of a bucket is therefore kept, within a limit, and asked for once.
+//! What was read of a bucket is therefore kept, within a limit, and asked for once. The records of shards
+//! alone may go ([`super::shards`]): whoever reads what one names finds that it is gone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -13,10 +14,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::at_once::at_once;
+use crate::body::Body;
 use crate::bucket::{Bucket, Entry};
 use crate::error::LibraryError;
 use crate::files::{self, Made, NewFile};
-use crate::limits::{GETS_MAX, RECORD_BYTES_MAX, RECORDS_BYTES_MAX};
+use crate::limits::{GETS_MAX, RECORD_BYTES_MAX, RECORDS_BYTES_MAX, REFRESH_AGE};
 use crate::record;
 
 /// What the names of records begin with in a bucket. No object's name does.
@@ -74,6 +76,13 @@ impl Kept {
             held.bytes += bytes.len();
         }
     }
+
+    fn forget(&self, name: &str) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = held.records.remove(name) {
+            held.bytes -= bytes.len();
+        }
+    }
 }
 
 impl Records {
@@ -103,7 +112,7 @@ impl Records {
                 Ok(files::create_in_order(&[&files])?.pop().unwrap_or_default())
             }
             Self::Bucket(bucket, _) => at_once(records, GETS_MAX, |record| {
-                bucket.put_new(&key(bucket, &record.name), &record.bytes)
+                bucket.put_new(&key(bucket, &record.name), Body::Bytes(&record.bytes))
             }),
         }
     }
@@ -159,12 +168,40 @@ impl Records {
         }
     }
 
+    /// Makes a record that is there young, which is what tells the use of one that a sweep may remove.
+    pub(crate) fn refresh<T>(&self, name: &str, record: &T) -> Result<(), LibraryError>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let bytes = record::encode(record)?;
+        match self {
+            Self::Folder(root) => files::refresh(&root.join(name), &bytes),
+            Self::Bucket(bucket, _) => {
+                let key = key(bucket, name);
+                // What is not there any more must not come back.
+                let old = bucket.facts(&key)?.is_some_and(|facts| facts.age > REFRESH_AGE);
+                if old { bucket.put_again(&key, Body::Bytes(&bytes)) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Removes a record, one of those that may be made again; one that is not there is none either.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), LibraryError> {
+        match self {
+            Self::Folder(root) => files::remove(&root.join(name)),
+            Self::Bucket(bucket, kept) => {
+                kept.forget(name);
+                bucket.remove(&key(bucket, name))
+            }
+        }
+    }
+
     fn fetch(&self, name: &str) -> Result<Option<Arc<[u8]>>, LibraryError> {
         let Self::Bucket(bucket, _) = self else { return Ok(None) };
         let mut bytes = Vec::new();
         // One byte more than a record may have, so that a longer one is none.
-        let bytes_max = Some(RECORD_BYTES_MAX as u64 + 1);
-        let found = bucket.read(&key(bucket, name), bytes_max, |piece| bytes.extend(piece))?;
+        let some = 0..RECORD_BYTES_MAX as u64 + 1;
+        let found = bucket.read(&key(bucket, name), some, |piece| bytes.extend(piece))?;
         Ok(found.then(|| bytes.into()))
     }
 
@@ -191,6 +228,14 @@ impl Records {
             Self::Bucket(bucket, kept) => {
                 Ok(kept.get(name).is_some() || bucket.length(&key(bucket, name))?.is_some())
             }
+        }
+    }
+
+    /// Whether there is one of this name on the storage now.
+    pub(crate) fn holds_now(&self, name: &str) -> Result<bool, LibraryError> {
+        match self {
+            Self::Folder(_) => self.holds(name),
+            Self::Bucket(bucket, _) => Ok(bucket.length(&key(bucket, name))?.is_some()),
         }
     }
 

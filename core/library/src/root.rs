@@ -23,8 +23,8 @@ const FORMAT_OF_OBJECTS: u32 = 2;
 /// The format of a folder that holds everything itself, which older programs know too.
 const FORMAT_OF_FOLDER: u32 = 1;
 /// The folders in which the library itself writes.
-pub(crate) const KEPT: [&str; 7] =
-    ["objects", "series", "quarantine", "samples", "models", "predictions", "texts"];
+pub(crate) const KEPT: [&str; 8] =
+    ["objects", "series", "quarantine", "samples", "models", "predictions", "texts", "shards"];
 /// The record that says what a library is.
 const HEADER: &str = "library.json";
 

@@ -15,6 +15,10 @@
 //! comes first, the sweep finds another age and leaves the object; if the sweep comes first, the writer
 //! finds none and writes it. It does not matter how long after the listing the removal is.
 //!
+//! Shards ([`super::shards`]) are left over once nobody has used them for that while, and at once where a
+//! sample of theirs is gone. Whoever takes one makes its record young, which spares it as above; where the two
+//! meet all the same, the reader finds its shard gone and makes it anew.
+//!
 //! What is promised holds for writers that name an object within half of the age that the sweep was given.
 //! Ages are by the storage's clock where it tells one.
 
@@ -30,11 +34,12 @@ use crate::bucket::{Bucket, Entry};
 use crate::claims::{CLAIMS, Claim};
 use crate::error::LibraryError;
 use crate::files;
-use crate::ids::ObjectHash;
+use crate::ids::{ObjectHash, SampleId};
 use crate::limits::{LEFTOVER_AGE_MIN, PUTS_MAX, TEMPORARY_AGE_MAX};
 use crate::objects::Objects;
-use crate::records::BELOW;
+use crate::records::{BELOW, Records};
 use crate::root::{KEPT, Library, now_ms};
+use crate::shards::{SHARDS, ShardRecord};
 
 /// How many there are, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -57,7 +62,7 @@ pub struct Leftover {
     /// When it was changed last, in milliseconds since 1970, which tells whether it still is the same.
     #[serde(skip)]
     changed_ms: u64,
-    /// The object that it is; none of a temporary file.
+    /// The object that it is, or that it is the record of; none of a temporary file.
     #[serde(skip)]
     object: Option<ObjectHash>,
     #[serde(skip)]
@@ -84,6 +89,9 @@ pub struct Leftovers {
     pub unnamed: Vec<Leftover>,
     /// Files that were begun and never got their names.
     pub temporary: Vec<Leftover>,
+    /// Shards of prepared samples that nobody has used, or of which a sample is gone: their records, with
+    /// the bytes of the shards and the time since their last use.
+    pub shards: Vec<Leftover>,
 }
 
 /// What a sweep removed.
@@ -93,15 +101,22 @@ pub struct Removed {
     pub objects: Tally,
     /// Temporary files.
     pub temporary: Tally,
+    /// Shards of prepared samples.
+    pub shards: Tally,
     /// What was found and is left, since a writer has come back to it or it is gone already.
     pub spared: u64,
 }
 
 impl Leftovers {
+    /// All that is left over.
+    pub fn all(&self) -> impl Iterator<Item = &Leftover> {
+        self.unnamed.iter().chain(&self.temporary).chain(&self.shards)
+    }
+
     /// Bytes of all that is left over.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.unnamed.iter().chain(&self.temporary).map(|one| one.bytes).sum()
+        self.all().map(|one| one.bytes).sum()
     }
 }
 
@@ -140,7 +155,57 @@ impl Library {
             }
         }
         found.unnamed.sort_by(|one, other| one.place.cmp(&other.place));
+        found.shards = self.unused_shards(older_than)?;
         Ok(found)
+    }
+
+    /// Shards that are older than this, and those that have lost a sample.
+    fn unused_shards(&self, older_than: Duration) -> Result<Vec<Leftover>, LibraryError> {
+        let all = match self.records() {
+            Records::Folder(root) => {
+                let now = files::storage_now(root);
+                let mut all = Vec::new();
+                for name in self.records().names(SHARDS)? {
+                    let path = root.join(&name);
+                    let Some(facts) = files::facts(&path)? else { continue };
+                    all.push((name, Leftover::of_file(&path, &facts, now, None)));
+                }
+                all
+            }
+            Records::Bucket(bucket, _) => {
+                let begin = bucket.below(BELOW);
+                let listed = bucket.list(&format!("{begin}{SHARDS}/"), Some('/'))?;
+                let now_ms = listed.begun_ms.unwrap_or_else(now_ms);
+                let one = |entry: Entry| {
+                    let name = entry.key[begin.len()..].to_owned();
+                    (name, Leftover::of_entry(entry, now_ms, None))
+                };
+                listed.keys.into_iter().map(one).collect()
+            }
+        };
+        // After the listing: the samples of a shard are there before it is.
+        let names = self.records().names("samples")?;
+        let mut unused = Vec::new();
+        for (name, mut one) in all {
+            let record = match self.records().read_anew::<ShardRecord>(&name) {
+                Ok(record) => Some(record),
+                // It is gone meanwhile, or damaged.
+                Err(_) if !self.records().holds_now(&name)? => continue,
+                Err(_) => None,
+            };
+            let lost = record.as_ref().is_some_and(|record| {
+                let there =
+                    |id: &SampleId| names.binary_search(&format!("samples/{id}.json")).is_ok();
+                record.members.iter().any(|member| !there(&member.sample))
+            });
+            if lost || one.age_s > older_than.as_secs() {
+                if let Some(record) = record {
+                    (one.bytes, one.object) = (record.bytes, Some(record.object));
+                }
+                unused.push(one);
+            }
+        }
+        Ok(unused)
     }
 
     /// Removes what was found, unless a writer has come back to it since.
@@ -162,6 +227,19 @@ impl Library {
                     removed.spared += 1;
                 }
             }
+        }
+        for one in &found.shards {
+            // The record first, so that no record names what is not there.
+            let record = Leftover { object: None, ..one.clone() };
+            if !self.remove(&record)? {
+                removed.spared += 1;
+                continue;
+            }
+            if let Some(hash) = &one.object {
+                self.objects().remove(hash)?;
+            }
+            removed.shards.count += 1;
+            removed.shards.bytes += one.bytes;
         }
         Ok(removed)
     }
@@ -478,7 +556,7 @@ mod tests {
         assert_eq!(found.young, Tally { count: 1, bytes: 5 });
         let removed = library.remove_leftovers(&found).unwrap();
         let one = |bytes| Tally { count: 1, bytes };
-        assert_eq!(removed, Removed { objects: one(3), temporary: one(4), spared: 0 });
+        assert_eq!(removed, Removed { objects: one(3), temporary: one(4), ..Removed::default() });
         assert!(library.read_object(&old).is_err() && library.read_object(&young).is_ok());
         assert!(library.read_object(&named).is_ok() && foreign.is_file());
         // Twice is once.

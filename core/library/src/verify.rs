@@ -4,7 +4,7 @@
 //! It may run while others write: an object is there before the record that names it, so what a
 //! record names is looked for after the record was read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -19,8 +19,12 @@ use crate::quarantine::Quarantined;
 use crate::records::Child;
 use crate::root::Library;
 use crate::samples::SampleRecord;
+use crate::shards::{SHARDS, ShardRecord};
 use crate::states::StateRecord;
 use crate::texts::TextRecord;
+
+/// What is said of a damaged shard.
+const ANEW: &str = "it holds prepared samples, and the next training that reads it makes it anew";
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,6 +56,7 @@ impl Library {
     /// Where a folder cannot be listed.
     pub fn verify(&self) -> Result<VerifyReport, LibraryError> {
         let mut check = Check::of_records(self)?;
+        check.shards()?;
         check.objects()?;
         Ok(check.report)
     }
@@ -59,9 +64,14 @@ impl Library {
     /// Reads all records. Returns how many there are, and every object that one of them names.
     ///
     /// # Errors
-    /// Where one is damaged, as it may name an object too, or a folder cannot be listed.
+    /// Where one is damaged, as it may name an object too, or a folder cannot be listed. What a damaged
+    /// record of a shard names is made anew.
     pub(crate) fn named_objects(&self) -> Result<(u64, BTreeSet<ObjectHash>), LibraryError> {
-        let check = Check::of_records(self)?;
+        let mut check = Check::of_records(self)?;
+        let damage = std::mem::take(&mut check.report.damage);
+        check.shards()?;
+        check.named.extend(std::mem::take(&mut check.shards).into_keys());
+        check.report.damage = damage;
         match check.report.damage.into_iter().next() {
             None => Ok((check.report.records, check.named)),
             Some(Damage { path, reason }) => Err(LibraryError::Damaged { path, reason }),
@@ -157,13 +167,15 @@ fn not_of(library: &Library, series: &SeriesId, patient: &PatientKey) -> Option<
 struct Check<'a> {
     library: &'a Library,
     named: BTreeSet<ObjectHash>,
+    /// The objects that are shards, and the records that name them.
+    shards: BTreeMap<ObjectHash, String>,
     report: VerifyReport,
 }
 
 impl<'a> Check<'a> {
     fn of_records(library: &'a Library) -> Result<Self, LibraryError> {
         let (named, report) = (BTreeSet::new(), VerifyReport::default());
-        let mut check = Self { library, named, report };
+        let mut check = Self { library, named, shards: BTreeMap::new(), report };
         for series in library.records().children("series", "instances")? {
             check.series(&series)?;
         }
@@ -211,6 +223,27 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
+    /// Shards, which may go meanwhile.
+    fn shards(&mut self) -> Result<(), LibraryError> {
+        for name in self.library.records().names(SHARDS)? {
+            match self.library.records().read_anew::<ShardRecord>(&name) {
+                Ok(record) => {
+                    self.report.records += 1;
+                    if record.name() != name {
+                        self.wrong(&name, format!("it is the record of shard {}", record.id));
+                    }
+                    self.shards.insert(record.object, name);
+                }
+                Err(_) if !self.library.records().holds_now(&name)? => {}
+                Err(error) => {
+                    self.report.records += 1;
+                    self.wrong(&name, format!("{error}; {ANEW}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What people have said of samples.
     fn states(&mut self) -> Result<(), LibraryError> {
         for id in self.library.records().folders("samples")? {
@@ -244,14 +277,27 @@ impl<'a> Check<'a> {
             match objects.hash_at(&place) {
                 Ok(hash) if objects.place(&hash) == place => {
                     self.report.objects += 1;
-                    self.report.unnamed += u64::from(!self.named.contains(&hash));
+                    let named = self.named.contains(&hash) || self.shards.contains_key(&hash);
+                    self.report.unnamed += u64::from(!named);
                 }
-                Ok(_) => self.damaged(&place, "its bytes do not have the hash of its name"),
+                Ok(_) => {
+                    let reason = "its bytes do not have the hash of its name";
+                    let shard = self.shards.keys().any(|hash| objects.place(hash) == place);
+                    let more = if shard { format!("; {ANEW}") } else { String::new() };
+                    self.damaged(&place, format!("{reason}{more}"));
+                }
                 // It was swept since the listing; where a record names it, that is told below.
                 Err(_) if objects.is_gone(&place)? => continue,
                 Err(error) => self.damaged(&place, error.to_string()),
             }
             there.insert(place);
+        }
+        for (hash, name) in std::mem::take(&mut self.shards) {
+            let place = objects.place(&hash);
+            let lacks = !there.contains(&place) && !objects.holds(&hash)?;
+            if lacks && self.library.records().holds_now(&name)? {
+                self.damaged(&place, format!("shard {name} names it, and it is not there; {ANEW}"));
+            }
         }
         for hash in std::mem::take(&mut self.named) {
             let place = objects.place(&hash);

@@ -1,9 +1,13 @@
 //! What the tests store.
 #![allow(dead_code)]
 
+pub(crate) mod storage;
+
+use std::io::Write;
+
 use gantry_library::{
     Author, InstanceKey, Library, ModelDraft, ModelId, PredictionDraft, Provenance, SampleDraft,
-    Source, Stored,
+    SampleRecord, ShardMember, ShardRecord, Source, Stored,
 };
 use serde_json::json;
 
@@ -72,4 +76,15 @@ pub(crate) fn prediction(
         embedding: embedding.to_vec(),
         findings: json!({"series": series}),
     }
+}
+
+/// The shard of a sample, prepared in this way.
+pub(crate) fn shard(library: &Library, preparation: &str, sample: &SampleRecord) -> ShardRecord {
+    let mut writer = library.object_writer(0).unwrap();
+    writer.write_all(preparation.as_bytes()).unwrap();
+    writer.write_all(&vec![7; 3_000_000]).unwrap();
+    let object = writer.finish().unwrap();
+    let SampleRecord { id, image, mask, .. } = sample.clone();
+    let member = ShardMember { sample: id, image, mask, about: json!({"at": 512}) };
+    library.keep_shard(preparation, object, vec![member]).unwrap()
 }
