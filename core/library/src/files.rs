@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use crate::at_once::at_once;
 use crate::error::LibraryError;
 use crate::ids::{ObjectHash, hex};
-use crate::limits::{SYNCS_MAX, TEMPORARY_AGE_MAX};
+use crate::limits::{REFRESH_AGE, SYNCS_MAX, TEMPORARY_AGE_MAX};
 
 /// What every temporary name begins with.
 const PART: &str = ".part-";
@@ -285,6 +285,14 @@ pub(crate) fn facts_now(path: &Path) -> Result<Option<Metadata>, LibraryError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(LibraryError::file("looking for", path, error)),
     }
+}
+
+/// Whether a file is old enough to be taken for left over soon; none where it is not there.
+pub(crate) fn is_old(path: &Path) -> Result<Option<bool>, LibraryError> {
+    let Some(facts) = facts(path)? else { return Ok(None) };
+    // What is of the future was changed by another clock just now.
+    let age = facts.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+    Ok(Some(age.is_some_and(|age| age > REFRESH_AGE)))
 }
 
 /// Makes a file that is there young: by its time, or by writing it anew where it is another user's.

@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
@@ -118,7 +117,7 @@ impl Objects {
                 return Ok(());
             }
             // None: it was there, and has been swept since.
-            let Some(old) = is_old(&place)? else { continue };
+            let Some(old) = files::is_old(&place)? else { continue };
             if old {
                 let claim = Claim::take(self, hash)?;
                 part.replace(&place)?;
@@ -131,7 +130,7 @@ impl Objects {
     /// Makes an object of a folder young where it is there and old, before a record names it.
     pub(crate) fn keep_young(&self, object: &NewObject<'_>) -> Result<(), LibraryError> {
         let place = self.place(&object.hash);
-        if is_old(&place)? == Some(true) {
+        if files::is_old(&place)? == Some(true) {
             let claim = Claim::take(self, &object.hash)?;
             files::refresh(&place, object.bytes)?;
             drop(claim);
@@ -235,14 +234,6 @@ impl Objects {
             }
         }
     }
-}
-
-/// Whether the object in a place is old enough to be taken for left over soon; none where none is there.
-fn is_old(place: &Path) -> Result<Option<bool>, LibraryError> {
-    let Some(facts) = files::facts(place)? else { return Ok(None) };
-    // What is of the future was changed by another clock just now.
-    let age = facts.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-    Ok(Some(age.is_some_and(|age| age > REFRESH_AGE)))
 }
 
 pub(crate) fn missing(bucket: &Bucket, hash: &ObjectHash) -> LibraryError {

@@ -3,7 +3,7 @@
 //! A record has a name, as `samples/ID.json`, under which it is made once; it never changes. In a folder
 //! that is a file; in a bucket an object below `records/`, put only where none of its name is there.
 //! What was read of a bucket is therefore kept, within a limit, and asked for once. The records of shards
-//! alone may go ([`super::shards`]): whoever reads what one names finds that it is gone.
+//! alone may go ([`super::shards`]), and are read anew each time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -74,13 +74,6 @@ impl Kept {
         }
         if held.records.insert(name.to_owned(), bytes.clone()).is_none() {
             held.bytes += bytes.len();
-        }
-    }
-
-    fn forget(&self, name: &str) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bytes) = held.records.remove(name) {
-            held.bytes -= bytes.len();
         }
     }
 }
@@ -168,19 +161,37 @@ impl Records {
         }
     }
 
-    /// Makes a record that is there young, which is what tells the use of one that a sweep may remove.
-    pub(crate) fn refresh<T>(&self, name: &str, record: &T) -> Result<(), LibraryError>
-    where
-        T: Serialize + DeserializeOwned,
-    {
-        let bytes = record::encode(record)?;
+    /// Makes a record young that is there and old, which is what tells the use of one that a sweep may
+    /// remove.
+    pub(crate) fn refresh(&self, name: &str) -> Result<(), LibraryError> {
         match self {
-            Self::Folder(root) => files::refresh(&root.join(name), &bytes),
+            Self::Folder(root) => {
+                let path = root.join(name);
+                let old = files::is_old(&path)? == Some(true);
+                if old { files::refresh(&path, &files::read(&path)?) } else { Ok(()) }
+            }
             Self::Bucket(bucket, _) => {
                 let key = key(bucket, name);
-                // What is not there any more must not come back.
                 let old = bucket.facts(&key)?.is_some_and(|facts| facts.age > REFRESH_AGE);
-                if old { bucket.put_again(&key, Body::Bytes(&bytes)) } else { Ok(()) }
+                // What is not there any more must not come back.
+                let Some(bytes) = old.then(|| self.fetch(name)).transpose()?.flatten() else {
+                    return Ok(());
+                };
+                bucket.put_again(&key, Body::Bytes(&bytes))
+            }
+        }
+    }
+
+    /// Reads a record as it is on the storage now, if there is one of this name.
+    pub(crate) fn find_now<T: DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, LibraryError> {
+        match self {
+            Self::Folder(_) => self.find(name),
+            Self::Bucket(..) => {
+                let found = self.fetch(name)?;
+                found.map(|bytes| record::decode(&self.place(name), &bytes)).transpose()
             }
         }
     }
@@ -189,10 +200,7 @@ impl Records {
     pub(crate) fn remove(&self, name: &str) -> Result<(), LibraryError> {
         match self {
             Self::Folder(root) => files::remove(&root.join(name)),
-            Self::Bucket(bucket, kept) => {
-                kept.forget(name);
-                bucket.remove(&key(bucket, name))
-            }
+            Self::Bucket(bucket, _) => bucket.remove(&key(bucket, name)),
         }
     }
 

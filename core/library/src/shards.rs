@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::error::LibraryError;
 use crate::ids::{ObjectHash, SampleId, ShardId, sha256_hex};
 use crate::root::{Library, now_ms};
+use crate::samples::SampleRecord;
 
 /// The folder of the records.
 pub(crate) const SHARDS: &str = "shards";
@@ -64,26 +65,51 @@ fn begin_of(preparation: &str) -> String {
     format!("{}-", &hash[..PREPARATION_DIGITS])
 }
 
+fn id_of<'a>(
+    preparation: &str,
+    members: impl Iterator<Item = (&'a SampleId, &'a ObjectHash, &'a ObjectHash)>,
+) -> ShardId {
+    let mut parts = vec![preparation.as_bytes()];
+    for (sample, image, mask) in members {
+        parts.extend([sample.as_str(), image.as_str(), mask.as_str()].map(str::as_bytes));
+    }
+    ShardId::of(&parts)
+}
+
 impl Library {
-    /// The shards whose samples were prepared in this way. A record that is damaged is removed: its shard
-    /// can be made anew.
+    /// The shards whose samples were prepared in this way, each read when it is asked for. A record that is
+    /// damaged is removed: its shard can be made anew.
     ///
     /// # Errors
     /// Where a newer program made one of them, or the storage fails.
-    pub fn shards(&self, preparation: &str) -> Result<Vec<ShardRecord>, LibraryError> {
+    pub fn shards(
+        &self,
+        preparation: &str,
+    ) -> Result<impl Iterator<Item = Result<ShardRecord, LibraryError>>, LibraryError> {
         let begin = format!("{SHARDS}/{}", begin_of(preparation));
-        let mut found = Vec::new();
-        for name in self.records().names(SHARDS)? {
-            if !name.starts_with(&begin) {
-                continue;
-            }
-            match self.records().find::<ShardRecord>(&name) {
-                Ok(record) => found.extend(record.filter(|one| one.preparation == preparation)),
-                Err(LibraryError::Damaged { .. }) => self.records().remove(&name)?,
-                Err(error) => return Err(error),
-            }
+        let names = self.records().names(SHARDS)?.into_iter();
+        let names = names.filter(move |name| name.starts_with(&begin));
+        Ok(names.filter_map(|name| self.shard(&name).transpose()))
+    }
+
+    /// The shard of just these samples, prepared in this way, if there is one.
+    ///
+    /// # Errors
+    /// As [`Library::shards`].
+    pub fn shard_of(
+        &self,
+        preparation: &str,
+        samples: &[&SampleRecord],
+    ) -> Result<Option<ShardRecord>, LibraryError> {
+        let id = id_of(preparation, samples.iter().map(|one| (&one.id, &one.image, &one.mask)));
+        self.shard(&format!("{SHARDS}/{}{id}.json", begin_of(preparation)))
+    }
+
+    fn shard(&self, name: &str) -> Result<Option<ShardRecord>, LibraryError> {
+        match self.records().find_now(name) {
+            Err(LibraryError::Damaged { .. }) => self.records().remove(name).map(|()| None),
+            found => found,
         }
-        Ok(found)
     }
 
     /// Keeps an object as the shard of these samples. Where another has kept one of the same, that one is
@@ -97,15 +123,12 @@ impl Library {
         (object, bytes): (ObjectHash, u64),
         members: Vec<ShardMember>,
     ) -> Result<ShardRecord, LibraryError> {
-        let mut parts = vec![preparation.as_bytes()];
-        for ShardMember { sample, image, mask, .. } in &members {
-            parts.extend([sample.as_str(), image.as_str(), mask.as_str()].map(str::as_bytes));
-        }
-        let (id, preparation) = (ShardId::of(&parts), preparation.to_owned());
+        let of = members.iter().map(|one| (&one.sample, &one.image, &one.mask));
+        let (id, preparation) = (id_of(preparation, of), preparation.to_owned());
         let created_ms = now_ms();
         let record = ShardRecord { id, preparation, object, bytes, members, created_ms };
         self.records().create(&record.name(), &record)?;
-        self.records().read(&record.name())
+        self.records().read_anew(&record.name())
     }
 
     /// Says that a shard is in use, so that no sweep takes it for left over.
@@ -113,7 +136,7 @@ impl Library {
     /// # Errors
     /// Where the storage fails.
     pub fn use_shard(&self, record: &ShardRecord) -> Result<(), LibraryError> {
-        self.records().refresh(&record.name(), record)
+        self.records().refresh(&record.name())
     }
 
     /// Removes a shard. Whoever reads it meanwhile finds that it is gone.

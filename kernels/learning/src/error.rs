@@ -46,8 +46,11 @@ pub enum LearningError {
         /// Pixels along a side of the network's input.
         input_size: usize,
     },
-    /// There is more to train on than is held in memory.
-    #[error("the samples have {slices} slices, and {limit} is the most that is trained on")]
+    /// There is more to train on than a training keeps in order.
+    #[error(
+        "the samples have {slices} slices, and {limit} is the most of one training; train on fewer \
+         patients, or divide the label"
+    )]
     TooMany {
         /// Slices of the samples.
         slices: usize,

@@ -2,8 +2,8 @@
 //!
 //! U-Nets over slices and over stacks of them, and classifiers of slices, trained by one of two
 //! engines: the embedded one, on the CPU, with no Python and no download, or `PyTorch`, on the GPUs of a task and over the ranks of a
-//! gang (its program is in `torch`). [`train`] reads the samples of a library, writes checkpoints into
-//! the run's folder, and leaves a model in the library; [`Predictor`] takes a model from there and
+//! gang (its program is in `torch`). [`train`] reads the samples of a library, which it prepares once and
+//! keeps in shards there, writes checkpoints into the run's folder, and leaves a model in the library; [`Predictor`] takes a model from there and
 //! gives the mask, volume, confidence and embedding of an image; [`similar`] names the nearest
 //! earlier cases.
 //!
@@ -34,11 +34,12 @@ mod predict;
 mod publish;
 mod random;
 mod settings;
+mod sides;
 mod train;
 mod weights;
 
 pub use carry::{export_model, import_model};
-pub use data::Normalisation;
+pub use data::{DataRoom, Normalisation};
 pub use engine::{EngineChoice, Precision, Rank, Surroundings};
 pub use error::LearningError;
 pub use merit::Merit;

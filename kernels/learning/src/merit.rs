@@ -25,7 +25,7 @@ pub struct Merit {
 pub(crate) fn measure(
     engine: &mut dyn Engine,
     (network, patch, mirroring): (Network, Patch, Mirroring),
-    data: &DataSet,
+    data: &DataSet<'_>,
 ) -> Result<Merit, LearningError> {
     let labels = network.labels(patch);
     let lead = &mut |images: Vec<f32>| {
@@ -52,21 +52,25 @@ type Lead<'a> = dyn FnMut(Vec<f32>) -> Result<Vec<f32>, LearningError> + 'a;
 
 /// The mean Dice over samples, or nothing where there are none. A voxel is the label's where the
 /// patches that hold it say so in the mean.
-fn dice(see: &mut Lead<'_>, patch: Patch, data: &DataSet) -> Result<Option<f32>, LearningError> {
+fn dice(
+    see: &mut Lead<'_>,
+    patch: Patch,
+    data: &DataSet<'_>,
+) -> Result<Option<f32>, LearningError> {
     let (voxels, area) = (patch.voxels(), patch.area());
     let at_once = (MEASURED_AT_ONCE / patch.depth).max(1);
     let mut sum = 0.0;
     for sample in &data.samples {
         let mut lead = vec![0.0; sample.len() * area];
         for firsts in data.of_sample(sample).chunks(at_once) {
-            let said = see(data.images(firsts))?;
+            let said = see(data.images(firsts)?)?;
             for (first, said) in firsts.iter().zip(said.chunks_exact(voxels)) {
                 let own = &mut lead[(first - sample.start) * area..];
                 own.iter_mut().zip(said).for_each(|(lead, said)| *lead += said);
             }
         }
         let (mut both, mut all) = (0_usize, 0_usize);
-        for (lead, &label) in lead.iter().zip(data.masks(sample.clone())) {
+        for (lead, &label) in lead.iter().zip(&*data.masks(sample.clone())?) {
             let found = *lead > 0.0;
             both += usize::from(found && label != 0);
             all += usize::from(found) + usize::from(label != 0);
@@ -77,13 +81,13 @@ fn dice(see: &mut Lead<'_>, patch: Patch, data: &DataSet) -> Result<Option<f32>,
 }
 
 /// The area under the receiver's curve over all slices.
-fn auc(see: &mut Lead<'_>, data: &DataSet) -> Result<Option<f32>, LearningError> {
+fn auc(see: &mut Lead<'_>, data: &DataSet<'_>) -> Result<Option<f32>, LearningError> {
     let mut leads = Vec::with_capacity(data.len());
     for firsts in data.patches.chunks(MEASURED_AT_ONCE) {
-        let said = see(data.images(firsts))?.into_iter();
-        leads.extend(
-            said.zip(firsts).map(|(lead, &first)| (lead, shows(data.masks(first..first + 1)))),
-        );
+        let said = see(data.images(firsts)?)?.into_iter();
+        for (lead, &first) in said.zip(firsts) {
+            leads.push((lead, shows(&data.masks(first..first + 1)?)));
+        }
     }
     Ok(area_under_curve(&mut leads))
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{EngineChoice, Precision};
+use crate::engine::{EngineChoice, Precision, Surroundings};
 use crate::error::LearningError;
 use crate::mirror::Mirroring;
 use crate::network::{Network, NetworkKind, Patch, Supervision, Task};
@@ -122,6 +122,10 @@ pub struct TrainSettings {
     pub engine: EngineChoice,
     /// With how many bits `PyTorch` computes. Default: `auto`, which is bf16 on a GPU that has it.
     pub precision: Precision,
+    /// MiB of memory for samples: what does not fit is read from shards when it is needed, and nothing
+    /// else changes. Default: half of what its task was granted, 4096 where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_memory_mib: Option<u64>,
 }
 
 impl Default for TrainSettings {
@@ -149,6 +153,7 @@ impl Default for TrainSettings {
             hold_out: Vec::new(),
             engine: EngineChoice::default(),
             precision: Precision::default(),
+            data_memory_mib: None,
         }
     }
 }
@@ -185,6 +190,11 @@ impl TrainSettings {
     pub(crate) fn patch(&self) -> Patch {
         let depth = if self.network.axes() == 3 { self.input_depth } else { 1 };
         Patch { depth, side: self.input_size }
+    }
+
+    /// Bytes of memory for samples; none where nothing is known.
+    pub(crate) fn data_bytes(&self, around: &Surroundings) -> Option<u64> {
+        self.data_memory_mib.map(|mib| mib.saturating_mul(1 << 20)).or(around.data.memory_bytes)
     }
 
     /// Refuses values that cannot be trained with.
@@ -309,8 +319,8 @@ impl TrainSettings {
         ]
     }
 
-    /// The first setting in which two trainings would differ in what they learn. Engine and precision
-    /// are none: a run goes on where there is room for it.
+    /// The first setting in which two trainings would differ in what they learn. Engine, precision and
+    /// memory are none: a run goes on where there is room for it.
     pub(crate) fn difference(&self, other: &Self) -> Option<&'static str> {
         [
             ("label", self.label != other.label),

@@ -9,16 +9,15 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Instant;
 
-use gantry_library::{
-    Fractions, Library, ModelId, PatientKey, SampleId, SampleRecord, Split, SplitPlan,
-};
+use gantry_library::{Library, ModelId, SampleRecord};
 
-use crate::checkpoint::{Checkpoint, Sides, State};
-use crate::data::{Batch, DataSet, Normalisation, prepare, usual_slice_mm};
+use crate::checkpoint::{Checkpoint, State};
+use crate::data::{
+    Batches, DataSet, Normalisation, Preparation, Room, Shelf, Varied, ahead, usual_slice_mm,
+};
 use crate::engine::{self, Engine, Stepped, Surroundings};
 use crate::error::LearningError;
 use crate::merit::{self, MEASURED_AT_ONCE, Merit};
@@ -26,18 +25,19 @@ use crate::metadata::{EpochMetrics, FeatureScale};
 use crate::network::{Network, Patch};
 use crate::optimizer::{Moments, Step, average_at, rate_at};
 use crate::publish::publish;
-use crate::settings::{Fold, TrainSettings};
+use crate::settings::TrainSettings;
+use crate::sides::{select, split};
 use crate::weights::Weights;
 
-/// Batches that are made ahead of the step that takes them.
-const BATCHES_AHEAD: usize = 4;
+/// Patches whose features say what features are like, evenly over all of them: they are held at once.
+const FEATURES_MAX: usize = 1 << 16;
 
 /// Takes what a run reports while it goes.
 pub trait RunSink {
     /// A point of a curve. `loss` comes after every step; `train_loss`, `validation_dice` or
     /// `validation_auc` (where patients were set aside for it), `images_per_second`, `waiting_percent` (the share of the time
-    /// that the engine waited for images) and `gpu_memory_mib` (where there is a GPU) after every
-    /// epoch. Of the ranks of a gang all tell how fast they are, and the first tells the rest.
+    /// that the engine waited for images), `data_memory_mib` (the most that samples and batches took of
+    /// the memory at once) and `gpu_memory_mib` (where there is a GPU) after every epoch. Of the ranks of a gang all tell how fast they are, and the first tells the rest.
     fn metric(&mut self, name: &str, value: f64, step: u64);
 
     /// Steps that are done, and how many there are.
@@ -113,37 +113,44 @@ pub fn train(
         Some(checkpoint) => checkpoint.state.sides.clone(),
         None => split(&library.usable_samples()?, settings)?,
     };
-    let select = |ids: &[SampleId]| select(&all, ids);
-    let trained_on = select(&sides.train)?;
+    let trained_on = select(&all, &sides.train)?;
+    let validated = select(&all, &sides.validation)?;
+    let held_out = select(&all, &sides.test)?;
     let slice_mm = match &found {
         Some(checkpoint) => checkpoint.state.slice_mm,
         None if network.kind.axes() == 3 => usual_slice_mm(&trained_on),
         None => None,
     };
-    let side = patch.side;
-    let prepared = prepare(library, &trained_on, side, slice_mm)?;
-    let mut checkpoint = found.unwrap_or_else(|| {
-        let normalisation = Normalisation::of(&trained_on, &prepared);
+    let preparation = Preparation { side: patch.side, slice_mm };
+    let every = [&trained_on[..], &validated, &held_out].concat();
+    let shelf = Shelf::open(library, preparation, &every, around.data.shard_bytes)?;
+    let mut checkpoint = if let Some(found) = found {
+        found
+    } else {
+        let normalisation = Normalisation::of(&trained_on, &shelf)?;
         let state = State::new(settings.clone(), sides, normalisation);
         begin(State { slice_mm, ..state })
-    });
+    };
     checkpoint.weights.require_shapes_of(&network.initial(settings.seed))?;
     // How it is carried out may be another way than before.
     checkpoint.state.settings = settings.clone();
     let normalisation = checkpoint.state.normalisation;
-    let data = DataSet::new(prepared, &normalisation, network, patch);
+    let room = Room::new(settings.data_bytes(around), patch, settings.batch_size as usize);
+    let load = |samples: &[&SampleRecord]| {
+        DataSet::new(&shelf, samples, &normalisation, network, patch, &room)
+    };
+    let (data, validation) = (load(&trained_on)?, load(&validated)?);
     if data.is_unlabelled() {
         let (label, slices) = (settings.label.clone(), data.slices());
-        return Err(LearningError::EmptyClass { label, slices, input_size: side });
+        return Err(LearningError::EmptyClass { label, slices, input_size: patch.side });
     }
-    let load = |ids: &[SampleId]| -> Result<DataSet, LearningError> {
-        let prepared = prepare(library, &select(ids)?, side, slice_mm)?;
-        Ok(DataSet::new(prepared, &normalisation, network, patch))
-    };
-    let validation = load(&checkpoint.state.sides.validation)?;
+    shelf.take_warnings().iter().for_each(|sentence| sink.warning(sentence));
+    sink.note(&format!("{}; {}", shelf.words(), room.words()));
     let mut engine = engine::start(&checkpoint, network, around, sink)?;
     let engine = &mut *engine;
-    let run = Run { network, patch, data: &data, validation: &validation, folder: run_folder };
+    let (data, validation, room) = (&data, &validation, &room);
+    let run =
+        Run { network, patch, data, validation, folder: run_folder, shelf: Some(&shelf), room };
     if let Some(step) = run.go(&mut checkpoint, engine, sink, stop)? {
         return Ok(RunOutcome::Stopped { step });
     }
@@ -152,11 +159,12 @@ pub fn train(
     }
     let weights = published(&checkpoint);
     engine.show(weights)?;
-    let held_out = load(&checkpoint.state.sides.test)?;
+    let held_out = load(&held_out)?;
     let test = merit::measure(engine, (network, patch, settings.mirroring), &held_out)?;
     let name = run_folder.file_name().unwrap_or_default().to_string_lossy();
     let trained_on: Vec<SampleRecord> = trained_on.into_iter().cloned().collect();
     let features = run.feature_scale(engine)?;
+    run.tell_of_shards(sink)?;
     let model = publish(library, &name, &checkpoint.state, weights, &trained_on, features, test)?;
     Ok(RunOutcome::Finished { model, epochs: checkpoint.state.history, test })
 }
@@ -189,62 +197,16 @@ fn best_epoch(history: &[EpochMetrics]) -> Option<usize> {
     merits.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0))).map(|(place, _)| place)
 }
 
-/// Decides which samples are trained on.
-fn split(all: &[SampleRecord], settings: &TrainSettings) -> Result<Sides, LearningError> {
-    let labelled: Vec<SampleRecord> =
-        all.iter().filter(|sample| sample.label == settings.label).cloned().collect();
-    if labelled.is_empty() {
-        let labels = Library::fingerprint(all).labels;
-        let there = if labels.is_empty() {
-            "the library has no samples; make some with gantry preprocess".to_owned()
-        } else {
-            let names: Vec<&str> = labels.keys().map(String::as_str).collect();
-            format!("the library has samples of {}", names.join(", "))
-        };
-        return Err(LearningError::NoSamples { label: settings.label.clone(), there });
-    }
-    let hold_out = settings
-        .hold_out
-        .iter()
-        .map(|key| key.parse::<PatientKey>())
-        .collect::<Result<Vec<_>, _>>()?;
-    let plan = if let Some(Fold { number, of }) = settings.fold {
-        SplitPlan::fold(&labelled, settings.seed, (number, of), &hold_out)?
-    } else {
-        let validation_percent = settings.validation_percent;
-        let fractions = Fractions { validation_percent, test_percent: 0 };
-        SplitPlan::new(&labelled, settings.seed, fractions, &hold_out)?
-    };
-    let ids = |side| plan.of(side, &labelled).iter().map(|sample| sample.id.clone()).collect();
-    Ok(Sides {
-        train: ids(Split::Train),
-        validation: ids(Split::Validation),
-        test: ids(Split::Test),
-    })
-}
-
-fn select<'a>(
-    all: &'a [SampleRecord],
-    ids: &[SampleId],
-) -> Result<Vec<&'a SampleRecord>, LearningError> {
-    let one = |id: &SampleId| {
-        all.iter().find(|sample| sample.id == *id).ok_or_else(|| {
-            LearningError::Damaged(format!(
-                "sample {id}, which the run was begun with, is gone from the library; restore it, \
-                 or start another run"
-            ))
-        })
-    };
-    ids.iter().map(one).collect()
-}
-
 /// What a run reads and does not change.
 struct Run<'a> {
     network: Network,
     patch: Patch,
-    data: &'a DataSet,
-    validation: &'a DataSet,
+    data: &'a DataSet<'a>,
+    validation: &'a DataSet<'a>,
     folder: &'a Path,
+    /// What the samples are read from; none in some tests.
+    shelf: Option<&'a Shelf<'a>>,
+    room: &'a Room,
 }
 
 /// How an epoch, or the rest of one, went by.
@@ -276,17 +238,10 @@ impl Run<'_> {
             let shares: Vec<&[usize]> =
                 steps.iter().map(|slices| &slices[engine.share(slices.len())]).collect();
             let sizes: Vec<usize> = steps.iter().map(|slices| slices.len()).collect();
+            let varied = Varied { augmentation, seed, epoch };
             let stopped = thread::scope(|scope| {
-                let (sender, batches) = sync_channel(BATCHES_AHEAD);
-                scope.spawn(move || {
-                    for share in shares {
-                        // Whoever takes them has stopped, or failed.
-                        if sender.send(self.data.batch(share, augmentation, seed, epoch)).is_err() {
-                            return;
-                        }
-                    }
-                });
-                self.epoch(at, engine, (&sizes, &batches, total), sink, stop)
+                let batches = ahead(scope, self.data, &shares, varied, self.room);
+                self.epoch(at, engine, (&sizes, batches, total), sink, stop)
             })?;
             if stopped {
                 return Ok(Some(at.state.step));
@@ -301,7 +256,7 @@ impl Run<'_> {
         &self,
         at: &mut Checkpoint,
         engine: &mut dyn Engine,
-        (sizes, batches, total): (&[usize], &Receiver<Batch>, u64),
+        (sizes, mut batches, total): (&[usize], Batches, u64),
         sink: &mut dyn RunSink,
         stop: &AtomicBool,
     ) -> Result<bool, LearningError> {
@@ -320,10 +275,7 @@ impl Run<'_> {
             // The next step's images are on their way while this one is made.
             let asked = Instant::now();
             for size in coming.by_ref().take(if place == 0 { 2 } else { 1 }) {
-                let Ok(batch) = batches.recv() else {
-                    return Err(LearningError::Engine("the loader of images has failed".into()));
-                };
-                engine.offer(batch, *size)?;
+                engine.offer(batches.next()?, *size)?;
             }
             let waited = asked.elapsed().as_secs_f64();
             let stepped = step(at, engine, total)?;
@@ -336,10 +288,19 @@ impl Run<'_> {
             }
             if at.state.step.is_multiple_of(every) {
                 self.keep(at, engine)?;
+                self.tell_of_shards(sink)?;
             }
         }
+        self.tell_of_shards(sink)?;
         self.end_epoch(at, engine, &course, sink)?;
         Ok(false)
+    }
+
+    /// Says that the shards are in use, and tells what was odd about them.
+    fn tell_of_shards(&self, sink: &mut dyn RunSink) -> Result<(), LearningError> {
+        let Some(shelf) = self.shelf else { return Ok(()) };
+        shelf.take_warnings().iter().for_each(|sentence| sink.warning(sentence));
+        shelf.keep_in_use()
     }
 
     /// Writes a checkpoint; only the first rank of a gang does.
@@ -393,6 +354,7 @@ impl Run<'_> {
         }
         sink.metric("images_per_second", f64::from(images_per_second), state.step);
         sink.metric("waiting_percent", 100.0 * course.waited_s / seconds, state.step);
+        sink.metric("data_memory_mib", self.room.most_mib(), state.step);
         if course.memory_mib > 0 {
             sink.metric("gpu_memory_mib", course.memory_mib as f64, state.step);
         }
@@ -406,12 +368,13 @@ impl Run<'_> {
 
     /// What the features are like over the slices that were trained on.
     fn feature_scale(&self, engine: &mut dyn Engine) -> Result<FeatureScale, LearningError> {
-        let count = self.data.len();
         let width = self.network.features();
-        let mut features = Vec::with_capacity(count * width);
+        let step = self.data.len().div_ceil(FEATURES_MAX).max(1);
+        let looked_at: Vec<usize> = self.data.patches.iter().copied().step_by(step).collect();
+        let mut features = Vec::with_capacity(looked_at.len() * width);
         let at_once = (MEASURED_AT_ONCE / self.patch.depth).max(1);
-        for firsts in self.data.patches.chunks(at_once) {
-            features.extend(engine.see(self.data.images(firsts))?.features);
+        for firsts in looked_at.chunks(at_once) {
+            features.extend(engine.see(self.data.images(firsts)?)?.features);
         }
         Ok(FeatureScale::of(&features, width))
     }
@@ -441,6 +404,7 @@ fn step(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Sides;
     use crate::data::rising;
 
     struct Deaf;
@@ -487,7 +451,9 @@ mod tests {
         let whole = at.clone();
         at.weights.0.get_mut("level0.classes.shift").unwrap().values.fill(f32::INFINITY);
         let data = rising(network, 16, 1, 8);
-        let run = Run { network, patch, data: &data, validation: &data, folder: folder.path() };
+        let (data, room) = (&data, &Room::new(None, patch, 8));
+        let folder = folder.path();
+        let run = Run { network, patch, data, validation: data, folder, shelf: None, room };
         let around = Surroundings::default();
         let mut engine = engine::start(&at, network, &around, &mut Deaf).unwrap();
         let stop = AtomicBool::new(false);
@@ -495,6 +461,6 @@ mod tests {
         for part in ["the loss became NaN at step 1", "learning_rate below 0.003"] {
             assert!(sentence.contains(part), "{sentence}");
         }
-        assert_eq!(Checkpoint::newest(folder.path(), &mut |_| ()).unwrap(), Some(whole));
+        assert_eq!(Checkpoint::newest(folder, &mut |_| ()).unwrap(), Some(whole));
     }
 }

@@ -88,3 +88,8 @@ pub(crate) fn shard(library: &Library, preparation: &str, sample: &SampleRecord)
     let member = ShardMember { sample: id, image, mask, about: json!({"at": 512}) };
     library.keep_shard(preparation, object, vec![member]).unwrap()
 }
+
+/// The shards that were prepared in this way.
+pub(crate) fn shards(library: &Library, preparation: &str) -> Vec<ShardRecord> {
+    library.shards(preparation).unwrap().collect::<Result<_, _>>().unwrap()
+}

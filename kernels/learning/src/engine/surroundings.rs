@@ -2,6 +2,8 @@
 
 use std::env;
 
+use crate::data::DataRoom;
+
 /// One rank of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rank {
@@ -26,11 +28,15 @@ pub struct Surroundings {
     pub threads: Option<usize>,
     /// Which rank of a gang it is; nothing where it is alone.
     pub rank: Option<Rank>,
+    /// What it may take for its samples: of a task half of the memory that it was granted, since the
+    /// passes of the network need theirs.
+    pub data: DataRoom,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { python: "python3".into(), gpus: 0, threads: None, rank: None }
+        let (python, data) = ("python3".into(), DataRoom::default());
+        Self { python, gpus: 0, threads: None, rank: None, data }
     }
 }
 
@@ -54,6 +60,10 @@ impl Surroundings {
             gpus: gpus.split(',').filter(|gpu| !gpu.is_empty()).count(),
             threads: number("RAYON_NUM_THREADS"),
             rank: rank(),
+            data: DataRoom {
+                memory_bytes: number("GANTRY_MEMORY_MIB").map(|mib| (mib as u64) << 19),
+                ..DataRoom::default()
+            },
         }
     }
 
@@ -91,5 +101,7 @@ mod tests {
         assert_eq!(one.rank, Some(rank));
         assert_eq!(gang(&[("RANK", "1"), ("CUDA_VISIBLE_DEVICES", "a,b")]).ranks(), (2, 8));
         assert_eq!(gang(&[("RANK", "x")]).rank, None);
+        let granted = read(&[("GANTRY_MEMORY_MIB", "6144")]);
+        assert_eq!(granted.data.memory_bytes, Some(3 << 30), "half of it");
     }
 }

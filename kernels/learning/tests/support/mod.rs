@@ -57,12 +57,22 @@ pub fn phantoms(
     settings: &PhantomSettings,
 ) -> (Library, Vec<PhantomPatient>) {
     let library = Library::open_or_create(folder).unwrap();
+    let patients = fill(&library, numbers, settings);
+    (library, patients)
+}
+
+/// Puts the phantoms of these numbers into a library.
+pub fn fill(
+    library: &Library,
+    numbers: std::ops::Range<u32>,
+    settings: &PhantomSettings,
+) -> Vec<PhantomPatient> {
     let patients: Vec<PhantomPatient> =
         numbers.clone().map(|number| patient(number, settings)).collect();
     for (number, one) in numbers.zip(&patients) {
-        add(&library, number, &one.image, &one.lungs);
+        add(library, number, &one.image, &one.lungs);
     }
-    (library, patients)
+    patients
 }
 
 /// The key of a phantom patient.
@@ -76,6 +86,7 @@ pub struct Memory {
     pub metrics: Vec<(String, u64, f64)>,
     pub progress: Vec<(u64, u64)>,
     pub warnings: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 impl Memory {
@@ -93,6 +104,10 @@ impl RunSink for Memory {
 
     fn progress(&mut self, done: u64, total: u64) {
         self.progress.push((done, total));
+    }
+
+    fn note(&mut self, sentence: &str) {
+        self.notes.push(sentence.to_owned());
     }
 
     fn warning(&mut self, sentence: &str) {
