@@ -150,17 +150,17 @@ fn salt(library: &Library) -> String {
     header["record"]["salt"].as_str().unwrap().to_owned()
 }
 
-/// Ends a run at a step as a kill would, or does something to it.
+/// Does something to a run after every so-many-th step, such as to end it as a kill would.
 struct At<'a> {
     memory: Memory,
-    step: u64,
+    each: u64,
     what: &'a mut dyn FnMut(),
 }
 
 impl RunSink for At<'_> {
     fn metric(&mut self, name: &str, value: f64, step: u64) {
         self.memory.metric(name, value, step);
-        if name == "loss" && step == self.step {
+        if name == "loss" && step.is_multiple_of(self.each) {
             (self.what)();
         }
     }
@@ -180,7 +180,7 @@ fn a_run_goes_on_from_memory_to_shards_and_back() {
     let (whole, _) = run(&library, &settings, "whole", &around(1 << 30, TINY));
     for (name, first, then) in [("to-shards", 1 << 30, 0), ("from-shards", 0, 1 << 30)] {
         let mut kill = || panic!("killed, as the test wants it");
-        let mut sink = At { memory: Memory::default(), step: 4, what: &mut kill };
+        let mut sink = At { memory: Memory::default(), each: 4, what: &mut kill };
         let first =
             AssertUnwindSafe(|| tried(&library, &settings, name, &around(first, TINY), &mut sink));
         assert!(catch_unwind(first).is_err(), "{name}");
@@ -292,20 +292,9 @@ fn a_shard_that_is_damaged_again_ends_the_run_in_a_sentence() {
             fs::write(&path, vec![0; length as usize]).unwrap();
         }
     };
-    struct Each<'a>(At<'a>);
-    impl RunSink for Each<'_> {
-        fn metric(&mut self, name: &str, value: f64, step: u64) {
-            self.0.step = if step.is_multiple_of(20) { step } else { 0 };
-            self.0.metric(name, value, step);
-        }
-        fn progress(&mut self, _: u64, _: u64) {}
-        fn warning(&mut self, sentence: &str) {
-            self.0.warning(sentence);
-        }
-    }
-    let mut sink = Each(At { memory: Memory::default(), step: 0, what: &mut harm });
+    let mut sink = At { memory: Memory::default(), each: 20, what: &mut harm };
     let error = tried(&library, &settings, "run", &around(0, 1 << 30), &mut sink).unwrap_err();
-    let warnings = sink.0.memory.warnings;
+    let warnings = sink.memory.warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     let sentence = error.to_string();
     assert!(sentence.contains("is damaged again") && sentence.contains("check the disks"));
@@ -356,7 +345,7 @@ fn a_run_makes_its_shards_young_and_a_sweep_takes_those_of_nobody() {
     let mut sweep = || swept += library.remove_leftovers(&found).unwrap().shards.count;
     library.remove_leftovers(&found).unwrap();
     assert_eq!(shards(&library).len(), 0);
-    let mut sink = At { memory: Memory::default(), step: 2, what: &mut sweep };
+    let mut sink = At { memory: Memory::default(), each: 2, what: &mut sweep };
     tried(&library, &settings, "third", &around(0, 1 << 30), &mut sink).unwrap();
     assert_eq!((swept, shards(&library).len()), (0, 1), "it is new");
     assert_eq!(library.verify().unwrap().damage, []);

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gantry_imaging::phantom::PhantomSettings;
 use gantry_learning::{
-    EngineChoice, Mirroring, NetworkKind, Precision, Predictor, Rank, RunOutcome, RunSink,
-    Supervision, Surroundings, TrainSettings, train,
+    DataRoom, EngineChoice, Mirroring, NetworkKind, Precision, Predictor, Rank, RunOutcome,
+    RunSink, Supervision, Surroundings, TrainSettings, train,
 };
 use gantry_library::Library;
 use safetensors::SafeTensors;
@@ -129,6 +129,29 @@ fn apart(a: &[(u64, f64)], b: &[(u64, f64)]) -> f64 {
 fn small(kind: NetworkKind, settings: TrainSettings) -> TrainSettings {
     let (input_size, base_channels) = if kind.side_multiple() == 32 { (32, 8) } else { (16, 4) };
     TrainSettings { network: kind, input_size, input_depth: 8, base_channels, ..settings }
+}
+
+#[test]
+fn shards_are_read_ahead_of_its_steps_and_give_the_same_bits() {
+    let Some(python) = python("shards_are_read_ahead_of_its_steps_and_give_the_same_bits") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (library, _) = phantoms(folder.path(), 0..3, &SMALL);
+    let settings = settings(EngineChoice::Torch);
+    let of = |name: &str, memory_bytes| {
+        let data = DataRoom { memory_bytes: Some(memory_bytes), shard_bytes: 1 };
+        let around = Surroundings { data, ..around(&python) };
+        let run = library.run_folder(name).unwrap();
+        let mut memory = Memory::default();
+        let stop = AtomicBool::new(false);
+        train(&library, &settings, &run, &around, &mut memory, &stop).unwrap();
+        let waiting = memory.metrics.iter().filter(|(name, ..)| name == "waiting_percent");
+        assert_eq!(waiting.clone().count(), 3, "it is told after each epoch");
+        assert!(waiting.clone().all(|(.., value)| (0.0..100.0).contains(value)));
+        (losses(&memory), memory.curve("validation_dice"))
+    };
+    assert!(of("shards", 0) == of("memory", 1 << 30));
 }
 
 #[test]

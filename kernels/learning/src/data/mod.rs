@@ -4,13 +4,15 @@
 //! | module | what |
 //! |---|---|
 //! | [`grid`] | the square grid of a sample, and the scale of its intensities |
-//! | [`shelf`] | samples on their grids in the library's shards, which other trainings read too |
+//! | [`prepare`] | samples on their grids, written into shards of the library |
+//! | [`shelf`] | what is read of the shards, which other trainings read too |
 //! | [`set`] | the patches of samples and how an epoch varies them |
 //! | [`room`] | how much of that may be in memory |
 //! | [`loader`] | batches that are made ahead |
 
 mod grid;
 mod loader;
+mod prepare;
 mod room;
 mod set;
 mod shelf;
@@ -20,8 +22,9 @@ pub use room::DataRoom;
 
 pub(crate) use grid::{Statistics, on_scale, to_square, usual_slice_mm};
 pub(crate) use loader::{Batches, Varied, ahead};
+pub(crate) use prepare::Preparation;
 pub(crate) use room::Room;
 #[cfg(test)]
 pub(crate) use set::rising;
 pub(crate) use set::{Batch, DataSet, shows, target_of, thinned};
-pub(crate) use shelf::{Preparation, Shelf};
+pub(crate) use shelf::Shelf;

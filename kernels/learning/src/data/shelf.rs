@@ -11,83 +11,24 @@
 //! shards, and each looks whether another was faster.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use gantry_imaging::shards::{ShardWriter, member_bytes, npy_header};
-use gantry_imaging::{Geometry, nifti, resample};
-use gantry_library::{
-    Library, LibraryError, ObjectReader, SampleId, SampleRecord, ShardMember, ShardRecord,
-};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use gantry_library::{Library, LibraryError, ObjectReader, SampleId, SampleRecord, ShardRecord};
+use serde::Deserialize;
+use serde_json::Value;
 
-use super::grid::{Statistics, square_grid, to_square};
+use super::grid::Statistics;
+use super::prepare::{About, Preparation, grouped, make};
 use crate::error::LearningError;
 
-/// Raised whenever the same samples are prepared to other numbers than before.
-const VERSION: u32 = 1;
 /// Slices of one training: their order, places and sums take some 130 MiB.
 pub(super) const SLICES_MAX: usize = 1 << 22;
-/// Slices of one shard, and samples: so that its record stays below the most that a record may have.
-const SHARD_SLICES_MAX: usize = 1 << 16;
-const SHARD_SAMPLES_MAX: usize = 2048;
 /// Bytes that are read at once where slices are read one after the other.
 const PIECE_BYTES: usize = 8 << 20;
 /// How often a run says that it uses its shards: well within the age at which a sweep may take them.
 const USED_EACH: Duration = Duration::from_mins(20);
-
-/// How samples are prepared.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Preparation {
-    /// Pixels along a side of a slice.
-    pub(crate) side: usize,
-    /// How far slices are apart, in mm; as they are where nothing is said.
-    pub(crate) slice_mm: Option<f64>,
-}
-
-impl Preparation {
-    /// The same words give the same numbers.
-    fn words(&self) -> String {
-        let apart = self.slice_mm.map_or("as they are".to_owned(), |mm| format!("{mm} mm apart"));
-        format!("square grid, version {VERSION}, side {}, slices {apart}", self.side)
-    }
-
-    /// How many slices a sample will have.
-    fn slices(&self, sample: &SampleRecord) -> usize {
-        square_grid(&Geometry::new(sample.size, sample.spacing_mm), self.side, self.slice_mm).size
-            [2]
-    }
-
-    fn area(&self) -> usize {
-        self.side * self.side
-    }
-
-    /// How many bytes a sample will take in a shard.
-    fn bytes(&self, sample: &SampleRecord) -> u64 {
-        let pixels = (self.slices(sample) * self.area()) as u64;
-        // Of headers and the text some hundred bytes.
-        member_bytes(4 * pixels + 128) + member_bytes(pixels + 128) + member_bytes(1024)
-    }
-}
-
-/// What the record of a shard says of a sample. Numbers that count bit for bit are kept as bits.
-#[derive(Serialize, Deserialize)]
-struct About {
-    slices: usize,
-    marked: usize,
-    lowest_bits: u32,
-    mean_bits: u64,
-    deviation_bits: u64,
-    image_at: u64,
-    label_at: u64,
-    /// The CRC-32 of each slice, in eight digits each.
-    image_sums: String,
-    label_sums: String,
-}
 
 /// Where a prepared sample is, and what it is like.
 #[derive(Clone, Debug, PartialEq)]
@@ -383,122 +324,4 @@ impl Shard {
         let reader = Arc::new(library.object_reader(&self.record.object));
         *self.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;
     }
-}
-
-/// Samples by the shards that they will be in, in the order of their ids.
-fn grouped<'a>(
-    preparation: Preparation,
-    samples: &[&'a SampleRecord],
-    shard_bytes: u64,
-) -> Vec<Vec<&'a SampleRecord>> {
-    let mut groups: Vec<Vec<&SampleRecord>> = Vec::new();
-    let (mut bytes, mut slices) = (0, 0);
-    for sample in samples {
-        let (more, others) = (preparation.bytes(sample), preparation.slices(sample));
-        match groups.last_mut() {
-            Some(group)
-                if bytes + more <= shard_bytes
-                    && slices + others <= SHARD_SLICES_MAX
-                    && group.len() < SHARD_SAMPLES_MAX =>
-            {
-                group.push(sample);
-                (bytes, slices) = (bytes + more, slices + others);
-            }
-            _ => {
-                groups.push(vec![sample]);
-                (bytes, slices) = (more, others);
-            }
-        }
-    }
-    groups
-}
-
-/// Prepares samples one after the other, and keeps them as a shard.
-fn make(
-    library: &Library,
-    preparation: Preparation,
-    samples: &[&SampleRecord],
-) -> Result<ShardRecord, LearningError> {
-    let bytes = samples.iter().map(|sample| preparation.bytes(sample)).sum();
-    let mut shard = ShardWriter::new(library.object_writer(bytes)?);
-    let mut members = Vec::with_capacity(samples.len());
-    for (number, sample) in samples.iter().enumerate() {
-        let about = put(library, preparation, sample, (&mut shard, number))?;
-        let SampleRecord { id, image, mask, .. } = (*sample).clone();
-        members.push(ShardMember { sample: id, image, mask, about: as_value(&about)? });
-    }
-    let object = shard.finish().map_err(not_written)?.finish()?;
-    Ok(library.keep_shard(&preparation.words(), object, members)?)
-}
-
-fn as_value(about: &impl Serialize) -> Result<Value, LearningError> {
-    serde_json::to_value(about)
-        .map_err(|error| LearningError::Damaged(format!("a shard's record: {error}")))
-}
-
-fn not_written(source: std::io::Error) -> LearningError {
-    LearningError::file("writing", Path::new("a shard of prepared samples"), source)
-}
-
-/// Prepares a sample and puts it into a shard under a number.
-fn put<W: std::io::Write>(
-    library: &Library,
-    preparation: Preparation,
-    sample: &SampleRecord,
-    (shard, number): (&mut ShardWriter<W>, usize),
-) -> Result<About, LearningError> {
-    let Preparation { side, slice_mm } = preparation;
-    let image = nifti::read(&library.read_object(&sample.image)?)?;
-    let mask = nifti::read_mask(&library.read_object(&sample.mask)?)?;
-    image.require_same_grid(&mask)?;
-    let statistics = Statistics::of(&image);
-    let mask = resample::mask_onto(&mask, &square_grid(&image.geometry, side, slice_mm))?;
-    let image = to_square(&image, side, slice_mm, statistics.lowest)?;
-    let [x, y, slices] = image.geometry.size;
-    let voxels: Vec<u8> = image.voxels.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let spacing_mm = image.geometry.spacing_mm;
-    drop(image);
-    let labels: Vec<u8> = mask.voxels.iter().map(|&label| u8::from(label != 0)).collect();
-    let mut array = |name: &str, kind: &str, bytes: &[u8]| {
-        let header = npy_header(kind, &[slices, y, x]);
-        let name = format!("{number:06}.{name}.npy");
-        let at = shard.append(&name, &[&header, bytes]).map_err(not_written)?;
-        Ok::<_, LearningError>(at + header.len() as u64)
-    };
-    let image_at = array("image", "<f4", &voxels)?;
-    let label_at = array("label", "|u1", &labels)?;
-    let Statistics { lowest, mean, deviation } = statistics;
-    let text = json!({
-        "sample": sample.id,
-        "image": sample.image,
-        "mask": sample.mask,
-        "label": sample.label,
-        "modality": sample.modality,
-        "spacing_mm": spacing_mm,
-        "lowest": lowest,
-        "mean": mean,
-        "deviation": deviation,
-    });
-    let text = format!("{text:#}\n");
-    shard.append(&format!("{number:06}.json"), &[text.as_bytes()]).map_err(not_written)?;
-    Ok(About {
-        slices,
-        marked: labels.iter().filter(|&&label| label != 0).count(),
-        lowest_bits: lowest.to_bits(),
-        mean_bits: mean.to_bits(),
-        deviation_bits: deviation.to_bits(),
-        image_at,
-        label_at,
-        image_sums: sums(&voxels, 4 * side * side),
-        label_sums: sums(&labels, side * side),
-    })
-}
-
-/// The sums of slices of so many bytes.
-fn sums(bytes: &[u8], each: usize) -> String {
-    bytes.chunks_exact(each).fold(String::new(), |mut text, slice| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{:08x}", crc32fast::hash(slice));
-        text
-    })
 }
