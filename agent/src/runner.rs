@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use gantry_config::RunAs;
-use gantry_model::{Exit, GPU_WHOLE, Gpu, Launch, TaskId, TaskWork};
+use gantry_model::{Exit, GPU_WHOLE, Gpu, Launch, MemoryMib, TaskId, TaskWork};
 use rustix::process::{
     Pid, Signal, getpgid, getpid, getppid, kill_process, kill_process_group,
     set_parent_process_death_signal,
@@ -88,6 +88,11 @@ pub(crate) fn environment(launch: &Launch, places: &Places, gpus: &[Gpu]) -> Vec
     ];
     if matches!(launch.work, TaskWork::Builtin(_)) {
         all.push(("GANTRY_TORCH_PYTHON".to_owned(), places.python.clone()));
+        let memory = launch.lease.resources.memory;
+        if memory > MemoryMib(0) {
+            // A training holds as many of its samples as there is room for.
+            all.push(("GANTRY_MEMORY_MIB".to_owned(), memory.0.to_string()));
+        }
     }
     if launch.start > 1 {
         all.push(("GANTRY_RESUME".to_owned(), "1".to_owned()));

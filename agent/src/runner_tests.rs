@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Stdio;
 
-use gantry_model::{JobId, Lease, MemoryMib, TaskWork, TryId};
+use gantry_model::{Builtin, JobId, Lease, MemoryMib, TaskWork, TryId};
 use tempfile::TempDir;
 
 use super::*;
@@ -52,6 +52,21 @@ pub(crate) fn gpus() -> Vec<Gpu> {
         ..Gpu::default()
     };
     vec![gpu("GPU-a", 80), gpu("GPU-b", 40)]
+}
+
+#[test]
+fn an_operation_is_told_the_memory_that_it_was_granted() {
+    let granted = |work: TaskWork, memory| {
+        let mut launch = Launch { work, ..launch(&[]) };
+        launch.lease.resources.memory = MemoryMib(memory);
+        let all = environment(&launch, &places(Path::new("/tmp")), &gpus());
+        all.into_iter().find(|(name, _)| name == "GANTRY_MEMORY_MIB").map(|(_, value)| value)
+    };
+    let (library, settings, run) = ("l".into(), "{}".into(), "r".into());
+    let training = TaskWork::Builtin(Builtin::Train { library, settings, run });
+    assert_eq!(granted(training.clone(), 6144).as_deref(), Some("6144"));
+    assert_eq!(granted(training, 0), None, "nobody said how much");
+    assert_eq!(granted(launch(&["true"]).work, 6144), None);
 }
 
 #[test]

@@ -129,6 +129,11 @@ const KEYS: &[(&str, &[Kind], Setter)] = &[
     ("precision", TRAIN, |draft, entry| {
         entry.string().map(|bits| draft.operation.training.precision = Some(entry.placed(bits)))
     }),
+    ("data-memory", TRAIN, |draft, entry| {
+        entry
+            .written()
+            .map(|memory| draft.operation.training.data_memory = Some(entry.placed(memory)))
+    }),
     ("network", TRAIN, |draft, entry| {
         entry.string().map(|name| draft.operation.training.network = Some(entry.placed(name)))
     }),

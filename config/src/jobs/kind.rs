@@ -150,6 +150,8 @@ pub struct FileTraining {
     pub engine: Option<Placed<String>>,
     /// With how many bits `PyTorch` computes: `auto`, `fp32` or `bf16`.
     pub precision: Option<Placed<String>>,
+    /// The memory for samples.
+    pub data_memory: Option<Placed<MemoryMib>>,
     /// The network, by its name.
     pub network: Option<Placed<String>>,
     /// Pixels along a side of its input.

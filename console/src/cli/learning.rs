@@ -363,6 +363,10 @@ pub struct Train {
     /// With how many bits torch computes: auto takes bf16 on a GPU that has it.
     #[arg(long, default_value = "auto", value_parser = ["auto", "fp32", "bf16"])]
     precision: String,
+    /// Memory for samples: those that do not fit are read from shards when they are needed, and what is
+    /// learnt is the same. Half of the task's memory where nothing is said, 4 GiB where that is not known.
+    #[arg(long, value_name = "MEMORY")]
+    data_memory: Option<MemoryMib>,
     /// Patients never trained on, as gantry data samples lists them.
     #[arg(long, value_name = "PATIENT")]
     hold_out: Vec<String>,
@@ -421,6 +425,7 @@ impl Train {
             hold_out: self.hold_out.clone(),
             engine: self.engine.parse().map_err(Failure::usage_of)?,
             precision: self.precision.parse().map_err(Failure::usage_of)?,
+            data_memory_mib: self.data_memory.map(|memory| memory.0),
             ..default
         };
         settings.check().map_err(Failure::usage_of)?;

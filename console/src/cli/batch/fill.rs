@@ -272,6 +272,7 @@ impl Filling<'_> {
             hold_out: hold_out.iter().map(|patient| patient.value.clone()).collect(),
             engine: self.word(engine.as_ref())?,
             precision: self.word(precision.as_ref())?,
+            data_memory_mib: training.data_memory.as_ref().map(|memory| memory.value.0),
             ..default
         };
         settings.check().map_err(|error| {

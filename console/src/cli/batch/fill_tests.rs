@@ -162,7 +162,8 @@ fn a_training_has_the_sizes_that_are_planned_and_the_numbers_that_are_said() {
     let said = settings("average-decay = 0.9\nmirroring = \"left-right\"");
     assert!((said.average_decay - 0.9).abs() < 1e-12);
     assert_eq!(said.mirroring, gantry_learning::Mirroring::LeftRight);
-    assert_eq!(said.base_channels, 0);
+    assert_eq!((said.base_channels, said.data_memory_mib), (0, None));
+    assert_eq!(settings("data-memory = \"2G\"").data_memory_mib, Some(2048));
 }
 
 #[test]
