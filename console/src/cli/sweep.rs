@@ -81,7 +81,7 @@ fn asked(found: &Leftovers) -> Result<bool, Failure> {
 }
 
 fn shown(found: &Leftovers) -> String {
-    let Leftovers { records, objects, young, unnamed, temporary, shards } = found;
+    let Leftovers { records, objects, young, unnamed, temporary, shards, .. } = found;
     let bytes = |of: &[Leftover]| of.iter().map(|one| one.bytes).sum();
     let mut lines = vec![
         format!("{records} records and {objects} objects looked at"),

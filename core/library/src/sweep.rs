@@ -22,6 +22,7 @@
 //! What is promised holds for writers that name an object within half of the age that the sweep was given.
 //! Ages are by the storage's clock where it tells one.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -92,6 +93,9 @@ pub struct Leftovers {
     /// Shards of prepared samples that nobody has used, or of which a sample is gone: their records, with
     /// the bytes of the shards and the time since their last use.
     pub shards: Vec<Leftover>,
+    /// The objects that these shards are.
+    #[serde(skip)]
+    of_shards: Vec<Leftover>,
 }
 
 /// What a sweep removed.
@@ -143,7 +147,14 @@ impl Library {
         // After the listing: an object that was named since is listed and named.
         let (records, named) = self.named_objects()?;
         (found.records, found.objects) = (records, there.len() as u64);
+        found.shards = self.unused_shards(older_than)?;
+        let unused: BTreeSet<ObjectHash> =
+            found.shards.iter().filter_map(|shard| shard.object.clone()).collect();
         for one in there {
+            if one.object.as_ref().is_some_and(|hash| unused.contains(hash)) {
+                found.of_shards.push(one);
+                continue;
+            }
             if one.object.as_ref().is_none_or(|hash| named.contains(hash)) {
                 continue;
             }
@@ -155,7 +166,6 @@ impl Library {
             }
         }
         found.unnamed.sort_by(|one, other| one.place.cmp(&other.place));
-        found.shards = self.unused_shards(older_than)?;
         Ok(found)
     }
 
@@ -235,8 +245,10 @@ impl Library {
                 removed.spared += 1;
                 continue;
             }
-            if let Some(hash) = &one.object {
-                self.objects().remove(hash)?;
+            // Unless somebody has just made it anew; what stays is an object that no record names.
+            if let Some(object) = found.of_shards.iter().find(|object| object.object == one.object)
+            {
+                self.remove(object)?;
             }
             removed.shards.count += 1;
             removed.shards.bytes += one.bytes;

@@ -48,8 +48,8 @@ pub enum LearningError {
     },
     /// There is more to train on than a training keeps in order.
     #[error(
-        "the samples have {slices} slices, and {limit} is the most of one training; train on fewer \
-         patients, or divide the label"
+        "the samples have {slices} slices, and {limit} is the most of one training; reject some of \
+         them, or give a part another label"
     )]
     TooMany {
         /// Slices of the samples.

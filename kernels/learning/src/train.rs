@@ -118,7 +118,8 @@ pub fn train(
     let held_out = select(&all, &sides.test)?;
     let slice_mm = match &found {
         Some(checkpoint) => checkpoint.state.slice_mm,
-        None if network.kind.axes() == 3 => usual_slice_mm(&trained_on),
+        // Of both, so that it is the same for all folds and seeds, whose samples are then prepared once.
+        None if network.kind.axes() == 3 => usual_slice_mm(&[&trained_on[..], &validated].concat()),
         None => None,
     };
     let preparation = Preparation { side: patch.side, slice_mm };

@@ -8,7 +8,7 @@ mod support;
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
@@ -97,7 +97,12 @@ fn run(
 fn shards(library: &Library) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in fs::read_dir(library.root().join("shards")).into_iter().flatten() {
-        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let path = entry.unwrap().path();
+        if path.extension().is_none() {
+            // It is being written.
+            continue;
+        }
+        let text = fs::read_to_string(path).unwrap();
         let record: serde_json::Value = serde_json::from_str(&text).unwrap();
         let object = record["record"]["object"].as_str().unwrap();
         all.push(library.object_path(&object.parse().unwrap()));
@@ -216,6 +221,29 @@ fn a_sample_is_prepared_once_for_all_seeds_and_folds() {
     let (_, memory) = run(&library, &larger, "larger", &around(0, 1 << 30));
     assert!(memory.notes[0].contains("in 1 shards, 1 of them"), "{:?}", memory.notes);
     assert_eq!(shards(&library).len(), 3);
+    // Slices of stacks are as far apart for all of them, whoever is measured.
+    let mut numbers = 5..9;
+    let stacks = tempfile::tempdir().unwrap();
+    let other = Library::create(stacks.path()).unwrap();
+    for slice_mm in [20.0, 32.0, 40.0, 44.0] {
+        let number = numbers.next().unwrap();
+        let spacing_mm = [10.5, 10.5, slice_mm];
+        fill(&other, number..number + 1, &PhantomSettings { spacing_mm, ..SMALL });
+    }
+    let stack = TrainSettings {
+        network: NetworkKind::UNet3d,
+        input_depth: 8,
+        hold_out: Vec::new(),
+        input_size: 16,
+        ..larger
+    };
+    for (number, made) in [(1, 1), (2, 0), (3, 0)] {
+        let settings = TrainSettings { fold: Some(Fold { number, of: 3 }), ..stack.clone() };
+        let name = format!("stack{number}");
+        let (_, memory) = run(&other, &settings, &name, &around(0, 1 << 30));
+        let words = format!("of 4 samples in 1 shards, {made} of them");
+        assert!(memory.notes[0].contains(&words), "{name}: {:?}", memory.notes);
+    }
     let report = library.verify().unwrap();
     assert_eq!((report.damage.len(), report.unnamed), (0, 0), "{report:?}");
 }
@@ -304,6 +332,51 @@ fn a_shard_that_is_damaged_again_ends_the_run_in_a_sentence() {
     assert!(tried(&library, &short, "run", &around(0, 1 << 30), &mut Memory::default()).is_ok());
 }
 
+/// The folder of the library of [`prepare_until_killed`].
+const FOLDER: &str = "GANTRY_TEST_SHARDS";
+
+/// Not a test of its own: a process that prepares ever more samples until it is killed.
+#[test]
+fn prepare_until_killed() {
+    let Ok(folder) = std::env::var(FOLDER) else { return };
+    let library = Library::open(&PathBuf::from(folder)).unwrap();
+    for size in (2..).map(|times| 16 * times) {
+        let settings = TrainSettings { input_size: size, epochs: 1, ..quick(&library) };
+        let run = format!("until-killed-{size}");
+        tried(&library, &settings, &run, &around(0, TINY), &mut Memory::default()).unwrap();
+    }
+}
+
+#[test]
+fn what_a_killed_run_has_begun_is_no_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    let (library, _) = phantoms(folder.path(), 0..4, &SMALL);
+    let settings = TrainSettings { input_size: 32, epochs: 1, ..quick(&library) };
+    for round in 0..8_usize {
+        let there = shards(&library).len();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "prepare_until_killed"])
+            .env(FOLDER, folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // At any moment once so many more are there.
+        while shards(&library).len() < there + round % 3 {
+            assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(library.verify().unwrap().damage, [], "{round}");
+    }
+    let (one, memory) = run(&library, &settings, "after", &around(0, TINY));
+    assert_eq!(memory.warnings, [""; 0]);
+    let again = tempfile::tempdir().unwrap();
+    let other = Library::create_salted(again.path(), &salt(&library)).unwrap();
+    fill(&other, 0..4, &SMALL);
+    let (whole, _) = run(&other, &settings, "whole", &around(1 << 30, TINY));
+    assert!(one == whole);
+}
+
 #[test]
 fn two_that_begin_at_once_agree() {
     let folder = tempfile::tempdir().unwrap();
@@ -372,7 +445,7 @@ fn more_slices_than_a_training_takes_are_refused_before_any_is_read() {
     let settings = TrainSettings { label: "liver".into(), hold_out: Vec::new(), ..quick(&library) };
     let error = tried(&library, &settings, "run", &around(0, TINY), &mut Memory::default());
     let sentence = error.unwrap_err().to_string();
-    for part in ["5000000 slices", "4194304 is the most", "train on fewer patients"] {
+    for part in ["5000000 slices", "4194304 is the most", "reject some of them"] {
         assert!(sentence.contains(part), "{sentence}");
     }
 }

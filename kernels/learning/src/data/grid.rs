@@ -2,7 +2,7 @@
 //!
 //! An image is laid on a grid of square pixels whose side is its longer side, so that shapes keep
 //! their proportions; along z the slices stay as they are, but for a network that sees stacks of them:
-//! for that they are as far apart as the training set's usually are. Where pixels grow it is smoothed first.
+//! for that they are as far apart as those of the samples that are not held out usually are. Where pixels grow it is smoothed first.
 //! CT is put on the scale of the training set's foreground (nnU-Net's rule: the same Hounsfield
 //! value is the same number in every image), everything else on the image's own.
 

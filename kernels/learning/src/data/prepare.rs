@@ -228,6 +228,38 @@ mod tests {
     }
 
     #[test]
+    fn the_record_of_a_shard_with_all_that_it_may_have_is_no_larger_than_a_record_may_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = Library::create(folder.path()).unwrap();
+        let slices = SHARD_SLICES_MAX / SHARD_SAMPLES_MAX;
+        let about = About {
+            slices,
+            marked: usize::MAX,
+            lowest_bits: u32::MAX,
+            mean_bits: u64::MAX,
+            deviation_bits: u64::MAX,
+            image_at: u64::MAX,
+            label_at: u64::MAX,
+            image_sums: "f".repeat(8 * slices),
+            label_sums: "f".repeat(8 * slices),
+        };
+        let about = as_value(&about).unwrap();
+        let all = samples(&[slices].repeat(SHARD_SAMPLES_MAX)).into_iter();
+        let members: Vec<ShardMember> = all
+            .map(|one| ShardMember {
+                sample: one.id,
+                image: one.image,
+                mask: one.mask,
+                about: about.clone(),
+            })
+            .collect();
+        let object = library.put_object(b"a shard").unwrap();
+        let words = Preparation { side: 512, slice_mm: Some(123.456) }.words();
+        let record = library.keep_shard(&words, (object, 7), members.clone()).unwrap();
+        assert_eq!(record.members, members);
+    }
+
+    #[test]
     fn a_preparation_says_what_its_numbers_hang_on() {
         let words = |side, slice_mm| Preparation { side, slice_mm }.words();
         let all = [words(16, None), words(32, None), words(16, Some(2.5)), words(16, Some(2.501))];

@@ -33,6 +33,8 @@ pub(crate) struct DataSet<'a> {
     /// The first slice of each patch.
     pub(crate) patches: Vec<usize>,
     marked: usize,
+    /// Whether reads are questions to a storage over a network.
+    far: bool,
 }
 
 /// A sample.
@@ -100,7 +102,7 @@ impl<'a> DataSet<'a> {
         patch: Patch,
         room: &Room,
     ) -> Result<Self, LearningError> {
-        let mut all = Self::empty(network, patch);
+        let mut all = Self { far: shelf.is_far(), ..Self::empty(network, patch) };
         for sample in samples {
             let place = shelf.place(sample)?;
             let scale = normalisation.scale(&place.statistics);
@@ -118,7 +120,7 @@ impl<'a> DataSet<'a> {
     fn empty(network: Network, patch: Patch) -> Self {
         let task = network.kind.task();
         let (samples, patches) = (Vec::new(), Vec::new());
-        Self { patch, task, parts: Vec::new(), samples, patches, marked: 0 }
+        Self { patch, task, parts: Vec::new(), samples, patches, marked: 0, far: false }
     }
 
     /// Counts a sample's patches; returns how many slices it has with what it lacks for one.
@@ -197,8 +199,7 @@ impl<'a> DataSet<'a> {
         items: &[T],
         read: impl Fn(&T) -> Result<R, LearningError> + Sync,
     ) -> Result<Vec<R>, LearningError> {
-        let far = |part: &Part<'_>| matches!(part, Part::Stored { shelf, .. } if shelf.is_far());
-        if self.parts.iter().any(far) {
+        if self.far {
             at_once(items, READS_AT_ONCE, read)
         } else {
             items.iter().map(read).collect()

@@ -2,7 +2,8 @@
 //!
 //! All train the same U-Net at the same size, batch and precision on the same threads. Ours reads a
 //! library, varies the slices, tells metrics and keeps checkpoints meanwhile; the plain loop does
-//! nothing but steps. The Python is `GANTRY_TORCH_PYTHON`, or python3.
+//! nothing but steps. Ours are also measured where no sample is held in memory and each slice comes from its
+//! shard. The Python is `GANTRY_TORCH_PYTHON`, or python3.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -12,7 +13,8 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, ensure};
 use gantry_imaging::phantom::{PhantomSettings, patient};
 use gantry_learning::{
-    EngineChoice, Precision, Rank, RunOutcome, RunSink, Surroundings, TrainSettings, train,
+    DataRoom, EngineChoice, Precision, Rank, RunOutcome, RunSink, Surroundings, TrainSettings,
+    train,
 };
 use gantry_library::Library;
 use gantry_tests::torch;
@@ -86,12 +88,15 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
         let mut plain = Vec::new();
         let mut version = String::new();
         let (mut embedded, mut ours, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let mut stored = Stored::default();
         for _ in 0..size.rounds() {
             embedded.push(course(&library, EngineChoice::Embedded, &around(""))?.0);
+            stored.embedded.push(course(&library, EngineChoice::Embedded, &nothing(around("")))?);
             let Some(python) = &python else { continue };
             let (rate, waited) = course(&library, EngineChoice::Torch, &around(python))?;
             ours.push(rate);
             waiting.push(waited);
+            stored.torch.push(course(&library, EngineChoice::Torch, &nothing(around(python)))?);
             if !size.no_peers {
                 let (name, rate) = plain_loop(folder.path(), python, threads)?;
                 version = name;
@@ -121,6 +126,7 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
                     .goal(Goal::AtMost(WAITING_PERCENT)),
             );
         }
+        rows.extend(stored.rows(&what, (median(&embedded), &ours)));
     }
     if let Some(python) = &python {
         let ranks = |count| -> Result<f64> {
@@ -132,6 +138,43 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
         rows.push(Row::new(what, "slices/s", all).limit(one * cores() as f64));
     }
     Ok(rows)
+}
+
+/// The same, but that no sample is held in memory.
+fn nothing(around: Surroundings) -> Surroundings {
+    let data = DataRoom { memory_bytes: Some(0), ..DataRoom::default() };
+    Surroundings { data, ..around }
+}
+
+/// What trainings from shards tell: slices a second, and the percentage of waiting.
+#[derive(Default)]
+struct Stored {
+    embedded: Vec<(f64, f64)>,
+    torch: Vec<(f64, f64)>,
+}
+
+impl Stored {
+    /// Beside those of the same engines from memory.
+    fn rows(&self, what: &dyn Fn(&str) -> String, held: (f64, &[f64])) -> Vec<Row> {
+        let of = |all: &[(f64, f64)]| {
+            let (rates, waits): (Vec<f64>, Vec<f64>) = all.iter().copied().unzip();
+            (median(&rates), median(&waits))
+        };
+        let mut rows = Vec::new();
+        let mut add = |engine: &str, all: &[(f64, f64)], held: f64| {
+            let (rate, waited) = of(all);
+            let peer = Peer { name: "the same from memory".into(), value: held };
+            let name = format!("{engine}, from shards");
+            rows.push(Row::new(what(&name), "slices/s", rate).peer(Some(peer)));
+            let row = Row::new(format!("{}, waiting for images", what(&name)), "%", waited);
+            rows.push(row.goal(Goal::AtMost(WAITING_PERCENT)));
+        };
+        add("embedded engine", &self.embedded, held.0);
+        if !self.torch.is_empty() {
+            add("engine of PyTorch", &self.torch, median(held.1));
+        }
+        rows
+    }
 }
 
 /// What a training tells of its speed.
