@@ -79,7 +79,8 @@ pub enum RunOutcome {
     },
     /// It is done. This was not the first rank of its gang, which leaves the model.
     Helped,
-    /// It was told to stop, and a checkpoint was written; the same call goes on from there.
+    /// It was told to stop, and a checkpoint was written where a step was made; the same call goes on from
+    /// there.
     Stopped {
         /// Steps that are done.
         step: u64,
@@ -124,7 +125,14 @@ pub fn train(
     };
     let preparation = Preparation { side: patch.side, slice_mm };
     let every = [&trained_on[..], &validated, &held_out].concat();
-    let shelf = Shelf::open(library, preparation, &every, around.data.shard_bytes)?;
+    let mut goes_on = |number: usize, of: usize| {
+        sink.note(&format!("preparing samples: shard {number} of {of}"));
+        !stop.load(Ordering::Relaxed)
+    };
+    let bytes = around.data.shard_bytes;
+    let Some(shelf) = Shelf::open(library, preparation, &every, bytes, &mut goes_on)? else {
+        return Ok(RunOutcome::Stopped { step: found.map_or(0, |found| found.state.step) });
+    };
     let mut checkpoint = if let Some(found) = found {
         found
     } else {

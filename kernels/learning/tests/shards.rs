@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use gantry_imaging::phantom::PhantomSettings;
@@ -93,6 +93,11 @@ fn run(
     (left(library, &outcome, &memory), memory)
 }
 
+/// What a run says of its shards once they are all there.
+fn said(memory: &Memory) -> &str {
+    memory.notes.iter().find(|note| note.contains("in memory")).unwrap()
+}
+
 /// The objects that are shards.
 fn shards(library: &Library) -> Vec<PathBuf> {
     let mut all = Vec::new();
@@ -129,13 +134,13 @@ fn a_run_from_shards_gives_the_bits_of_one_in_memory() {
         };
         let (first, memory) = run(&library, &settings, "shards", &around(0, TINY));
         assert_eq!(shards(&library).len(), 5, "{kind:?}");
-        assert!(memory.notes[0].contains("5 shards, 5 of them made now"), "{:?}", memory.notes);
-        assert!(memory.notes[0].contains("; 0 MiB of them are held"), "{:?}", memory.notes);
+        assert!(said(&memory).contains("5 shards, 5 of them made now"), "{:?}", memory.notes);
+        assert!(said(&memory).contains("; 0 MiB of them are held"), "{:?}", memory.notes);
         // Some samples are held and some are not.
         for (name, bytes) in [("some", 160_000), ("all", 1 << 30)] {
             let (other, memory) = run(&library, &settings, name, &around(bytes, TINY));
             assert!(other == first, "{kind:?}: {name}");
-            assert!(memory.notes[0].contains("0 of them made now"), "{:?}", memory.notes);
+            assert!(said(&memory).contains("0 of them made now"), "{:?}", memory.notes);
         }
         // However they are divided.
         let again = tempfile::tempdir().unwrap();
@@ -191,7 +196,7 @@ fn a_run_goes_on_from_memory_to_shards_and_back() {
         assert!(catch_unwind(first).is_err(), "{name}");
         let (other, memory) = run(&library, &settings, name, &around(then, TINY));
         assert!(other.weights == whole.weights && other.test == whole.test, "{name}");
-        assert!(memory.notes[0].contains("0 of them made now"), "{:?}", memory.notes);
+        assert!(said(&memory).contains("0 of them made now"), "{:?}", memory.notes);
     }
 }
 
@@ -211,15 +216,15 @@ fn a_sample_is_prepared_once_for_all_seeds_and_folds() {
     ] {
         let (_, memory) = run(&library, &settings, name, &around(0, 1 << 30));
         let words = "24 slices of 4 samples in 1 shards, 0 of them made now";
-        assert!(memory.notes[0].contains(words), "{name}: {:?}", memory.notes);
+        assert!(said(&memory).contains(words), "{name}: {:?}", memory.notes);
     }
     // What comes later is a shard of its own, and another size another set.
     fill(&library, 4..5, &SMALL);
     let (_, memory) = run(&library, &settings, "later", &around(0, 1 << 30));
-    assert!(memory.notes[0].contains("in 2 shards, 1 of them"), "{:?}", memory.notes);
+    assert!(said(&memory).contains("in 2 shards, 1 of them"), "{:?}", memory.notes);
     let larger = TrainSettings { input_size: 32, ..settings };
     let (_, memory) = run(&library, &larger, "larger", &around(0, 1 << 30));
-    assert!(memory.notes[0].contains("in 1 shards, 1 of them"), "{:?}", memory.notes);
+    assert!(said(&memory).contains("in 1 shards, 1 of them"), "{:?}", memory.notes);
     assert_eq!(shards(&library).len(), 3);
     // Slices of stacks are as far apart for all of them, whoever is measured.
     let mut numbers = 5..9;
@@ -242,7 +247,7 @@ fn a_sample_is_prepared_once_for_all_seeds_and_folds() {
         let name = format!("stack{number}");
         let (_, memory) = run(&other, &settings, &name, &around(0, 1 << 30));
         let words = format!("of 4 samples in 1 shards, {made} of them");
-        assert!(memory.notes[0].contains(&words), "{name}: {:?}", memory.notes);
+        assert!(said(&memory).contains(&words), "{name}: {:?}", memory.notes);
     }
     let report = library.verify().unwrap();
     assert_eq!((report.damage.len(), report.unnamed), (0, 0), "{report:?}");
@@ -375,6 +380,33 @@ fn what_a_killed_run_has_begun_is_no_shard() {
     fill(&other, 0..4, &SMALL);
     let (whole, _) = run(&other, &settings, "whole", &around(1 << 30, TINY));
     assert!(one == whole);
+}
+
+#[test]
+fn a_run_that_is_told_to_stop_while_it_prepares_keeps_what_it_has() {
+    /// Raises a flag at the third note.
+    struct Third<'a>(usize, &'a AtomicBool);
+    impl RunSink for Third<'_> {
+        fn metric(&mut self, name: &str, _: f64, _: u64) {
+            panic!("{name}: no step is made");
+        }
+        fn progress(&mut self, _: u64, _: u64) {}
+        fn note(&mut self, _: &str) {
+            self.0 += 1;
+            self.1.store(self.0 == 3, Ordering::Relaxed);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (library, _) = phantoms(folder.path(), 0..4, &SMALL);
+    let settings = TrainSettings { epochs: 1, ..quick(&library) };
+    let stop = AtomicBool::new(false);
+    let run_folder = library.run_folder("run").unwrap();
+    let (around, mut sink) = (around(0, TINY), Third(0, &stop));
+    let outcome = train(&library, &settings, &run_folder, &around, &mut sink, &stop).unwrap();
+    assert_eq!(outcome, RunOutcome::Stopped { step: 0 });
+    assert_eq!(shards(&library).len(), 2);
+    let (_, memory) = run(&library, &settings, "run", &around);
+    assert!(said(&memory).contains("in 4 shards, 2 of them"), "{:?}", memory.notes);
 }
 
 #[test]

@@ -99,13 +99,16 @@ pub(crate) struct Shelf<'a> {
 }
 
 impl<'a> Shelf<'a> {
-    /// Finds the shards of samples, and makes those that are missing, each of about so many bytes.
+    /// Finds the shards of samples, and makes those that are missing, each of about so many bytes. Before
+    /// each it asks whether to go on, with its number and how many there are to make; nothing is returned
+    /// where not, and those that are made are kept.
     pub(crate) fn open(
         library: &'a Library,
         preparation: Preparation,
         samples: &[&SampleRecord],
         shard_bytes: u64,
-    ) -> Result<Self, LearningError> {
+        goes_on: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Option<Self>, LearningError> {
         let slices = samples.iter().map(|sample| preparation.slices(sample)).sum();
         if slices > SLICES_MAX {
             return Err(LearningError::TooMany { slices, limit: SLICES_MAX });
@@ -127,9 +130,12 @@ impl<'a> Shelf<'a> {
         let missing: Vec<&SampleRecord> =
             wanted.values().copied().filter(|one| !shelf.places.contains_key(&one.id)).collect();
         let mut groups = grouped(preparation, &missing, shard_bytes);
-        let count = groups.len().max(1);
-        groups.rotate_left(std::process::id() as usize % count);
-        for group in groups {
+        let count = groups.len();
+        groups.rotate_left(std::process::id() as usize % count.max(1));
+        for (number, group) in groups.into_iter().enumerate() {
+            if !goes_on(number + 1, count) {
+                return Ok(None);
+            }
             let record = if let Some(record) = library.shard_of(&preparation.words(), &group)? {
                 record
             } else {
@@ -139,7 +145,7 @@ impl<'a> Shelf<'a> {
             shelf.take(record, &wanted)?;
         }
         shelf.say_used()?;
-        Ok(shelf)
+        Ok(Some(shelf))
     }
 
     /// Takes what is wanted of a shard. One that says nothing useful of its samples is removed.
