@@ -3,18 +3,19 @@
 //! Squared distances are made one axis at a time, as in Saito & Toriwaki, "New algorithms for
 //! Euclidean distance transformation", Pattern Recognition 27(11), 1994: along x from one change of
 //! the mask to the next, then along y and z from each voxel outwards as far as a nearer one can
-//! lie. 16 neighbouring columns go together, and where that is far, blocks of voxels that hold
-//! nothing near enough are passed over. Both sides of a mask are made at once: a voxel inside holds
+//! lie, beginning with what was nearest to the voxel before. Neighbouring columns go together in
+//! vectors, and where that is far, blocks of voxels that hold nothing near enough are passed over. Both sides of a mask are made at once: a voxel inside holds
 //! its square with the other sign.
 
 use std::ops::Range;
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::neighbourhood::Space;
 use super::runs::{RowFlags, Run};
-use super::vector::{call, vectorised};
+use super::vector::with_vectors;
 use crate::memory;
 use crate::volume::{Image, Mask};
 
@@ -143,8 +144,6 @@ struct Work {
     of_spans: Vec<[Lanes; 2]>,
 }
 
-call!(Transform((f32, bool, &'a mut [Lanes], &'a mut Work)) => transform);
-
 impl Columns {
     fn new(length: usize, spacing: f32, last: bool) -> Self {
         let work = Work {
@@ -168,7 +167,8 @@ impl Columns {
             }
             let groups = (to - from).div_ceil(LANES);
             for columns in self.fetched.chunks_mut(self.length).take(groups) {
-                vectorised(Transform((self.spacing, self.last, columns, &mut self.work)));
+                let (spacing, last) = (self.spacing, self.last);
+                with_vectors(Transform { spacing, last, columns, work: &mut self.work });
             }
             for (k, row) in rows.iter_mut().enumerate() {
                 for (group, squares) in row[from..to].chunks_mut(LANES).enumerate() {
@@ -180,81 +180,146 @@ impl Columns {
     }
 }
 
+/// The transform of columns that lie together.
+struct Transform<'a> {
+    spacing: f32,
+    last: bool,
+    columns: &'a mut [Lanes],
+    work: &'a mut Work,
+}
+
+impl WithSimd for Transform<'_> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        self.work.before.copy_from_slice(self.columns);
+        for part in 0..LANES / S::F32_LANES {
+            self.work.summarise(simd, part);
+            transform(simd, part, self.spacing, self.last, self.columns, self.work);
+        }
+    }
+}
+
+/// Returns one vector of some lanes.
 #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
 #[inline(always)]
-fn transform((spacing, last, columns, work): (f32, bool, &mut [Lanes], &mut Work)) {
-    let Work { before, least, of_spans } = work;
-    before.copy_from_slice(columns);
-    for (least, block) in least.iter_mut().zip(before.chunks(BLOCK)) {
-        let [mut outside, mut inside] = [[f32::INFINITY; LANES]; 2];
-        for squares in block {
-            for lane in 0..LANES {
-                outside[lane] = lesser(outside[lane], greater(squares[lane], 0.0));
-                inside[lane] = lesser(inside[lane], greater(-squares[lane], 0.0));
+fn vector<S: Simd>(lanes: &Lanes, part: usize) -> S::f32s {
+    S::as_simd_f32s(lanes).0[part]
+}
+
+impl Work {
+    /// Finds the least squares of blocks and spans.
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn summarise<S: Simd>(&mut self, simd: S, part: usize) {
+        let (zero, endless) = (simd.splat_f32s(0.0), simd.splat_f32s(f32::INFINITY));
+        for (least, block) in self.least.iter_mut().zip(self.before.chunks(BLOCK)) {
+            let [mut outside, mut inside] = [endless; 2];
+            for squares in block {
+                let squares = vector::<S>(squares, part);
+                outside = simd.min_f32s(outside, simd.max_f32s(squares, zero));
+                inside = simd.min_f32s(inside, simd.max_f32s(simd.neg_f32s(squares), zero));
             }
+            S::as_mut_simd_f32s(&mut least[0]).0[part] = outside;
+            S::as_mut_simd_f32s(&mut least[1]).0[part] = inside;
         }
-        *least = [outside, inside];
-    }
-    for (of_span, blocks) in of_spans.iter_mut().zip(least.chunks(SPAN / BLOCK)) {
-        *of_span = blocks[0];
-        for block in &blocks[1..] {
+        for (of_span, blocks) in self.of_spans.iter_mut().zip(self.least.chunks(SPAN / BLOCK)) {
             for side in 0..2 {
-                for lane in 0..LANES {
-                    of_span[side][lane] = lesser(of_span[side][lane], block[side][lane]);
-                }
+                let least = blocks.iter().fold(endless, |least, block| {
+                    simd.min_f32s(least, vector::<S>(&block[side], part))
+                });
+                S::as_mut_simd_f32s(&mut of_span[side]).0[part] = least;
             }
         }
     }
-    let mut last_best = [f32::INFINITY; LANES];
-    let mut last_sign = [0.0; LANES];
+}
+
+#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+#[inline(always)]
+fn transform<S: Simd>(
+    simd: S,
+    part: usize,
+    spacing: f32,
+    last: bool,
+    columns: &mut [Lanes],
+    work: &Work,
+) {
+    let Work { before, least, of_spans } = work;
+    let (zero, endless) = (simd.splat_f32s(0.0), simd.splat_f32s(f32::INFINITY));
+    let inside = simd.less_than_f32s(zero, zero);
+    let mut nearest = Nearest { inside, best: endless, row: zero, given: endless };
     for (at, made) in columns.iter_mut().enumerate() {
-        let mut search = Search::new(at, spacing, &before[at]);
+        let own = vector::<S>(&before[at], part);
+        let mut search = Search::new(simd, part, (at, spacing), own, nearest);
         if search.near(before) {
-            search.limit(&last_best, &last_sign);
             search.far(before, least, of_spans);
         }
-        (last_best, last_sign) = (search.best, search.sign);
-        for lane in 0..LANES {
-            let square = search.best[lane];
-            let distance = if last { square.sqrt() } else { square };
-            made[lane] = distance * search.sign[lane];
-        }
+        nearest = search.nearest;
+        let distance = if last { simd.sqrt_f32s(nearest.best) } else { nearest.best };
+        let signed = simd.select_f32s(nearest.inside, simd.neg_f32s(distance), distance);
+        S::as_mut_simd_f32s(made).0[part] = signed;
     }
+}
+
+/// What gives each lane of a row its least square.
+#[derive(Clone, Copy)]
+struct Nearest<S: Simd> {
+    /// The lanes that are inside.
+    inside: S::m32s,
+    best: S::f32s,
+    /// The row that it comes from, and the square of that row.
+    row: S::f32s,
+    given: S::f32s,
 }
 
 /// The search for the least square from one row of lanes.
-struct Search {
+struct Search<S: Simd> {
+    simd: S,
+    part: usize,
     at: usize,
     spacing: f32,
-    /// The side that each lane is on: 1, or -1 inside.
-    sign: Lanes,
-    best: Lanes,
-    /// What is surely more than the least square.
-    limit: Lanes,
+    nearest: Nearest<S>,
+    /// 1 outside, -1 inside.
+    sign: S::f32s,
+    /// The first row that may be nearer to each lane than what was found, and the first of all.
+    first_of: S::f32s,
+    first: usize,
 }
 
-impl Search {
+impl<S: Simd> Search<S> {
+    /// Begins with what was nearest to the row before where that is on the same side. Nothing before it
+    /// can be nearer now: one row further, the square of what is further off grows by more.
     #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
     #[inline(always)]
-    fn new(at: usize, spacing: f32, own: &Lanes) -> Self {
-        let (mut sign, mut best) = ([1.0; LANES], [0.0; LANES]);
-        for lane in 0..LANES {
-            sign[lane] = if own[lane] < 0.0 { -1.0 } else { 1.0 };
-            best[lane] = own[lane].abs();
-        }
-        Self { at, spacing, sign, best, limit: [f32::INFINITY; LANES] }
-    }
-
-    /// Takes a limit from the row before: a step further, a distance grows by a step at most.
-    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
-    #[inline(always)]
-    fn limit(&mut self, last_best: &Lanes, last_sign: &Lanes) {
-        for lane in 0..LANES {
-            // More than rounding can make of it.
-            let distance = (last_best[lane].sqrt() + self.spacing) * 1.0001;
-            let same = (last_sign[lane] < 0.0) == (self.sign[lane] < 0.0);
-            self.limit[lane] = if same { distance * distance } else { f32::INFINITY };
-        }
+    fn new(
+        simd: S,
+        part: usize,
+        (at, spacing): (usize, f32),
+        own: S::f32s,
+        last: Nearest<S>,
+    ) -> Self {
+        let here = simd.splat_f32s(at as f32);
+        let (one, minus_one) = (simd.splat_f32s(1.0), simd.splat_f32s(-1.0));
+        let inside = simd.less_than_f32s(own, simd.splat_f32s(0.0));
+        let other = simd.xor_m32s(inside, last.inside);
+        let own = simd.abs_f32s(own);
+        let away = simd.mul_f32s(simd.sub_f32s(here, last.row), simd.splat_f32s(spacing));
+        let through = simd.add_f32s(last.given, simd.mul_f32s(away, away));
+        let through = simd.select_f32s(other, own, through);
+        let better = simd.less_than_f32s(through, own);
+        // What is on the other side is reached itself.
+        let first_of = simd.select_f32s(other, simd.add_f32s(here, minus_one), last.row);
+        let nearest = Nearest {
+            inside,
+            best: simd.select_f32s(better, through, own),
+            row: simd.select_f32s(better, last.row, here),
+            given: simd.select_f32s(better, last.given, own),
+        };
+        let sign = simd.select_f32s(inside, minus_one, one);
+        let first = simd.reduce_min_f32s(first_of).max(0.0) as usize;
+        Self { simd, part, at, spacing, nearest, sign, first_of, first }
     }
 
     /// Looks at the nearest rows on both sides; returns whether others may be nearer still.
@@ -265,7 +330,7 @@ impl Search {
             if !self.hopes_beyond(step) {
                 return false;
             }
-            if step <= self.at {
+            if self.first + step <= self.at {
                 self.take(rows, self.at - step);
             }
             if self.at + step < rows.len() {
@@ -298,19 +363,22 @@ impl Search {
                 }
             }
         }
-        let Some(before) = at.checked_sub(NEAR + 1) else { return };
-        for (span, of_span) in of_spans.iter().enumerate().take(before / SPAN + 1).rev() {
+        let Some(before) = at.checked_sub(NEAR + 1).filter(|&before| before >= self.first) else {
+            return;
+        };
+        for span in (self.first / SPAN..=before / SPAN).rev() {
             let nearest = (span * SPAN + SPAN - 1).min(before);
             if !self.hopes_beyond(at - nearest) {
                 break;
             }
-            if !self.hopes_for(of_span, at - nearest) {
+            if !self.hopes_for(&of_spans[span], at - nearest) {
                 continue;
             }
-            for block in (span * (SPAN / BLOCK)..=nearest / BLOCK).rev() {
+            let from = (span * SPAN).max(self.first);
+            for block in (from / BLOCK..=nearest / BLOCK).rev() {
                 let nearest = (block * BLOCK + BLOCK - 1).min(before);
                 if self.hopes_for(&least[block], at - nearest) {
-                    for row in (block * BLOCK..=nearest).rev() {
+                    for row in (from.max(block * BLOCK)..=nearest).rev() {
                         self.take(rows, row);
                     }
                 }
@@ -318,59 +386,62 @@ impl Search {
         }
     }
 
+    /// Returns the square of the way to another row.
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn square(&self, rows: usize) -> S::f32s {
+        let away = rows as f32 * self.spacing;
+        self.simd.splat_f32s(away * away)
+    }
+
     /// Returns whether something at least so many rows away can be nearer than what was found.
     #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
     #[inline(always)]
     fn hopes_beyond(&self, rows: usize) -> bool {
-        let away = rows as f32 * self.spacing;
-        let square = away * away;
-        let mut any = false;
-        for lane in 0..LANES {
-            any |= lesser(self.best[lane], self.limit[lane]) > square;
-        }
-        any
+        let square = self.square(rows);
+        self.any(self.simd.less_than_f32s(square, self.nearest.best))
     }
 
     /// Returns whether a block at least so many rows away can hold something nearer.
     #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
     #[inline(always)]
     fn hopes_for(&self, [outside, inside]: &[Lanes; 2], rows: usize) -> bool {
-        let away = rows as f32 * self.spacing;
-        let square = away * away;
-        let mut any = false;
-        for lane in 0..LANES {
-            let least = if self.sign[lane] < 0.0 { inside[lane] } else { outside[lane] };
-            any |= lesser(self.best[lane], self.limit[lane]) > least + square;
-        }
-        any
+        let (outside, inside) = (vector::<S>(outside, self.part), vector::<S>(inside, self.part));
+        let least = self.simd.select_f32s(self.nearest.inside, inside, outside);
+        let square = self.simd.add_f32s(least, self.square(rows));
+        self.any(self.simd.less_than_f32s(square, self.nearest.best))
     }
 
     #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
     #[inline(always)]
-    fn take(&mut self, rows: &[Lanes], row: usize) {
-        let away = self.at.abs_diff(row) as f32 * self.spacing;
-        let square = away * away;
-        let other = &rows[row];
-        for lane in 0..LANES {
-            // What lies on the other side is reached itself.
-            let through = greater(self.sign[lane] * other[lane], 0.0) + square;
-            self.best[lane] = lesser(through, self.best[lane]);
-        }
+    fn any(&self, lanes: S::m32s) -> bool {
+        self.simd.first_true_m32s(lanes) < S::F32_LANES
     }
-}
 
-/// Returns the lesser of two numbers by the one instruction that vectors have for it.
-#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
-#[inline(always)]
-fn lesser(a: f32, b: f32) -> f32 {
-    if a < b { a } else { b }
-}
-
-/// Returns the greater of two numbers by the one instruction that vectors have for it.
-#[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
-#[inline(always)]
-fn greater(a: f32, b: f32) -> f32 {
-    if a > b { a } else { b }
+    /// Takes what another row gives where that is less.
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn take(&mut self, rows: &[Lanes], row: usize) {
+        let Self { simd, nearest, .. } = *self;
+        let number = simd.splat_f32s(row as f32);
+        let there = simd.mul_f32s(self.sign, vector::<S>(&rows[row], self.part));
+        // What lies on the other side is reached itself.
+        let there = simd.max_f32s(there, simd.splat_f32s(0.0));
+        let through = simd.add_f32s(there, self.square(self.at.abs_diff(row)));
+        // What a lane need not look at is left out, lest rounding make a result depend on its neighbours.
+        let through = simd.select_f32s(
+            simd.less_than_f32s(number, self.first_of),
+            simd.splat_f32s(f32::INFINITY),
+            through,
+        );
+        let better = simd.less_than_f32s(through, nearest.best);
+        self.nearest = Nearest {
+            inside: nearest.inside,
+            best: simd.select_f32s(better, through, nearest.best),
+            row: simd.select_f32s(better, number, nearest.row),
+            given: simd.select_f32s(better, there, nearest.given),
+        };
+    }
 }
 
 #[cfg(test)]
@@ -405,6 +476,38 @@ mod tests {
                 };
                 let expected = at.iter().map(to).fold(f64::INFINITY, f64::min).sqrt();
                 assert!((f64::from(value) - expected).abs() < 1e-4, "{here:?}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn both_sides_of_any_mask_equal_the_least_of_all_distances() {
+        let mut state = 3u32;
+        let mut random = move |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % below
+        };
+        // From noise to a few voxels in the wide, and the same the other way round.
+        for (one_of, inverted) in [(2, 0), (9, 1), (200, 0), (900, 1), (3000, 0)] {
+            let geometry = Geometry::new([19, 41, 13], [0.9, 0.6, 2.1]);
+            let voxels = (0..geometry.voxels()).map(|_| inverted ^ u8::from(random(one_of) == 0));
+            let mask = Mask::new(geometry, voxels.collect()).unwrap();
+            let signed = distance(&mask, Side::Signed, Space::Volume);
+            for _ in 0..400 {
+                let index = random(geometry.voxels() as u32) as usize;
+                let (label, here) = (mask.voxels[index], geometry.position(index));
+                let squares =
+                    (0..geometry.voxels()).filter(|&k| mask.voxels[k] != label).map(|k| {
+                        let there = geometry.position(k);
+                        let along = |axis: usize| {
+                            here[axis].abs_diff(there[axis]) as f64 * geometry.spacing_mm[axis]
+                        };
+                        (0..3).map(|axis| along(axis).powi(2)).sum::<f64>()
+                    });
+                let nearest = squares.fold(f64::INFINITY, f64::min).sqrt();
+                let expected = if label == 0 { nearest } else { -nearest };
+                let found = f64::from(signed.voxels[index]);
+                assert!((found - expected).abs() < 1e-4, "1 of {one_of}, {here:?}: {found}");
             }
         }
     }

@@ -5,32 +5,62 @@
 //! compiler never fuses or reorders floating-point additions by itself, so the results are the same
 //! bits on all of them.
 
-use pulp::NullaryFnOnce;
 #[cfg(target_arch = "x86_64")]
-use pulp::{
-    Simd,
-    x86::{V3, V4},
-};
+use pulp::x86::{V3, V4};
+use pulp::{NullaryFnOnce, Simd, WithSimd};
 
 /// Runs `work` compiled for this processor. Its method must be `#[inline(always)]`, as must be what
 /// that calls in turn. (A closure, or a function as a value, would be compiled once for every
 /// processor, and called.)
 pub(super) fn vectorised<W: NullaryFnOnce>(work: W) -> W::Output {
+    with_vectors(Plain(work))
+}
+
+/// Runs `work`, which is written in vectors of any length, with those of this processor.
+pub(super) fn with_vectors<W: WithSimd>(work: W) -> W::Output {
     #[cfg(test)]
     if tests::BASELINE.load(std::sync::atomic::Ordering::Relaxed) {
-        return work.call();
+        return work.with_simd(pulp::Scalar);
     }
     #[cfg(target_arch = "x86_64")]
     {
         if let Some(processor) = V4::try_new() {
-            return Simd::vectorize(processor, work);
+            return processor.vectorize(On(processor, work));
         }
         // pulp's own choice knows these vectors only with a feature that changes other crates too.
         if let Some(processor) = V3::try_new() {
-            return Simd::vectorize(processor, work);
+            return processor.vectorize(On(processor, work));
         }
     }
     pulp::Arch::new().dispatch(work)
+}
+
+/// Work that is left to the compiler.
+struct Plain<W>(W);
+
+impl<W: NullaryFnOnce> WithSimd for Plain<W> {
+    type Output = W::Output;
+
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> W::Output {
+        self.0.call()
+    }
+}
+
+/// Work with the vectors of a processor.
+#[cfg(target_arch = "x86_64")]
+struct On<S, W>(S, W);
+
+#[cfg(target_arch = "x86_64")]
+impl<S: Simd, W: WithSimd> NullaryFnOnce for On<S, W> {
+    type Output = W::Output;
+
+    #[expect(clippy::inline_always, reason = "it must be compiled for the vectors of its caller")]
+    #[inline(always)]
+    fn call(self) -> W::Output {
+        self.1.with_simd(self.0)
+    }
 }
 
 /// Declares a type whose value is a call of a function with its arguments, for [`vectorised`].
