@@ -160,6 +160,7 @@ pub async fn serve_alive(
         },
         facts,
         leave,
+        output_age: Duration::from_millis(settings.output_age.0),
         tasks,
         gpu_test: settings.gpu_test.clone(),
         samples: samples.clone(),

@@ -1,6 +1,7 @@
 //! Outputs as they are written, packed, read and searched.
 
 use std::io::Write;
+use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
@@ -216,4 +217,36 @@ fn an_output_that_its_job_named_stays_there_and_is_read_from_there() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "hello\nhello\n");
     let piece = bench.outputs.piece(task, 0, false).unwrap();
     assert_eq!(piece.bytes, b"hello\nhello\n");
+}
+
+#[test]
+fn old_outputs_go_but_for_those_of_live_jobs_and_files_of_the_jobs_own() {
+    let bench = Bench::new();
+    let (live, named) = (JobId(2), JobId(3));
+    bench.write(0, b"old\n");
+    bench.finish(0, 1, Hearing::First);
+    append_to(&bench.outputs.path(live.task(0))).unwrap().write_all(b"live\n").unwrap();
+    let own = bench.folder.path().join("own.txt");
+    bench.outputs.send_to(named.task(0), &own, RunAs::Agent).unwrap();
+    fs::write(&own, b"of the job\n").unwrap();
+    let day = Duration::from_hours(24);
+    let put_aside = |now| bench.outputs.put_aside(day, now, &[live].into()).unwrap();
+
+    assert!(put_aside(SystemTime::now()).is_empty(), "nothing is old yet");
+    assert!(put_aside(SystemTime::UNIX_EPOCH).is_empty(), "a clock that was set back");
+    let mut old = put_aside(SystemTime::now() + 2 * day);
+    old.sort();
+    assert_eq!(old, [JOB, named]);
+    bench.outputs.remove().unwrap();
+    bench.outputs.remove().unwrap();
+    assert_eq!(bench.text(0), "");
+    assert_eq!(fs::read(&own).unwrap(), b"of the job\n");
+    let left: Vec<_> = fs::read_dir(bench.folder.path().join("output")).unwrap().collect();
+    assert_eq!(left.len(), 1);
+    assert!(bench.outputs.path(live.task(0)).exists());
+
+    // The job's output begins anew where it runs again.
+    bench.write(1, b"new\n");
+    bench.finish(1, 2, Hearing::First);
+    assert_eq!(bench.text(1), "new\n");
 }

@@ -54,6 +54,9 @@ pub struct AgentSettings {
     pub grace: Millis,
     /// What becomes of commands when the agent ends.
     pub orphans: Orphans,
+    /// How long the output of a job stays after the last of it was written; for good where 0.
+    #[serde(deserialize_with = "text")]
+    pub output_age: Millis,
     /// The TCP address at which a monitoring system reads this node; none where absent.
     pub metrics: Option<SocketAddr>,
     /// How commands are kept apart.
@@ -160,6 +163,7 @@ impl Default for AgentSettings {
             gpu_test: Vec::new(),
             grace: Millis::from_seconds(10),
             orphans: Orphans::Keep,
+            output_age: Millis(0),
             metrics: None,
             isolation: IsolationSettings::default(),
             ingest: None,
@@ -205,6 +209,7 @@ impl Settings for AgentSettings {
         "gpu_test",
         "grace",
         "orphans",
+        "output_age",
         "metrics",
         "isolation.cgroup",
         "isolation.cpu_limit",

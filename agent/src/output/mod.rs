@@ -10,6 +10,7 @@
 //! Reading happens beside the agent's loop. A lock keeps it from looking between the moment an
 //! output is in the pack and the moment its file is gone.
 
+mod age;
 mod named;
 mod pack;
 mod search;

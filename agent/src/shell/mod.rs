@@ -36,6 +36,8 @@ use crate::worker::pool::{Ended, Pool, Said};
 
 /// Between two looks at the output files for metrics.
 const LOOK_EACH: Duration = Duration::from_millis(500);
+/// Between two looks for outputs that are old.
+const AGE_EACH: Duration = Duration::from_hours(1);
 /// Inputs that are taken together: their ends share one sync of the spool.
 const BATCH_MAX: usize = 256;
 /// Starts that come sooner than this after something was told wait for so long at most.
@@ -112,6 +114,8 @@ pub(crate) struct Parts {
     pub(crate) plan: Plan,
     pub(crate) facts: NodeFacts,
     pub(crate) leave: Leave,
+    /// How long outputs stay; for good where zero.
+    pub(crate) output_age: Duration,
     pub(crate) tasks: Arc<AtomicU32>,
     pub(crate) gpu_test: Vec<String>,
     pub(crate) samples: watch::Receiver<Sample>,
@@ -186,6 +190,7 @@ impl Shell {
         mut inputs: mpsc::Receiver<Input>,
     ) -> Result<(), AgentError> {
         let mut look = tokio::time::interval(LOOK_EACH);
+        let mut age = tokio::time::interval(AGE_EACH);
         let mut batch = Vec::with_capacity(BATCH_MAX);
         loop {
             let wait = self.wait();
@@ -208,6 +213,7 @@ impl Shell {
                         return Ok(());
                     }
                 }
+                _ = age.tick() => self.remove_old_output(),
                 () = tokio::time::sleep(wait) => {
                     self.wake = None;
                     self.apply(Event::Tick)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::SystemTime;
 
 use gantry_model::{Builtin, Exit, Launch, TaskId, TaskWork, TryId, Usage};
 use gantry_node::{Event, Signal};
@@ -255,6 +256,29 @@ impl Shell {
         tokio::task::spawn_blocking(move || {
             if let Err(error) = outputs.sync() {
                 tracing::warn!("packed output could not be synced: {error}");
+            }
+        });
+    }
+
+    /// Removes the outputs of jobs that are old enough, those beside the loop that are put aside in it: no
+    /// start comes between.
+    pub(super) fn remove_old_output(&self) {
+        let age = self.parts.output_age;
+        if age.is_zero() {
+            return;
+        }
+        let live = self.running.values().map(|running| running.task.job).collect();
+        match self.outputs.put_aside(age, SystemTime::now(), &live) {
+            Ok(old) if !old.is_empty() => {
+                tracing::info!(jobs = old.len(), "removing outputs that are older than output_age");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("old outputs could not be removed: {error}"),
+        }
+        let outputs = self.outputs.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = outputs.remove() {
+                tracing::warn!("old outputs could not be removed: {error}");
             }
         });
     }

@@ -1,0 +1,64 @@
+//! Outputs that are old enough go.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use gantry_model::JobId;
+
+use super::Outputs;
+
+/// Where outputs lie that are being removed.
+const REMOVED: &str = "removed";
+
+impl Outputs {
+    /// Puts aside the outputs of jobs of which nothing was written for so long, but not of those that
+    /// live, and returns which they are: `remove` removes them. A file that a job has named itself stays
+    /// where it is; only the link to it goes.
+    pub(crate) fn put_aside(
+        &self,
+        age: Duration,
+        now: SystemTime,
+        live: &BTreeSet<JobId>,
+    ) -> io::Result<Vec<JobId>> {
+        let mut old = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(job) = name.to_str().and_then(|name| name.parse::<JobId>().ok()) else {
+                continue;
+            };
+            let since = now.duration_since(written(&entry.path())?).unwrap_or_default();
+            if live.contains(&job) || since <= age {
+                continue;
+            }
+            let removed = self.folder.join(REMOVED);
+            fs::create_dir_all(&removed)?;
+            // Held, so that nobody reads half of it, or packs more into it.
+            let mut packers = self.lock();
+            packers.remove(&job);
+            fs::rename(entry.path(), removed.join(&name))?;
+            old.push(job);
+        }
+        Ok(old)
+    }
+
+    /// Removes what was put aside.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(self.folder.join(REMOVED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// When something in a folder was written last.
+fn written(folder: &Path) -> io::Result<SystemTime> {
+    let mut last = fs::symlink_metadata(folder)?.modified()?;
+    for entry in fs::read_dir(folder)? {
+        last = last.max(entry?.metadata()?.modified()?);
+    }
+    Ok(last)
+}
