@@ -29,9 +29,7 @@ use gantry_config::{
 };
 use gantry_imaging::dicom::deidentify::{Profile, deidentify};
 use gantry_imaging::dicom::write::{Subject, ct_series};
-use gantry_imaging::dicom::{
-    self, SegmentationHead, segmentation, segmentation_mask, segmentation_subject,
-};
+use gantry_imaging::dicom::{self, SegmentationHead, Segments, segmentation, segmentation_subject};
 use gantry_imaging::phantom::{PhantomPatient, PhantomSettings, patient};
 use gantry_imaging::pipeline::Pipeline;
 use gantry_imaging::{Geometry, Image, ImagingError, mha, nifti, nrrd};
@@ -401,7 +399,7 @@ fn dicom_files() {
             drop(dicom::traces(bytes));
             drop(dicom::pixels(bytes));
             drop(dicom::assemble(&[bytes, &files[1]]));
-            drop(segmentation_mask(bytes, &grid));
+            drop(Segments::read(bytes, &grid).map(|segments| segments.masks().count()));
             drop(segmentation_subject(bytes));
             drop(deidentify(bytes, &profile, b"key"));
             inspected.is_ok()

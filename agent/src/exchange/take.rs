@@ -9,9 +9,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use gantry_imaging::dicom::write::{Subject, ct_series};
-use gantry_imaging::dicom::{
-    FILE_BYTES_MAX, assemble, inspect, segmentation_mask, segmentation_subject,
-};
+use gantry_imaging::dicom::{FILE_BYTES_MAX, Segments, assemble, inspect, segmentation_subject};
 use gantry_imaging::{Image, Mask, nifti};
 use gantry_library::{
     Arrival, Author, Library, LibraryError, Provenance, SampleDraft, SeriesId, Source,
@@ -191,13 +189,21 @@ impl Taking<'_> {
             files.push(self.library.read_object(object)?);
         }
         let image = assemble(&files).map_err(|refusal| wrong(&refusal))?.image;
-        let mask = segmentation_mask(&bytes, &image.geometry).map_err(|refusal| wrong(&refusal))?;
+        let segments =
+            Segments::read(&bytes, &image.geometry).map_err(|refusal| wrong(&refusal))?;
         if let (Some(label), 1) = (label, subject.labels.len()) {
             subject.labels.values_mut().for_each(|one| label.clone_into(one));
         }
-        check(&subject.labels, &mask)?;
+        if let Some(other) = segments.numbers().find(|one| !subject.labels.contains_key(one)) {
+            return Err(wrong(&format!("its segment {other} has no label")));
+        }
         let packed = packed(&image)?;
-        self.samples(&subject.labels, &series, &image, &mask, &packed)
+        let (mut samples, mut known) = (0, 0);
+        for (number, mask) in segments.masks().filter(|(_, mask)| mask.count() > 0) {
+            known += self.sample(&series, &subject.labels[&number], &image, &mask, &packed)?;
+            samples += 1;
+        }
+        Ok((samples, known))
     }
 
     /// Keeps a sample for each label of a mask.

@@ -12,7 +12,7 @@ use dicom_object::InMemDicomObject;
 use gantry_imaging::dicom::deidentify::{Profile, deidentified_by, deidentify};
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::dicom::{
-    Reason, SegmentationHead, data_set, inspect, pixels, segmentation, segmentation_mask,
+    Reason, SegmentationHead, Segments, data_set, inspect, pixels, segmentation,
 };
 use gantry_imaging::{Geometry, Image, Mask, Volume};
 
@@ -180,7 +180,8 @@ fn references_and_distances_stay_and_patients_are_told_apart() {
     let clean = |bytes: &[u8]| deidentify(bytes, &profile, KEY).unwrap();
     let cleaned: Vec<_> = files.iter().map(|file| inspect(&clean(file)).unwrap()).collect();
     let drawn = clean(&drawn);
-    assert_eq!(segmentation_mask(&drawn, &mask.geometry).unwrap(), mask);
+    let read: Vec<_> = Segments::read(&drawn, &mask.geometry).unwrap().masks().collect();
+    assert_eq!(read, [(1, mask)]);
     for (before, after) in sources.iter().zip(&cleaned) {
         assert_ne!(before.sop_instance_uid, after.sop_instance_uid);
         assert_ne!(before.patient_id, after.patient_id);

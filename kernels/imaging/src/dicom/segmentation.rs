@@ -135,14 +135,43 @@ fn general(source: &Instance, head: &SegmentationHead, frames: usize) -> InMemDi
     data
 }
 
-/// Reads the mask of a binary segmentation on the grid of the volume that it belongs to. Its segments
-/// are the mask's labels; a voxel that no frame marks is 0.
-///
-/// # Errors
-/// Where it is none, or a frame does not lie on a slice of the grid.
-pub fn segmentation_mask(bytes: &[u8], grid: &Geometry) -> Result<Mask, Refusal> {
-    let file = read::parse(bytes)?;
-    read::guarded(|| mask_of_file(&file, grid))
+/// What the segments of a segmentation mark on the grid of its volume. Segments may overlap, so that each
+/// has a mask of its own.
+pub struct Segments {
+    grid: Geometry,
+    /// By the segment's number, the slices that its frames mark, and which voxels of them.
+    marked: BTreeMap<u8, Vec<(usize, Vec<bool>)>>,
+}
+
+impl Segments {
+    /// Reads the segments of a binary segmentation on the grid of the volume that it belongs to.
+    ///
+    /// # Errors
+    /// Where it is none, or a frame does not lie on a slice of the grid.
+    pub fn read(bytes: &[u8], grid: &Geometry) -> Result<Self, Refusal> {
+        let file = read::parse(bytes)?;
+        read::guarded(|| segments_of_file(&file, grid))
+    }
+
+    /// Returns the numbers of the segments that have frames.
+    pub fn numbers(&self) -> impl Iterator<Item = u8> {
+        self.marked.keys().copied()
+    }
+
+    /// Returns the number and the mask of each segment, one after the other: 1 where a frame marks a
+    /// voxel, 0 elsewhere.
+    pub fn masks(&self) -> impl Iterator<Item = (u8, Mask)> {
+        let area = self.grid.size[0] * self.grid.size[1];
+        self.marked.iter().map(move |(&number, frames)| {
+            let mut mask = Mask::filled(self.grid, 0);
+            for (z, marked) in frames {
+                for (voxel, &marked) in mask.voxels[z * area..][..area].iter_mut().zip(marked) {
+                    *voxel |= u8::from(marked);
+                }
+            }
+            (number, mask)
+        })
+    }
 }
 
 /// What a segmentation is about.
@@ -181,7 +210,7 @@ pub fn segmentation_subject(bytes: &[u8]) -> Result<SegmentationSubject, Refusal
     Ok(SegmentationSubject { series_uid, labels })
 }
 
-fn mask_of_file(file: &File, grid: &Geometry) -> Result<Mask, Refusal> {
+fn segments_of_file(file: &File, grid: &Geometry) -> Result<Segments, Refusal> {
     if read::text(file, tags::SEGMENTATION_TYPE).as_deref() != Some("BINARY") {
         let sentence = "the instance is no binary segmentation";
         return Err(Refusal::new(Reason::UnsupportedPixels, sentence));
@@ -193,8 +222,7 @@ fn mask_of_file(file: &File, grid: &Geometry) -> Result<Mask, Refusal> {
         let sentence = "the segmentation's frames are not as large as the slices of its volume";
         return Err(Refusal::new(Reason::MixedImages, sentence));
     }
-    let mut mask = Mask::filled(*grid, 0);
-    let area = grid.size[0] * grid.size[1];
+    let mut marked: BTreeMap<u8, Vec<(usize, Vec<bool>)>> = BTreeMap::new();
     let count = frames.frames.len();
     for (frame, values) in frames.frames.iter().enumerate() {
         let position = Place { file, frame, count }.position_mm();
@@ -208,12 +236,10 @@ fn mask_of_file(file: &File, grid: &Geometry) -> Result<Mask, Refusal> {
             .and_then(|item| read::count(item, tags::REFERENCED_SEGMENT_NUMBER))
             .and_then(|number| u8::try_from(number).ok())
             .unwrap_or(1);
-        let slice = &mut mask.voxels[z * area..(z + 1) * area];
-        for (voxel, _) in slice.iter_mut().zip(values).filter(|(_, value)| **value > 0.5) {
-            *voxel = segment;
-        }
+        let values = values.iter().map(|&value| value > 0.5).collect();
+        marked.entry(segment).or_default().push((z, values));
     }
-    Ok(mask)
+    Ok(Segments { grid: *grid, marked })
 }
 
 /// The slice whose first voxel lies at a position, within a tenth of a voxel.
