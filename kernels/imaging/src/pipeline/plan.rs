@@ -126,8 +126,8 @@ fn step_grid(step: &Step, grid: &Geometry) -> Result<Geometry, ImagingError> {
 fn extra_bytes(operation: &Operation) -> u64 {
     // The runs of a mask: 8 bytes each, at most one for every two voxels, and a number or a mark.
     const RUNS: u64 = 8;
-    // A flood's voxel that waits: 16 bytes, in a heap that may have grown to twice its need.
-    const WAITING: u64 = 36;
+    // A flood's voxel that waits.
+    const WAITING: u64 = 8;
     match operation {
         Operation::Gaussian(_)
         | Operation::CurvatureFlow(_)
@@ -146,8 +146,10 @@ fn extra_bytes(operation: &Operation) -> u64 {
         | Operation::ConfidenceConnected { .. }
         | Operation::Flood { .. }
         | Operation::IsolatedConnected { .. } => 4 + RUNS + 24,
-        Operation::FastMarching { .. } => IMAGE + 1 + 3 * WAITING,
-        Operation::Watershed { .. } | Operation::SeededGrowing { .. } => 2 + RUNS + WAITING,
+        // A voxel waits once for each neighbour that reaches it.
+        Operation::FastMarching { .. } => IMAGE + 1 + 6 * WAITING,
+        // Once; lists that are filled in part take as much again in a slice.
+        Operation::Watershed { .. } | Operation::SeededGrowing { .. } => 2 + 3 * WAITING,
         Operation::RandomWalker { .. } => 160,
         Operation::LocalExtrema { .. } => 8,
         Operation::Distance { .. } | Operation::ZScore => 2 * IMAGE,
