@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use gantry_imaging::dicom::report_text;
 use gantry_library::{Library, SeriesId, TextMatch, TextRecord};
 use serde_json::json;
 
@@ -14,8 +15,8 @@ use super::completions;
 use crate::error::{Failure, Outcome};
 use crate::output::{self, Format};
 
-/// Bytes that are read of a file: one more than the library keeps, so that it says its own limit.
-const FILE_BYTES_MAX: u64 = (1 << 20) + 1;
+/// Bytes of a file that are read: more than the library keeps, so that it says its own limit.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// `gantry library text`.
 #[derive(Debug, Args)]
@@ -23,7 +24,8 @@ pub(super) struct Text {
     /// The series that it is written of.
     #[arg(add = completions::series())]
     series: String,
-    /// The file with it, plain text; without one the texts of the series are printed.
+    /// The file with it: plain text, or a structured report of DICOM; without one the texts of the
+    /// series are printed.
     #[arg(requires = "by")]
     file: Option<PathBuf>,
     /// Who has written it.
@@ -50,10 +52,25 @@ impl Text {
 
 fn read(file: &Path) -> Result<String, Failure> {
     let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
+    let read =
+        File::open(file).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
     read.map_err(|error| {
         Failure::usage(format!("reading {} failed: {error}; name a text file", file.display()))
     })?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(Failure::usage(format!(
+            "{} is larger than {FILE_BYTES_MAX} bytes; name a file with the report alone",
+            file.display()
+        )));
+    }
+    if bytes.get(128..132) == Some(b"DICM") {
+        return report_text(&bytes).map_err(|refusal| {
+            Failure::usage(format!(
+                "{} cannot be read: {refusal}; name a structured report or a text file",
+                file.display()
+            ))
+        });
+    }
     String::from_utf8(bytes).map_err(|_| {
         Failure::usage(format!(
             "{} is no plain text in UTF-8; save the report as one, and name that",

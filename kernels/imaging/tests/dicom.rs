@@ -6,14 +6,40 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use dicom_core::value::DataSetSequence;
+use dicom_core::{DataElement, PrimitiveValue, VR};
+use dicom_dictionary_std::tags;
+use dicom_object::InMemDicomObject;
 use gantry_imaging::dicom::write::{Subject, ct_series};
 use gantry_imaging::dicom::{
-    Frames, Instance, Pixels, Reason, SegmentationHead, Spacing, assemble, grid, inspect, pixels,
-    segmentation, segmentation_mask,
+    Frames, Instance, Pixels, Reason, SegmentationHead, Segments, Spacing, assemble, grid, inspect,
+    pixels, report_text, segmentation,
 };
 use gantry_imaging::{Geometry, Image, Mask, Volume, measure, nrrd};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
+
+fn masks(segmentation: &[u8], grid: &Geometry) -> Vec<(u8, Mask)> {
+    Segments::read(segmentation, grid).unwrap().masks().collect()
+}
+
+/// Makes the second frame of a segmentation mark a second segment, on the slice of the first.
+fn with_second_segment(segmentation: &[u8]) -> Vec<u8> {
+    let mut file = dicom_object::from_reader(segmentation).unwrap();
+    let groups = file.element(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).unwrap();
+    let mut groups = groups.items().unwrap().to_vec();
+    let mut segment = InMemDicomObject::new_empty();
+    let number = PrimitiveValue::from(2_u16);
+    segment.put(DataElement::new(tags::REFERENCED_SEGMENT_NUMBER, VR::US, number));
+    let segment = DataSetSequence::from(vec![segment]);
+    groups[1] = groups[0].clone();
+    groups[1].put(DataElement::new(tags::SEGMENT_IDENTIFICATION_SEQUENCE, VR::SQ, segment));
+    let groups = DataSetSequence::from(groups);
+    file.put(DataElement::new(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, VR::SQ, groups));
+    let mut bytes = Vec::new();
+    file.write_all(&mut bytes).unwrap();
+    bytes
+}
 
 fn real_images(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("GANTRY_DATA").map(PathBuf::from);
@@ -174,7 +200,7 @@ fn a_segmentation_comes_back_and_refers_to_its_images() {
         made: "20260131235959".into(),
     };
     let bytes = segmentation(&mask, &sources, &head).unwrap();
-    assert_eq!(segmentation_mask(&bytes, &mask.geometry).unwrap(), mask);
+    assert_eq!(masks(&bytes, &mask.geometry), [(1, mask.clone())]);
     let found = inspect(&bytes).unwrap();
     assert_eq!(found.sop_class_uid, "1.2.840.10008.5.1.4.1.1.66.4");
     assert_eq!((found.study_uid, found.modality.as_str()), (sources[0].study_uid.clone(), "SEG"));
@@ -189,12 +215,18 @@ fn a_segmentation_comes_back_and_refers_to_its_images() {
 
     let mut moved = mask.geometry;
     moved.origin_mm[2] += 1.0;
-    let refusal = segmentation_mask(&bytes, &moved).unwrap_err();
+    let refusal = Segments::read(&bytes, &moved).err().unwrap();
     assert_eq!(refusal.reason, Reason::NoGeometry, "{refusal}");
     let mut other = mask.clone();
     other.voxels[0] ^= 1;
     let other = inspect(&segmentation(&other, &sources, &head).unwrap()).unwrap();
     assert_ne!(other.sop_instance_uid, found.sop_instance_uid, "another mask, another instance");
+    let overlapping = masks(&with_second_segment(&bytes), &mask.geometry);
+    let mut first = mask.clone();
+    first.voxels[60..90].fill(0);
+    let mut second = image.map(|_| 0_u8);
+    second.voxels[..30].copy_from_slice(&mask.voxels[60..90]);
+    assert_eq!(overlapping, [(1, first), (2, second)], "each segment has its own voxels");
     let empty = image.map(|_| 0_u8);
     let late = SegmentationHead { made: "today".into(), ..head.clone() };
     for (mask, sources, head, word) in [
@@ -507,5 +539,22 @@ proptest! {
         let _ = inspect(&bytes);
         let _ = pixels(&bytes);
         let _ = assemble(&[bytes]);
+    }
+}
+
+#[test]
+fn a_structured_report_is_read_as_its_reader_sees_it() {
+    let Some(data) = real_images("reading a structured report") else { return };
+    let bytes = std::fs::read(data.join("pydicom/pydicom/data/test_files/test-SR.dcm")).unwrap();
+    let text = report_text(&bytes).unwrap();
+    let begin =
+        "Diagnosis\nText Code: A mass of\nCode: Sample Code 1\nCode: Sample Code 2\nDiameter: 3 ";
+    assert!(text.starts_with(begin) && text.contains("&%$§"), "{text}");
+    assert!(!text.contains("Riesmeier"), "names of people are left out: {text}");
+    let slice = &ct_series(&small(), &Subject::new("ct")).unwrap()[0];
+    let refusal = report_text(slice).unwrap_err();
+    assert_eq!(refusal.sentence, "the instance is no structured report");
+    for length in [0, 200, bytes.len() / 2] {
+        assert!(report_text(&bytes[..length]).is_err(), "{length} bytes");
     }
 }

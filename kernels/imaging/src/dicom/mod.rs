@@ -15,6 +15,7 @@ mod inspect;
 mod pixels;
 mod read;
 mod refusal;
+mod report;
 mod segmentation;
 mod series;
 mod walk;
@@ -24,7 +25,8 @@ pub use inspect::{Instance, Pixels, Traces, inspect, traces};
 pub use pixels::{Frames, pixels};
 pub use read::{FILE_BYTES_MAX, data_set};
 pub use refusal::{Reason, Refusal};
+pub use report::report_text;
 pub use segmentation::{
-    SegmentationHead, SegmentationSubject, segmentation, segmentation_mask, segmentation_subject,
+    SegmentationHead, SegmentationSubject, Segments, segmentation, segmentation_subject,
 };
 pub use series::{Series, Spacing, assemble, grid};
