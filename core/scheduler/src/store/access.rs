@@ -7,7 +7,7 @@ use gantry_model::access::Role;
 use gantry_model::{At, Principal};
 use rusqlite::params;
 
-use super::{Store, damaged, wrong};
+use super::{Store, damaged, seal, wrong};
 use crate::access::Grant;
 use crate::error::SchedulerError;
 
@@ -53,7 +53,9 @@ impl Store {
         let insert = "INSERT OR REPLACE INTO access (kind, name, role, revoked, void, since, by)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         self.write(*since, |transaction| {
-            transaction.execute(insert, row).map(|_| ()).map_err(wrong)
+            seal::check(transaction, "access")?;
+            transaction.execute(insert, row).map_err(wrong)?;
+            seal::renew(transaction, "access")
         })
     }
 

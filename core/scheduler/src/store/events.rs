@@ -15,7 +15,7 @@ use gantry_wire::codec::VALUE_BYTES_MAX;
 use gantry_wire::{NotePage, NotePlace, NoteQuery, NoteRow};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Store, damaged, history, wrong};
+use super::{Store, add_column, damaged, history, seal, wrong};
 use crate::error::SchedulerError;
 
 /// Rows that one look goes over: three milliseconds at most.
@@ -41,15 +41,24 @@ CREATE TABLE IF NOT EXISTS notes (
     job INTEGER,
     task INTEGER,
     sentence TEXT NOT NULL,
-    block INTEGER NOT NULL
+    block INTEGER NOT NULL,
+    crc INTEGER
 );
 CREATE INDEX IF NOT EXISTS notes_at ON notes (at);
 CREATE INDEX IF NOT EXISTS notes_node ON notes (node) WHERE node IS NOT NULL;
 CREATE INDEX IF NOT EXISTS notes_job ON notes (job) WHERE job IS NOT NULL;
 ";
 
-const INSERT: &str = "INSERT INTO notes (number, at, level, node, job, task, sentence, block)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const INSERT: &str = "INSERT INTO notes (number, at, level, node, job, task, sentence, block, crc)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
+/// How many of a row's columns its checksum covers.
+pub(super) const COVERED: usize = 8;
+
+/// Adds to a table of an earlier version the column that it lacks.
+pub(super) fn upgrade(database: &Connection) -> rusqlite::Result<()> {
+    add_column(database, "notes", "crc", "INTEGER")
+}
 
 /// How much of the event log and of the history is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +237,9 @@ impl Store {
     }
 }
 
-const SELECT: &str = "SELECT number, at, level, node, job, task, sentence FROM notes";
+/// The columns that a row's checksum covers, and it behind them.
+pub(super) const SELECT: &str =
+    "SELECT number, at, level, node, job, task, sentence, block, crc FROM notes";
 
 /// Writes lines behind the newest one.
 fn insert(
@@ -251,7 +262,7 @@ fn insert(
         let Place { number, at } = log.newest;
         let sentence = short(&note.sentence);
         let values = params![number, signed(at.0), level as i64, node, job, task, sentence, block];
-        insert.execute(values)?;
+        seal::insert(&mut insert, values)?;
         if log.oldest.number == 0 {
             log.oldest = log.newest;
         }
@@ -313,7 +324,14 @@ fn matches(row: &Row, query: &NoteQuery) -> rusqlite::Result<bool> {
         })
 }
 
+/// A row; of a damaged one its number and place.
 fn read(row: &Row) -> rusqlite::Result<NoteRow> {
+    if !seal::is_sound(row, COVERED)? {
+        let Place { number, at } = place(row)?;
+        let sentence = "this line of the event log is damaged".to_owned();
+        let note = Note { at, level: Level::Fail, subject: Subject::Cluster, sentence };
+        return Ok(NoteRow { number: number as u64, note });
+    }
     let (node, job, task): (Option<String>, Option<i64>, Option<u32>) =
         (row.get(3)?, row.get(4)?, row.get(5)?);
     let job = job.map(|job| JobId(job as u64));

@@ -8,7 +8,7 @@ use gantry_model::{At, JobRow, JobState, MemoryMib, Millis, Spent};
 use gantry_wire::{HistoryQuery, UseBy, UseRow, codec};
 use rusqlite::{Connection, params};
 
-use super::{Store, damaged, wrong};
+use super::{Store, add_column, damaged, seal, wrong};
 use crate::error::SchedulerError;
 
 /// Jobs that go at once beyond as many as come: some milliseconds.
@@ -16,51 +16,48 @@ const PRUNED: usize = 100;
 /// Lines of one report.
 const USE_ROWS_MAX: usize = 1000;
 
+/// The columns that a row's checksum covers, and it behind them.
+pub(super) const COLUMNS: &str = "job, user, grp, kind, ended, failed, tasks, core_ms, gpu_ms, \
+     cpu_ms, memory_mib, read_kib, written_kib, row, crc";
+/// How many it covers.
+pub(super) const COVERED: usize = 14;
+
 /// Adds to a table of an earlier version the columns that it lacks.
 pub(super) fn upgrade(database: &Connection) -> rusqlite::Result<()> {
-    for column in ["read_kib", "written_kib"] {
-        let there = "SELECT count(*) FROM pragma_table_info('history') WHERE name = ?1";
-        if database.query_row(there, [column], |row| row.get::<_, i64>(0))? == 0 {
-            database.execute_batch(&format!(
-                "ALTER TABLE history ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"
-            ))?;
-        }
-    }
-    Ok(())
+    add_column(database, "history", "read_kib", "INTEGER NOT NULL DEFAULT 0")?;
+    add_column(database, "history", "written_kib", "INTEGER NOT NULL DEFAULT 0")?;
+    add_column(database, "history", "crc", "INTEGER")
 }
 
 /// Keeps ended jobs.
 pub(super) fn insert(database: &Connection, rows: &[JobRow]) -> Result<(), SchedulerError> {
     let mut insert = database
-        .prepare_cached(
-            "INSERT OR REPLACE INTO history
-             (job, user, grp, kind, ended, failed, tasks, core_ms, gpu_ms, cpu_ms, memory_mib,
-              read_kib, written_kib, row)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-        )
+        .prepare_cached(&format!(
+            "INSERT OR REPLACE INTO history ({COLUMNS})
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
+        ))
         .map_err(wrong)?;
     for row in rows {
         let bytes =
             codec::encode(row).map_err(|error| SchedulerError::Storage(error.to_string()))?;
         let spent = &row.spent;
-        insert
-            .execute(params![
-                row.job.0 as i64,
-                row.user,
-                row.group.as_deref().unwrap_or(&row.user),
-                row.kind,
-                row.ended.unwrap_or_default().0 as i64,
-                row.state == JobState::Fail,
-                row.tasks.total(),
-                spent.core_ms as i64,
-                spent.gpu_ms as i64,
-                spent.cpu_ms as i64,
-                spent.memory_peak.0 as i64,
-                spent.read_kib as i64,
-                spent.written_kib as i64,
-                bytes,
-            ])
-            .map_err(wrong)?;
+        let values = params![
+            row.job.0 as i64,
+            row.user,
+            row.group.as_deref().unwrap_or(&row.user),
+            row.kind,
+            row.ended.unwrap_or_default().0 as i64,
+            row.state == JobState::Fail,
+            row.tasks.total(),
+            spent.core_ms as i64,
+            spent.gpu_ms as i64,
+            spent.cpu_ms as i64,
+            spent.memory_peak.0 as i64,
+            spent.read_kib as i64,
+            spent.written_kib as i64,
+            bytes,
+        ];
+        seal::insert(&mut insert, values).map_err(wrong)?;
     }
     Ok(())
 }
@@ -97,12 +94,12 @@ impl Store {
     ) -> Result<(Vec<JobRow>, bool), SchedulerError> {
         let mut select = self
             .database
-            .prepare_cached(
-                "SELECT row FROM history
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM history
                  WHERE (?1 IS NULL OR user = ?1) AND (?2 IS NULL OR grp = ?2)
                    AND ended >= ?3 AND ended < ?4 AND job < ?5
-                 ORDER BY job DESC LIMIT ?6",
-            )
+                 ORDER BY job DESC LIMIT ?6"
+            ))
             .map_err(damaged)?;
         let before = query.before.map_or(i64::MAX, |job| job.0 as i64);
         let mut rows = select
@@ -117,7 +114,11 @@ impl Store {
             .map_err(damaged)?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().map_err(damaged)? {
-            let bytes: Vec<u8> = row.get(0).map_err(damaged)?;
+            if !seal::is_sound(row, COVERED).map_err(damaged)? {
+                let what = "a row of the history has a wrong checksum";
+                return Err(SchedulerError::Journal(what.into()));
+            }
+            let bytes: Vec<u8> = row.get(COVERED - 1).map_err(damaged)?;
             let row = codec::decode(&bytes).map_err(|error| {
                 SchedulerError::Journal(format!("a row of the history: {error}"))
             })?;

@@ -8,7 +8,8 @@
 //! - [`events`]: the event log, a row a line. It and the history follow from the journal and are
 //!   written without a sync of their own.
 //! - [`alerts`]: which alerts are raised, in the same way.
-//! - [`tokens`]: hashes of join tokens; [`access`]: who has access, and with which role.
+//! - [`tokens`]: hashes of join tokens; [`access`]: who has access, and with which role. Both are
+//!   sealed ([`seal`]), so that no bit of them is another one unnoticed.
 //! - [`repair`]: what a damaged file still holds; [`copy`]: a copy of a sound one.
 
 mod access;
@@ -19,6 +20,7 @@ mod head;
 mod history;
 mod journal;
 mod repair;
+mod seal;
 mod tokens;
 
 use std::fs::OpenOptions;
@@ -89,7 +91,7 @@ impl Store {
     pub(crate) fn open(folder: &Path) -> Result<Self, SchedulerError> {
         let path = folder.join(FILE);
         private(&path)?;
-        let database = Connection::open(&path).map_err(wrong)?;
+        let mut database = Connection::open(&path).map_err(wrong)?;
         // Held as long as the process lives: two schedulers would interleave their journals.
         database
             .busy_timeout(std::time::Duration::ZERO)
@@ -99,6 +101,7 @@ impl Store {
             .and_then(|()| database.execute_batch(TABLES))
             .and_then(|()| history::upgrade(&database))
             .and_then(|()| database.execute_batch(events::TABLES))
+            .and_then(|()| events::upgrade(&database))
             .and_then(|()| database.execute_batch(alerts::TABLES))
             .and_then(|()| database.execute_batch(access::TABLES))
             .map_err(|error| match error.sqlite_error_code() {
@@ -107,6 +110,7 @@ impl Store {
                 }
                 _ => wrong(error),
             })?;
+        seal::open(&mut database)?;
         let last = database
             .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'events'", [], |row| {
                 row.get(0)
@@ -173,7 +177,8 @@ CREATE TABLE IF NOT EXISTS history (
     memory_mib INTEGER NOT NULL,
     read_kib INTEGER NOT NULL,
     written_kib INTEGER NOT NULL,
-    row BLOB NOT NULL
+    row BLOB NOT NULL,
+    crc INTEGER
 );
 CREATE INDEX IF NOT EXISTS history_ended ON history (ended);
 CREATE TABLE IF NOT EXISTS tokens (
@@ -183,6 +188,20 @@ CREATE TABLE IF NOT EXISTS tokens (
     used INTEGER NOT NULL
 );
 ";
+
+/// Adds a column to a table of an earlier version that lacks it.
+fn add_column(
+    database: &Connection,
+    table: &str,
+    column: &str,
+    kind: &str,
+) -> rusqlite::Result<()> {
+    let there = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
+    if database.query_row(there, [table, column], |row| row.get::<_, i64>(0))? == 0 {
+        database.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
+    }
+    Ok(())
+}
 
 /// Makes a file that nobody else reads, where there is none: jobs carry commands and environments.
 fn private(path: &Path) -> Result<(), SchedulerError> {
@@ -202,7 +221,10 @@ fn checksum(seq: i64, at: At, payload: &[u8]) -> u32 {
 fn wrong(error: rusqlite::Error) -> SchedulerError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => SchedulerError::Full,
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(error),
+        // A statement that was prepared a thousand times and names no column any more is no mistake in it.
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
+            damaged(error)
+        }
         _ => SchedulerError::Storage(error.to_string()),
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::journal::Stored;
-use super::{FILE, Store, damaged, wrong};
+use super::{FILE, Store, damaged, events, history, seal, wrong};
 use crate::error::SchedulerError;
 
 /// What a look at a journal has found.
@@ -57,6 +57,9 @@ fn look(store: &Store) -> JournalReport {
         Ok(sentence) => report.damage = Some(sentence),
         Err(error) => report.damage = Some(error.to_string()),
     }
+    if let Err(what) = rows(database) {
+        report.damage.get_or_insert(what);
+    }
     let snapshots = "SELECT seq FROM snapshots ORDER BY seq DESC";
     for seq in numbers(database, snapshots) {
         let sql = "SELECT seq, at, format, crc, payload FROM snapshots WHERE seq = ?1";
@@ -81,6 +84,31 @@ fn look(store: &Store) -> JournalReport {
         report.damage.get_or_insert(missed);
     }
     report
+}
+
+/// Reads every row of the tables whose rows have checksums of their own.
+fn rows(database: &Connection) -> Result<(), String> {
+    let history = format!("SELECT {} FROM history", history::COLUMNS);
+    let tables = [
+        ("history", history.as_str(), history::COVERED),
+        ("event log", events::SELECT, events::COVERED),
+    ];
+    for (name, select, covered) in tables {
+        let count = || -> rusqlite::Result<u64> {
+            let mut select = database.prepare(select)?;
+            let (mut rows, mut damaged) = (select.query([])?, 0);
+            while let Some(row) = rows.next()? {
+                damaged += u64::from(!seal::is_sound(row, covered)?);
+            }
+            Ok(damaged)
+        };
+        match count() {
+            Ok(0) => {}
+            Ok(count) => return Err(format!("{count} rows of the {name} have a wrong checksum")),
+            Err(error) => return Err(format!("the {name} cannot be read: {error}")),
+        }
+    }
+    Ok(())
 }
 
 fn numbers(database: &Connection, sql: &str) -> Vec<i64> {
@@ -128,6 +156,7 @@ pub fn repair(folder: &Path) -> Result<JournalReport, SchedulerError> {
     for table in ["tokens", "user_tokens", "access", "history", "notes"] {
         copy(&old, &transaction, table);
     }
+    seal::SEALED.iter().try_for_each(|table| seal::renew(&transaction, table))?;
     let mut start = 0;
     for seq in numbers(&old, "SELECT seq FROM snapshots ORDER BY seq DESC") {
         if copy_row(&old, &transaction, "snapshots", seq) {

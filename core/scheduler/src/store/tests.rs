@@ -17,6 +17,7 @@ use crate::core::Started;
 
 mod copies;
 mod ends;
+mod flips;
 mod history;
 
 fn event(n: u64) -> Event {

@@ -6,7 +6,7 @@
 use gantry_model::{At, Principal, Reject, RejectKind};
 use rusqlite::{OptionalExtension, params};
 
-use super::{Store, wrong};
+use super::{Store, seal, wrong};
 use crate::error::SchedulerError;
 
 /// Tokens that wait to be used, of either kind.
@@ -30,10 +30,11 @@ impl Store {
         expires: At,
     ) -> Result<(), SchedulerError> {
         let (table, column) = table(principal);
+        let transaction = self.database.transaction().map_err(wrong)?;
+        seal::check(&transaction, table)?;
         let delete = format!("DELETE FROM {table} WHERE expires < ?1");
-        self.database.execute(&delete, params![now.0 as i64]).map_err(wrong)?;
-        let count: u32 = self
-            .database
+        transaction.execute(&delete, params![now.0 as i64]).map_err(wrong)?;
+        let count: u32 = transaction
             .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
             .map_err(wrong)?;
         if count >= TOKENS_MAX {
@@ -42,10 +43,11 @@ impl Store {
         }
         let insert =
             format!("INSERT INTO {table} (hash, {column}, expires, used) VALUES (?1, ?2, ?3, 0)");
-        self.database
+        transaction
             .execute(&insert, params![hash, principal.name(), expires.0 as i64])
-            .map(|_| ())
-            .map_err(wrong)
+            .map_err(wrong)?;
+        seal::renew(&transaction, table)?;
+        transaction.commit().map_err(wrong)
     }
 
     /// Uses a token up, or says why it is worth nothing.
@@ -56,7 +58,10 @@ impl Store {
         now: At,
     ) -> Result<Result<(), Reject>, SchedulerError> {
         let (table, column) = table(principal);
-        let select = format!("SELECT {column}, expires, used FROM {table} WHERE hash = ?1");
+        seal::check(&self.database, table)?;
+        // An index that is damaged could lead to the row of another one.
+        let select =
+            format!("SELECT {column}, expires, used FROM {table} NOT INDEXED WHERE hash = ?1");
         let found: Option<(String, i64, bool)> = self
             .database
             .query_row(&select, [hash], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
@@ -84,11 +89,12 @@ impl Store {
                 principal.name()
             )),
             Some(_) => {
-                let update = format!("UPDATE {table} SET used = 1 WHERE hash = ?1 AND used = 0");
+                let update =
+                    format!("UPDATE {table} NOT INDEXED SET used = 1 WHERE hash = ?1 AND used = 0");
                 let mut changed = 0;
                 self.write(now, |transaction| {
                     changed = transaction.execute(&update, [hash]).map_err(wrong)?;
-                    Ok(())
+                    seal::renew(transaction, table)
                 })?;
                 if changed == 1 { Ok(Ok(())) } else { refuse("the token was used already".into()) }
             }
@@ -97,13 +103,29 @@ impl Store {
 
     /// Forgets all tokens: which of them were used since a backup is not known.
     pub(crate) fn forget_all_tokens(&mut self) -> Result<(), SchedulerError> {
-        self.database.execute_batch("DELETE FROM tokens; DELETE FROM user_tokens").map_err(wrong)
+        for table in ["tokens", "user_tokens"] {
+            self.delete(table, &format!("DELETE FROM {table}"), [])?;
+        }
+        Ok(())
     }
 
     /// Forgets the tokens of somebody whose access was taken away.
     pub(crate) fn forget_tokens(&mut self, principal: &Principal) -> Result<(), SchedulerError> {
         let (table, column) = table(principal);
         let delete = format!("DELETE FROM {table} WHERE {column} = ?1");
-        self.database.execute(&delete, [principal.name()]).map(|_| ()).map_err(wrong)
+        self.delete(table, &delete, [principal.name()])
+    }
+
+    fn delete(
+        &mut self,
+        table: &str,
+        statement: &str,
+        values: impl rusqlite::Params,
+    ) -> Result<(), SchedulerError> {
+        let transaction = self.database.transaction().map_err(wrong)?;
+        seal::check(&transaction, table)?;
+        transaction.execute(statement, values).map_err(wrong)?;
+        seal::renew(&transaction, table)?;
+        transaction.commit().map_err(wrong)
     }
 }
