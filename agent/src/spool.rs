@@ -252,6 +252,25 @@ mod tests {
     }
 
     #[test]
+    fn a_bit_that_is_another_gives_no_end_that_was_not_kept() {
+        let ends: BTreeMap<TryId, End> =
+            (1..=3).map(|number| (TryId(number), end(number, Exit::Code(number as u8)))).collect();
+        let mut bytes = Vec::new();
+        for end in ends.values() {
+            append(&mut bytes, &Record::Kept(end.clone())).unwrap();
+        }
+        bytes.resize(bytes.len() + 64, 0);
+        let records = bytes.len() - 64;
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let (found, damaged) = read(&bad);
+            assert!(found.iter().all(|(id, end)| ends.get(id) == Some(end)), "bit {bit}");
+            assert!(damaged > 0 || bit / 8 >= records, "bit {bit} is not noticed");
+        }
+    }
+
+    #[test]
     fn the_file_stays_small() {
         let folder = TempDir::new().unwrap();
         let (mut spool, _) = Spool::open(folder.path()).unwrap();

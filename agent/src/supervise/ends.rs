@@ -2,7 +2,8 @@
 //!
 //! A supervisor keeps an end in memory until its agent has it in its spool; where the agent is gone
 //! the end goes to a file as well, written aside, synced and renamed, so that it outlives the
-//! supervisor and the machine. A supervisor begins with the files it finds.
+//! supervisor and the machine. A supervisor begins with the files it finds. Each begins with a
+//! checksum of the value behind it: an exit code has no other form to be known by.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -30,7 +31,9 @@ fn write_one(folder: &Path, held: &Held) -> io::Result<()> {
     let path = path(folder, held.launch.try_id);
     let part = path.with_extension("part");
     let mut file = File::create(&part)?;
-    file.write_all(&codec::encode(held).map_err(io::Error::other)?)?;
+    let value = codec::encode(held).map_err(io::Error::other)?;
+    file.write_all(&crc32fast::hash(&value).to_le_bytes())?;
+    file.write_all(&value)?;
     file.sync_all()?;
     fs::rename(&part, &path)
 }
@@ -44,7 +47,7 @@ pub(super) fn read(folder: &Path) -> io::Result<Vec<Held>> {
         if path.extension().is_none_or(|ending| ending != "exit") {
             continue;
         }
-        let held = fs::read(&path).ok().and_then(|bytes| codec::decode::<Held>(&bytes).ok());
+        let held = fs::read(&path).ok().and_then(|bytes| parse(&bytes));
         if let Some(held) = held.filter(|held| held.end.is_some()) {
             all.push(held);
         } else {
@@ -53,6 +56,13 @@ pub(super) fn read(folder: &Path) -> io::Result<Vec<Held>> {
         }
     }
     Ok(all)
+}
+
+/// What a file holds, where its checksum is right.
+fn parse(bytes: &[u8]) -> Option<Held> {
+    let (checksum, value) = bytes.split_first_chunk::<4>()?;
+    let whole = crc32fast::hash(value) == u32::from_le_bytes(*checksum);
+    codec::decode(value).ok().filter(|_| whole)
 }
 
 /// Removes an end that an agent has kept; there need not be a file.
@@ -85,5 +95,14 @@ mod tests {
         found.sort_by_key(|held| held.launch.try_id);
         assert_eq!(found, [ends[0].clone(), ends[2].clone()]);
         assert!(folder.path().join("t9.damaged").exists());
+        // Any bit of a file that is another.
+        let path = folder.path().join("t3.exit");
+        let whole = fs::read(&path).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(parse(&bytes), None, "bit {bit}");
+        }
+        assert_eq!(parse(&whole).as_ref(), Some(&ends[0]));
     }
 }
