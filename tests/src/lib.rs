@@ -14,6 +14,7 @@ pub mod package;
 pub mod relay;
 pub mod slurm;
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -248,6 +249,8 @@ pub struct Cluster {
     pub gantry: Gantry,
     scheduler: Option<Daemon>,
     agents: Vec<(String, Option<Daemon>)>,
+    /// What a daemon's environment has from its next start on.
+    environment: BTreeMap<String, Vec<(String, String)>>,
     // Dropped after the processes that run on them, and before what those write into.
     hosts: Option<Hosts>,
     folder: TempDir,
@@ -280,7 +283,14 @@ impl Cluster {
             host: hosts.as_ref().map(|hosts| hosts.namespace(1)),
             ..Gantry::new(program)
         };
-        let mut cluster = Self { gantry, folder, scheduler: None, agents: Vec::new(), hosts };
+        let mut cluster = Self {
+            gantry,
+            folder,
+            scheduler: None,
+            agents: Vec::new(),
+            environment: BTreeMap::new(),
+            hosts,
+        };
         let scheduler = cluster.scheduler_folder();
         let text = scheduler.display().to_string();
         cluster.gantry.json(&["scheduler", "--dir", &text, "init", "--name", "test"])?;
@@ -320,8 +330,20 @@ impl Cluster {
         let path = self.folder.path().join(format!("{name}.log"));
         let log = std::fs::File::options().create(true).append(true).open(path)?;
         let mut command = self.beside(name).command(arguments);
+        let more = self.environment.get(name).into_iter().flatten();
+        command.envs(more.map(|(variable, value)| (variable, value)));
         let child = command.stdout(Stdio::null()).stderr(log).spawn()?;
         Ok(Daemon(child))
+    }
+
+    /// Sets variables of a daemon's environment, the scheduler's or that of a node's agent, from its next
+    /// start on.
+    pub fn set_environment(
+        &mut self,
+        name: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) {
+        self.environment.entry(name.to_owned()).or_default().extend(variables);
     }
 
     /// Starts the scheduler and waits until it answers.

@@ -4,8 +4,9 @@
 //! middle of them the fault is done, seen to have happened, and ended. Then it is counted: tasks
 //! without an end (lost), tasks with two ends (doubled), starts that came to no end (killed), and how
 //! long it took until a task that was submitted afterwards was done. Harm to storage and memory is done by
-//! [`harm`]; what this machine does not allow is skipped aloud.
+//! [`harm`], clocks are put by [`clock`]; what this machine does not allow is skipped aloud.
 
+mod clock;
 mod harm;
 mod place;
 
@@ -22,6 +23,7 @@ use gantry_tests::relay::{Relay, Weather};
 use gantry_tests::until;
 use rustix::process::{Pid, Signal, kill_process};
 
+use clock::Dial;
 use harm::Harm;
 use place::Place;
 
@@ -52,6 +54,8 @@ enum Fault {
     Partition,
     /// One packet of ten lost, and one of twenty doubled.
     Loss,
+    /// The wall clock jumps by an hour or a year, forwards and back, while steady clocks go on.
+    Clock(Part),
     /// Harm to storage or memory.
     Harm(Harm),
 }
@@ -64,7 +68,7 @@ enum Part {
     Supervisor,
 }
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 10] = [
     Fault::Kill(Part::Scheduler),
     Fault::Kill(Part::Agent),
     Fault::Kill(Part::Supervisor),
@@ -73,6 +77,8 @@ const FAULTS: [Fault; 8] = [
     Fault::Stop(Part::Supervisor),
     Fault::Partition,
     Fault::Loss,
+    Fault::Clock(Part::Scheduler),
+    Fault::Clock(Part::Agent),
 ];
 
 fn all() -> impl Iterator<Item = Fault> {
@@ -105,7 +111,17 @@ impl Fault {
             Self::Stop(part) => format!("SIGSTOP of the {}", part.word()),
             Self::Partition => "partition of the node".into(),
             Self::Loss => "10 % of packets lost".into(),
+            Self::Clock(part) => format!("clock jump of the {}", part.word()),
             Self::Harm(harm) => harm.words().into(),
+        }
+    }
+
+    /// Why it cannot be done on this machine.
+    fn is_beyond(self) -> Option<&'static str> {
+        match self {
+            Self::Clock(_) => clock::library().is_none().then_some("it needs libfaketime"),
+            Self::Harm(harm) => harm.is_beyond(),
+            _ => None,
         }
     }
 
@@ -135,9 +151,7 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for fault in all() {
         let words = fault.words();
-        if let Fault::Harm(harm) = fault
-            && let Some(why) = harm.is_beyond()
-        {
+        if let Some(why) = fault.is_beyond() {
             eprintln!("SKIPPED: {words}: {why}");
             continue;
         }
@@ -180,6 +194,7 @@ struct Scene {
     relay: Relay,
     marks: PathBuf,
     chance: Chance,
+    dial: Option<Dial>,
     // Dropped last: the daemons are on it.
     place: Option<Place>,
 }
@@ -201,7 +216,11 @@ fn storm(fault: Fault, times: u32) -> Result<Outcome> {
         Fault::Harm(harm) => harm.place(&mut served)?,
         _ => None,
     };
-    let mut scene = Scene { served, relay, marks, chance: Chance::new(SEED), place };
+    let dial = match fault {
+        Fault::Clock(part) => Some(Dial::place(part, &mut served)?),
+        _ => None,
+    };
+    let mut scene = Scene { served, relay, marks, chance: Chance::new(SEED), dial, place };
     let mut outcome = Outcome::default();
     let mut jobs = Vec::new();
     for _ in 0..times {
@@ -262,6 +281,7 @@ impl Scene {
                 until("a packet that is lost", || (self.lost_packets() > before).then_some(()))?;
                 Instant::now()
             }
+            Fault::Clock(part) => self.jump(part)?,
             Fault::Harm(harm) => self.harm(harm, held, jobs, outcome)?,
         };
         let one = self.served.submit(served::command(&["true"]))?;
