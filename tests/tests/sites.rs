@@ -1,10 +1,12 @@
-//! What is shipped for others to run gantry with and to watch it: Kubernetes, Compose, Prometheus.
+//! What is shipped for others to run gantry with, to watch it and to judge it: Kubernetes, Compose,
+//! Prometheus, CycloneDX.
 //!
 //! The files are read as those programs read them, and what they say is tried: the settings by gantry
 //! itself, the script of the `DaemonSet` by a shell, the rules by a real Prometheus that scrapes a real
 //! scheduler.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -112,6 +114,42 @@ fn the_daemon_set_gives_each_node_its_own_identity_and_sound_settings() -> Resul
     std::fs::write(place.join("agent.pem"), "renewed")?;
     run()?;
     ensure!(std::fs::read_to_string(place.join("agent.pem"))? == "renewed", "it was put back");
+    Ok(())
+}
+
+/// Holds standard input against the schema of `CycloneDX` 1.5.
+const VALIDATE: &str = "import sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+wrong = JsonStrictValidator(SchemaVersion.V1_5).validate_str(sys.stdin.read())
+sys.exit(str(wrong)[:2000] if wrong else 0)";
+
+#[test]
+fn what_gantry_is_made_of_is_told_in_the_form_that_others_read() -> Result<()> {
+    let output = Gantry::new(PROGRAM).run(&["sbom"])?;
+    ensure!(output.status.success(), "it failed");
+    let document: Value = serde_json::from_slice(&output.stdout)?;
+    let parts = document["components"].as_array().context("no components")?;
+    let ring = parts.iter().find(|part| part["name"] == "ring").context("no ring")?;
+    ensure!(ring["purl"].as_str().is_some_and(|purl| purl.starts_with("pkg:cargo/ring@")));
+    ensure!(ring["hashes"][0]["content"].as_str().is_some_and(|hash| hash.len() == 64));
+    let references = |place: &Value, key: &str| -> BTreeSet<String> {
+        let all = place.as_array().into_iter().flatten();
+        all.filter_map(|one| one[key].as_str().map(str::to_owned)).collect()
+    };
+    let mut told = references(&document["components"], "bom-ref");
+    ensure!(told.len() == parts.len(), "a reference stands there twice");
+    told.extend(document["metadata"]["component"]["bom-ref"].as_str().map(str::to_owned));
+    ensure!(told == references(&document["dependencies"], "ref"), "other crates have needs");
+    let Some(python) = python(&["cyclonedx", "jsonschema"], "the schema of CycloneDX") else {
+        return Ok(());
+    };
+    let mut check = Command::new(python);
+    check.args(["-c", VALIDATE]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut check = check.spawn()?;
+    check.stdin.take().context("no input")?.write_all(&output.stdout)?;
+    let checked = check.wait_with_output()?;
+    ensure!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     Ok(())
 }
 

@@ -29,6 +29,7 @@ pub mod nodes;
 pub mod nouns;
 mod pilot;
 mod pipeline;
+mod sbom;
 mod secure;
 pub mod series;
 pub mod serve;
@@ -187,6 +188,9 @@ pub enum Command {
     Completions(completions::Completions),
     /// Print the manual page, or write those of all commands into a folder.
     Man(man::Man),
+    /// Print what this program is made of, as CycloneDX 1.5: all crates that it was built with, some for
+    /// other platforms and for tests.
+    Sbom(sbom::Sbom),
 }
 
 impl Cli {
@@ -291,6 +295,7 @@ fn run(cli: Cli) -> Outcome {
             unreachable!("handled before anything else is set up")
         }
         Command::Man(man) => man.run(format),
+        Command::Sbom(sbom) => sbom.run(format),
         Command::Completions(completions) => completions.run(),
     }
 }

@@ -208,6 +208,7 @@ fn the_json_of_every_command_has_its_known_form() -> Result<()> {
         &["scheduler", "backup", &backup],
         &["scheduler", "restore", &backup, "--to", &restored],
         &["man", &man],
+        &["sbom"],
     ] {
         take(&cluster, line, &mut forms).with_context(|| format!("{line:?}"))?;
     }
