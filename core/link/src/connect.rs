@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_model::At;
-use gantry_wire::{JoinReply, JoinRequest, Peer, RenewRequest, Verdict, hello};
+use gantry_wire::{Greeting, JoinReply, JoinRequest, Peer, RenewRequest, Verdict, hello};
 use quinn::{ConnectionError, Endpoint};
 use rustls::pki_types::CertificateDer;
 
@@ -96,20 +96,32 @@ impl Caller {
         credentials: &Credentials,
         peer: Peer,
     ) -> Result<Session, LinkError> {
-        self.greet(credentials.0.clone(), peer).await
+        self.greet(credentials.0.clone(), &hello::greeting(peer)).await
+    }
+
+    /// Calls the scheduler with a greeting as another version of this program may send it.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub async fn connect_as(
+        &self,
+        credentials: &Credentials,
+        greeting: &Greeting,
+    ) -> Result<Session, LinkError> {
+        self.greet(credentials.0.clone(), greeting).await
     }
 
     async fn greet(
         &self,
         tls: Arc<rustls::ClientConfig>,
-        peer: Peer,
+        greeting: &Greeting,
     ) -> Result<Session, LinkError> {
         let address = self.address;
         let fail = |reason: String| LinkError::Connect { address, reason };
         let attempt = async {
             // A scheduler that was just started greets thousands of agents one after the other. A
             // person is told sooner that nobody is there.
-            let first_answer = (peer == Peer::Agent).then_some(CONNECT_TIMEOUT);
+            let first_answer = (greeting.peer == Peer::Agent).then_some(CONNECT_TIMEOUT);
             let config = transport::client(address, tls, first_answer)?;
             let quic = self
                 .endpoint
@@ -120,10 +132,11 @@ impl Caller {
             let follows = follows(&quic);
             let connection = Connection::new(quic)?;
             let (mut sender, mut receiver) = connection.open().await?;
-            sender.send(&hello::greeting(peer)).await?;
+            sender.send(greeting).await?;
             match receiver.expect().await.map_err(|error| fail(error.to_string()))? {
                 Verdict::Refused(reject) => Err(LinkError::Refused(reject)),
                 Verdict::Welcome { version, cluster, at } => {
+                    hello::accept(version).map_err(LinkError::Refused)?;
                     Ok(Session { connection, sender, receiver, version, cluster, at, follows })
                 }
             }
@@ -182,7 +195,7 @@ async fn enter(
     let fingerprint = token::fingerprint(token)?;
     let (request_der, key) = authority::request()?;
     let tls = tls::joining(fingerprint.clone())?;
-    let mut session = Caller::new(address)?.greet(Arc::new(tls), peer).await?;
+    let mut session = Caller::new(address)?.greet(Arc::new(tls), &hello::greeting(peer)).await?;
     let request = JoinRequest { token: token.trim().into(), node: name.into(), request_der };
     session.sender.send(&request).await?;
     match session.receiver.expect().await? {

@@ -39,6 +39,20 @@ pub fn agree(greeting: &Greeting) -> Result<u16, Reject> {
     ))
 }
 
+/// Whether the version that a scheduler has chosen is one that this program understands.
+pub fn accept(version: u16) -> Result<(), Reject> {
+    if (VERSION_MIN..=VERSION_MAX).contains(&version) {
+        return Ok(());
+    }
+    Err(Reject::new(
+        RejectKind::Invalid,
+        format!(
+            "the scheduler speaks version {version} of the protocol, this program ({}) {VERSION_MIN} to {VERSION_MAX}; upgrade this program",
+            env!("CARGO_PKG_VERSION"),
+        ),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +63,15 @@ mod tests {
             let mut theirs = greeting(Peer::Console);
             (theirs.version_min, theirs.version_max) = (min, max);
             assert_eq!(agree(&theirs).ok(), agreed, "{min} to {max}");
+        }
+    }
+
+    #[test]
+    fn a_version_that_was_not_offered_is_not_accepted() {
+        assert!(accept(VERSION_MIN).is_ok() && accept(VERSION_MAX).is_ok());
+        for version in [VERSION_MIN - 1, VERSION_MAX + 1] {
+            let sentence = accept(version).unwrap_err().sentence;
+            assert!(sentence.contains("upgrade this program"), "{sentence}");
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::core::Started;
 mod copies;
 mod ends;
 mod flips;
+mod golden;
 mod history;
 
 fn event(n: u64) -> Event {
