@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use gantry_link::{Caller, Connection, Credentials, Identity, Session};
-use gantry_model::{JobSpec, Work};
-use gantry_tests::{Cluster, free_ports, until};
+use gantry_model::{JobSpec, MemoryMib, NodeFacts, Resources, Role, Work};
+use gantry_tests::{Cluster, free_ports, peak_kib, until};
 use gantry_wire::frame::{self, HEADER_BYTES};
-use gantry_wire::{Peer, Reply, Request};
+use gantry_wire::{AgentMessage, Peer, Reply, Request};
 use tokio::task::JoinSet;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gantry-under-test");
@@ -216,6 +216,64 @@ async fn frames_that_are_too_long_or_never_end_are_given_up() -> Result<()> {
     let malformed = || site.counted("gantry_requests_given_up", "malformed").ok();
     until("the count of all three", || malformed().filter(|count| *count == 3))?;
     site.is_served("malformed frames").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endless_message_of_an_agent_ends_its_connection_and_nothing_else() -> Result<()> {
+    const NODE: &str = "endless";
+    let site = Site::start().await?;
+    let asked = ask(&site.session.connection, &Request::Token { node: NODE.into() }).await?;
+    let Reply::Token(token) = asked else { anyhow::bail!("{asked:?}") };
+    let identity = gantry_link::join(site.address, &token, NODE).await?;
+    let scheduler = site.cluster.process("scheduler").context("no scheduler")?;
+    let state = || -> Option<String> {
+        let nodes = site.cluster.gantry.json(&["nodes"]).ok()?;
+        let row = nodes.as_array()?.iter().find(|row| row["node"] == NODE)?;
+        Some(row["state"].as_str()?.to_owned())
+    };
+    // A length that no frame may have, a frame without a meaning, and what is no frame.
+    let up = AgentMessage::Up { facts: Box::new(facts(NODE)), holds: Vec::new() };
+    let head = |length: u32| {
+        let mut bytes = frame::write(&up).unwrap()[..HEADER_BYTES].to_vec();
+        bytes[4..8].copy_from_slice(&length.to_le_bytes());
+        bytes
+    };
+    let rubbish = vec![0xaa; 64 * 1024];
+    for (what, begin, again) in [
+        ("too long", head(u32::MAX), &rubbish),
+        ("rubbish", head(64 * 1024), &rubbish),
+        ("no frame", rubbish.clone(), &rubbish),
+    ] {
+        let mut session = gantry_link::connect(site.address, &identity, Peer::Agent).await?;
+        session.sender.send(&up).await?;
+        until("the node's start", || state().filter(|state| state == "up"))?;
+        let before = peak_kib(scheduler)?;
+        let mut written = 0;
+        session.sender.send_written(&begin).await?;
+        while session.sender.send_written(again).await.is_ok() {
+            written += again.len();
+            ensure!(written < 16 << 20, "{what}: an endless message is taken");
+        }
+        until("the node's end", || state().filter(|state| state != "up"))?;
+        let more = peak_kib(scheduler)? - before;
+        ensure!(more < 16 << 10, "{what}: the scheduler took {more} KiB for it");
+        site.is_served(what).await?;
+    }
+    let said = site.cluster.log("scheduler");
+    ensure!(said.contains("a session ended"), "nobody was told: {said}");
+    Ok(())
+}
+
+fn facts(node: &str) -> NodeFacts {
+    NodeFacts {
+        name: node.into(),
+        roles: vec![Role::Cpu],
+        resources: Resources { cores: 1, memory: MemoryMib(1024), ..Resources::default() },
+        gpu_reason: Some("no driver".into()),
+        agent_version: "test".into(),
+        boot_id: "1".into(),
+        ..NodeFacts::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
