@@ -3,6 +3,10 @@
 /// Hosts of one list: a file that names more is damaged, or meant for another program.
 const HOSTS_MAX: usize = 100_000;
 
+/// Bytes of a host's name (RFC 1035, 2.3.4), and brackets in one: racks, shelves and places are three.
+const NAME_BYTES_MAX: usize = 255;
+const BRACKETS_MAX: usize = 8;
+
 /// Digits of a host's number, with zeros before it.
 const DIGITS_MAX: usize = 20;
 
@@ -13,8 +17,10 @@ const DIGITS_MAX: usize = 20;
 pub fn expand(list: &str) -> Result<Vec<String>, String> {
     let mut all = Vec::new();
     for part in parts(list).ok_or_else(|| format!("{list:?} has a bracket without the other"))? {
-        expand_one(part, &mut all).ok_or_else(|| {
-            format!("{part:?} is no list of hosts; gpu[01-04,7] is one, of at most {HOSTS_MAX}")
+        let fits = part.matches('[').count() <= BRACKETS_MAX;
+        fits.then(|| expand_one(part, &mut all)).flatten().ok_or_else(|| {
+            let begin: String = part.chars().take(NAME_BYTES_MAX).collect();
+            format!("{begin:?} is no list of hosts; gpu[01-04,7] is one, of at most {HOSTS_MAX}")
         })?;
     }
     Ok(all)
@@ -44,7 +50,8 @@ fn expand_one(part: &str, all: &mut Vec<String>) -> Option<()> {
     let part = part.trim();
     let Some((before, rest)) = part.split_once('[') else {
         let printed = part.chars().all(|c| !c.is_control() && !c.is_whitespace());
-        if part.is_empty() || !printed || all.len() >= HOSTS_MAX {
+        let fits = (1..=NAME_BYTES_MAX).contains(&part.len());
+        if !fits || !printed || all.len() >= HOSTS_MAX {
             return None;
         }
         all.push(part.to_owned());
@@ -85,5 +92,11 @@ mod tests {
         {
             assert!(expand(list).is_err(), "{list}");
         }
+        // What a small file can make of itself: names of many kilobytes, by the hundred thousand.
+        for list in ["n[01-03,7]".repeat(9), format!("n[1-9]{}", "x".repeat(NAME_BYTES_MAX))] {
+            let said = expand(&list).unwrap_err();
+            assert!(said.contains("no list of hosts") && said.len() < 400, "{said}");
+        }
+        assert_eq!(expand(&"n[1-2]".repeat(BRACKETS_MAX)).unwrap().len(), 1 << BRACKETS_MAX);
     }
 }

@@ -7,12 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use gantry_model::MemoryMib;
+use gantry_model::{MemoryMib, limits};
 
 use super::{Remark, hosts};
 
 /// Bytes of a file: a thousand nodes of a line each are a hundredth of it.
 pub const CONF_BYTES_MAX: usize = 16 << 20;
+
+/// Names of hosts that all lines of a file stand for together: a hundred partitions of ten thousand nodes.
+const NAMED_MAX: usize = 1_000_000;
 
 /// A node as the file has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct Imported {
     pub licences: BTreeMap<String, u32>,
     /// What has no place here.
     pub remarks: Vec<Remark>,
+    /// Names that lists of hosts have stood for so far.
+    named: usize,
 }
 
 /// Settings of a partition that have no counterpart, with what to do.
@@ -103,6 +108,25 @@ impl Imported {
         self.remarks.push(Remark { line, what: what.to_owned(), sentence: sentence.into() });
     }
 
+    /// The hosts of a list; it is said where it is none, or the file names too many by now.
+    fn hosts(&mut self, line: &Line, key: &str, list: &str) -> Vec<String> {
+        let left = NAMED_MAX.saturating_sub(self.named);
+        let names = hosts::expand(list).and_then(|names| {
+            let why = || format!("the lists of the file name more than {NAMED_MAX} hosts");
+            if names.len() <= left { Ok(names) } else { Err(why()) }
+        });
+        match names {
+            Ok(names) => {
+                self.named += names.len();
+                names
+            }
+            Err(why) => {
+                self.say(line.number, key, why);
+                Vec::new()
+            }
+        }
+    }
+
     fn licences(&mut self, line: &Line, text: &str) {
         for one in text.split(',') {
             let (name, count) = one.split_once([':', '*']).unwrap_or((one, "1"));
@@ -128,33 +152,49 @@ impl Imported {
             counted.rsplit(':').next().and_then(|count| count.parse().ok()).unwrap_or(1)
         });
         let features = line.value("Feature").or_else(|| line.value("Features")).unwrap_or_default();
+        let features = features.split(',').filter(|one| !one.is_empty());
+        // Each node has its own of them.
+        if features.clone().count() > limits::LABELS_MAX || features.clone().any(is_long) {
+            let (most, long) = (limits::LABELS_MAX, limits::NAME_CHARACTERS_MAX);
+            let why =
+                format!("a node has at most {most} labels here, of at most {long} characters");
+            return self.say(line.number, "Feature", why);
+        }
         let node = Node {
             cores: number("CPUs").or_else(product),
             memory: number("RealMemory").map(|mib| MemoryMib(u64::from(mib))),
             gpus: gpus.fold(0, u32::saturating_add),
-            labels: features.split(',').filter(|one| !one.is_empty()).map(str::to_owned).collect(),
+            labels: features.map(str::to_owned).collect(),
         };
-        match hosts::expand(list) {
-            Ok(names) => self.nodes.extend(names.into_iter().map(|name| (name, node.clone()))),
-            Err(why) => self.say(line.number, "NodeName", why),
-        }
+        let names = self.hosts(line, "NodeName", list);
+        self.nodes.extend(names.into_iter().map(|name| (name, node.clone())));
     }
 
     fn partition(&mut self, name: &str, line: &Line) {
+        if is_long(name) {
+            let why = format!("a name has at most {} characters here", limits::NAME_CHARACTERS_MAX);
+            return self.say(line.number, "PartitionName", why);
+        }
         let list = line.value("Nodes").unwrap_or_default();
         let names = match list {
             list if list.eq_ignore_ascii_case("ALL") => self.nodes.keys().cloned().collect(),
             "" | "(null)" => Vec::new(),
-            list => hosts::expand(list).unwrap_or_else(|why| {
-                self.say(line.number, "Nodes", why);
-                Vec::new()
-            }),
+            list => self.hosts(line, "Nodes", list),
         };
         self.partitions.insert(name.to_owned(), names.len());
+        let mut unknown = Vec::new();
         for host in names {
             match self.nodes.get_mut(&host) {
                 Some(node) => drop(node.labels.insert(format!("partition={name}"))),
-                None => self.say(line.number, "Nodes", format!("{host} is no node of the file")),
+                None => unknown.push(host),
+            }
+        }
+        match unknown.as_slice() {
+            [] => {}
+            [host] => self.say(line.number, "Nodes", format!("{host} is no node of the file")),
+            [host, others @ ..] => {
+                let why = format!("{host} and {} others are no nodes of the file", others.len());
+                self.say(line.number, "Nodes", why);
             }
         }
         let accounts = line.value("AllowAccounts").filter(|text| !text.eq_ignore_ascii_case("ALL"));
@@ -222,6 +262,11 @@ impl Imported {
         let _ = writeln!(text, "labels = [{}]", labels.join(", "));
         Some(text)
     }
+}
+
+/// Whether a name is longer than one may be here.
+fn is_long(name: &str) -> bool {
+    name.chars().count() > limits::NAME_CHARACTERS_MAX
 }
 
 /// A key of TOML.
@@ -342,6 +387,25 @@ Include other.conf
         let scheduler: SchedulerSettings = load("s", &found.scheduler_file()).unwrap();
         assert_eq!((scheduler.licences["matlab"], scheduler.licences["idl"]), (5, 1));
         assert!(scheduler.groups.contains_key("chest") && scheduler.groups.contains_key("brain"));
+    }
+
+    #[test]
+    fn a_small_file_that_stands_for_much_is_no_plan_of_it() {
+        let features: Vec<String> = (0..=limits::LABELS_MAX).map(|n| format!("f{n}")).collect();
+        let long = "x".repeat(limits::NAME_CHARACTERS_MAX + 1);
+        let many = "PartitionName=p Nodes=n[1-99999]\n".repeat(12);
+        for (text, part) in [
+            (format!("NodeName=n[1-9] Feature={}\n", features.join(",")), "64 labels"),
+            (format!("NodeName=n[1-9] Feature={long}\n"), "64 characters"),
+            (format!("NodeName=n1\nPartitionName={long} Nodes=n1\n"), "64 characters"),
+            (many, "more than 1000000 hosts"),
+        ] {
+            let found = import(&text);
+            let said = found.remarks.iter().any(|remark| remark.sentence.contains(part));
+            assert!(said, "{:?}", found.remarks);
+            assert!(found.remarks.len() < 20, "{}", found.remarks.len());
+            assert!(found.nodes.values().all(|node| node.labels.is_empty()));
+        }
     }
 
     #[test]
