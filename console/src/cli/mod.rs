@@ -188,9 +188,12 @@ pub enum Command {
     Completions(completions::Completions),
     /// Print the manual page, or write those of all commands into a folder.
     Man(man::Man),
-    /// Print what this program is made of, as CycloneDX 1.5: all crates that it was built with, some for
-    /// other platforms and for tests.
-    Sbom(sbom::Sbom),
+    /// Print the crates that this program was built with, in the form of `CycloneDX`.
+    #[command(
+        about = "Print the crates that this program was built with, some for other platforms and tests, as \
+                 CycloneDX 1.5"
+    )]
+    Sbom,
 }
 
 impl Cli {
@@ -295,7 +298,7 @@ fn run(cli: Cli) -> Outcome {
             unreachable!("handled before anything else is set up")
         }
         Command::Man(man) => man.run(format),
-        Command::Sbom(sbom) => sbom.run(format),
+        Command::Sbom => sbom::run(format),
         Command::Completions(completions) => completions.run(),
     }
 }

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,10 +15,6 @@ use crate::output::Format;
 /// The lock file of this build.
 const LOCK: &str = include_str!("../../../Cargo.lock");
 const PROGRAM: &str = "gantry";
-
-/// `gantry sbom`.
-#[derive(Debug, Args)]
-pub struct Sbom {}
 
 /// What is read of a lock file.
 #[derive(Deserialize)]
@@ -119,21 +114,19 @@ impl Lock {
     }
 }
 
-impl Sbom {
-    /// Carries it out.
-    ///
-    /// # Errors
-    /// Where standard output cannot be written.
-    pub fn run(&self, format: Format) -> Outcome {
-        let document = Lock::read(LOCK)?.document(PROGRAM)?;
-        let references = || {
-            let parts = document["components"].as_array().into_iter().flatten();
-            let references: Vec<&str> = parts.filter_map(|part| part["bom-ref"].as_str()).collect();
-            references.join("\n")
-        };
-        format.print("sbom", &document, || format!("{document:#}"), references)?;
-        Ok(0)
-    }
+/// `gantry sbom`.
+///
+/// # Errors
+/// Where standard output cannot be written.
+pub(super) fn run(format: Format) -> Outcome {
+    let document = Lock::read(LOCK)?.document(PROGRAM)?;
+    let references = || {
+        let parts = document["components"].as_array().into_iter().flatten();
+        let references: Vec<&str> = parts.filter_map(|part| part["bom-ref"].as_str()).collect();
+        references.join("\n")
+    };
+    format.print("sbom", &document, || format!("{document:#}"), references)?;
+    Ok(0)
 }
 
 #[cfg(test)]
