@@ -1,5 +1,5 @@
 //! What is shipped for others to run gantry with, to watch it and to judge it: Kubernetes, Compose,
-//! Prometheus, CycloneDX.
+//! Prometheus, `CycloneDX`.
 //!
 //! The files are read as those programs read them, and what they say is tried: the settings by gantry
 //! itself, the script of the `DaemonSet` by a shell, the rules by a real Prometheus that scrapes a real
