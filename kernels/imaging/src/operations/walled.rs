@@ -117,7 +117,7 @@ impl Divisor {
     /// most, so that a product is by less than 2³¹ / 2⁶³, which is less than 1 / by.
     #[inline]
     fn divide(&self, number: u32) -> (u32, u32) {
-        let quotient = (u128::from(number) * u128::from(self.inverse) >> 63) as u32;
+        let quotient = ((u128::from(number) * u128::from(self.inverse)) >> 63) as u32;
         (quotient, number - quotient * self.by)
     }
 }
