@@ -10,7 +10,8 @@ use gantry_model::JobId;
 
 use super::Outputs;
 
-/// Where outputs lie that are being removed.
+/// How the folders are called whose outputs are being removed. They are called so where they are: a disk
+/// that is full may have no room for another folder.
 const REMOVED: &str = "removed";
 
 impl Outputs {
@@ -34,12 +35,10 @@ impl Outputs {
             if live.contains(&job) || since <= age {
                 continue;
             }
-            let removed = self.folder.join(REMOVED);
-            fs::create_dir_all(&removed)?;
             // Held, so that nobody reads half of it, or packs more into it.
             let mut packers = self.lock();
             packers.remove(&job);
-            fs::rename(entry.path(), removed.join(&name))?;
+            fs::rename(entry.path(), entry.path().with_extension(REMOVED))?;
             old.push(job);
         }
         Ok(old)
@@ -47,10 +46,13 @@ impl Outputs {
 
     /// Removes what was put aside.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(self.folder.join(REMOVED)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == REMOVED) {
+                fs::remove_dir_all(path)?;
+            }
         }
+        Ok(())
     }
 }
 
