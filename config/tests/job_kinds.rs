@@ -61,6 +61,7 @@ patience = 5
 folds = 5
 seeds = 2
 precision = "bf16"
+data-memory = "3G"
 run = "chest-1"
 gpus = 1
 
@@ -117,6 +118,7 @@ fn every_kind_reaches_its_job() {
     let decimals = [&training.learning_rate, &training.average_decay];
     assert_eq!(decimals.map(|one| one.as_ref().map(|one| one.value)), [0.001, 0.99].map(Some));
     assert_eq!(training.plan.as_ref().unwrap().value.0, 6 << 10);
+    assert_eq!(training.data_memory.as_ref().unwrap().value.0, 3 << 10);
     assert_eq!(training.supervision.as_ref().unwrap().value, "deep");
     assert_eq!(training.mirroring.as_ref().unwrap().value, "left-right");
     assert_eq!(training.network.as_ref().unwrap().value, "unet3d");
@@ -193,7 +195,7 @@ fn a_mistake_names_the_key_and_its_kind() {
         (train("epochs = \"x\""), &["jobs.toml:5:10", "epochs is a whole number"]),
         (train("label = [\"x\"]"), &["label is a string, not a list"]),
         (train("seed = -1"), &["seed is from 0 to 9223372036854775807, not -1"]),
-        (train("zebra = 1"), &["retry-codes, library, epochs, batch, seed, hold-out, engine, precision, network, input-size"]),
+        (train("zebra = 1"), &["retry-codes, library, epochs, batch, seed, hold-out, engine, precision, data-memory, network, input-size"]),
         (train("epoch = 1"), &["did you mean \"epochs\""]),
         (train("batch-size = 1"), &["did you mean \"batch\""]),
         (of("preprocess", "series = []"), &["jobs.toml:5:10", "the list is empty"]),
@@ -287,7 +289,7 @@ fn what_is_found_later_is_said_with_its_place() {
     let file = every_kind();
     let FileWork::Preprocess { pipeline, .. } = work(&file.jobs[0]) else { panic!() };
     let sentence = file.mistake(&pipeline.as_ref().unwrap().spot, "there is none").to_string();
-    assert_eq!(sentence, "jobs.toml:53:12: pipeline: there is none");
+    assert_eq!(sentence, "jobs.toml:54:12: pipeline: there is none");
     let Some(FileBuiltin { spot, .. }) = &file.jobs[2].builtin else { panic!() };
     assert_eq!(file.mistake(spot, "no").to_string(), "jobs.toml:24:8: kind: no");
 }
