@@ -19,6 +19,8 @@ use std::collections::{BinaryHeap, VecDeque};
 const RUN_MAX: usize = 1 << 10;
 /// The most voxels of a heap before some are put further off.
 const HEAP_MAX: usize = 1 << 12;
+/// The most voxels that come while a heap is never empty before some are put further off.
+const ARRIVALS_MAX: usize = 1 << 16;
 /// Waiting voxels that lie together: their memory is used again once they have all been taken.
 const BLOCK: usize = 1 << 9;
 /// How far ahead of its turn a voxel is told of: the time that memory takes to answer, in turns.
@@ -85,12 +87,12 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn late_key(&Reverse((order, _)): &Reverse<(u64, u32)>) -> u32 {
+    fn late_key(&Reverse(order): &Reverse<u64>) -> u32 {
         (order >> 32) as u32
     }
 
-    fn late(late: Reverse<(u64, u32)>) -> Self {
-        Self { key: Self::late_key(&late), voxel: late.0.1 }
+    fn late(late: Reverse<u64>, voxels: &[u32]) -> Self {
+        Self { key: Self::late_key(&late), voxel: voxels[late.0 as u32 as usize] }
     }
 }
 
@@ -135,11 +137,11 @@ struct Queue {
     /// In order; of these, `taken` were taken.
     run: Vec<Waiting>,
     taken: usize,
-    /// By key and number; these came later than all of the run.
-    heap: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Keys, and below them the numbers of arrivals; these came later than all of the run.
+    heap: BinaryHeap<Reverse<u64>>,
     heap_max: usize,
-    /// How many came since the heap was empty.
-    arrivals: u32,
+    /// The voxels that came since the heap was empty.
+    arrivals: Vec<u32>,
     /// Blocks that are empty.
     spare: Vec<Vec<Waiting>>,
 }
@@ -156,7 +158,7 @@ impl Queue {
             taken: 0,
             heap: BinaryHeap::new(),
             heap_max: HEAP_MAX,
-            arrivals: 0,
+            arrivals: Vec::new(),
             spare: Vec::new(),
         }
     }
@@ -167,10 +169,9 @@ impl Queue {
             self.put(waiting);
             return false;
         }
-        let order = u64::from(waiting.key) << 32 | u64::from(self.arrivals);
-        self.heap.push(Reverse((order, waiting.voxel)));
-        self.arrivals += 1;
-        if self.heap.len() > self.heap_max || self.arrivals == u32::MAX {
+        self.heap.push(Reverse(u64::from(waiting.key) << 32 | self.arrivals.len() as u64));
+        self.arrivals.push(waiting.voxel);
+        if self.heap.len() > self.heap_max || self.arrivals.len() > ARRIVALS_MAX {
             self.draw_in();
         }
         true
@@ -215,7 +216,7 @@ impl Queue {
                 }
                 Some(first)
             }
-            _ => self.heap.pop().map(Waiting::late),
+            _ => self.heap.pop().map(|late| Waiting::late(late, &self.arrivals)),
         }
     }
 
@@ -224,7 +225,7 @@ impl Queue {
     fn draw(&mut self, shore: &impl Shore) -> Option<()> {
         self.run.clear();
         self.taken = 0;
-        self.arrivals = 0;
+        self.arrivals.clear();
         while let Some(next) = self.nearest() {
             if next == SAME
                 && let Some(mut block) = self.lists[SAME].blocks.pop_front()
@@ -301,11 +302,11 @@ impl Queue {
 
     /// Puts the greater half of the near voxels further off.
     fn draw_in(&mut self) {
-        let mut late: Vec<Reverse<(u64, u32)>> = self.heap.drain().collect();
+        let mut late: Vec<Reverse<u64>> = self.heap.drain().collect();
         late.sort_unstable_by(|a, b| b.cmp(a));
-        self.arrivals = 0;
         let mut all = self.run.split_off(self.taken);
-        all.extend(late.into_iter().map(Waiting::late));
+        all.extend(late.into_iter().map(|late| Waiting::late(late, &self.arrivals)));
+        self.arrivals.clear();
         all.sort_by_key(|waiting| waiting.key);
         let middle = all[all.len() / 2].key;
         let kept = match all.partition_point(|waiting| waiting.key <= middle) {

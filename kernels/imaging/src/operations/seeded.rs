@@ -15,6 +15,7 @@ use super::morphology::{self, Ball};
 use super::neighbourhood::Connectivity;
 use super::queue::{FloodQueue, Shore};
 use super::region::{self, Voxel};
+use super::seeds::labelled;
 use super::threshold::{self, Otsu};
 use super::walled::{Steps, Walled, set};
 use crate::error::ImagingError;
@@ -74,14 +75,15 @@ fn regions(image: &Image, seeds: &Mask) -> Result<Vec<Region>, ImagingError> {
     image.require_same_grid(seeds)?;
     let none = Region { sum: 0.0, count: 0.0, mean: f64::NAN };
     let mut regions = vec![none; usize::from(LABEL_MAX) + 1];
-    for (&label, &value) in seeds.voxels.iter().zip(&image.voxels) {
+    for (index, label) in labelled(seeds) {
         if label > LABEL_MAX {
             return Err(ImagingError::Parameter {
                 operation: "seeded_growing",
                 problem: format!("a seed has label {label}; at most {LABEL_MAX} is possible"),
             });
         }
-        if label != 0 && value.is_finite() {
+        let value = image.voxels[index];
+        if value.is_finite() {
             regions[usize::from(label)].add(value);
         }
     }
@@ -98,7 +100,7 @@ impl<'a, const N: usize, const B: usize> Growth<'a, N, B> {
     fn run(mut self, seeds: &Mask) -> Mask {
         // Waiting voxels by their difference from the nearest region when they came in line.
         let mut queue = FloodQueue::new();
-        for (index, _) in seeds.voxels.iter().enumerate().filter(|&(_, &label)| label != 0) {
+        for (index, _) in labelled(seeds) {
             let at = self.walled.place(index);
             for k in set(self.around(at).unlabelled) {
                 let to = self.steps.kth(at, k);

@@ -104,6 +104,16 @@ pub fn grid(geometry: &Geometry, every_mm: f64) -> Result<Mask, ImagingError> {
     Ok(seeds)
 }
 
+/// Returns the voxels that have a label, by number, with it.
+pub(super) fn labelled(seeds: &Mask) -> impl Iterator<Item = (usize, u8)> {
+    // Most have none, and many are asked at once.
+    const MANY: usize = 256;
+    let many = seeds.voxels.chunks(MANY).enumerate();
+    let some = many.filter(|(_, labels)| labels.iter().fold(0, |any, label| any | label) != 0);
+    let each = some.flat_map(|(k, labels)| (k * MANY..).zip(labels.iter().copied()));
+    each.filter(|&(_, label)| label != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,8 @@
 //! is to be flooded, is a word of bits: those of a whole volume stay in the cache, so that most voxels
 //! whose neighbours are all wet cost no look at memory.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::neighbourhood::{Connectivity, Space, offsets};
@@ -42,6 +44,11 @@ impl Labels {
     #[inline]
     pub(super) fn at(&self, place: u32) -> u8 {
         self.bytes[self.start + place as usize]
+    }
+
+    /// Returns the labels from a place on.
+    fn from(&self, place: usize) -> &[u8] {
+        &self.bytes[self.start + place..]
     }
 
     #[inline]
@@ -270,10 +277,11 @@ impl<'a> Walled<'a> {
         }
         let grid = Grid { geometry, bricks };
         let mut walled = Labels::filled(bricks.iter().product(), blank);
-        grid.fill(walled.bricks_mut(), |brick, place, index| {
-            let label = labels.voxels[index];
-            let is_blank = label == 0 && !image.voxels[index].is_finite();
-            brick[place % BRICK] = if is_blank { blank } else { label };
+        grid.fill(walled.bricks_mut(), |brick, place, numbers| {
+            let voxels = labels.voxels[numbers.clone()].iter().zip(&image.voxels[numbers]);
+            for (to, (&label, value)) in brick[place % BRICK..].iter_mut().zip(voxels) {
+                *to = if label == 0 && !value.is_finite() { blank } else { label };
+            }
         });
         Ok(Self { values: Values(&image.voxels), labels: walled, blank, grid })
     }
@@ -281,9 +289,11 @@ impl<'a> Walled<'a> {
     /// Returns which voxels are numbers without a label.
     pub(super) fn dry(&self) -> Dry {
         let mut dry = memory::zeros(self.grid.bricks.iter().product());
-        self.grid.fill(&mut dry, |word: &mut u64, place, index| {
-            let is_dry = self.labels.at(place as u32) == 0 && self.values.0[index].is_finite();
-            *word |= u64::from(is_dry) << (place % BRICK);
+        self.grid.fill(&mut dry, |word: &mut u64, place, numbers| {
+            let voxels = self.values.0[numbers].iter().zip(self.labels.from(place));
+            for (k, (value, &label)) in (place % BRICK..).zip(voxels) {
+                *word |= u64::from(label == 0 && value.is_finite()) << k;
+            }
         });
         Dry(dry)
     }
@@ -340,9 +350,11 @@ impl<'a> Walled<'a> {
         let rows = mask.voxels.par_chunks_mut(width.max(1)).with_min_len(64).enumerate();
         rows.for_each(|(row, voxels)| {
             let first = grid.place_of([0, row % height + 1, row / height + 1]);
-            for (x, voxel) in (1..).zip(voxels) {
-                let label = labels.at((first + along_x(x)) as u32);
-                *voxel = if label == blank { 0 } else { label };
+            for (further, xs) in grid.stretches() {
+                let labels = labels.from(first + further);
+                for (voxel, &label) in voxels[xs].iter_mut().zip(labels) {
+                    *voxel = if label == blank { 0 } else { label };
+                }
             }
         });
         mask
@@ -350,9 +362,20 @@ impl<'a> Walled<'a> {
 }
 
 impl Grid {
-    /// Calls `put` for each voxel of the image with what there is for its brick, the voxel's place, and
-    /// its number in raster order.
-    fn fill<B: Send>(&self, bricks: &mut [B], put: impl Fn(&mut B, usize, usize) + Sync) {
+    /// Returns the stretches of a row of the image that lie within one brick each: how much further
+    /// each begins than the wall before the row, and where its voxels lie in the row.
+    fn stretches(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let width = self.geometry.size[0];
+        (0..self.bricks[0]).map(move |brick| {
+            // The wall is one voxel thick.
+            let (from, to) = ((brick * EDGE).max(1), ((brick + 1) * EDGE).min(width + 1));
+            (brick * BRICK + from % EDGE, from - 1..to - 1)
+        })
+    }
+
+    /// Calls `put` for each stretch of the image's rows with what there is for its brick, the place where
+    /// it begins, and its voxels' numbers in raster order.
+    fn fill<B: Send>(&self, bricks: &mut [B], put: impl Fn(&mut B, usize, Range<usize>) + Sync) {
         let [width, height, depth] = self.geometry.size;
         let layer = self.bricks[0] * self.bricks[1];
         bricks.par_chunks_mut(layer.max(1)).enumerate().for_each(|(k, bricks)| {
@@ -360,9 +383,10 @@ impl Grid {
                 for y in 1..=height {
                     let first = self.place_of([0, y, z]);
                     let row = ((z - 1) * height + y - 1) * width;
-                    for x in 1..=width {
-                        let place = first + along_x(x);
-                        put(&mut bricks[place / BRICK - k * layer], place, row + x - 1);
+                    for (further, xs) in self.stretches() {
+                        let place = first + further;
+                        let numbers = row + xs.start..row + xs.end;
+                        put(&mut bricks[place / BRICK - k * layer], place, numbers);
                     }
                 }
             }
@@ -372,18 +396,13 @@ impl Grid {
     /// Returns the place of a voxel counted from the corner of the wall.
     fn place_of(&self, [x, y, z]: [usize; 3]) -> usize {
         let brick = (z / EDGE * self.bricks[1] + y / EDGE) * self.bricks[0];
-        brick * BRICK + (z % EDGE * EDGE + y % EDGE) * EDGE + along_x(x)
+        brick * BRICK + (z % EDGE * EDGE + y % EDGE) * EDGE + x / EDGE * BRICK + x % EDGE
     }
 }
 
 /// Returns where in its brick a voxel lies.
 fn within_brick(k: usize) -> [usize; 3] {
     [k % EDGE, k / EDGE % EDGE, k / (EDGE * EDGE)]
-}
-
-/// Returns how much further a voxel lies in its row than the first.
-const fn along_x(x: usize) -> usize {
-    x / EDGE * BRICK + x % EDGE
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::cell::LazyCell;
 
 use super::neighbourhood::Connectivity;
 use super::queue::{RisingQueue, Shore};
+use super::seeds::labelled;
 use super::threshold::finite_range;
 use super::walled::{Dry, Labels, Steps, Values, Walled, set};
 use crate::error::ImagingError;
@@ -26,7 +27,7 @@ pub fn watershed(
     let mut walled = Walled::new(image, markers, 0)?;
     let lowest = LazyCell::new(|| finite_range(image).unwrap_or_default().0 as f32);
     let mut queue = RisingQueue::new();
-    for (index, _) in markers.voxels.iter().enumerate().filter(|&(_, &label)| label != 0) {
+    for (index, _) in labelled(markers) {
         let value = image.voxels[index];
         queue.push(if value.is_finite() { value } else { *lowest }, walled.place(index));
     }
