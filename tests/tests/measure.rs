@@ -28,7 +28,7 @@ fn keys(value: &Value) -> Vec<&str> {
 #[test]
 fn a_benchmark_gives_one_value_of_the_known_form() {
     // (benchmark, its size, whether it has a row beside a peer)
-    let cases: [(&[&str], bool); 18] = [
+    let cases: [(&[&str], bool); 19] = [
         (&["placement", "--nodes", "20", "--count", "400"], false),
         (&["gangs", "--nodes", "20", "--count", "200"], false),
         // So many that its short tasks wait on their node for one another.
@@ -40,6 +40,7 @@ fn a_benchmark_gives_one_value_of_the_known_form() {
         (&["faults", "--count", "2"], false),
         (&["agent", "--count", "1"], false),
         (&["agents", "--count", "20"], false),
+        (&["endure", "--count", "12", "--nodes", "20"], false),
         (&["wire", "--count", "20"], false),
         (&["ingest", "--count", "64", "--no-peers"], true),
         (&["soak", "--count", "2000"], false),

@@ -1,9 +1,9 @@
 //! Upgrades: which versions of the protocol understand one another, and daemons that are replaced one by
 //! one while tasks run.
 //!
-//! There is one version of the protocol so far, so that what is replaced here is the program file and the
-//! processes, by others of the same version. What an older or newer program says of itself is said by
-//! the test: both are heard as far as there is a common version. The bytes of messages and of
+//! The program that is replaced is the one that `GANTRY_BEFORE` names, or else a copy of the one that
+//! replaces it: there is one version of the protocol so far. What an older or newer program says of itself is
+//! said by the test: both are heard as far as there is a common version. The bytes of messages and of
 //! the journal are held by `core/wire/tests/golden.rs` and `core/scheduler/src/store/tests/golden.rs`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -83,11 +83,23 @@ fn lines(marks: &Path) -> BTreeMap<String, u32> {
 }
 
 #[test]
-fn daemons_are_replaced_one_by_one_and_tasks_do_not_notice() -> Result<()> {
+fn the_scheduler_is_replaced_first_and_tasks_do_not_notice() -> Result<()> {
+    replaced(["scheduler", NODE])
+}
+
+#[test]
+fn the_agent_is_replaced_first_and_tasks_do_not_notice() -> Result<()> {
+    replaced([NODE, "scheduler"])
+}
+
+/// Replaces the daemons in this order, while tasks run.
+fn replaced(order: [&str; 2]) -> Result<()> {
     let home =
         tempfile::Builder::new().prefix("upgrade-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let (program, next) = (home.path().join("gantry"), home.path().join("next"));
-    fs::copy(PROGRAM, &program)?;
+    let before = std::env::var("GANTRY_BEFORE").unwrap_or_else(|_| PROGRAM.to_owned());
+    eprintln!("replacing {before}");
+    fs::copy(before, &program)?;
     fs::copy(PROGRAM, &next)?;
     let mut cluster = Cluster::start(&program.display().to_string())?;
     cluster.join(NODE, SETTINGS)?;
@@ -104,20 +116,22 @@ fn daemons_are_replaced_one_by_one_and_tasks_do_not_notice() -> Result<()> {
 
     // As a package does it: the name leads to another file, and what runs keeps its own.
     fs::rename(&next, &program)?;
-    for name in ["scheduler", NODE] {
+    for name in order {
         ensure!(!is_of_the_file(&cluster, name)?, "{name} runs from the new file already");
     }
     works(&cluster, "the new file, before anything is started from it")?;
 
-    cluster.kill_scheduler();
-    cluster.start_scheduler()?;
-    ensure!(is_of_the_file(&cluster, "scheduler")? && !is_of_the_file(&cluster, NODE)?);
-    works(&cluster, "the new scheduler, with the old agent")?;
-
-    cluster.kill_agent(NODE);
-    cluster.start_agent(NODE)?;
-    ensure!(is_of_the_file(&cluster, NODE)?, "the agent is the old one");
-    works(&cluster, "both are new, with the old supervisor")?;
+    for (name, step) in order.into_iter().zip(["the other is old", "only the supervisor is old"]) {
+        if name == NODE {
+            cluster.kill_agent(NODE);
+            cluster.start_agent(NODE)?;
+        } else {
+            cluster.kill_scheduler();
+            cluster.start_scheduler()?;
+        }
+        ensure!(is_of_the_file(&cluster, name)?, "{name} is the old one");
+        works(&cluster, &format!("{name} is new, {step}"))?;
+    }
 
     ensure!(lines(&marks).len() == TASKS, "a task ended or was started again");
     fs::write(&go, "")?;

@@ -82,7 +82,7 @@ const fn settle(count: u32) -> Duration {
 }
 
 /// Nodes with the identities that a join would have given them.
-fn members(served: &Served, count: u32) -> Result<Vec<Member>> {
+pub(crate) fn members(served: &Served, count: u32) -> Result<Vec<Member>> {
     let authority = Authority::load(&served.scheduler_folder())?;
     let member = |number: u32| {
         // The first by name is the one that every console shows.

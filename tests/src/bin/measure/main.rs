@@ -20,6 +20,7 @@ mod cli;
 mod deadnode;
 mod document;
 mod echo;
+mod endure;
 #[path = "../../../../agent/tests/nvml/fake.rs"]
 mod fake;
 mod faults;
@@ -78,7 +79,7 @@ pub(crate) struct Size {
     /// Rounds, of which the median counts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Tasks, elements, jobs, gangs, images or cases, instead of the benchmark's own number.
+    /// Tasks, elements, jobs, gangs, images, cases or seconds, instead of the benchmark's own number.
     #[arg(long)]
     count: Option<u32>,
     /// Nodes, instead of the benchmark's own number.
@@ -96,6 +97,9 @@ pub(crate) struct Size {
     /// Of the image operations, only those whose name contains this.
     #[arg(long, value_name = "WORDS")]
     only: Option<String>,
+    /// Draw what `endure` has looked at as an SVG.
+    #[arg(long, value_name = "PATH")]
+    picture: Option<PathBuf>,
     /// A Python with the peers: the package hyperqueue, used where there is no `hq`, or those of
     /// image operations.
     #[arg(long, value_name = "PATH")]
@@ -170,6 +174,11 @@ const BENCHMARKS: &[Benchmark] = &[
         run: agents::run,
     },
     Benchmark { word: "wire", about: "What a sample takes on its way", run: wire::run },
+    Benchmark {
+        word: "endure",
+        about: "An hour of work on a cluster with 500 agents: what its daemons take of memory and disk",
+        run: endure::run,
+    },
     Benchmark {
         word: "kernels",
         about: "Each image operation beside OpenCV, SimpleITK, scikit-image and cc3d",
