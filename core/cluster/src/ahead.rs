@@ -25,7 +25,7 @@ use crate::cluster::Cluster;
 use crate::event::Effect;
 use crate::job::Job;
 use crate::node::Live;
-use crate::tries::wait_again;
+use crate::tries::{Over, wait_again};
 
 /// Tasks ahead of one that runs: their launches together are some ten kilobytes.
 const EACH_MAX: u32 = 64;
@@ -202,7 +202,8 @@ impl Cluster {
     ) {
         if let Some(Ahead { task, .. }) = self.node_mut(node).find_ahead(try_id) {
             self.begins(at, node, task, try_id);
-            self.conclude(at, task, exit, effects);
+            let over = Over { try_id, task, node, placed: at };
+            self.conclude(at, &over, exit, effects);
         }
     }
 

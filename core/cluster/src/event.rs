@@ -2,7 +2,8 @@
 
 use gantry_model::health::Finding;
 use gantry_model::{
-    Action, At, IndexSet, JobId, JobRow, JobSpec, NodeFacts, Note, Order, Reject, Report, TryId,
+    Action, AfterStop, At, Exit, IndexSet, JobId, JobRow, JobSpec, NodeFacts, Note, Order, Reject,
+    Report, TaskId, TaskState, TryId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -129,4 +130,42 @@ pub enum Effect {
     Wake(At),
     /// Every task of this job has ended: what the history keeps of it.
     JobEnded(Box<JobRow>),
+    /// A live task was told to stop, so that another job finds room.
+    Preempted {
+        /// The task that goes.
+        task: TaskId,
+        /// The job that comes.
+        by: JobId,
+    },
+    /// An execution has ended: what the cluster knows of it now and does not keep.
+    TryEnded(Box<TryEnd>),
+}
+
+/// An execution that has ended, at the time of the event that it follows from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TryEnd {
+    /// The execution.
+    pub try_id: TryId,
+    /// What was executed.
+    pub task: TaskId,
+    /// Who submitted its job.
+    pub user: String,
+    /// The word for the kind of its job.
+    pub kind: &'static str,
+    /// When its job was submitted.
+    pub submitted: At,
+    /// The node's name.
+    pub node: String,
+    /// Counts the starts of the task, from 1.
+    pub start: u32,
+    /// When it got its lease.
+    pub placed: At,
+    /// When its node said that it runs. Unknown where the node never did, and where it was told to stop.
+    pub began: Option<At>,
+    /// How it ended.
+    pub exit: Exit,
+    /// What it was told to stop for, if it was.
+    pub stopped: Option<AfterStop>,
+    /// Where its task stands now.
+    pub then: TaskState,
 }

@@ -49,5 +49,5 @@ mod views;
 mod why;
 
 pub use cluster::Cluster;
-pub use event::{Answer, Effect, Event};
+pub use event::{Answer, Effect, Event, TryEnd};
 pub use settings::{ClusterSettings, GroupSettings};

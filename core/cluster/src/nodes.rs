@@ -10,6 +10,7 @@ use gantry_model::{
 use crate::cluster::{Cluster, note};
 use crate::event::{Answer, Effect};
 use crate::node::{FastEnd, Live, Node};
+use crate::tries::Over;
 
 /// Nodes of one cluster: ten thousand agents with room to spare.
 const NODES_MAX: usize = 20_000;
@@ -173,7 +174,8 @@ impl Cluster {
 
     fn missing(&mut self, at: At, id: NodeId, try_id: TryId, effects: &mut Vec<Effect>) {
         if let Some(live) = self.release(at, id, try_id, Usage::default()) {
-            self.conclude(at, live.task, &Exit::NodeLost, effects);
+            let over = Over { try_id, task: live.task, node: id, placed: live.since };
+            self.conclude(at, &over, &Exit::NodeLost, effects);
         }
     }
 

@@ -167,6 +167,7 @@ impl Cluster {
             let gang = self.jobs.get(&task.job).is_some_and(crate::job::Job::is_gang);
             let sentence = format!("stopped to make room for {job}; it goes on later");
             effects.push(note(at, Level::Note, Subject::Task(task), sentence));
+            effects.push(Effect::Preempted { task, by: job });
             if gang {
                 self.stop_gang(at, task.job, AfterStop::Again, effects);
             } else {

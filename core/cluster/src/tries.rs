@@ -7,7 +7,7 @@ use gantry_model::{
 
 use crate::accounts::Step;
 use crate::cluster::{Cluster, note};
-use crate::event::Effect;
+use crate::event::{Effect, TryEnd};
 use crate::job::Job;
 use crate::node::Live;
 use crate::preempt::STOP_TAKES;
@@ -23,6 +23,15 @@ struct End {
     usage: Usage,
     /// The try that has its lease now.
     heir: Option<TryId>,
+}
+
+/// A try that holds nothing any more.
+pub(crate) struct Over {
+    pub(crate) try_id: TryId,
+    pub(crate) task: TaskId,
+    pub(crate) node: NodeId,
+    /// When it got its lease.
+    pub(crate) placed: At,
 }
 
 impl Cluster {
@@ -92,7 +101,8 @@ impl Cluster {
         if let Exit::NotStarted { code: 125, sentence } = exit {
             self.not_ready(at, id, sentence.clone(), effects);
         }
-        self.conclude(at, live.task, exit, effects);
+        let over = Over { try_id, task: live.task, node: id, placed: live.since };
+        self.conclude(at, &over, exit, effects);
         if !self.node(id).ailments.is_empty() {
             self.test_when_empty(at, id, effects);
         }
@@ -152,23 +162,56 @@ impl Cluster {
     }
 
     /// Decides what the end of a task's live try means.
-    pub(crate) fn conclude(&mut self, at: At, id: TaskId, exit: &Exit, effects: &mut Vec<Effect>) {
+    pub(crate) fn conclude(&mut self, at: At, over: &Over, exit: &Exit, effects: &mut Vec<Effect>) {
+        let id = over.task;
         let Some(job) = self.jobs.get_mut(&id.job) else { return };
         let gang = job.is_gang();
         let Some(task) = job.touch(id.index) else { return };
         task.exit = Some(exit.clone());
-        let stopping = match task.state {
-            TaskState::Stopping { then, .. } => Some(then),
-            _ => None,
-        };
+        let (start, mut began, mut stopping) = (task.starts, None, None);
+        match task.state {
+            TaskState::Running { since, .. } => began = Some(since),
+            TaskState::Stopping { then, .. } => stopping = Some(then),
+            _ => {}
+        }
         if gang {
             self.conclude_rank(at, id, exit, stopping, effects);
         } else {
             self.conclude_task(at, id, exit, stopping, effects);
         }
+        self.tell_end(over, start, began, exit, stopping, effects);
         self.requeue(id.job);
         self.element_ended(at, id, effects);
         self.end_of_job(at, id.job, effects);
+    }
+
+    /// Tells what was known of a try, once it is decided what follows.
+    fn tell_end(
+        &self,
+        over: &Over,
+        start: u32,
+        began: Option<At>,
+        exit: &Exit,
+        stopped: Option<AfterStop>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let &Over { try_id, task, node, placed } = over;
+        let Some(job) = self.jobs.get(&task.job) else { return };
+        let Some(then) = job.task_state(task.index) else { return };
+        effects.push(Effect::TryEnded(Box::new(TryEnd {
+            try_id,
+            task,
+            user: job.user.clone(),
+            kind: job.kind_word(),
+            submitted: job.submitted,
+            node: self.node(node).name().to_owned(),
+            start,
+            placed,
+            began,
+            exit: exit.clone(),
+            stopped,
+            then,
+        })));
     }
 
     fn conclude_task(

@@ -395,6 +395,8 @@ impl Shell {
                     self.over.push(*row);
                     self.ended.send_modify(|count| *count += 1);
                 }
+                // Only traces want to know.
+                Effect::Preempted { .. } | Effect::TryEnded(_) => {}
             }
         }
     }

@@ -386,6 +386,8 @@ impl World {
                 }
             }
             Effect::JobEnded(row) => self.job_ended(&row),
+            // For those who watch.
+            Effect::Preempted { .. } | Effect::TryEnded(_) => {}
         }
     }
 
