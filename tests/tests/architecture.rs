@@ -32,7 +32,7 @@ const KNOWN_TO: &[(&str, &[&str])] = &[
     ("hyper", &["core/metrics/src"]),
     ("sd_notify", &["console/src/cli/daemon.rs"]),
     ("prometheus_client", &["core/metrics/src"]),
-    ("ureq", &["core/scheduler/src/webhook", "core/library/src/bucket.rs"]),
+    ("ureq", &["core/scheduler/src/outgoing.rs", "core/library/src/bucket.rs"]),
     ("rusty_s3", &["core/library/src/bucket.rs"]),
 ];
 

@@ -23,6 +23,7 @@ mod core;
 mod error;
 mod metrics;
 mod notes;
+mod outgoing;
 mod roles;
 mod session;
 mod settings;

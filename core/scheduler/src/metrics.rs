@@ -13,9 +13,9 @@ use gantry_model::{At, NodeRow, NodeState, Service, Summary};
 use tokio::task::JoinSet;
 
 use crate::alerts::Raised;
+use crate::outgoing::Counts;
 use crate::session::Shared;
 use crate::store::Counted;
-use crate::webhook::Counts;
 
 /// Nodes whose samples are copied at once: about a tenth of a millisecond.
 const TOGETHER_MAX: usize = 64;

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use gantry_model::{Level, Note};
 use serde::Serialize;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
+use crate::outgoing::{Client, Counts};
 use queue::{Queue, Waiting};
 
 /// How long one try may take in all.
@@ -28,8 +28,6 @@ const AGAIN_FIRST: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_mins(1);
 /// A line that is older is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_mins(10);
-/// Bytes of an answer that are read.
-const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// Where lines are sent, and which.
 #[derive(Clone, PartialEq, Eq)]
@@ -52,14 +50,6 @@ impl Default for Pace {
     fn default() -> Self {
         Self { within: TRY_WITHIN, first: AGAIN_FIRST, most: AGAIN_MAX, give_up: GIVE_UP_AFTER }
     }
-}
-
-/// What became of lines since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) sent: u64,
-    pub(crate) dropped: u64,
-    pub(crate) waiting: u64,
 }
 
 /// The webhook. Its thread ends when it is dropped, and with it what waits.
@@ -144,10 +134,10 @@ struct Sender {
 
 impl Sender {
     fn run(self) {
-        let agent = agent(self.pace.within);
+        let client = Client::new(self.pace.within);
         let mut trouble = false;
         while let Some(waiting) = self.queue.next() {
-            match self.deliver(&agent, &waiting) {
+            match self.deliver(&client, &waiting) {
                 Ok(()) => {
                     self.sent.fetch_add(1, Ordering::Relaxed);
                     if std::mem::take(&mut trouble) {
@@ -170,7 +160,7 @@ impl Sender {
     }
 
     /// Sends a line until it is taken, too old, or nobody wants it sent any more.
-    fn deliver(&self, agent: &ureq::Agent, waiting: &Waiting) -> Result<(), String> {
+    fn deliver(&self, client: &Client, waiting: &Waiting) -> Result<(), String> {
         let mut again = self.pace.first;
         let mut why = "it waited too long behind others".to_owned();
         loop {
@@ -178,7 +168,7 @@ impl Sender {
             let Some(way) = self.queue.way().filter(|_| age < self.pace.give_up) else {
                 return Err(why);
             };
-            why = match self.post(agent, &way.url, waiting) {
+            why = match self.post(client, &way.url, waiting) {
                 Ok(()) => return Ok(()),
                 Err(why) => why,
             };
@@ -189,7 +179,7 @@ impl Sender {
     }
 
     /// One try.
-    fn post(&self, agent: &ureq::Agent, url: &str, waiting: &Waiting) -> Result<(), String> {
+    fn post(&self, client: &Client, url: &str, waiting: &Waiting) -> Result<(), String> {
         let note = &waiting.note;
         let value = Value {
             cluster: &self.cluster,
@@ -200,47 +190,8 @@ impl Sender {
             dropped: waiting.dropped,
         };
         let body = serde_json::to_vec(&value).map_err(|error| error.to_string())?;
-        let answer = agent.post(url).content_type("application/json").send(&body[..]);
-        let mut answer = answer.map_err(|error| without_url(&error))?;
-        let status = answer.status();
-        if !status.is_success() {
-            return Err(format!("it answered {}", status.as_u16()));
-        }
-        // Read to its end, so that the connection can be used again; what it says does not matter.
-        let _ = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
-        Ok(())
-    }
-}
-
-/// A client that takes every answer for an answer and goes nowhere else than it was told.
-fn agent(within: Duration) -> ureq::Agent {
-    // The machine's own authorities, so that an address inside a hospital can be had.
-    let tls = TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .root_certs(RootCerts::PlatformVerifier)
-        .build();
-    ureq::Agent::config_builder()
-        .tls_config(tls)
-        .timeout_global(Some(within))
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .user_agent(concat!("gantry/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into()
-}
-
-/// Why a try failed. The client's own sentences may repeat the address.
-fn without_url(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Timeout(_) => "it did not answer in time".into(),
-        ureq::Error::HostNotFound => "its host is not known".into(),
-        ureq::Error::ConnectionFailed => "its host did not answer".into(),
-        ureq::Error::Io(error) => format!("the connection failed: {error}"),
-        ureq::Error::Tls(reason) => format!("its certificate was not accepted: {reason}"),
-        ureq::Error::Rustls(error) => format!("its certificate was not accepted: {error}"),
-        ureq::Error::BadUri(_) => "its address is malformed".into(),
-        _ => "the request failed".into(),
+        let answer = client.post(url, "application/json", &body)?;
+        if answer.is_success() { Ok(()) } else { Err(format!("it answered {}", answer.status)) }
     }
 }
 

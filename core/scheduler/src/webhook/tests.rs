@@ -1,93 +1,12 @@
 //! The webhook against a server that does what it is told.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::net::{SocketAddr, TcpListener};
 
 use gantry_model::{At, Subject};
 use serde_json::Value as Json;
 
 use super::*;
-
-/// What the server does with a request.
-#[derive(Clone, Copy, Debug)]
-enum Does {
-    /// Answers with a status.
-    Answers(u16),
-    /// Sends whoever calls elsewhere.
-    Redirects,
-    /// Reads and says nothing for as long as the caller stays.
-    Hangs,
-    /// Closes as soon as it was called.
-    Closes,
-}
-
-/// Serves requests one by one as the script says, the last line of it for ever; tells their bodies.
-fn server(script: Vec<Does>) -> (SocketAddr, mpsc::Receiver<Json>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (told, bodies) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut script = script.into_iter().peekable();
-        for stream in listener.incoming() {
-            let does = match script.peek().copied() {
-                Some(does) if script.len() > 1 => {
-                    script.next();
-                    does
-                }
-                Some(does) => does,
-                None => return,
-            };
-            if serve_one(stream.unwrap(), does, &told).is_none() {
-                return;
-            }
-        }
-    });
-    (address, bodies)
-}
-
-/// Nothing once nobody listens to what is told.
-fn serve_one(stream: TcpStream, does: Does, told: &mpsc::Sender<Json>) -> Option<()> {
-    if matches!(does, Does::Closes) {
-        return Some(());
-    }
-    let mut reader = BufReader::new(stream);
-    let (mut length, mut head) = (0, String::new());
-    loop {
-        let mut line = String::new();
-        // A caller that left before it said anything was no request.
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return Some(());
-        }
-        if let Some(number) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = number.trim().parse().unwrap();
-        }
-        if line == "\r\n" {
-            break;
-        }
-        head.push_str(&line);
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    assert!(head.starts_with("POST /hook?key=secret HTTP/1.1"), "{head}");
-    assert!(head.to_ascii_lowercase().contains("content-type: application/json"), "{head}");
-    told.send(serde_json::from_slice(&body).unwrap()).ok()?;
-    let mut stream = reader.into_inner();
-    let answer = match does {
-        Does::Answers(status) => format!("HTTP/1.1 {status} X\r\n"),
-        Does::Redirects => "HTTP/1.1 302 X\r\nlocation: http://127.0.0.1:1/\r\n".into(),
-        Does::Hangs => {
-            // Ends when the caller gives up.
-            let _ = stream.read(&mut [0]);
-            return Some(());
-        }
-        Does::Closes => unreachable!("it was closed before"),
-    };
-    let answer = format!("{answer}content-length: 2\r\nconnection: close\r\n\r\nok");
-    // The caller may have given up.
-    let _ = stream.write_all(answer.as_bytes());
-    Some(())
-}
+use crate::outgoing::script::{Does, Told, server};
 
 fn note(level: Level, number: u64) -> Note {
     let subject = Subject::Node("gpu-1".into());
@@ -109,6 +28,13 @@ fn target(address: SocketAddr) -> Target {
 
 fn webhook(address: SocketAddr, pace: Pace) -> Webhook {
     Webhook::start_with("test".into(), Some(target(address)), pace).unwrap()
+}
+
+/// The value of a request to the webhook.
+fn value(told: &Told) -> Json {
+    assert!(told.head.starts_with("POST /hook?key=secret HTTP/1.1"), "{}", told.head);
+    assert!(told.head.contains("content-type: application/json"), "{}", told.head);
+    serde_json::from_slice(&told.body).unwrap()
 }
 
 const LONG: Duration = Duration::from_secs(30);
@@ -138,7 +64,7 @@ fn a_line_that_matters_arrives_as_json() {
             "subject": "gpu-1",
             "sentence": "line 7",
         });
-        assert_eq!(bodies.recv_timeout(LONG).unwrap(), wanted);
+        assert_eq!(value(&bodies.recv_timeout(LONG).unwrap()), wanted);
     }
     until(&webhook, |counts| counts == Counts { sent: 2, dropped: 0, waiting: 0 });
 }
@@ -160,7 +86,7 @@ fn what_is_not_taken_is_sent_again_in_its_order() {
         }
         until(&webhook, |counts| counts == Counts { sent: 3, dropped: 0, waiting: 0 });
         let mut numbers: Vec<u64> =
-            bodies.try_iter().map(|body| body["at_ms"].as_u64().unwrap()).collect();
+            bodies.try_iter().map(|told| value(&told)["at_ms"].as_u64().unwrap()).collect();
         numbers.dedup();
         assert_eq!(numbers, [1, 2, 3], "{first:?}");
     }
@@ -179,7 +105,7 @@ fn what_is_given_up_is_counted_and_told_with_the_next() {
     webhook.set(Some(target(address)));
     webhook.outbox().offer(&note(Level::Fail, 3));
     webhook.outbox().offer(&note(Level::Fail, 4));
-    let told: Vec<Json> = (0..2).map(|_| bodies.recv_timeout(LONG).unwrap()).collect();
+    let told: Vec<Json> = (0..2).map(|_| value(&bodies.recv_timeout(LONG).unwrap())).collect();
     assert_eq!((&told[0]["at_ms"], &told[0]["dropped"]), (&3.into(), &3.into()));
     assert_eq!((&told[1]["at_ms"], &told[1]["dropped"]), (&4.into(), &Json::Null));
 }
@@ -225,22 +151,5 @@ fn without_an_address_nothing_waits_and_the_thread_ends_with_its_owner() {
             assert!(begun.elapsed() < LONG, "a thread goes on");
             std::thread::yield_now();
         }
-    }
-}
-
-#[test]
-fn why_a_try_failed_never_repeats_the_address() {
-    let agent = agent(Duration::from_millis(200));
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for (url, part) in [
-        (format!("http://{closed}/secret"), "connection"),
-        ("http://nowhere.invalid/secret".into(), "address"),
-        ("http://[secret".into(), "request"),
-    ] {
-        let error = without_url(&agent.post(&url).send(&b"x"[..]).unwrap_err());
-        assert!(!error.contains("secret"), "{error}");
-        // A resolver may take longer than it is given.
-        let is_late = error == "it did not answer in time";
-        assert!(error.contains(part) || is_late, "{error}");
     }
 }
