@@ -22,8 +22,8 @@ const AHEAD_MAX: Millis = Millis::from_seconds(10);
 const CERTIFICATE_VALID_MIN: Millis = Millis::from_seconds(5);
 /// A year, as that of the scheduler itself.
 const CERTIFICATE_VALID_MAX: Millis = Millis::from_seconds(365 * 86_400);
-/// Bytes of a webhook's address.
-const WEBHOOK_BYTES_MAX: usize = 2000;
+/// Bytes of an address that is called.
+const URL_BYTES_MAX: usize = 2000;
 
 /// What an administrator may set of a scheduler.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -84,6 +84,8 @@ pub struct SchedulerSettings {
     pub webhook: Option<String>,
     /// Only lines that matter so much or more are sent.
     pub webhook_level: Level,
+    /// The URL of a collector that traces of jobs are sent to; none where absent.
+    pub traces_endpoint: Option<String>,
     /// Licences, and how many there are of each.
     pub licences: BTreeMap<String, u32>,
     /// Groups of users.
@@ -209,6 +211,7 @@ impl Default for SchedulerSettings {
             metrics: None,
             webhook: None,
             webhook_level: Level::Fail,
+            traces_endpoint: None,
             licences: BTreeMap::new(),
             groups: BTreeMap::new(),
             health: BTreeMap::new(),
@@ -243,6 +246,7 @@ impl Settings for SchedulerSettings {
         "metrics",
         "webhook",
         "webhook_level",
+        "traces_endpoint",
         "licences",
         "groups",
         "groups.NAME.weight",
@@ -304,7 +308,10 @@ impl Settings for SchedulerSettings {
             ));
         }
         if let Some(webhook) = &self.webhook {
-            check_webhook(webhook)?;
+            check_url("webhook", "https://host/path", webhook)?;
+        }
+        if let Some(endpoint) = &self.traces_endpoint {
+            check_traces_endpoint(endpoint)?;
         }
         alerts::validate(&self.alert)?;
         for (name, group) in &self.groups {
@@ -346,15 +353,29 @@ fn exceeds(guarantee: &Amount, limit: &Amount) -> bool {
         || (limit.memory > MemoryMib(0) && guarantee.memory > limit.memory)
 }
 
-/// Whether a webhook can be called at all. It may hold a secret, so a sentence never repeats it.
-fn check_webhook(url: &str) -> Result<(), String> {
+/// Whether an address can be called at all; gives what comes behind its host. It may hold a secret, so
+/// a sentence never repeats it.
+fn check_url<'a>(key: &str, example: &str, url: &'a str) -> Result<&'a str, String> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    let rest = rest.unwrap_or_default();
+    let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let is_plain = url.bytes().all(|byte| byte.is_ascii_graphic());
-    if host.is_empty() || !is_plain || url.len() > WEBHOOK_BYTES_MAX {
+    if host.is_empty() || !is_plain || url.len() > URL_BYTES_MAX {
         return Err(format!(
-            "webhook must be an address such as https://host/path, without blanks and of at most {WEBHOOK_BYTES_MAX} bytes"
+            "{key} must be an address such as {example}, without blanks and of at most {URL_BYTES_MAX} bytes"
         ));
+    }
+    Ok(path)
+}
+
+/// Whether a collector can be called at all. Its path is not guessed: behind a proxy it may be any.
+fn check_traces_endpoint(url: &str) -> Result<(), String> {
+    let path = check_url("traces_endpoint", "http://collector:4318/v1/traces", url)?;
+    if !path.starts_with('/') || path == "/" {
+        return Err(
+            "traces_endpoint has no path; collectors take traces at /v1/traces, so append that"
+                .into(),
+        );
     }
     Ok(())
 }

@@ -30,6 +30,7 @@ const KNOWN_TO: &[(&str, &[&str])] = &[
     ("nvml_wrapper", &["agent/src/probe"]),
     ("dicom_ul", &["agent/src/ingest"]),
     ("hyper", &["core/metrics/src"]),
+    ("prost", &["core/scheduler/src/traces/otlp.rs"]),
     ("sd_notify", &["console/src/cli/daemon.rs"]),
     ("prometheus_client", &["core/metrics/src"]),
     ("ureq", &["core/scheduler/src/outgoing.rs", "core/library/src/bucket.rs"]),

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use gantry_model::health::Ailment;
 use gantry_model::resources::GPU_WHOLE;
 use gantry_model::{
-    Exit, GpuPart, IndexSet, JobId, JobRow, JobSpec, JobState, NodeId, NodeRow, NodeState,
+    At, Exit, GpuPart, IndexSet, JobId, JobRow, JobSpec, JobState, NodeId, NodeRow, NodeState,
     OwnerRow, Reject, Summary, TaskCounts, TaskId, TaskRow, TaskState, Window,
 };
 
@@ -125,6 +125,12 @@ impl Cluster {
     /// Where there is no such job.
     pub fn spec(&self, id: JobId) -> Result<(&str, &JobSpec), Reject> {
         self.known(id).map(|job| (job.user.as_str(), &job.spec))
+    }
+
+    /// When a job was submitted.
+    #[must_use]
+    pub fn submitted(&self, id: JobId) -> Option<At> {
+        self.jobs.get(&id).map(|job| job.submitted)
     }
 
     /// So many users with work that has not ended: those who hold most GPUs, then cores, first.

@@ -23,6 +23,7 @@ use crate::error::SchedulerError;
 use crate::notes::{Notes, SHOWN_MAX};
 use crate::shell::{Parts, Shell};
 use crate::store::{Retention, Store};
+use crate::traces::Watch;
 
 /// Commands that wait; beyond that a caller waits, which slows its own connection only.
 const WAITING_MAX: usize = 4096;
@@ -81,12 +82,14 @@ pub(crate) struct Core {
     sessions: Arc<AtomicU64>,
 }
 
-/// Opens the journal, applies it, and starts the thread. The clock is so far `ahead` of the host's.
+/// Opens the journal, applies it, and starts the thread, which shows `traces` what it does. The clock is
+/// so far `ahead` of the host's.
 pub(crate) fn start(
     folder: &Path,
     settings: ClusterSettings,
     retention: Retention,
     ahead: Millis,
+    traces: Option<Watch>,
 ) -> Result<Started, SchedulerError> {
     let mut store = Store::open(folder)?;
     store.retain(retention);
@@ -110,6 +113,7 @@ pub(crate) fn start(
         agents: agents.clone(),
         access: access.clone(),
         ended: ended_sender,
+        traces,
     };
     let shell = Shell::new(store, restored, parts);
     std::thread::Builder::new()

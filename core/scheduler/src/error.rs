@@ -23,6 +23,11 @@ pub enum SchedulerError {
     /// The address for metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// A collector in the settings of a program that sends no traces.
+    #[error(
+        "traces_endpoint is set, and this program was built without traces: build it with cargo build --release --features traces, or take the setting out"
+    )]
+    WithoutTraces,
     /// A name that cannot be used.
     #[error("{0}")]
     Refused(Reject),

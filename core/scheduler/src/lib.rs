@@ -7,7 +7,8 @@
 //! need (samples, curves) is kept beside the machine ([`board`]) and is gone after a restart; what
 //! decides is in the journal ([`store`]), and so is the event log, of which [`notes`] has the newest
 //! lines at hand. Who may do what is decided in [`roles`] and [`access`], and what was done is in
-//! [`audit`]. [`backup`] is what brings a scheduler back whose disk is lost.
+//! [`audit`]. What [`webhook`] and [`traces`] tell others goes out through [`outgoing`]. [`backup`] is what
+//! brings a scheduler back whose disk is lost.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -31,6 +32,7 @@ mod shell;
 mod signing;
 mod store;
 mod telemetry;
+mod traces;
 mod update;
 mod watch;
 mod webhook;
@@ -138,8 +140,10 @@ async fn serve_with(
     })?;
     let cluster = authority.cluster().to_owned();
     let (decided_by, kept) = (settings::cluster(&settings), settings::retention(&settings));
+    let (watch, exporter) =
+        traces::start(folder, &cluster, settings.traces_endpoint.as_deref())?.unzip();
     let core::Started { core, ended: mut core_ended, alerts } =
-        core::start(folder, decided_by, kept, ahead)?;
+        core::start(folder, decided_by, kept, ahead, watch)?;
     let webhook = Webhook::start(cluster.clone(), settings::webhook(&settings))
         .map_err(|error| SchedulerError::file("starting the webhook of", folder, &error))?;
     {
@@ -175,6 +179,7 @@ async fn serve_with(
         settings,
         pictures: Pictures::default(),
         webhook,
+        traces: exporter,
         audit,
         strangers: session::Strangers::default(),
         said: session::Strangers::default(),
@@ -210,6 +215,9 @@ async fn serve_with(
     server.close().await;
     sessions.shutdown().await;
     shared.core.stop().await;
+    if let Some(exporter) = &shared.traces {
+        exporter.finished().await;
+    }
     result
 }
 

@@ -71,6 +71,9 @@ impl Source for ClusterPages {
         let kept = core.board().journal;
         journal(&mut page, &kept, core.clock.now());
         webhook(&mut page, self.0.webhook.counts());
+        if let Some(exporter) = &self.0.traces {
+            traces(&mut page, exporter.counts());
+        }
         unheard(&mut page, &self.0);
         Ok(page)
     }
@@ -170,6 +173,16 @@ fn webhook(page: &mut Page, counts: Counts) {
     page.counter("gantry_webhook_dropped", Unit::None, help).add(&none, counts.dropped);
     let help = "Lines of the event log that wait for the webhook";
     page.gauge("gantry_webhook_waiting", Unit::None, help).add(&none, counts.waiting);
+}
+
+fn traces(page: &mut Page, counts: Counts) {
+    let none = labels([]);
+    let help = "Spans that the collector of traces has taken";
+    page.counter("gantry_traces_sent", Unit::None, help).add(&none, counts.sent);
+    let help = "Spans that were given up, or that the collector of traces has refused";
+    page.counter("gantry_traces_dropped", Unit::None, help).add(&none, counts.dropped);
+    let help = "Spans that wait for the collector of traces";
+    page.gauge("gantry_traces_waiting", Unit::None, help).add(&none, counts.waiting);
 }
 
 /// Who was not heard, and why.

@@ -27,6 +27,7 @@ use crate::access::{Counted, principal};
 use crate::audit::{Audit, Entry};
 use crate::core::Core;
 use crate::signing::Signing;
+use crate::traces::Exporter;
 use crate::update::Pictures;
 use crate::webhook::Webhook;
 pub(crate) use strangers::{Strangers, Tallied};
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) settings: SchedulerSettings,
     pub(crate) pictures: Pictures,
     pub(crate) webhook: Webhook,
+    /// Where there is a collector.
+    pub(crate) traces: Option<Exporter>,
     pub(crate) audit: Audit,
     pub(crate) strangers: Strangers,
     /// Callers that were turned away of late, for the log alone: not all of them guess.

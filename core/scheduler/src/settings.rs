@@ -102,6 +102,7 @@ pub(crate) async fn reload(shared: &Shared) -> Result<Vec<String>, Reject> {
         ("certificate_valid", settings.certificate_valid != before.certificate_valid),
         ("certificate_grace", settings.certificate_grace != before.certificate_grace),
         ("metrics", settings.metrics != before.metrics),
+        ("traces_endpoint", settings.traces_endpoint != before.traces_endpoint),
     ];
     Ok(waits.into_iter().filter(|(_, waits)| *waits).map(|(key, _)| key.to_owned()).collect())
 }

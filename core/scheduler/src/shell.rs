@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::core::{Command, Page, Read, Replied, Restored};
 use crate::error::SchedulerError;
 use crate::store::{Store, record};
+use crate::traces::Watch;
 
 /// Events that one sync covers: at 5,000 syncs a second the delay stays below a millisecond.
 const BATCH_MAX: usize = 512;
@@ -101,6 +102,7 @@ pub(crate) struct Shell {
     agents: Arc<Agents>,
     access: Access,
     ended: watch::Sender<u64>,
+    traces: Option<Watch>,
 }
 
 /// What the thread shares with the sessions.
@@ -111,11 +113,13 @@ pub(crate) struct Parts {
     pub(crate) agents: Arc<Agents>,
     pub(crate) access: Access,
     pub(crate) ended: watch::Sender<u64>,
+    /// What it shows to those who trace jobs.
+    pub(crate) traces: Option<Watch>,
 }
 
 impl Shell {
     pub(crate) fn new(store: Store, restored: Restored, parts: Parts) -> Self {
-        let Parts { clock, commands, board, agents, access, ended } = parts;
+        let Parts { clock, commands, board, agents, access, ended, traces } = parts;
         let Restored { cluster, settings, over, .. } = restored;
         // Nobody has been heard in this life yet.
         let owed = cluster.up_nodes();
@@ -137,6 +141,7 @@ impl Shell {
             agents,
             access,
             ended,
+            traces,
         }
     }
 
@@ -337,7 +342,7 @@ impl Shell {
                 _ => {}
             }
             self.cluster.apply(at, event, &mut effects);
-            self.carry_out(effects.drain(..), reply);
+            self.carry_out(at, effects.drain(..), reply);
         }
         Ok(())
     }
@@ -377,8 +382,16 @@ impl Shell {
     }
 
     /// Does what one event asks for; `reply` waits for its answer.
-    fn carry_out(&mut self, effects: impl Iterator<Item = Effect>, mut reply: Option<Replied>) {
-        for effect in effects {
+    fn carry_out(
+        &mut self,
+        at: At,
+        effects: impl Iterator<Item = Effect>,
+        mut reply: Option<Replied>,
+    ) {
+        for mut effect in effects {
+            if let Some(traces) = &mut self.traces {
+                traces.see(at, &self.cluster, &mut effect);
+            }
             match effect {
                 Effect::Reply { answer, .. } => {
                     if let Some(reply) = reply.take() {

@@ -216,6 +216,7 @@ fn start(folder: &Path) -> Result<Started, SchedulerError> {
         ClusterSettings::default(),
         Retention::default(),
         gantry_model::Millis(0),
+        None,
     )
 }
 

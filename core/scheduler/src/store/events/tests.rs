@@ -238,6 +238,7 @@ async fn lines_that_a_crash_took_are_made_again_from_the_journal_and_none_twice(
                 settings,
                 Retention::default(),
                 gantry_model::Millis(0),
+                None,
             )
             .unwrap()
             .core;
@@ -272,6 +273,7 @@ async fn a_session_s_line_is_kept_without_anything_else_happening() {
         settings.clone(),
         Retention::default(),
         gantry_model::Millis(0),
+        None,
     )
     .unwrap()
     .core;
@@ -282,10 +284,15 @@ async fn a_session_s_line_is_kept_without_anything_else_happening() {
     let page = core.notes(query.clone()).await.unwrap();
     assert_eq!(page.rows.len(), 500);
     core.stop().await;
-    let core =
-        crate::core::start(folder.path(), settings, Retention::default(), gantry_model::Millis(0))
-            .unwrap()
-            .core;
+    let core = crate::core::start(
+        folder.path(),
+        settings,
+        Retention::default(),
+        gantry_model::Millis(0),
+        None,
+    )
+    .unwrap()
+    .core;
     assert_eq!(core.notes(query).await.unwrap().rows, page.rows);
     core.stop().await;
 }
