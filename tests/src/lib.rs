@@ -364,6 +364,18 @@ impl Cluster {
         self.scheduler = None;
     }
 
+    /// Has the scheduler end as a service manager does, and waits for it.
+    ///
+    /// # Errors
+    /// Where there is none, or it does not end well.
+    pub fn stop_scheduler(&mut self) -> Result<()> {
+        let mut daemon = self.scheduler.take().context("there is no scheduler")?;
+        daemon.signal(Signal::TERM)?;
+        let status = until("the scheduler's end", || daemon.0.try_wait().ok().flatten())?;
+        ensure!(status.success(), "it ended with {status}: {}", self.log("scheduler"));
+        Ok(())
+    }
+
     /// Joins a node with more lines for its settings, starts its agent and waits until it is up.
     ///
     /// # Errors
