@@ -13,7 +13,7 @@ mod stop;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gantry_cluster::{Answer, Cluster, ClusterSettings, Effect, Event};
+use gantry_cluster::{Answer, Cluster, ClusterSettings, Effect, Event, TryEnd};
 use gantry_model::{At, Exit, JobId, Note, Order, Report, Resources, Subject, TaskId, TryId};
 
 pub(crate) use jobs::{Entry, Over};
@@ -128,6 +128,7 @@ impl Books {
                 self.granted(event, *answer)?;
             }
         }
+        self.check_ends(at, effects)?;
         let mut launched: BTreeMap<JobId, Vec<&gantry_model::Launch>> = BTreeMap::new();
         for effect in effects {
             match effect {
@@ -207,6 +208,26 @@ impl Books {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Each try that this event has ended is told once, with times in their order.
+    fn check_ends(&self, at: At, effects: &[Effect]) -> Result<(), String> {
+        let mut told = BTreeSet::new();
+        for effect in effects {
+            let Effect::TryEnded(end) = effect else { continue };
+            let TryEnd { try_id, submitted, placed, began, .. } = **end;
+            let began = began.unwrap_or(placed);
+            if !told.insert(try_id) {
+                return Err(format!("the end of {try_id} is told twice"));
+            }
+            if !(submitted <= placed && placed <= began && began <= at) {
+                return Err(format!("the times of {try_id} are out of order: {end:?}"));
+            }
+        }
+        if told == self.just_gone {
+            return Ok(());
+        }
+        Err(format!("ends of {told:?} are told, and {:?} have ended", self.just_gone))
     }
 
     /// Takes back what a server should hold and does not.
