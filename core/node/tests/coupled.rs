@@ -158,7 +158,11 @@ impl World {
                 Decision::JobEnded(row) => {
                     assert!(self.ended.insert(row.job), "{} ended twice", row.job);
                 }
-                Decision::Reply { .. } | Decision::Note(_) | Decision::Wake(_) => {}
+                Decision::Reply { .. }
+                | Decision::Note(_)
+                | Decision::Wake(_)
+                | Decision::Preempted { .. }
+                | Decision::TryEnded(_) => {}
             }
         }
     }
