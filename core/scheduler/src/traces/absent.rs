@@ -48,11 +48,13 @@ mod tests {
     use super::*;
     use crate::traces;
 
+    type Started<W, E> = Result<Option<(W, E)>, SchedulerError>;
+
     /// What the rest of the daemon calls.
     fn shape<W, E>(
         _see: fn(&mut W, At, &Cluster, &mut Effect),
         _counts: fn(&E) -> Counts,
-        _start: fn(&Path, &str, Option<&str>) -> Result<Option<(W, E)>, SchedulerError>,
+        _start: fn(&Path, &str, Option<&str>) -> Started<W, E>,
     ) {
     }
 

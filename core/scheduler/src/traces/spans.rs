@@ -1,7 +1,5 @@
 //! From what the cluster tells of an execution or a job to spans. Nothing here has a clock or a state.
 
-use std::fmt::Write as _;
-
 use gantry_cluster::TryEnd;
 use gantry_model::{AfterStop, At, Exit, JobId, JobRow, JobState, TaskState, TryId};
 use sha2::{Digest, Sha256};
@@ -69,16 +67,8 @@ impl Trace {
     /// What a program is told so that its spans are below those of its execution: `traceparent` of the
     /// W3C, sampled.
     pub(super) fn parent(&self, try_id: TryId) -> String {
-        let mut text = "00-".to_owned();
-        for byte in self.id {
-            let _ = write!(text, "{byte:02x}");
-        }
-        text.push('-');
-        for byte in self.of_try(try_id) {
-            let _ = write!(text, "{byte:02x}");
-        }
-        text.push_str("-01");
-        text
+        let (trace, id) = (u128::from_be_bytes(self.id), u64::from_be_bytes(self.of_try(try_id)));
+        format!("00-{trace:032x}-{id:016x}-01")
     }
 }
 

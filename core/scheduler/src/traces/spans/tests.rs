@@ -25,8 +25,8 @@ fn attribute(span: &Span, key: &str) -> Option<Value> {
     span.attributes.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone())
 }
 
-fn text(word: &str) -> Option<Value> {
-    Some(Value::Text(word.to_owned()))
+fn text(word: &str) -> Value {
+    Value::Text(word.to_owned())
 }
 
 #[test]
@@ -38,8 +38,8 @@ fn how_an_execution_ended_is_its_outcome_and_its_status() {
         (Exit::Code(0), None, None, "done", None, None),
         // It was faster than the stop.
         (Exit::Code(0), cancel, None, "done", None, None),
-        (Exit::Code(3), None, None, "failed", text("exit"), Some("exit 3")),
-        (Exit::Signal(11), None, None, "failed", text("signal"), Some("ended by signal 11")),
+        (Exit::Code(3), None, None, "failed", Some("exit"), Some("exit 3")),
+        (Exit::Signal(11), None, None, "failed", Some("signal"), Some("ended by signal 11")),
         (Exit::Signal(15), cancel, None, "cancelled", None, None),
         (Exit::Signal(15), again, None, "requeued", None, None),
         (Exit::Signal(15), again, Some(JobId(13)), "preempted", None, None),
@@ -48,16 +48,16 @@ fn how_an_execution_ended_is_its_outcome_and_its_status() {
             None,
             None,
             "failed",
-            text("time_limit"),
+            Some("time_limit"),
             Some("ended at its time limit"),
         ),
-        (Exit::NodeLost, None, None, "failed", text("node_lost"), Some("its node was lost")),
+        (Exit::NodeLost, None, None, "failed", Some("node_lost"), Some("its node was lost")),
         (
             Exit::OutOfMemory { used: MemoryMib(2048), limit: MemoryMib(1024) },
             None,
             None,
             "failed",
-            text("out_of_memory"),
+            Some("out_of_memory"),
             Some("out of memory: it used 2G of 1G"),
         ),
         (
@@ -65,7 +65,7 @@ fn how_an_execution_ended_is_its_outcome_and_its_status() {
             None,
             None,
             "failed",
-            text("not_started"),
+            Some("not_started"),
             Some("it could not be started: 127"),
         ),
         (
@@ -73,7 +73,7 @@ fn how_an_execution_ended_is_its_outcome_and_its_status() {
             None,
             None,
             "failed",
-            text("node_not_ready"),
+            Some("node_not_ready"),
             Some("its node could not be made ready for it"),
         ),
         (
@@ -81,7 +81,7 @@ fn how_an_execution_ended_is_its_outcome_and_its_status() {
             None,
             None,
             "failed",
-            text("operation"),
+            Some("operation"),
             Some("the operation failed"),
         ),
     ] {
@@ -89,8 +89,8 @@ fn how_an_execution_ended_is_its_outcome_and_its_status() {
         let lost = exit == Exit::NodeLost;
         let then = if outcome == "failed" { failed(&exit) } else { TaskState::Waiting };
         let span = of_try("test", &end(exit, stopped, then), At(9000), by);
-        assert_eq!(attribute(&span, "gantry.try.outcome"), text(outcome));
-        assert_eq!(attribute(&span, "error.type"), error, "{span:?}");
+        assert_eq!(attribute(&span, "gantry.try.outcome"), Some(text(outcome)));
+        assert_eq!(attribute(&span, "error.type"), error.map(text), "{span:?}");
         let status = match message {
             Some(message) => Status::Ill(message.into()),
             None if outcome == "done" => Status::Well,

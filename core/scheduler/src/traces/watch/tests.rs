@@ -123,9 +123,8 @@ fn a_job_with_a_retry_is_a_trace_of_waits_and_executions() {
     }
     // Each execution was told the span that its program's own are below.
     for (launch, span) in env.launches.iter().zip([&spans[1], &spans[3]]) {
-        let hex =
-            |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
-        let parent = format!("00-{}-{}-01", hex(&span.trace), hex(&span.id));
+        let (trace, id) = (u128::from_be_bytes(span.trace), u64::from_be_bytes(span.id));
+        let parent = format!("00-{trace:032x}-{id:016x}-01");
         assert_eq!(launch.environment["TRACEPARENT"], parent);
     }
     let seen = format!("{spans:?}");
