@@ -87,12 +87,12 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn late_key(&Reverse(order): &Reverse<u64>) -> u32 {
+    fn late_key(Reverse(order): Reverse<u64>) -> u32 {
         (order >> 32) as u32
     }
 
     fn late(late: Reverse<u64>, voxels: &[u32]) -> Self {
-        Self { key: Self::late_key(&late), voxel: voxels[late.0 as u32 as usize] }
+        Self { key: Self::late_key(late), voxel: voxels[late.0 as u32 as usize] }
     }
 }
 
@@ -191,7 +191,7 @@ impl Queue {
     /// Returns the least key, unless it is greater than the reach.
     fn next(&self) -> Option<u32> {
         let run = self.run.get(self.taken).map(|waiting| waiting.key);
-        let heap = self.heap.peek().map(Waiting::late_key);
+        let heap = self.heap.peek().copied().map(Waiting::late_key);
         let same = (self.filled[0] & 1 != 0).then_some(self.reach);
         [run, heap, same].into_iter().flatten().min()
     }
@@ -204,7 +204,7 @@ impl Queue {
             }
             self.draw(shore)?;
         };
-        let heap = self.heap.peek().map(Waiting::late_key);
+        let heap = self.heap.peek().copied().map(Waiting::late_key);
         match run {
             Some(first) if heap.is_none_or(|other| first.key <= other) => {
                 self.taken += 1;
