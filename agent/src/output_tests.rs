@@ -239,10 +239,19 @@ fn old_outputs_go_but_for_those_of_live_jobs_and_files_of_the_jobs_own() {
     assert_eq!(old, [JOB, named]);
     bench.outputs.remove().unwrap();
     bench.outputs.remove().unwrap();
-    assert_eq!(bench.text(0), "");
+    for (task, offset) in [(JOB.task(0), 0), (JOB.task(7), u64::MAX), (named.task(0), 0)] {
+        let refused = bench.outputs.piece(task, offset, false).unwrap_err().sentence;
+        assert!(refused.contains("no longer on its node"), "{refused}");
+    }
+    // One that has not printed yet, and newer jobs, which may have printed nothing.
+    for (task, runs) in [(JOB.task(0), true), (JobId(4).task(0), false)] {
+        assert_eq!(bench.outputs.piece(task, 0, runs).unwrap().bytes, b"");
+    }
     assert_eq!(fs::read(&own).unwrap(), b"of the job\n");
-    let left: Vec<_> = fs::read_dir(bench.folder.path().join("output")).unwrap().collect();
-    assert_eq!(left.len(), 1);
+    let left = fs::read_dir(bench.folder.path().join("output")).unwrap();
+    let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["j2", "removed-to"]);
     assert!(bench.outputs.path(live.task(0)).exists());
 
     // The job's output begins anew where it runs again.

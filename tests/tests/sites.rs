@@ -6,7 +6,7 @@
 //! scheduler.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use cargo_metadata::DependencyKind;
 use gantry_tests::{Cluster, Gantry, free_ports, installed, python, until};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -132,6 +133,8 @@ fn what_gantry_is_made_of_is_told_in_the_form_that_others_read() -> Result<()> {
     let parts = document["components"].as_array().context("no components")?;
     let ring = parts.iter().find(|part| part["name"] == "ring").context("no ring")?;
     ensure!(ring["purl"].as_str().is_some_and(|purl| purl.starts_with("pkg:cargo/ring@")));
+    let licensed = parts.iter().filter(|part| part["licenses"][0]["expression"].is_string());
+    ensure!(licensed.count() == parts.len(), "a crate has no licence");
     ensure!(ring["hashes"][0]["content"].as_str().is_some_and(|hash| hash.len() == 64));
     let references = |place: &Value, key: &str| -> BTreeSet<String> {
         let all = place.as_array().into_iter().flatten();
@@ -295,4 +298,52 @@ fn a_real_prometheus_scrapes_the_scheduler_and_raises_the_shipped_alerts() -> Re
     let _ = prometheus.kill();
     prometheus.wait()?;
     result
+}
+
+/// Crates that name no licence in their manifests, and the one that lies beside their sources.
+const LICENCES_BESIDE: [(&str, &str); 1] = [("cfg_block", "Apache-2.0")];
+
+#[test]
+fn the_crates_of_the_sbom_are_those_of_a_build() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .manifest_path(root.join("Cargo.toml"))
+        .other_options(
+            ["--locked", "--filter-platform", "x86_64-unknown-linux-gnu"].map(Into::into),
+        )
+        .exec()
+        .unwrap();
+    let resolved = metadata.resolve.as_ref().unwrap();
+    let needs: BTreeMap<_, _> = resolved.nodes.iter().map(|node| (&node.id, &node.deps)).collect();
+    let program =
+        metadata.packages.iter().find(|package| package.name.as_str() == "gantry").unwrap();
+    let (mut open, mut found) = (vec![&program.id], BTreeSet::new());
+    while let Some(id) = open.pop() {
+        if found.insert(id) {
+            let in_builds = needs[id].iter().filter(|need| {
+                need.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development)
+            });
+            open.extend(in_builds.map(|need| &need.pkg));
+        }
+    }
+    let mut lines = Vec::new();
+    for package in found.into_iter().map(|id| &metadata[id]).filter(|one| one.source.is_some()) {
+        let beside = LICENCES_BESIDE.iter().find(|(name, _)| *name == package.name.as_str());
+        let licence = package.license.as_deref().or(beside.map(|(_, licence)| *licence));
+        let licence = licence.unwrap_or_else(|| panic!("{} names no licence", package.name));
+        // Older manifests have a slash for it.
+        let licence: Vec<&str> = licence.split('/').map(str::trim).collect();
+        lines.push(format!("{} {} {}\n", package.name, package.version, licence.join(" OR ")));
+    }
+    lines.sort();
+    let path = root.join("console/src/cli/sbom/crates.txt");
+    if std::env::var_os("GANTRY_BLESS").is_some() {
+        std::fs::write(&path, lines.concat()).unwrap();
+    }
+    let known = std::fs::read_to_string(&path).unwrap();
+    let differs = known.lines().zip(&lines).find(|(known, line)| *known != line.trim_end());
+    assert!(
+        known == lines.concat(),
+        "crates.txt is another: {differs:?}; GANTRY_BLESS=1 writes it"
+    );
 }

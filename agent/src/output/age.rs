@@ -13,6 +13,8 @@ use super::Outputs;
 /// How the folders are called whose outputs are being removed. They are called so where they are: a disk
 /// that is full may have no room for another folder.
 const REMOVED: &str = "removed";
+/// The file that names the newest job of which outputs were removed.
+const REMOVED_TO: &str = "removed-to";
 
 impl Outputs {
     /// Puts aside the outputs of jobs of which nothing was written for so long, but not of those that
@@ -41,7 +43,23 @@ impl Outputs {
             fs::rename(entry.path(), entry.path().with_extension(REMOVED))?;
             old.push(job);
         }
+        if let Some(newest) = old.iter().max().filter(|newest| self.removed_to() < Some(**newest)) {
+            // Without it what is gone reads as empty, which is no reason to keep the rest.
+            if let Err(error) = fs::write(self.folder.join(REMOVED_TO), newest.to_string()) {
+                tracing::warn!("what was removed could not be noted: {error}");
+            }
+        }
         Ok(old)
+    }
+
+    /// The newest job of which outputs were removed, if there is one that is known.
+    fn removed_to(&self) -> Option<JobId> {
+        fs::read_to_string(self.folder.join(REMOVED_TO)).ok()?.parse().ok()
+    }
+
+    /// Whether a job has no output that was not removed, and may have had one.
+    pub(super) fn may_be_removed(&self, job: JobId) -> bool {
+        self.removed_to() >= Some(job) && !self.job(job).exists()
     }
 
     /// Removes what was put aside.

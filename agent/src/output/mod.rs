@@ -193,12 +193,22 @@ impl Outputs {
 
     /// A piece of a task's output from an offset on; the last one for `u64::MAX`.
     pub(crate) fn piece(&self, task: TaskId, offset: u64, live: bool) -> Result<Output, Reject> {
-        self.read(task, offset, live).map_err(|error| {
+        let output = self.read(task, offset, live).map_err(|error| {
             Reject::new(
                 RejectKind::Busy,
                 format!("reading the output of {task} failed on its node: {error}"),
             )
-        })
+        })?;
+        if output.next == 0 && !live && self.may_be_removed(task.job) {
+            return Err(Reject::new(
+                RejectKind::NotFound,
+                format!(
+                    "the output of {task} is no longer on its node, if there was any: outputs as old as \
+                     this are removed there (output_age in the agent's settings)"
+                ),
+            ));
+        }
+        Ok(output)
     }
 
     fn read(&self, task: TaskId, offset: u64, live: bool) -> io::Result<Output> {

@@ -1,8 +1,10 @@
 //! `gantry sbom`: what this program is made of, for those who look for crates with known weaknesses.
 //!
 //! It is read from the lock file that the program was built by, and has the form of `CycloneDX` 1.5. The
-//! lock file knows crates for every platform, and for the tests of gantry's own crates: a crate that is
-//! named here may not be in this program, and one that is not named is not. It knows no licences.
+//! lock file knows crates for every platform, and for the tests of gantry's own crates, and no licences. So
+//! beside it there is a list of the crates of a build for Linux on x86-64, with the licence of each
+//! (`crates.txt`, which a test writes and holds): what it does not name is left out. Features that are not the
+//! default have their crates there too, and so has what only the build runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +16,21 @@ use crate::output::Format;
 
 /// The lock file of this build.
 const LOCK: &str = include_str!("../../../Cargo.lock");
+/// The crates of others in a build, a line each: name, version, licence as an SPDX expression.
+const CRATES: &str = include_str!("sbom/crates.txt");
 const PROGRAM: &str = "gantry";
+
+/// The licences of crates by their names and versions.
+type Licences<'a> = BTreeMap<(&'a str, &'a str), &'a str>;
+
+fn licences(crates: &str) -> Licences<'_> {
+    let words = |line: &'_ str| {
+        let (name, rest) = line.split_once(' ')?;
+        let (version, licence) = rest.split_once(' ')?;
+        Some(((name, version), licence))
+    };
+    crates.lines().filter_map(words).collect()
+}
 
 /// What is read of a lock file.
 #[derive(Deserialize)]
@@ -42,7 +58,14 @@ impl Package {
         format!("{kind}{name}@{}", version.replace('+', "%2B"))
     }
 
-    fn component(&self, kind: &str) -> Value {
+    fn licence<'a>(&self, licences: &Licences<'a>) -> Option<&'a str> {
+        match self.source {
+            None => Some(env!("CARGO_PKG_LICENSE")),
+            Some(_) => licences.get(&(self.name.as_str(), self.version.as_str())).copied(),
+        }
+    }
+
+    fn component(&self, kind: &str, licences: &Licences<'_>) -> Value {
         let reference = self.reference();
         let mut component = json!({
             "type": kind,
@@ -52,8 +75,9 @@ impl Package {
         });
         if self.source.is_some() {
             component["purl"] = reference.into();
-        } else {
-            component["licenses"] = json!([{ "expression": env!("CARGO_PKG_LICENSE") }]);
+        }
+        if let Some(licence) = self.licence(licences) {
+            component["licenses"] = json!([{ "expression": licence }]);
         }
         if let Some(checksum) = &self.checksum {
             component["hashes"] = json!([{ "alg": "SHA-256", "content": checksum }]);
@@ -76,15 +100,16 @@ impl Lock {
         })
     }
 
-    /// A package and all that it needs, directly or not, in the order of their names.
-    fn below(&self, name: &str) -> Result<Vec<&Package>, Failure> {
+    /// A package and all that it needs and that is in a build, directly or not, in the order of their names.
+    fn below(&self, name: &str, licences: &Licences<'_>) -> Result<Vec<&Package>, Failure> {
         let missing = |named: &str| Failure::trouble(format!("the lock file lacks {named}"));
         let mut open = vec![self.find(name).ok_or_else(|| missing(name))?];
         let mut found = BTreeMap::new();
         while let Some(package) = open.pop() {
             if found.insert((&package.name, &package.version), package).is_none() {
                 for named in &package.dependencies {
-                    open.push(self.find(named).ok_or_else(|| missing(named))?);
+                    let needed = self.find(named).ok_or_else(|| missing(named))?;
+                    open.extend(needed.licence(licences).map(|_| needed));
                 }
             }
         }
@@ -92,12 +117,13 @@ impl Lock {
     }
 
     /// The document for one package of it.
-    fn document(&self, name: &str) -> Result<Value, Failure> {
-        let all = self.below(name)?;
+    fn document(&self, name: &str, licences: &Licences<'_>) -> Result<Value, Failure> {
+        let all = self.below(name, licences)?;
         let (program, parts): (Vec<&Package>, Vec<&Package>) =
             all.iter().partition(|package| package.name == name && package.source.is_none());
         let needs = |package: &&Package| {
             let on = package.dependencies.iter().filter_map(|named| self.find(named));
+            let on = on.filter(|needed| needed.licence(licences).is_some());
             let on: BTreeSet<String> = on.map(Package::reference).collect();
             json!({ "ref": package.reference(), "dependsOn": on })
         };
@@ -106,9 +132,9 @@ impl Lock {
             "specVersion": "1.5",
             "version": 1,
             "metadata": {
-                "component": program.first().map(|program| program.component("application")),
+                "component": program.first().map(|program| program.component("application", licences)),
             },
-            "components": parts.iter().map(|part| part.component("library")).collect::<Vec<_>>(),
+            "components": parts.iter().map(|part| part.component("library", licences)).collect::<Vec<_>>(),
             "dependencies": all.iter().map(needs).collect::<Vec<_>>(),
         }))
     }
@@ -119,7 +145,7 @@ impl Lock {
 /// # Errors
 /// Where standard output cannot be written.
 pub(super) fn run(format: Format) -> Outcome {
-    let document = Lock::read(LOCK)?.document(PROGRAM)?;
+    let document = Lock::read(LOCK)?.document(PROGRAM, &licences(CRATES))?;
     let references = || {
         let parts = document["components"].as_array().into_iter().flatten();
         let references: Vec<&str> = parts.filter_map(|part| part["bom-ref"].as_str()).collect();
@@ -143,11 +169,13 @@ mod tests {
             package("gantry", "0.1.0", "dependencies = [\"a 2.0.0\", \"gantry-model\"]"),
             package("gantry-model", "0.1.0", "dependencies = [\"b\"]"),
             package("gantry-tests", "0.1.0", "dependencies = [\"a 1.0.0\", \"gantry\"]"),
+            package("elsewhere", "1.0.0", &format!("{from}dependencies = [\"a 1.0.0\"]")),
             package("a", "1.0.0", from),
-            package("a", "2.0.0", &format!("{from}dependencies = [\"b\"]")),
+            package("a", "2.0.0", &format!("{from}dependencies = [\"b\", \"elsewhere\"]")),
             package("b", "3.0.0+c", from),
         ];
-        let document = Lock::read(&lock.concat()).unwrap().document("gantry").unwrap();
+        let licences = licences("a 1.0.0 MIT\na 2.0.0 MIT OR Apache-2.0\nb 3.0.0+c ISC\n");
+        let document = Lock::read(&lock.concat()).unwrap().document("gantry", &licences).unwrap();
         let parts = document["components"].as_array().unwrap();
         let references: Vec<&str> =
             parts.iter().map(|part| part["bom-ref"].as_str().unwrap()).collect();
@@ -155,16 +183,18 @@ mod tests {
         assert_eq!(references, expected);
         assert_eq!(parts[0]["hashes"], json!([{ "alg": "SHA-256", "content": "00ff" }]));
         assert_eq!(document["metadata"]["component"]["name"], "gantry");
+        assert_eq!(parts[0]["licenses"], json!([{ "expression": "MIT OR Apache-2.0" }]));
+        assert_eq!(document["dependencies"][0]["dependsOn"], json!(["pkg:cargo/b@3.0.0%2Bc"]));
         let needs = &document["dependencies"][2];
         assert_eq!(needs["dependsOn"], json!(["gantry-model@0.1.0", "pkg:cargo/a@2.0.0"]));
-        let lacking = Lock::read(&lock[0]).unwrap().document("gantry").unwrap_err();
+        let lacking = Lock::read(&lock[0]).unwrap().document("gantry", &licences).unwrap_err();
         assert!(lacking.sentence.contains("lacks"), "{}", lacking.sentence);
     }
 
     #[test]
     fn this_build_has_a_checksum_for_every_crate_of_others() {
         let lock = Lock::read(LOCK).unwrap();
-        let all = lock.below(PROGRAM).unwrap();
+        let all = lock.below(PROGRAM, &licences(CRATES)).unwrap();
         assert!(all.len() > 200, "{} crates", all.len());
         for package in &all {
             assert_eq!(package.source.is_some(), package.checksum.is_some(), "{}", package.name);
