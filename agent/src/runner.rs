@@ -9,14 +9,16 @@
 //! (`mkdir -p`) once it has something to keep. A folder for each element of an array, made and
 //! removed again empty, would cost as much as all else that the agent does for it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::time::{Duration, SystemTime};
 
 use gantry_config::RunAs;
-use gantry_model::{Exit, GPU_WHOLE, Gpu, Launch, MemoryMib, TaskId, TaskWork};
+use gantry_model::{Exit, GPU_WHOLE, Gpu, JobId, Launch, MemoryMib, TaskId, TaskWork};
 use rustix::process::{
     Pid, Signal, getpgid, getpid, getppid, kill_process, kill_process_group,
     set_parent_process_death_signal,
@@ -28,6 +30,9 @@ use crate::supervise::protocol::Start;
 /// Looks for what a dead supervisor has left: what starts processes as fast as they are ended would
 /// be looked for again and again.
 const SWEEPS_MAX: usize = 10;
+/// How long a folder of checkpoint folders has been empty when it goes: whoever has just made it makes
+/// another one in it.
+const EMPTY_AGE: Duration = Duration::from_mins(1);
 
 /// Where an agent's tasks live.
 #[derive(Clone, Debug)]
@@ -68,6 +73,24 @@ impl Places {
         let for_user = self.run_as == RunAs::Submitter;
         let made = for_user || launch.start > 1 || !launch.lease.gpus.is_empty();
         made.then(|| self.checkpoint(launch.task))
+    }
+
+    /// Removes the folders of jobs, but for live ones, in which no task has kept a folder of its own.
+    pub(crate) fn remove_empty_checkpoints(
+        &self,
+        live: &BTreeSet<JobId>,
+        now: SystemTime,
+    ) -> io::Result<()> {
+        for entry in fs::read_dir(&self.checkpoints)? {
+            let entry = entry?;
+            let job = entry.file_name().to_str().and_then(|name| name.parse::<JobId>().ok());
+            let since = now.duration_since(entry.metadata()?.modified()?).unwrap_or_default();
+            if job.is_some_and(|job| !live.contains(&job)) && since > EMPTY_AGE {
+                // Only where nothing is in it. On a storage that all share another may be sooner.
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What tasks find in their environment, and what is found of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
 
 use gantry_model::{Builtin, JobId, Lease, MemoryMib, TaskWork, TryId};
@@ -52,6 +52,27 @@ pub(crate) fn gpus() -> Vec<Gpu> {
         ..Gpu::default()
     };
     vec![gpu("GPU-a", 80), gpu("GPU-b", 40)]
+}
+
+#[test]
+fn folders_without_checkpoints_go_after_a_while() {
+    let folder = TempDir::new().unwrap();
+    let places = places(folder.path());
+    for path in ["j1", "j2/0", "j3", "of-somebody"] {
+        fs::create_dir_all(places.checkpoints.join(path)).unwrap();
+    }
+    let left = || -> BTreeSet<String> {
+        let entries = fs::read_dir(&places.checkpoints).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let live = [JobId(3)].into();
+    places.remove_empty_checkpoints(&live, SystemTime::now()).unwrap();
+    let all: BTreeSet<String> = ["j1", "j2", "j3", "of-somebody"].map(Into::into).into();
+    assert_eq!(left(), all, "none is old");
+    places.remove_empty_checkpoints(&live, SystemTime::now() + 2 * EMPTY_AGE).unwrap();
+    let kept: BTreeSet<String> = ["j2", "j3", "of-somebody"].map(Into::into).into();
+    assert_eq!(left(), kept);
+    assert!(places.checkpoints.join("j2/0").exists());
 }
 
 #[test]

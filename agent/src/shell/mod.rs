@@ -36,8 +36,6 @@ use crate::worker::pool::{Ended, Pool, Said};
 
 /// Between two looks at the output files for metrics.
 const LOOK_EACH: Duration = Duration::from_millis(500);
-/// Between two looks for outputs that are old, at least and at most; else a quarter of the age.
-const AGE_EACH: [Duration; 2] = [Duration::from_mins(1), Duration::from_hours(1)];
 /// Inputs that are taken together: their ends share one sync of the spool.
 const BATCH_MAX: usize = 256;
 /// Starts that come sooner than this after something was told wait for so long at most.
@@ -190,8 +188,7 @@ impl Shell {
         mut inputs: mpsc::Receiver<Input>,
     ) -> Result<(), AgentError> {
         let mut look = tokio::time::interval(LOOK_EACH);
-        let [least, most] = AGE_EACH;
-        let mut age = tokio::time::interval((self.parts.output_age / 4).clamp(least, most));
+        let mut age = tokio::time::interval(tries::age_each(self.parts.output_age));
         let mut batch = Vec::with_capacity(BATCH_MAX);
         loop {
             let wait = self.wait();
@@ -214,7 +211,7 @@ impl Shell {
                         return Ok(());
                     }
                 }
-                _ = age.tick() => self.remove_old_output(),
+                _ = age.tick() => self.remove_old(),
                 () = tokio::time::sleep(wait) => {
                     self.wake = None;
                     self.apply(Event::Tick)?;

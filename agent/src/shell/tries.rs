@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use gantry_model::{Builtin, Exit, Launch, TaskId, TaskWork, TryId, Usage};
+use gantry_model::{Builtin, Exit, JobId, Launch, TaskId, TaskWork, TryId, Usage};
 use gantry_node::{Event, Signal};
 use gantry_wire::AgentMessage;
 
@@ -18,6 +18,15 @@ use crate::worker::alone;
 
 /// Points of one message: with names of the greatest length it stays below 64 KiB.
 const POINTS_MAX: usize = 500;
+
+/// Between two looks for what is old, at least and at most.
+const AGE_EACH: [Duration; 2] = [Duration::from_mins(1), Duration::from_hours(1)];
+
+/// The time between two looks for what is old: a quarter of the age at which outputs go.
+pub(super) fn age_each(output_age: Duration) -> Duration {
+    let [least, most] = AGE_EACH;
+    if output_age.is_zero() { most } else { (output_age / 4).clamp(least, most) }
+}
 
 impl Shell {
     /// Takes over a try that an earlier agent has started, unless its end is spooled.
@@ -260,15 +269,26 @@ impl Shell {
         });
     }
 
+    /// Removes what is left of jobs for long enough.
+    pub(super) fn remove_old(&self) {
+        let live: BTreeSet<JobId> = self.running.values().map(|running| running.task.job).collect();
+        self.remove_old_output(&live);
+        let places = self.parts.plan.places.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = places.remove_empty_checkpoints(&live, SystemTime::now()) {
+                tracing::warn!("empty folders of checkpoints could not be removed: {error}");
+            }
+        });
+    }
+
     /// Removes the outputs of jobs that are old enough, those beside the loop that are put aside in it: no
     /// start comes between.
-    pub(super) fn remove_old_output(&self) {
+    fn remove_old_output(&self, live: &BTreeSet<JobId>) {
         let age = self.parts.output_age;
         if age.is_zero() {
             return;
         }
-        let live = self.running.values().map(|running| running.task.job).collect();
-        match self.outputs.put_aside(age, SystemTime::now(), &live) {
+        match self.outputs.put_aside(age, SystemTime::now(), live) {
             Ok(old) if !old.is_empty() => {
                 tracing::info!(jobs = old.len(), "removing outputs that are older than output_age");
             }

@@ -24,12 +24,12 @@ const PROGRAM: &str = "gantry";
 type Licences<'a> = BTreeMap<(&'a str, &'a str), &'a str>;
 
 fn licences(crates: &str) -> Licences<'_> {
-    let words = |line: &'_ str| {
+    let words = crates.lines().filter_map(|line| {
         let (name, rest) = line.split_once(' ')?;
         let (version, licence) = rest.split_once(' ')?;
         Some(((name, version), licence))
-    };
-    crates.lines().filter_map(words).collect()
+    });
+    words.collect()
 }
 
 /// What is read of a lock file.
