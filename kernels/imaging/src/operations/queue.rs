@@ -466,6 +466,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_heap_that_is_never_empty_keeps_the_order_however_many_come() {
+        let (mut flood, mut all) = (FloodQueue::new(), BinaryHeap::new());
+        // What is far makes the reach, so that all that follows comes into the heap.
+        let far = 1 << 20;
+        flood.push(far as f32, 0);
+        assert_eq!(flood.pop(&Unknown), Some((far as f32, 0)));
+        let mut most = 0;
+        for voxel in 0..3 * ARRIVALS_MAX as u32 {
+            let value = voxel.wrapping_mul(2_654_435_769) >> 25;
+            flood.push(value as f32, voxel);
+            all.push(Reverse((value, voxel)));
+            most = most.max(flood.0.arrivals.len());
+            if voxel >= 100 {
+                let expected = all.pop().map(|Reverse((value, at))| (value as f32, at));
+                assert_eq!(flood.pop(&Unknown), expected);
+            }
+        }
+        assert_eq!(most, ARRIVALS_MAX, "none was put further off for their number");
+        while let Some(Reverse((value, voxel))) = all.pop() {
+            assert_eq!(flood.pop(&Unknown), Some((value as f32, voxel)));
+        }
+        assert_eq!(flood.pop(&Unknown), None);
+    }
+
     /// Every other voxel matters.
     struct Odd;
 
