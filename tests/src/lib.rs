@@ -11,6 +11,7 @@ pub mod chance;
 pub mod hosts;
 pub mod malformed;
 pub mod package;
+pub mod page;
 pub mod relay;
 pub mod slurm;
 

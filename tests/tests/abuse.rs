@@ -8,14 +8,14 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use gantry_link::{Caller, Connection, Credentials, Identity, Session};
 use gantry_model::{JobSpec, MemoryMib, NodeFacts, Resources, Role, Work};
-use gantry_tests::{Cluster, free_ports, peak_kib, until};
+use gantry_tests::page::MetricsPage;
+use gantry_tests::{Cluster, peak_kib, until};
 use gantry_wire::frame::{self, HEADER_BYTES};
 use gantry_wire::{AgentMessage, Peer, Reply, Request};
 use tokio::task::JoinSet;
@@ -34,20 +34,15 @@ struct Site {
     cluster: Cluster,
     identity: Identity,
     address: SocketAddr,
-    metrics: SocketAddr,
+    metrics: MetricsPage,
     session: Session,
 }
 
 impl Site {
     async fn start() -> Result<Self> {
         let mut cluster = Cluster::start(PROGRAM)?;
+        let metrics = MetricsPage::of(&mut cluster)?;
         let folder = cluster.folder().join("scheduler");
-        let file = folder.join("scheduler.toml");
-        let metrics: SocketAddr = ([127, 0, 0, 1], free_ports()?.1).into();
-        let text = std::fs::read_to_string(&file)?;
-        std::fs::write(&file, format!("{text}metrics = \"{metrics}\"\n"))?;
-        cluster.kill_scheduler();
-        cluster.start_scheduler()?;
         let identity = Identity::load(&folder, "operator")?;
         let address = cluster.address()?;
         let session = gantry_link::connect(address, &identity, Peer::Console).await?;
@@ -72,13 +67,8 @@ impl Site {
 
     /// A number of the metrics page.
     fn counted(&self, name: &str, reason: &str) -> Result<u64> {
-        let mut stream = TcpStream::connect(self.metrics)?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        let begin = format!("{name}_total{{reason=\"{reason}\"}} ");
-        let line = page.lines().find_map(|line| line.strip_prefix(&begin));
-        Ok(line.with_context(|| format!("no {begin} in {page}"))?.trim().parse()?)
+        let number = self.metrics.number(&format!("{name}_total{{reason=\"{reason}\"}}"))?;
+        Ok(number as u64)
     }
 }
 

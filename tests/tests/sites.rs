@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::DependencyKind;
+use gantry_tests::page::MetricsPage;
 use gantry_tests::{Cluster, Gantry, free_ports, installed, python, until};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -245,12 +246,7 @@ fn a_real_prometheus_scrapes_the_scheduler_and_raises_the_shipped_alerts() -> Re
         return Ok(());
     }
     let mut cluster = Cluster::start(PROGRAM)?;
-    let (_, metrics) = free_ports()?;
-    cluster.kill_scheduler();
-    let settings = cluster.folder().join("scheduler/scheduler.toml");
-    let text = std::fs::read_to_string(&settings)?;
-    std::fs::write(&settings, format!("{text}metrics = \"127.0.0.1:{metrics}\"\n"))?;
-    cluster.start_scheduler()?;
+    let metrics = MetricsPage::of(&mut cluster)?.address;
     cluster.join("n1", "cores = 2")?;
 
     let folder = cluster.folder().join("prometheus");
@@ -261,7 +257,7 @@ fn a_real_prometheus_scrapes_the_scheduler_and_raises_the_shipped_alerts() -> Re
         format!(
             "global: {{ scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms }}\n\
              rule_files: [\"prometheus-rules.yml\"]\n\
-             scrape_configs:\n  - job_name: gantry\n    static_configs: [{{ targets: [\"127.0.0.1:{metrics}\"] }}]\n"
+             scrape_configs:\n  - job_name: gantry\n    static_configs: [{{ targets: [\"{metrics}\"] }}]\n"
         ),
     )?;
     let (_, port) = free_ports()?;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use gantry_tests::page::MetricsPage;
 use gantry_tests::{Cluster, free_ports, python, until};
 use serde_json::Value;
 
@@ -94,40 +95,27 @@ fn serve(stream: TcpStream, does: Does, bodies: &Mutex<Vec<Vec<u8>>>) -> Result<
 /// A cluster of one node whose traces go to a collector.
 struct Traced {
     cluster: Cluster,
-    metrics: SocketAddr,
+    metrics: MetricsPage,
 }
 
 impl Traced {
     fn start(collector: SocketAddr) -> Result<Self> {
         let mut cluster = Cluster::start(PROGRAM)?;
-        cluster.kill_scheduler();
-        let metrics: SocketAddr = ([127, 0, 0, 1], free_ports()?.1).into();
-        let variable = |key: &str, value: String| (format!("GANTRY_SET_{key}"), value);
         let endpoint = format!("http://{collector}/v1/traces");
-        let set = [variable("TRACES_ENDPOINT", endpoint), variable("METRICS", metrics.to_string())];
-        cluster.set_environment("scheduler", set);
-        cluster.start_scheduler()?;
+        let variable = ("GANTRY_SET_TRACES_ENDPOINT".to_owned(), endpoint);
+        cluster.set_environment("scheduler", [variable]);
+        let metrics = MetricsPage::of(&mut cluster)?;
         cluster.join("node-1", "")?;
         Ok(Self { cluster, metrics })
     }
 
     /// What has become of spans: sent, dropped, waiting.
     fn counts(&self) -> Result<[u64; 3]> {
-        let mut stream = TcpStream::connect(self.metrics)?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        let number = |name: &str| {
-            let line = page.lines().find_map(|line| line.strip_prefix(name));
-            line.with_context(|| format!("no {name} in {page}"))?
-                .trim()
-                .parse()
-                .context(name.to_owned())
-        };
+        let number = |name: &str| self.metrics.number(name).map(|number| number as u64);
         Ok([
-            number("gantry_traces_sent_total ")?,
-            number("gantry_traces_dropped_total ")?,
-            number("gantry_traces_waiting ")?,
+            number("gantry_traces_sent_total")?,
+            number("gantry_traces_dropped_total")?,
+            number("gantry_traces_waiting")?,
         ])
     }
 

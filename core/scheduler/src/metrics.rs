@@ -68,6 +68,7 @@ impl Source for ClusterPages {
         }
         let raised = core.board().telemetry.alerts.raised();
         alerts(&mut page, &raised);
+        past(&mut page, core.board().telemetry.kept());
         let kept = core.board().journal;
         journal(&mut page, &kept, core.clock.now());
         webhook(&mut page, self.0.webhook.counts());
@@ -147,6 +148,15 @@ fn alerts(page: &mut Page, raised: &[Raised]) {
         };
         alerts.add(&labels, 1_u32);
     }
+}
+
+/// What the past of readings takes, which grows for two weeks.
+fn past(page: &mut Page, (series, bytes): (usize, usize)) {
+    let none = labels([]);
+    let help = "Readings of nodes and GPUs of which the past is kept";
+    page.gauge("gantry_series", Unit::None, help).add(&none, series as u64);
+    let help = "Memory that their past takes; it grows for two weeks, and then no more";
+    page.gauge("gantry_series_memory", Unit::Bytes, help).add(&none, bytes as u64);
 }
 
 /// What durability costs.

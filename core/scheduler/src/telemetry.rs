@@ -158,6 +158,12 @@ impl Telemetry {
         }
     }
 
+    /// How many series there are, and the bytes of memory that they take.
+    pub(crate) fn kept(&self) -> (usize, usize) {
+        let past = self.nodes.values().flat_map(|known| &known.past);
+        (self.series, past.map(|past| past.series.bytes()).sum())
+    }
+
     /// A node's newest sample and when it came.
     pub(crate) fn newest(&self, node: &str) -> Option<(Arc<Sample>, At)> {
         self.nodes.get(node)?.newest.clone()
@@ -286,7 +292,9 @@ mod tests {
         for node in 0..SERIES_MAX / Quantity::NODE.len() + 10 {
             telemetry.take(&node.to_string(), sample(1, 0), At(1000));
         }
-        assert!(telemetry.series <= SERIES_MAX);
+        let (series, bytes) = telemetry.kept();
+        assert!(series <= SERIES_MAX);
+        assert!(bytes >= series * size_of::<Series>());
         let last = (SERIES_MAX / Quantity::NODE.len() + 9).to_string();
         assert!(telemetry.newest(&last).is_some());
     }
