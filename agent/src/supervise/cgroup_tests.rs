@@ -5,6 +5,13 @@ use gantry_config::CpuLimit;
 use gantry_model::{Exit, MemoryMib, Usage};
 use tempfile::TempDir;
 
+impl Place {
+    /// One whose bytes are kept.
+    pub(in crate::supervise) fn golden() -> Self {
+        Self { folder: "/g".into(), controllers: Controller::ALL.into() }
+    }
+}
+
 /// A folder with these files in it.
 fn tree(files: &[(&str, &str)]) -> TempDir {
     let folder = TempDir::new().unwrap();

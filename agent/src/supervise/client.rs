@@ -26,7 +26,8 @@ use tokio::sync::mpsc;
 use super::SOCKET;
 use super::isolation::Isolation;
 use super::protocol::{
-    FromSupervisor, Held, Hello, Start, ToSupervisor, VERSION, Welcome, Welcomed,
+    FromSupervisor, Held, Hello, Start, ToSupervisor, VERSION, WELCOMED_SINCE, Welcome, Welcomed,
+    common,
 };
 use crate::error::AgentError;
 use crate::pipe;
@@ -56,6 +57,8 @@ pub(crate) struct Plan {
 
 /// A supervisor that is there.
 pub(crate) struct Supervisor {
+    /// What it and this agent speak.
+    version: u16,
     /// Messages that are not sent yet.
     unsent: Vec<u8>,
     late: queue::Sender<Vec<u8>>,
@@ -70,6 +73,7 @@ pub(crate) struct Supervisor {
 
 /// A connection on which the supervisor has said everything it holds.
 struct Greeted {
+    version: u16,
     stream: UnixStream,
     input: BufReader<UnixStream>,
     held: Vec<Held>,
@@ -133,13 +137,14 @@ impl Supervisor {
             }
             let _ = inputs.blocking_send(Input::SupervisorGone);
         });
-        let stream = greeted.stream;
+        let (stream, version) = (greeted.stream, greeted.version);
         let reader = Some(reader);
         let orphans = plan.orphans;
         let isolation = Box::new(plan.isolation.clone());
         let mut unsent = pipe::frame(&ToSupervisor::Orphans(orphans))?;
         unsent.extend(pipe::frame(&ToSupervisor::Isolation(isolation))?);
-        let supervisor = Self { unsent, late, late_pieces, stream, reader, child, orphans };
+        let supervisor =
+            Self { version, unsent, late, late_pieces, stream, reader, child, orphans };
         Ok((supervisor, greeted.held))
     }
 
@@ -185,8 +190,12 @@ impl Supervisor {
         let _ = self.tell(&ToSupervisor::Read { try_id, offset });
     }
 
-    /// Says that the scheduler has welcomed the agent, at this time of its clock.
+    /// Says that the scheduler has welcomed the agent, at this time of its clock. Where an older one does
+    /// not know that, the scheduler finds out by the silence when the agent is gone.
     pub(crate) fn welcomed(&mut self, plan: &Plan, at: At) {
+        if self.version < WELCOMED_SINCE {
+            return;
+        }
         let welcomed = Welcomed { scheduler: plan.scheduler, folder: plan.home.clone(), at };
         // A path is never too long for a message.
         let _ = self.tell(&ToSupervisor::Welcomed(welcomed));
@@ -269,39 +278,56 @@ fn spawn(plan: &Plan) -> io::Result<(UnixStream, Child)> {
 
 /// Exchanges greetings and hears what is held; nothing where the supervisor was about to leave.
 fn greet(stream: UnixStream) -> Result<Option<Greeted>, AgentError> {
-    let mut held = Vec::new();
-    let mut talk = || -> io::Result<Option<(Welcome, Option<BufReader<UnixStream>>)>> {
+    let broken = |error: io::Error| AgentError::Supervisor {
+        reason: format!(
+            "the supervisor of this folder does not answer ({error}); end the process gantry supervise, and start the agent again"
+        ),
+    };
+    let said = |stream: &UnixStream| -> io::Result<_> {
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let mut input = BufReader::new(stream.try_clone()?);
-        pipe::write(&mut &stream, &Hello { version: VERSION })?;
-        let Some(welcome) = pipe::read::<Welcome>(&mut input)? else { return Ok(None) };
-        if welcome.version != VERSION {
-            return Ok(Some((welcome, None)));
-        }
-        loop {
-            match pipe::read(&mut input)? {
-                Some(FromSupervisor::Held(one)) => held.push(*one),
-                Some(FromSupervisor::Ready) => return Ok(Some((welcome, Some(input)))),
-                Some(_) => return Err(io::Error::other("it speaks out of turn")),
-                None => return Ok(None),
-            }
-        }
+        Ok(pipe::read::<Welcome>(&mut input)?.map(|welcome| (welcome, input)))
     };
-    match talk() {
-        Ok(Some((_, Some(input)))) => Ok(Some(Greeted { stream, input, held })),
-        Ok(Some((welcome, None))) => Err(AgentError::Supervisor {
-            reason: format!(
-                "the supervisor that runs (process {}) is of another version ({}, this agent's is {VERSION}); let its tasks end, or end it, and start the agent again",
-                welcome.process, welcome.version
-            ),
-        }),
+    let (welcome, input) = match said(&stream) {
+        Ok(Some(said)) => said,
+        Ok(None) => return Ok(None),
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(broken(error)),
+    };
+    let other = || AgentError::Supervisor {
+        reason: format!(
+            "the supervisor that runs (process {}) is of another version ({}, this agent's is {VERSION}) and does not speak this one's; let its tasks end, or end it, and start the agent again",
+            welcome.process, welcome.version
+        ),
+    };
+    let version = common(welcome.version).ok_or_else(other)?;
+    match introduce(stream, input, version) {
+        Ok(Some(greeted)) => Ok(Some(greeted)),
+        // A newer one closes where it does not go back so far.
+        Ok(None) if welcome.version > VERSION => Err(other()),
         Ok(None) => Ok(None),
         Err(error) if is_gone(&error) => Ok(None),
-        Err(error) => Err(AgentError::Supervisor {
-            reason: format!(
-                "the supervisor of this folder does not answer ({error}); end the process gantry supervise, and start the agent again"
-            ),
-        }),
+        Err(error) => Err(broken(error)),
+    }
+}
+
+/// Says what is spoken and hears what is held; nothing where the supervisor closes.
+fn introduce(
+    stream: UnixStream,
+    mut input: BufReader<UnixStream>,
+    version: u16,
+) -> io::Result<Option<Greeted>> {
+    pipe::write(&mut &stream, &Hello { version })?;
+    let mut held = Vec::new();
+    loop {
+        match pipe::read(&mut input)? {
+            Some(FromSupervisor::Held(one)) => held.push(*one),
+            Some(FromSupervisor::Ready) => {
+                return Ok(Some(Greeted { version, stream, input, held }));
+            }
+            Some(_) => return Err(io::Error::other("it speaks out of turn")),
+            None => return Ok(None),
+        }
     }
 }
 
@@ -313,6 +339,7 @@ fn is_gone(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervise::protocol::VERSION_MIN;
     use std::os::unix::net::UnixListener;
     use tempfile::TempDir;
 
@@ -330,15 +357,20 @@ mod tests {
         let ready = pipe::frame(&FromSupervisor::Ready).unwrap();
         let started = pipe::frame(&FromSupervisor::Started { try_id: TryId(1) }).unwrap();
         for (what, said, expected) in [
-            ("all is well", [welcome(VERSION), ready].concat(), Ok(true)),
-            ("it leaves at once", Vec::new(), Ok(false)),
-            ("it leaves within its list", welcome(VERSION), Ok(false)),
-            ("another version", welcome(VERSION + 1), Err("process 77")),
+            ("all is well", [welcome(VERSION), ready.clone()].concat(), Ok(Some(VERSION))),
+            ("an older one", [welcome(VERSION_MIN), ready.clone()].concat(), Ok(Some(VERSION_MIN))),
+            ("a newer one", [welcome(VERSION + 1), ready].concat(), Ok(Some(VERSION))),
+            ("it leaves at once", Vec::new(), Ok(None)),
+            ("it leaves within its list", welcome(VERSION), Ok(None)),
+            ("one that is too old", welcome(VERSION_MIN - 1), Err("process 77")),
+            ("a newer one does not speak ours", welcome(VERSION + 1), Err("process 77")),
             ("out of turn", [welcome(VERSION), started].concat(), Err("out of turn")),
             ("no message", vec![0xff; 9], Err("does not answer")),
         ] {
             match (greeted_by(&said), expected) {
-                (Ok(greeted), Ok(there)) => assert_eq!(greeted.is_some(), there, "{what}"),
+                (Ok(greeted), Ok(version)) => {
+                    assert_eq!(greeted.map(|greeted| greeted.version), version, "{what}");
+                }
                 (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
                 (Ok(_), Err(_)) => panic!("{what} was taken"),
                 (Err(error), Ok(_)) => panic!("{what}: {error}"),

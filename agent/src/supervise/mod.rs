@@ -40,7 +40,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::pipe;
-use protocol::{Hello, ToSupervisor, VERSION, Welcome};
+use protocol::{Hello, ToSupervisor, VERSION, VERSION_MIN, Welcome};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use shared::Shared;
 use strays::Strays;
@@ -122,7 +122,7 @@ fn converse(shared: &Shared, mut agent: UnixStream) -> io::Result<()> {
     let mut input = BufReader::new(agent.try_clone()?);
     pipe::write(&mut agent, &Welcome { version: VERSION, process: std::process::id() })?;
     let hello = pipe::read::<Hello>(&mut input)?;
-    if hello.is_none_or(|hello| hello.version != VERSION) {
+    if hello.is_none_or(|hello| !(VERSION_MIN..=VERSION).contains(&hello.version)) {
         return Ok(());
     }
     shared.lock().connect(agent);

@@ -1,7 +1,9 @@
 //! What an agent and its supervisor say to each other.
 //!
-//! An agent that was replaced by a newer one finds the supervisor of the older one, so the first
-//! message of each side carries [`VERSION`], and its layout never changes.
+//! An agent that was replaced by a newer one finds the supervisor of the older one, and both must go on.
+//! The supervisor says first what it speaks at most, the agent answers with what both speak, and the
+//! layout of these two messages never changes. A message is never changed either: another one is added
+//! behind the last, and sent to nobody who is too old for it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,21 +14,29 @@ use serde::{Deserialize, Serialize};
 
 use super::isolation::Isolation;
 
-/// The version of everything below but [`Hello`] and [`Welcome`]. It rises when the layout of a
-/// message, or of the launch in it, changes.
+/// The version of everything below but [`Hello`] and [`Welcome`]. It rises when a message is added.
 pub(super) const VERSION: u16 = 5;
+/// The oldest one that is still spoken.
+pub(super) const VERSION_MIN: u16 = 4;
+/// The first one with [`ToSupervisor::Welcomed`].
+pub(super) const WELCOMED_SINCE: u16 = 5;
 
-/// The agent's first message.
+/// The version that is spoken with somebody who speaks this one at most; nothing where that is too old.
+pub(super) fn common(other: u16) -> Option<u16> {
+    (other >= VERSION_MIN).then_some(other.min(VERSION))
+}
+
+/// The agent's first message, in answer to the supervisor's.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Hello {
-    /// What it speaks.
+    /// What both speak. Where the supervisor does not, it closes.
     pub(super) version: u16,
 }
 
 /// The supervisor's first message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Welcome {
-    /// What it speaks. Where that is something else it closes.
+    /// What it speaks at most.
     pub(super) version: u16,
     /// Its process, for people who must end it.
     pub(super) process: u32,
@@ -132,3 +142,7 @@ pub(crate) struct Held {
     /// How it ended, if it has.
     pub(crate) end: Option<(Exit, Usage)>,
 }
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod tests;
