@@ -10,7 +10,6 @@
 //! There is no password: the address belongs on the loopback or behind something that asks for one.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gantry_library::{Library, SeriesId};
@@ -34,7 +33,7 @@ pub(super) struct Endpoint {
 /// Listens for programs.
 pub(super) fn start(
     address: SocketAddr,
-    library: &Path,
+    library: &Library,
     shared: Arc<Shared>,
 ) -> Result<Endpoint, String> {
     let failed = |error: &dyn std::fmt::Display| format!("listening on {address} failed: {error}");
@@ -45,13 +44,13 @@ pub(super) fn start(
         .map_err(|error| failed(&error))?;
     let listener = runtime.block_on(bind(address)).map_err(|error| error.to_string())?;
     let address = listener.local_addr().map_err(|error| failed(&error))?;
-    let door = Door { library: library.to_owned(), shared };
+    let door = Door { library: library.clone(), shared };
     runtime.spawn(async move { match serve(listener, door).await {} });
     Ok(Endpoint { address, _runtime: runtime })
 }
 
 struct Door {
-    library: PathBuf,
+    library: Library,
     shared: Arc<Shared>,
 }
 
@@ -129,23 +128,22 @@ fn refusal(status: u16, sentence: &str) -> Answer {
 }
 
 /// The id of a series that the library has.
-fn series_of(library: &Path, text: &str) -> Result<(Library, SeriesId), Answer> {
+fn series_of(library: &Library, text: &str) -> Result<SeriesId, Answer> {
     let series: SeriesId = text
         .parse()
         .map_err(|_| refusal(400, "a series is named by its id, as gantry data series lists it"))?;
-    let library = Library::open(library).map_err(|error| refusal(500, &error.to_string()))?;
     match library.series_objects(&series) {
-        Ok(_) => Ok((library, series)),
+        Ok(_) => Ok(series),
         Err(error) => Err(refusal(404, &error.to_string())),
     }
 }
 
-fn ask(library: &Path, shared: &Shared, body: &[u8]) -> Answer {
+fn ask(library: &Library, shared: &Shared, body: &[u8]) -> Answer {
     let Ok(Wanted { series }) = serde_json::from_slice(body) else {
         return refusal(400, "write {\"series\": \"ID\"}");
     };
     let series = match series_of(library, &series) {
-        Ok((_, series)) => series,
+        Ok(series) => series,
         Err(answer) => return answer,
     };
     let place = shared.desk().ask(series.clone());
@@ -163,9 +161,9 @@ fn ask(library: &Path, shared: &Shared, body: &[u8]) -> Answer {
 }
 
 /// What the served model has found in a series; where it has not looked yet, what another has.
-fn found(library: &Path, shared: &Shared, series: &str) -> Answer {
-    let (library, series) = match series_of(library, series) {
-        Ok(both) => both,
+fn found(library: &Library, shared: &Shared, series: &str) -> Answer {
+    let series = match series_of(library, series) {
+        Ok(series) => series,
         Err(answer) => return answer,
     };
     let model = shared.desk().model().cloned();

@@ -166,7 +166,7 @@ impl Service {
     pub fn run(mut self, log: &mut dyn Write) -> Result<(), String> {
         let address = self.settings.listen;
         let door = address
-            .map(|address| http::start(address, self.library.root(), self.shared.clone()))
+            .map(|address| http::start(address, &self.library, self.shared.clone()))
             .transpose()?;
         if let Some(door) = &door {
             say(log, &format!("programs can ask at http://{}", door.address));

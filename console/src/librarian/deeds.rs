@@ -7,7 +7,8 @@ use gantry_agent::{import, ingest, samples};
 use gantry_imaging::dicom::deidentify::Profile;
 use gantry_imaging::{Mask, measure, nifti};
 use gantry_library::{
-    Author, Library, ObjectHash, Provenance, SampleDraft, SampleId, SampleRecord, Stage, Verdict,
+    Author, Library, ObjectHash, PredictionId, Provenance, SampleDraft, SampleId, SampleRecord,
+    Stage, Verdict,
 };
 
 use super::{Reader, Tell, series_id, words};
@@ -159,9 +160,8 @@ fn base(library: &Library, subject: &Subject) -> Result<Base, String> {
             Base::Sample(Box::new(library.sample(&id).map_err(words)?))
         }
         Kind::Prediction => {
-            let all = library.predictions().map_err(words)?;
-            let one = all.into_iter().find(|one| one.id.as_str() == subject.id);
-            Base::Mask(one.ok_or("the prediction is not there any more")?.mask)
+            let id: PredictionId = subject.id.parse().map_err(words)?;
+            Base::Mask(library.prediction(&id).map_err(words)?.mask)
         }
     })
 }

@@ -183,10 +183,7 @@ impl Reading<'_> {
     }
 
     fn prediction(&self, id: &PredictionId) -> Result<Found, String> {
-        let all = self.library.predictions().map_err(words)?;
-        let Some(one) = all.into_iter().find(|one| one.id == *id) else {
-            return Err(format!("the library has no prediction {id} any more"));
-        };
+        let one = self.library.prediction(id).map_err(words)?;
         let Some(image) = self.series(&one.series)? else { return Ok(None) };
         let marks = self.marks(&one.mask, &image.geometry)?;
         let label = one.findings["label"].as_str().unwrap_or_default().to_owned();

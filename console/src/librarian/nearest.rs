@@ -1,7 +1,7 @@
 //! The earlier cases nearest to a prediction, each with a small picture of its middle.
 
 use gantry_imaging::{Image, dicom, nifti};
-use gantry_library::{Library, PredictionRecord, SeriesId};
+use gantry_library::{Library, PredictionId, PredictionRecord, SeriesId};
 use serde_json::Value;
 
 use super::{series_id, words};
@@ -10,15 +10,13 @@ use crate::app::library::{Case, NEAREST, THUMBNAIL, Thumbnail};
 
 /// The nearest cases of a prediction.
 pub(super) fn cases(library: &Library, prediction: &str) -> Result<Vec<Case>, String> {
-    let all = library.predictions().map_err(words)?;
-    let Some(one) = all.iter().find(|one| one.id.as_str() == prediction) else {
-        return Err(format!("the library has no prediction {prediction}"));
-    };
-    let near = library.nearest(one, NEAREST).map_err(words)?;
+    let id: PredictionId = prediction.parse().map_err(words)?;
+    let one = library.prediction(&id).map_err(words)?;
+    let near = library.nearest(&one, NEAREST).map_err(words)?;
     let case = |near: gantry_library::Neighbour| {
-        let of_case = all.iter().find(|case| case.series == near.series && case.model == one.model);
+        let of_case = library.prediction(&near.prediction).ok();
         Case {
-            thumbnail: thumbnail(library, &near.series, of_case),
+            thumbnail: thumbnail(library, &near.series, of_case.as_ref()),
             series: near.series.to_string(),
             distance: near.distance,
             findings: found(&near.findings),

@@ -68,6 +68,38 @@ impl Cases {
         true
     }
 
+    /// Cases of embeddings that have the length 1 already, one after the other; none where their numbers
+    /// do not fit together.
+    pub(crate) fn of_units(
+        width: usize,
+        rows: Vec<f32>,
+        series: Vec<u64>,
+        patients: Vec<u64>,
+    ) -> Option<Self> {
+        let fits = series.len() == patients.len() && rows.len() == width * series.len();
+        fits.then_some(Self { width, rows, series, patients })
+    }
+
+    /// Adds a case whose embedding, of the right width, has the length 1 already.
+    pub(crate) fn add_unit(&mut self, series: u64, patient: u64, embedding: &[f32]) {
+        debug_assert_eq!(embedding.len(), self.width);
+        self.rows.extend(embedding);
+        self.series.push(series);
+        self.patients.push(patient);
+    }
+
+    /// The series, patient and embedding in a place.
+    pub(crate) fn at(&self, place: usize) -> (u64, u64, &[f32]) {
+        let row = &self.rows[place * self.width..(place + 1) * self.width];
+        (self.series[place], self.patients[place], row)
+    }
+
+    /// The places of a series.
+    pub(crate) fn places_of(&self, series: u64) -> impl Iterator<Item = usize> {
+        let all = self.series.iter().enumerate();
+        all.filter(move |(_, own)| **own == series).map(|(place, _)| place)
+    }
+
     /// The cases nearest to an embedding, nearest first; ties in the order of their series. Cases of
     /// this patient are passed over, and a series that was added twice is one case, at its smaller
     /// distance. An embedding of another width has none.
@@ -109,10 +141,10 @@ impl Cases {
 
     fn search(&self, range: std::ops::Range<usize>, to: &[f32], patient: u64, best: &mut Best) {
         for place in range {
-            let row = &self.rows[place * self.width..(place + 1) * self.width];
+            let (series, of, row) = self.at(place);
             let distance = 1.0 - product(row, to);
-            if distance <= best.worst() && self.patients[place] != patient {
-                best.offer(Found { distance, series: self.series[place], place });
+            if distance <= best.worst() && of != patient {
+                best.offer(Found { distance, series, place });
             }
         }
     }
@@ -160,7 +192,7 @@ impl Best {
 }
 
 /// An embedding at length 1; one without a length stays 0.
-fn unit(embedding: &[f32]) -> impl Iterator<Item = f32> {
+pub(crate) fn unit(embedding: &[f32]) -> impl Iterator<Item = f32> {
     let length = product(embedding, embedding).sqrt();
     let factor = if length > 0.0 { 1.0 / length } else { 0.0 };
     embedding.iter().map(move |one| one * factor)

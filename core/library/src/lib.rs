@@ -20,6 +20,7 @@
 //! | `texts/ID.json` | what a person has written of a series |
 //! | `shards/PREPARATION-ID.json` | samples as a training prepares them: what a sweep may remove |
 //! | `cache/` | results of pipeline steps, which may be removed at any time |
+//! | `index/` | what searches need of predictions, which may be removed too |
 //!
 //! What a killed writer left and no record names takes space until a sweep removes it ([`mod@sweep`]).
 //!
@@ -42,6 +43,7 @@ mod claims;
 mod error;
 mod files;
 mod ids;
+mod index;
 mod instances;
 mod keys;
 mod limits;

@@ -60,3 +60,10 @@ pub(crate) const CLAIM_AGE_MAX: Duration = Duration::from_mins(2);
 pub(crate) const OPEN_MAX: usize = 256;
 /// Bytes that a writer of an object in pieces keeps before it passes them on.
 pub(crate) const WRITE_BYTES: usize = 1 << 20;
+/// Predictions that are worth a file of the index: fewer are read again in some milliseconds.
+pub(crate) const SEGMENT_ROWS_MIN: usize = 100;
+/// Predictions that are read before what is known of them becomes a file: none of that work is lost where it
+/// is broken off.
+pub(crate) const INDEXED_AT_ONCE: usize = 4096;
+/// The largest file of an index: ten million predictions with embeddings of 256 numbers.
+pub(crate) const INDEX_BYTES_MAX: u64 = 16 << 30;

@@ -3,10 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cases::{Cases, Near};
 use crate::error::LibraryError;
 use crate::ids::{ModelId, ObjectHash, PatientKey, PredictionId, SeriesId};
 use crate::root::{Library, now_ms};
+
+/// The folder of their records.
+const FOLDER: &str = "predictions";
 
 /// A prediction to be kept.
 #[derive(Clone, Debug)]
@@ -59,6 +61,8 @@ pub struct PredictionRecord {
 /// An earlier case near to another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Neighbour {
+    /// Its prediction.
+    pub prediction: PredictionId,
     /// Its series.
     pub series: SeriesId,
     /// One minus the cosine of the angle between the embeddings: 0 is the same direction.
@@ -99,7 +103,7 @@ impl Library {
             findings: draft.findings,
             created_ms: now_ms(),
         };
-        self.records().create(&format!("predictions/{id}.json"), &record)?;
+        self.records().create(&format!("{FOLDER}/{id}.json"), &record)?;
         Ok(id)
     }
 
@@ -108,22 +112,41 @@ impl Library {
     /// # Errors
     /// Where a record is damaged.
     pub fn predictions(&self) -> Result<Vec<PredictionRecord>, LibraryError> {
-        self.records().read_all("predictions")
+        self.records().read_all(FOLDER)
     }
 
-    /// The newest prediction of a series.
+    /// A prediction.
+    ///
+    /// # Errors
+    /// Where there is none or its record is damaged.
+    pub fn prediction(&self, id: &PredictionId) -> Result<PredictionRecord, LibraryError> {
+        let found = self.records().find(&format!("{FOLDER}/{id}.json"))?;
+        found.ok_or_else(|| LibraryError::Unknown { kind: "prediction", name: id.to_string() })
+    }
+
+    /// The ids of all predictions as numbers, in their order. Reads no record.
+    pub(crate) fn prediction_ids(&self) -> Result<Vec<u64>, LibraryError> {
+        let number = |name: String| {
+            let id = name.strip_prefix(FOLDER)?.strip_prefix('/')?.strip_suffix(".json")?;
+            Some(id.parse::<PredictionId>().ok()?.number())
+        };
+        // What is named otherwise was not made here.
+        Ok(self.records().names(FOLDER)?.into_iter().filter_map(number).collect())
+    }
+
+    /// The newest prediction of a series. Records that the index has not seen yet are read, and no
+    /// others.
     ///
     /// # Errors
     /// Where there is none or a record is damaged.
     pub fn prediction_of(&self, series: &SeriesId) -> Result<PredictionRecord, LibraryError> {
-        self.predictions()?
-            .into_iter()
-            .filter(|prediction| prediction.series == *series)
-            .max_by_key(|prediction| prediction.created_ms)
-            .ok_or_else(|| LibraryError::Unknown { kind: "prediction", name: series.to_string() })
+        let unknown = || LibraryError::Unknown { kind: "prediction", name: series.to_string() };
+        let newest = self.ask_index(|index| index.newest(series, None))?;
+        self.prediction(&newest.ok_or_else(unknown)?)
     }
 
-    /// The newest prediction of a series by a model; none where there is none.
+    /// The newest prediction of a series by a model; none where there is none. Reads what
+    /// [`Library::prediction_of`] reads.
     ///
     /// # Errors
     /// Where a record is damaged.
@@ -132,14 +155,14 @@ impl Library {
         series: &SeriesId,
         model: &ModelId,
     ) -> Result<Option<PredictionRecord>, LibraryError> {
-        let all = self.predictions()?.into_iter();
-        let own = all.filter(|one| one.series == *series && one.model == *model);
-        Ok(own.max_by_key(|one| one.created_ms))
+        let newest = self.ask_index(|index| index.newest(series, Some(model)))?;
+        newest.map(|id| self.prediction(&id)).transpose()
     }
 
     /// The cases nearest to a prediction, nearest first; ties in the order of their series. Only
     /// cases of other patients, and only of the same model: embeddings of two models do not
-    /// compare. The search is exact.
+    /// compare. The search is exact. Records that the index has not seen yet are read, and those of the
+    /// cases that are found.
     ///
     /// # Errors
     /// Where a record is damaged.
@@ -148,18 +171,13 @@ impl Library {
         to: &PredictionRecord,
         count: usize,
     ) -> Result<Vec<Neighbour>, LibraryError> {
-        let mut same = self.predictions()?;
-        same.retain(|case| case.model == to.model && case.embedding.len() == to.embedding.len());
-        let mut cases = Cases::new(to.embedding.len());
-        for case in &same {
-            cases.add(&case.series, &case.patient, &case.embedding);
-        }
-        let near = cases.nearest(&to.embedding, &to.patient, count).into_iter();
-        let neighbour = |near: Near| Neighbour {
-            series: same[near.place].series.clone(),
-            distance: near.distance,
-            findings: same[near.place].findings.clone(),
+        let near = self
+            .ask_index(|index| index.nearest(&to.model, &to.embedding, &to.patient, count))?
+            .into_iter();
+        let neighbour = |(id, distance)| {
+            let PredictionRecord { id, series, findings, .. } = self.prediction(&id)?;
+            Ok(Neighbour { prediction: id, series, distance, findings })
         };
-        Ok(near.map(neighbour).collect())
+        near.map(neighbour).collect()
     }
 }

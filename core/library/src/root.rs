@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use crate::bucket::{Bucket, BucketPlace};
 use crate::error::LibraryError;
 use crate::files::{self, Made};
 use crate::ids::{ObjectHash, PatientKey, SeriesId, hex, sha256_hex};
+use crate::index::Index;
 use crate::limits::{OBJECT_BYTES_MAX, RUN_NAME_MAX};
 use crate::objects::{NewObject, Objects};
 use crate::record;
@@ -47,6 +48,7 @@ pub struct Library {
     root: PathBuf,
     objects: Objects,
     records: Records,
+    index: Arc<Mutex<Index>>,
     salt: String,
     free_min_mib: u64,
 }
@@ -111,7 +113,8 @@ impl Library {
             _ => Records::Folder(root.to_owned()),
         };
         let objects = Objects::open(root, bucket.as_ref());
-        Ok(Self { root: root.to_owned(), objects, records, salt: header.salt, free_min_mib: 0 })
+        let (root, salt, index) = (root.to_owned(), header.salt, Arc::default());
+        Ok(Self { root, objects, records, index, salt, free_min_mib: 0 })
     }
 
     /// Makes an empty library in a folder, and the folder where it is not there.
@@ -337,6 +340,11 @@ impl Library {
 
     pub(crate) const fn records(&self) -> &Records {
         &self.records
+    }
+
+    /// What is known of predictions; it may be behind what the library holds.
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads an object and checks it against its hash.

@@ -40,7 +40,7 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
     for _ in 0..size.rounds() {
         let folder = tempfile::tempdir()?;
         let library = Library::open_or_create(&folder.path().join("library"))?;
-        let series = series(&library)?;
+        let series = series(&library, 1)?;
         written.push(seconds(|| at_once(|task| write(&library, &series, &volumes, task)))?);
         let ids: Vec<SampleId> = library.samples()?.into_iter().map(|sample| sample.id).collect();
         ensure!(ids.len() == count as usize, "{} of {count} samples are there", ids.len());
@@ -94,12 +94,15 @@ fn volume(number: u32) -> Result<(Vec<u8>, Vec<u8>)> {
     Ok((first, second))
 }
 
-fn series(library: &Library) -> Result<SeriesId> {
+/// A series of one instance, of a patient of its own.
+pub(crate) fn series(library: &Library, number: u32) -> Result<SeriesId> {
+    let series_uid = format!("1.{number}");
+    let id = library.series_id(&series_uid);
     let key = InstanceKey {
-        patient_id: "measured".into(),
-        study_uid: "1".into(),
-        series_uid: "1.1".into(),
-        sop_instance_uid: "1.1.1".into(),
+        patient_id: format!("measured-{number}"),
+        study_uid: format!("2.{number}"),
+        sop_instance_uid: format!("{series_uid}.1"),
+        series_uid,
         sop_class_uid: "1.2.840.10008.5.1.4.1.1.2".into(),
         modality: "CT".into(),
         transfer_syntax_uid: "1.2.840.10008.1.2.1".into(),
@@ -108,7 +111,7 @@ fn series(library: &Library) -> Result<SeriesId> {
         frames: 1,
     };
     library.store_instance(&key, &Source::Import, b"an instance")?;
-    Ok(library.series_id("1.1"))
+    Ok(id)
 }
 
 fn at_once(work: impl Fn(u32) -> Result<()> + Sync) -> Result<()> {

@@ -5,20 +5,33 @@
 //! multiplies all of them by the one that is looked for and takes the best. The machine's limit is the
 //! sum of the same numbers by as many threads as there are cores, which is a read of all of them.
 //! The peer needs `--python`, a Python with numpy.
+//!
+//! A library of fewer predictions is asked as a command asks it, which knows nothing yet: before there is
+//! an index, with it, and as often as a service asks that has asked before. Reading every record is what
+//! the index saves.
 
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use gantry_library::{Cases, PatientKey, SeriesId};
+use gantry_library::{
+    Cases, Library, ModelDraft, ModelId, PatientKey, PredictionDraft, SeriesId, at_once,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::Size;
+use crate::library::series;
 use crate::report::{Goal, Peer, Row};
 use crate::statistics::{cores, median, milliseconds, quantile};
 
 const CASES: u32 = 1_000_000;
 const WIDTH: usize = 64;
 const NEAREST: usize = 10;
+/// Predictions of the library: writing them takes longer than all that is measured.
+const PREDICTIONS: u32 = 5000;
+/// Those that are written at once.
+const WRITERS: usize = 8;
 /// Searches of a round, of which the quantiles are taken.
 const SEARCHES: usize = 200;
 /// The goal, for a search of all of them.
@@ -90,10 +103,78 @@ pub(crate) fn run(size: &Size) -> Result<Vec<Row>> {
         |of: &[f64]| (!of.is_empty()).then(|| Peer { name: name.clone(), value: median(of) });
     let row = |which: &str, of: &[f64]| Row::new(format!("{what}, {which}"), "ms", median(of));
     let limit = median(&read);
-    Ok(vec![
+    let mut rows = vec![
         row("p50", &middle).peer(peer(&peers.0)).limit(limit).goal(Goal::AtMost(P50_MS)),
         row("p99", &slowest).peer(peer(&peers.1)).limit(limit),
+    ];
+    let predictions = size.count.unwrap_or(PREDICTIONS).clamp(NEAREST as u32, PREDICTIONS);
+    rows.extend(of_library(size, predictions, &numbers)?);
+    Ok(rows)
+}
+
+/// A library of so many predictions, with these numbers as their embeddings.
+fn of_library(size: &Size, count: u32, numbers: &[f32]) -> Result<Vec<Row>> {
+    let folder = TempDir::new()?;
+    let library = Library::create(folder.path())?;
+    let all = predict(&library, count, numbers)?;
+    let search = |library: &Library, number: usize| -> Result<f64> {
+        let start = Instant::now();
+        let own = library.prediction_of(&all[number * 977 % all.len()])?;
+        let near = library.nearest(&own, NEAREST)?;
+        let taken = milliseconds(start.elapsed());
+        ensure!(near.len() == NEAREST.min(all.len() - 1), "{} cases were found", near.len());
+        Ok(taken)
+    };
+    let open = || Ok::<_, anyhow::Error>(Library::open(folder.path())?);
+    let (mut without, mut with, mut again, mut read) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..size.rounds() {
+        let index = folder.path().join("index");
+        if index.is_dir() {
+            std::fs::remove_dir_all(index)?;
+        }
+        without.push(search(&open()?, 0)?);
+        let asked = open()?;
+        with.push(search(&asked, 1)?);
+        let times = (0..SEARCHES / 10).map(|number| search(&asked, number));
+        again.push(median(&times.collect::<Result<Vec<_>>>()?));
+        let start = Instant::now();
+        ensure!(open()?.predictions()?.len() == all.len(), "predictions are missing");
+        read.push(milliseconds(start.elapsed()));
+    }
+    let what = format!("nearest {NEAREST} of a library of {count} predictions");
+    let row = |which: &str, of: &[f64]| Row::new(format!("{what}, {which}"), "ms", median(of));
+    Ok(vec![
+        row("the index to be made", &without).limit(median(&read)),
+        row("the index there", &with),
+        row("asked before", &again),
     ])
+}
+
+/// Keeps predictions of as many series, each of another patient.
+fn predict(library: &Library, count: u32, numbers: &[f32]) -> Result<Vec<SeriesId>> {
+    let model: ModelId = library.publish_model(ModelDraft {
+        name: "measured".into(),
+        run: "measured".into(),
+        weights: b"weights".to_vec(),
+        metadata: Value::Null,
+        metrics: Value::Null,
+    })?;
+    let keep = |number: &u32| {
+        let series = series(library, *number)?;
+        let embedding = numbers[*number as usize * WIDTH..][..WIDTH].to_vec();
+        library.add_prediction(PredictionDraft {
+            series: series.clone(),
+            model: model.clone(),
+            mask: b"a mask".to_vec(),
+            segmentation: None,
+            volume_ml: 1.0,
+            confidence: 0.5,
+            embedding,
+            findings: json!({ "label": "measured", "volume_ml": 1.0 }),
+        })?;
+        Ok(series)
+    };
+    at_once(&(0..count).collect::<Vec<_>>(), WRITERS, keep)
 }
 
 /// The id of a number.
