@@ -5,8 +5,10 @@
 
 #[path = "commands_support/json.rs"]
 mod json;
+#[path = "commands_support/terminal.rs"]
+mod terminal;
 
-use std::io::{Read, Write as _};
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -14,7 +16,8 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result, ensure};
 use gantry_library::Library;
 use gantry_tests::{Cluster, Gantry, installed, until};
-use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+use portable_pty::CommandBuilder;
+use terminal::Terminal;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gantry-under-test");
 
@@ -167,59 +170,6 @@ fn zsh_completes(cluster: &Cluster, path: &str, lines: &[(&str, &[&str])]) -> Re
         terminal.shows(expected).with_context(|| (*line).to_owned())?;
     }
     Ok(())
-}
-
-/// A program in a terminal, and what that shows.
-struct Terminal {
-    child: Box<dyn portable_pty::Child + Send + Sync>,
-    writer: Box<dyn std::io::Write + Send>,
-    screen: Arc<Mutex<vt100::Parser>>,
-    // Closed last: the program would end without it.
-    _pair: portable_pty::PtyPair,
-}
-
-impl Terminal {
-    fn start(command: CommandBuilder) -> Result<Self> {
-        let pair =
-            native_pty_system().openpty(PtySize { rows: 30, cols: 110, ..PtySize::default() })?;
-        let child = pair.slave.spawn_command(command)?;
-        let mut reader = pair.master.try_clone_reader()?;
-        let size = |n: u16| std::num::NonZeroU16::new(n).unwrap();
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(size(30), size(110), 0)));
-        let shown = screen.clone();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = reader.read(&mut buffer) {
-                shown.lock().unwrap().process(&buffer[..count]);
-            }
-        });
-        Ok(Self { child, writer: pair.master.take_writer()?, screen, _pair: pair })
-    }
-
-    fn keys(&mut self, keys: &str) -> Result<()> {
-        Ok(self.writer.write_all(keys.as_bytes())?)
-    }
-
-    fn text(&self) -> String {
-        self.screen.lock().unwrap().screen().contents()
-    }
-
-    /// Waits until all of this is on the screen.
-    fn shows(&self, parts: &[&str]) -> Result<()> {
-        let there = || {
-            let text = format!("\n{}", self.text());
-            parts.iter().all(|part| text.contains(part)).then_some(())
-        };
-        until(&format!("{parts:?}"), there).with_context(|| self.text())
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // An error means that it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]

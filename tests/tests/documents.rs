@@ -1,40 +1,18 @@
-//! The book in `docs`: its reference is written from the code, its commands are ones, its messages are
-//! those of the sources, and its links lead somewhere.
+//! The book in `docs`: its reference is written from the code, its messages are those of the sources, and
+//! its links lead somewhere. Its commands are run by another test, `book`.
 #![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "book_support/pages.rs"]
+mod pages;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use gantry_config::{AgentSettings, SchedulerSettings, Settings, explain, layers};
 use gantry_tests::installed;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-fn book() -> PathBuf {
-    root().join("docs/src")
-}
-
-/// Every page, by its path below the book, with its text.
-fn pages() -> Vec<(String, String)> {
-    let (mut found, mut folders) = (Vec::new(), vec![book()]);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|end| end == "md") {
-                let name = path.strip_prefix(book()).unwrap().display().to_string();
-                found.push((name, std::fs::read_to_string(&path).unwrap()));
-            }
-        }
-    }
-    found.sort();
-    found
-}
+use pages::{book, pages, root};
 
 /// Holds a page against what the code says, or writes it.
 fn golden(name: &str, text: &str) {
@@ -112,44 +90,6 @@ fn the_page_of_settings_is_what_the_shipped_files_say() {
     settings_of::<SchedulerSettings>(&mut text);
     settings_of::<AgentSettings>(&mut text);
     golden("reference/settings.md", &text);
-}
-
-/// The words of a line as a shell takes them, where only double quotes are special.
-fn words(line: &str) -> Vec<String> {
-    let (mut words, mut word, mut quoted, mut begun) = (Vec::new(), String::new(), false, false);
-    for c in line.chars().chain([' ']) {
-        match c {
-            '"' => (quoted, begun) = (!quoted, true),
-            c if c.is_whitespace() && !quoted => {
-                if std::mem::take(&mut begun) {
-                    words.push(std::mem::take(&mut word));
-                }
-            }
-            c => {
-                word.push(c);
-                begun = true;
-            }
-        }
-    }
-    words
-}
-
-#[test]
-fn every_command_of_the_book_is_one() {
-    let mut count = 0;
-    for (name, text) in pages() {
-        let mut shell = false;
-        for line in text.lines() {
-            if line.starts_with("```") {
-                shell = line == "```sh";
-            } else if shell && line.starts_with("gantry ") {
-                let parsed = gantry::cli::nouns::parse(words(line));
-                assert!(parsed.is_ok(), "{name}: {line}: {}", parsed.unwrap_err());
-                count += 1;
-            }
-        }
-    }
-    assert!(count > 60, "only {count} commands were found");
 }
 
 /// All sources of the product, by name.
