@@ -114,7 +114,7 @@ pub struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a recording.
+    /// Begins a recording, so that what is there can be replayed from now on.
     ///
     /// # Errors
     /// Where it cannot be written.
@@ -123,7 +123,16 @@ impl<W: Write> Writer<W> {
         to.write_all(&[VERSION])?;
         let mut writer = Self { to, written: MAGIC.len() as u64 + 1 };
         writer.entry(0, &Tag::Head(head.clone()), &[])?;
+        writer.flush()?;
         Ok(writer)
+    }
+
+    /// Hands on what a buffer below still holds, which would be lost with this process.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
     }
 
     /// Adds what was heard so long after its begin.
@@ -380,6 +389,16 @@ mod tests {
         assert_eq!(Reader::open(&bytes[..]).unwrap().head, head());
         assert_eq!(read(&bytes), (all, None));
         assert!(bytes.len() < 2500, "forty rows alike take {} bytes", bytes.len());
+    }
+
+    #[test]
+    fn what_was_flushed_is_there_when_its_writer_is_killed() {
+        let mut writer = Writer::begin(io::BufWriter::new(Vec::new()), &head()).unwrap();
+        let written = |writer: &Writer<io::BufWriter<Vec<u8>>>| read(writer.to.get_ref());
+        assert_eq!(written(&writer), (Vec::new(), None));
+        writer.add(100, &picture(1)).unwrap();
+        writer.flush().unwrap();
+        assert_eq!(written(&writer), (vec![(100, picture(1))], None));
     }
 
     #[test]

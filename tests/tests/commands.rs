@@ -17,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use gantry_library::Library;
 use gantry_tests::{Cluster, Gantry, installed, until};
 use portable_pty::CommandBuilder;
+use rustix::process::{Pid, Signal, kill_process};
 use terminal::Terminal;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gantry-under-test");
@@ -334,5 +335,26 @@ fn a_recording_is_replayed_on_the_same_screens_and_a_cut_one_to_its_cut() -> Res
     std::fs::write(&cut, b"something else")?;
     let (code, sentence) = cluster.gantry.refusal(&["replay", &cut.display().to_string()])?;
     ensure!(code == 2 && sentence.contains("no recording of gantry"), "{sentence}");
+    Ok(())
+}
+
+#[test]
+fn a_recording_that_is_ended_as_it_begins_can_be_replayed() -> Result<()> {
+    let cluster = cluster()?;
+    let file = cluster.folder().join("short.rec");
+    let path = file.display().to_string();
+    let mut child = cluster.gantry.command(&["record", &path]).stdout(Stdio::null()).spawn()?;
+    until("its begin", || std::fs::metadata(&file).ok().filter(|file| file.len() > 0))?;
+    kill_process(Pid::from_child(&child), Signal::TERM)?;
+    child.wait()?;
+    let mut command = CommandBuilder::new(PROGRAM);
+    command.args(["replay", &path]);
+    command.env("TERM", "xterm-256color");
+    command.env("LANG", "C.UTF-8");
+    let mut terminal = Terminal::start(command)?;
+    terminal.shows(&["recording has ended"])?;
+    terminal.keys("q")?;
+    let ended = until("the end", || terminal.child.try_wait().ok().flatten())?;
+    ensure!(ended.success(), "{}", terminal.text());
     Ok(())
 }

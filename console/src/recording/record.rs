@@ -149,6 +149,10 @@ impl Record {
     }
 }
 
+fn failed(error: &std::io::Error) -> Failure {
+    Failure::trouble(format!("writing the recording failed: {error}"))
+}
+
 impl Tape {
     fn after_ms(&self) -> u64 {
         self.began.elapsed().as_millis() as u64
@@ -156,8 +160,7 @@ impl Tape {
 
     fn add(&mut self, heard: &Heard) -> Result<(), Failure> {
         let after_ms = self.after_ms();
-        let written = self.writer.add(after_ms, heard);
-        written.map_err(|error| Failure::trouble(format!("writing the recording failed: {error}")))
+        self.writer.add(after_ms, heard).map_err(|error| failed(&error))
     }
 
     /// Records one connection until it ends.
@@ -223,7 +226,8 @@ impl Tape {
             self.pictures += 1;
             self.add(&Heard::Picture { scope, update })?;
         }
-        Ok(())
+        // Whoever is ended by a signal has recorded all but its last second.
+        self.writer.flush().map_err(|error| failed(&error))
     }
 }
 
