@@ -47,7 +47,11 @@ pub(crate) struct Shared {
     /// Where there is a collector.
     pub(crate) traces: Option<Exporter>,
     pub(crate) audit: Audit,
-    pub(crate) strangers: Strangers,
+    /// Tokens that were none, which are bounded.
+    pub(crate) guesses: Strangers,
+    /// Callers without access, whose lines in the audit log are bounded. A node that was revoked calls again
+    /// and again, and keeps nobody else from joining at its address.
+    pub(crate) callers: Strangers,
     /// Callers that were turned away of late, for the log alone: not all of them guess.
     pub(crate) said: Strangers,
     /// Callers that were turned away.

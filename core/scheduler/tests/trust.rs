@@ -418,6 +418,26 @@ async fn a_token_gives_one_certificate_however_many_show_it_and_a_guess_none() {
 }
 
 #[tokio::test]
+async fn whoever_calls_in_vain_keeps_nobody_else_from_joining_at_its_address() {
+    let folder = cluster();
+    let daemon = start(folder.path(), settings()).await;
+    let first = console(folder.path(), &daemon).await;
+    let (revoked, _) = person(&first, &daemon, "eve", Role::User).await;
+    let principal = Principal::User("eve".into());
+    ask(&first, Request::Revoke { principal }).await;
+    let foreign = cluster();
+    let foreign = Identity::load(foreign.path(), "operator").unwrap();
+    for _ in 0..20 {
+        assert!(connect(daemon.address, &revoked, Peer::Console).await.is_err());
+        assert!(connect(daemon.address, &foreign, Peer::Console).await.is_err());
+    }
+    person(&first, &daemon, "ada", Role::User).await;
+    let lines = audit(&first, AuditQuery { refused: true, ..AuditQuery::default() }).await;
+    assert!((1..=10).contains(&lines.len()), "{}: a flood is no flood of lines", lines.len());
+    daemon.stop().await;
+}
+
+#[tokio::test]
 async fn a_token_that_has_expired_is_refused() {
     let folder = cluster();
     let settings = SchedulerSettings { token_valid: Millis(0), ..settings() };

@@ -50,10 +50,10 @@ async fn sign(
 ) -> Result<Vec<u8>, Reject> {
     gantry_model::job::check_name(principal.kind(), principal.name())?;
     let now = shared.core.clock.now();
-    if !shared.strangers.may_try(remote, now) {
+    if !shared.guesses.may_try(remote, now) {
         return Err(Reject::new(
             RejectKind::Busy,
-            "too many callers from this address were turned away; wait a minute, then join again",
+            "too many wrong tokens came from this address; wait a minute, then join again",
         ));
     }
     shared.audit.ready().await?;
@@ -66,8 +66,7 @@ async fn sign(
     match &signed {
         // A guess, or a slip; of many only the first are written down.
         Err(reject) if reject.kind == RejectKind::NotFound => {
-            let why = "the token is not known".to_owned();
-            strangers::refused(shared, remote, "join", whom, why).await;
+            strangers::guessed(shared, remote, whom).await;
         }
         other => {
             let from = remote.to_canonical().to_string();

@@ -56,13 +56,13 @@ pub(crate) async fn serve(shared: Arc<Shared>, local: Local) -> Infallible {
 async fn answer(shared: &Shared, caller: LocalCaller) {
     let uid = caller.uid;
     let now = shared.core.clock.now();
-    if !shared.strangers.may_try(Whence::Account(uid), now) {
+    if !shared.guesses.may_try(Whence::Account(uid), now) {
         let sentence = "this account has called too often; wait a minute, then ask again";
         let reject = Reject::new(RejectKind::Busy, sentence);
         caller.answer(&Invitation::Refused(reject)).await;
         return;
     }
-    shared.strangers.wrong(Whence::Account(uid), now);
+    shared.guesses.wrong(Whence::Account(uid), now);
     let name = tokio::task::spawn_blocking(move || name_of(uid)).await.ok().flatten();
     let invited = match judge(uid, name.as_deref()) {
         Ok(name) => invite(shared, name).await,

@@ -154,7 +154,9 @@ pub(super) async fn turned_away(shared: &Shared, from: IpAddr, error: &LinkError
         LinkError::Refused(reject) => reject.sentence.clone(),
         _ => return,
     };
-    refused(shared, from, "connect", String::new(), why).await;
+    let now = shared.core.clock.now();
+    let count = shared.callers.wrong(from, now);
+    refused(shared, from, count, Entry { why, ..Entry::new(now, "connect") }).await;
 }
 
 /// Writes down that somebody was turned away whose access was taken away. An agent calls again and
@@ -162,35 +164,34 @@ pub(super) async fn turned_away(shared: &Shared, from: IpAddr, error: &LinkError
 pub(super) async fn known(shared: &Shared, connection: &Connection, reject: &Reject) {
     let caller = Caller::of(connection);
     let now = shared.core.clock.now();
-    if shared.strangers.wrong(connection.remote().ip(), now) <= TRIES_MAX {
+    if shared.callers.wrong(connection.remote().ip(), now) <= TRIES_MAX {
         let mut line = caller.line(shared, "connect");
         (line.refused, line.why) = (true, reject.sentence.clone());
         shared.audit.record(line).await;
     }
 }
 
-/// Writes down that something was refused to a stranger.
-pub(super) async fn refused(
-    shared: &Shared,
-    from: IpAddr,
-    what: &'static str,
-    whom: String,
-    why: String,
-) {
+/// Writes down that a token was none.
+pub(super) async fn guessed(shared: &Shared, from: IpAddr, whom: String) {
     let now = shared.core.clock.now();
-    let count = shared.strangers.wrong(from, now);
-    let from = from.to_canonical().to_string();
+    let count = shared.guesses.wrong(from, now);
+    let why = "the token is not known".to_owned();
+    refused(shared, from, count, Entry { whom, why, ..Entry::new(now, "join") }).await;
+}
+
+/// Writes down what was refused to a stranger, of many from one address only the first.
+async fn refused(shared: &Shared, from: IpAddr, count: u32, line: Entry) {
     if count > TRIES_MAX {
         return;
     }
+    let from = from.to_canonical().to_string();
     if count == TRIES_MAX {
         let sentence = format!(
-            "{TRIES_MAX} callers from {from} were turned away within a minute; what more comes from there in it is not looked at"
+            "{TRIES_MAX} callers from {from} were turned away within a minute; what more come from there in it have no line in the audit log"
         );
         shared.core.note(Level::Warn, Subject::Cluster, sentence);
     }
-    let line = Entry { from, whom, why, refused: true, ..Entry::new(now, what) };
-    shared.audit.record(line).await;
+    shared.audit.record(Entry { from, refused: true, ..line }).await;
 }
 
 #[cfg(test)]
