@@ -269,11 +269,10 @@ fn is_long(name: &str) -> bool {
     name.chars().count() > limits::NAME_CHARACTERS_MAX
 }
 
-/// A key of TOML.
+/// A key as TOML writes it, which not every text that is a value can be.
 fn key(name: &str) -> String {
-    let bare =
-        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    if bare { name.to_owned() } else { written(name) }
+    let line = toml::Table::from_iter([(name.to_owned(), true.into())]).to_string();
+    line.trim_end().trim_end_matches("= true").trim_end().to_owned()
 }
 
 /// A text as TOML writes it.
@@ -405,6 +404,16 @@ Include other.conf
             assert!(said, "{:?}", found.remarks);
             assert!(found.remarks.len() < 20, "{}", found.remarks.len());
             assert!(found.nodes.values().all(|node| node.labels.is_empty()));
+        }
+    }
+
+    #[test]
+    fn names_are_keys_whatever_is_in_them() {
+        for name in ["a", "a b", "a.b", "", "a'\\b", "\"a'\\", "a = true", "\u{fffd}\u{1}", "tür"]
+        {
+            let text = format!("[of.{0}]\n{0} = 3\n", key(name));
+            let read: toml::Table = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(read["of"][name][name].as_integer(), Some(3), "{text}");
         }
     }
 
