@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use gantry_config::{
-    AGENT_FILE, AgentSettings, DASHBOARD_FILE, RULES_FILE, SCHEDULER_FILE, SchedulerSettings, load,
+    AGENT_FILE, AgentSettings, DASHBOARD_FILE, RULES_FILE, SCHEDULER_FILE, SchedulerSettings,
+    SettingsError, load,
 };
 use gantry_model::health::{Measure, Trouble, Work};
 use gantry_model::{Level, MemoryMib, Millis, Role};
@@ -86,6 +87,14 @@ fn a_mistake_is_refused_with_its_place() {
         for part in parts {
             assert!(found.contains(part), "{found:?} lacks {part:?}");
         }
+    }
+}
+
+#[test]
+fn tables_within_tables_end_in_a_sentence_however_many_they_are() {
+    for begin in ["v=[", "v={v=", "v={a=1 {}\n", "v={v={},{}\n"] {
+        let error = load::<SchedulerSettings>("s", &begin.repeat(100_000)).unwrap_err();
+        assert!(matches!(error, SettingsError::Text { .. }), "{error:.300}");
     }
 }
 
