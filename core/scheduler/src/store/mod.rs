@@ -97,6 +97,7 @@ impl Store {
             .busy_timeout(std::time::Duration::ZERO)
             .and_then(|()| database.pragma_update(None, "locking_mode", "EXCLUSIVE"))
             .and_then(|()| database.pragma_update(None, "journal_mode", "WAL"))
+            .and_then(|()| database.pragma_update(None, "journal_size_limit", WAL_BYTES))
             .and_then(|()| database.pragma_update(None, "synchronous", "FULL"))
             .and_then(|()| database.execute_batch(TABLES))
             .and_then(|()| history::upgrade(&database))
@@ -147,6 +148,10 @@ impl Store {
         written
     }
 }
+
+/// What SQLite's own log keeps of its size: after a thousand pages it is copied and begins again, and
+/// what one large transaction took beyond that is given back then.
+const WAL_BYTES: u32 = 4 << 20;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS events (

@@ -71,6 +71,21 @@ fn events_of_one_moment_are_one_block_and_old_rows_are_understood() {
 }
 
 #[test]
+fn what_one_large_transaction_took_of_the_disk_is_given_back() {
+    let folder = TempDir::new().unwrap();
+    let mut store = Store::open(folder.path()).unwrap();
+    let log = folder.path().join(format!("{FILE}-wal"));
+    let bytes = || fs::metadata(&log).unwrap().len();
+    let large = Event::NodeDown { node: "n".repeat(1000) };
+    store.append(&records(&vec![(At(1), large); 20_000])).unwrap();
+    assert!(bytes() > 4 * u64::from(WAL_BYTES), "{}", bytes());
+    for n in 0..10 {
+        store.append(&records(&[(At(2), event(n))])).unwrap();
+    }
+    assert!(bytes() <= u64::from(WAL_BYTES), "{}", bytes());
+}
+
+#[test]
 fn a_second_scheduler_is_refused_and_damage_is_named() {
     let folder = TempDir::new().unwrap();
     let mut store = Store::open(folder.path()).unwrap();
