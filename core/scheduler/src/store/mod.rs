@@ -149,7 +149,7 @@ impl Store {
     }
 }
 
-/// What SQLite's own log keeps of its size: after a thousand pages it is copied and begins again, and
+/// What `SQLite`'s own log keeps of its size: after a thousand pages it is copied and begins again, and
 /// what one large transaction took beyond that is given back then.
 const WAL_BYTES: u32 = 4 << 20;
 
