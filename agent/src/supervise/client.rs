@@ -303,11 +303,10 @@ fn greet(stream: UnixStream) -> Result<Option<Greeted>, AgentError> {
     let version = common(welcome.version).ok_or_else(other)?;
     match introduce(stream, input, version) {
         Ok(Some(greeted)) => Ok(Some(greeted)),
-        // A newer one closes where it does not go back so far.
-        Ok(None) if welcome.version > VERSION => Err(other()),
-        Ok(None) => Ok(None),
-        Err(error) if is_gone(&error) => Ok(None),
-        Err(error) => Err(broken(error)),
+        Err(error) if !is_gone(&error) => Err(broken(error)),
+        // A newer one closes where it does not go back so far, and its tasks live on.
+        _ if welcome.version > VERSION => Err(other()),
+        _ => Ok(None),
     }
 }
 
