@@ -20,7 +20,7 @@ use crate::predictions::PredictionRecord;
 use crate::root::Library;
 
 /// Where segments lie.
-const FOLDER: &str = "index";
+pub(crate) const FOLDER: &str = "index";
 /// What a segment begins with, and its name ends with: a newer format has others.
 const MAGIC: &[u8; 16] = b"gantry cases  1\n";
 const ENDING: &str = ".cases-1";
@@ -436,6 +436,19 @@ mod tests {
         fs::remove_file(&index).unwrap();
         check(&Library::open(folder.path()).unwrap());
         assert_eq!(rows(&library), [400]);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept() {
+        let folder = TempDir::new().unwrap();
+        let library = Library::create(folder.path()).unwrap();
+        keep(&library, 0..200);
+        check(&library);
+        let left = library.folder(FOLDER).join(".part-1");
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(2);
+        fs::File::create(&left).unwrap().set_modified(long_ago).unwrap();
+        assert_eq!((library.sweep(), left.exists()), (1, false));
+        assert_eq!(rows(&library), [200]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::bucket::{Bucket, BucketPlace};
 use crate::error::LibraryError;
 use crate::files::{self, Made};
 use crate::ids::{ObjectHash, PatientKey, SeriesId, hex, sha256_hex};
-use crate::index::Index;
+use crate::index::{self, Index};
 use crate::limits::{OBJECT_BYTES_MAX, RUN_NAME_MAX};
 use crate::objects::{NewObject, Objects};
 use crate::record;
@@ -24,8 +24,17 @@ const FORMAT_OF_OBJECTS: u32 = 2;
 /// The format of a folder that holds everything itself, which older programs know too.
 const FORMAT_OF_FOLDER: u32 = 1;
 /// The folders in which the library itself writes.
-pub(crate) const KEPT: [&str; 8] =
-    ["objects", "series", "quarantine", "samples", "models", "predictions", "texts", "shards"];
+pub(crate) const KEPT: [&str; 9] = [
+    "objects",
+    "series",
+    "quarantine",
+    "samples",
+    "models",
+    "predictions",
+    "texts",
+    "shards",
+    index::FOLDER,
+];
 /// The record that says what a library is.
 const HEADER: &str = "library.json";
 
